@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the first target that needs it builds.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TESTS := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-more test-slow check format bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/train.stamp: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/train.stamp
+	$(PIP) 'pip>=25.1'
+	$(PIP) --group test --group lint
+	@touch $@
+
+demo: $(VENV)/train.stamp  ## draw a small photo set, train on it offline, say where the report is
+	@rm -rf demo
+	@run=$$($(BIN)/pronk demo --out demo) && echo "report: $$run/report.html"
+
+test: $(VENV)/test.stamp  ## the tests of every change
+	$(TESTS) -m "not slow and not more"
+
+test-more: $(VENV)/test.stamp  ## tests that belong in every check and take longer
+	$(TESTS) -m "more and not slow" tests
+
+test-slow: $(VENV)/test.stamp  ## tests of minutes to hours, by hand
+	$(TESTS) -m slow --timeout 14400 tests
+
+check: $(VENV)/test.stamp  ## lint, format, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/test.stamp  ## put the code into the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/train.stamp  ## time pronk against the tutorial flow on the photos in $$PRONK_PHOTOS
+	$(BIN)/python benchmarks/compare.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,136 @@
+"""Photos and weights -> the tutorial flow and `pronk train` side by side, as a Markdown table and JSON.
+
+    python benchmarks/compare.py DATA --weights FILE.h5 [--repeats 3] [--out DIR]
+
+Each repeat runs three whole processes, one after the other, on the same photos, split, weights and image
+size: pronk with an empty cache, the tutorial flow on the split that pronk made, pronk with another learning
+rate on the cache that is now warm. Each repeat has its own seed, so its own split.
+"""
+
+import argparse
+import shutil
+from statistics import median
+
+from programs import (
+    PHOTO_SIZE,
+    Bench,
+    add_arguments,
+    describe_machine,
+    open_bench,
+    report,
+    train_pronk,
+    train_tutorial,
+    write_results,
+)
+
+ROWS = {"tutorial": "tutorial flow", "cold": "pronk, empty cache", "warm": "pronk again, other learning rate"}
+
+
+def run_repeat(bench: Bench, *, seed: int, learning_rate: str) -> dict[str, dict]:
+    """Run the three programs once; return their records."""
+    cache = bench.out / f"cache-{seed}"
+    shutil.rmtree(cache, ignore_errors=True)
+    folder = bench.out / f"cold-{seed}"
+    records = {}
+    report(f"seed {seed}: pronk, empty cache")
+    records["cold"] = train_pronk(bench, folder, cache=cache, seed=seed)
+    report(f"  {records['cold']['wall_seconds']:.1f} s; tutorial flow on the same split")
+    records["tutorial"] = train_tutorial(bench, folder / "split.csv", seed=seed)
+    report(f"  {records['tutorial']['wall_seconds']:.1f} s; pronk again, learning rate {learning_rate}")
+    records["warm"] = train_pronk(
+        bench, bench.out / f"warm-{seed}", cache=cache, seed=seed, options=("--learning-rate", learning_rate)
+    )
+    report(f"  {records['warm']['wall_seconds']:.1f} s")
+    shutil.rmtree(cache)
+    return records
+
+
+def spread(values: list[float], form: str) -> str:
+    """Return "median (least to greatest)".
+
+    >>> spread([3.0, 1.0, 2.0], ".0f")
+    '2 (1 to 3)'
+    """
+    middle = format(median(values), form)
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def show_accuracy(records: list[dict], part: str) -> str:
+    """Return median and range, and the interval of the run in the middle with its n."""
+    scores = sorted((record[part] for record in records), key=lambda score: score["value"])
+    middle = scores[(len(scores) - 1) // 2]
+    values = spread([score["value"] for score in scores], ".3f")
+    return f"{values} [{middle['low']:.2f}, {middle['high']:.2f}; n {middle['n']}]"
+
+
+def compare_speed(runs: dict[str, list[dict]], field: str) -> dict[str, float]:
+    """Return how many times the tutorial's median is that of pronk, cold and warm."""
+    middle = {name: median(record[field] for record in records) for name, records in runs.items()}
+    return {name: round(middle["tutorial"] / middle[name], 2) for name in ("cold", "warm")}
+
+
+def write_table(content: dict) -> str:
+    """Return the Markdown: the table, the ratios, and on what it was measured."""
+    lines = [
+        "| | seconds | CPU seconds | peak memory, MiB | validation accuracy | test accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, title in ROWS.items():
+        records = content[name]
+        numbers = [
+            spread([record[field] for record in records], form)
+            for field, form in (("wall_seconds", ".1f"), ("cpu_seconds", ".1f"), ("peak_memory_mb", ".0f"))
+        ]
+        cells = [title, *numbers, show_accuracy(records, "val"), show_accuracy(records, "test")]
+        lines.append(f"| {' | '.join(cells)} |")
+    wall, cpu, machine = content["times_faster"], content["times_less_cpu"], content["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    repeats = len(content["cold"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The tutorial flow takes {wall['cold']:.1f} times as long as pronk with an empty cache"
+            f" ({cpu['cold']:.1f} times the CPU seconds) and {wall['warm']:.1f} times as long as pronk's"
+            f" second run ({cpu['warm']:.1f} times).",
+            "",
+            f"{content['photos']} photos ({content['data']}), {content['image_size']} px,"
+            f" {repeats} repeat(s): median (range), and for accuracies the 95 % interval of the middle run."
+            f" {machine['cores']} cores of {machine['processor']}; Python {machine['python']}, {versions}.",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=42, help="of the first repeat; each further one adds 1")
+    parser.add_argument("--learning-rate", default="3e-5", help="of pronk's second run")
+    args = parser.parse_args()
+    bench = open_bench(args, name="compare")
+
+    content = {
+        "data": f"drawn, {'x'.join(map(str, PHOTO_SIZE))}" if args.drawn else bench.data.resolve().name,
+        "photos": 0,
+        "image_size": bench.image_size,
+        "train_options": bench.train_options,
+        "machine": describe_machine(),
+    }
+    runs: dict[str, list[dict]] = {name: [] for name in ROWS}
+    for seed in range(args.seed, args.seed + args.repeats):
+        for name, record in run_repeat(bench, seed=seed, learning_rate=args.learning_rate).items():
+            runs[name].append(record)
+        content |= runs | {
+            "photos": sum(runs["cold"][0]["metrics"]["counts"].values()),
+            "times_faster": compare_speed(runs, "wall_seconds"),
+            "times_less_cpu": compare_speed(runs, "cpu_seconds"),
+        }
+        write_results(bench.out / "results.json", content)  # after each repeat: a stopped benchmark is not lost
+    table = write_table(content)
+    (bench.out / "results.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Photos, weights, seed -> one measured run of `pronk train` or of the tutorial flow, as plain records.
+
+Shared by compare.py and seeds.py. A record holds what processes.py measured plus the accuracies, each as
+{value, low, high, n} with a 95 % interval, and no path of this machine, so that it can be published.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from processes import measure
+
+BENCHMARKS = Path(__file__).resolve().parent
+WEIGHTS_NAME = "mobilenet_v2_1.0_224_no_top.h5"
+PACKAGES = ("pronk", "keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "numpy", "pillow")
+PHOTO_SIZE = (1024, 768)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that compare.py and seeds.py have in common."""
+    photos, weights = os.environ.get("PRONK_PHOTOS"), os.environ.get("PRONK_WEIGHTS")
+    parser.add_argument("data", nargs="?", type=Path, default=photos, help="default: $PRONK_PHOTOS")
+    parser.add_argument("--drawn", type=int, metavar="N", help="draw N photos and use these instead of DATA")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=weights and Path(weights) / WEIGHTS_NAME,
+        help=f"MobileNetV2 without top, Keras h5; default: $PRONK_WEIGHTS/{WEIGHTS_NAME}",
+    )
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--out", type=Path, help="a folder for everything; default: the next free one in runs/")
+    parser.add_argument("--train-options", default="", metavar="TEXT", help='more options of pronk train: "--views 2"')
+    parser.add_argument(
+        "--tutorial-result",
+        type=Path,
+        metavar="FILE",
+        help="a former results.json: the tutorial is not run again where all inputs are the same",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What all runs of one benchmark share."""
+
+    data: Path
+    weights: Path
+    image_size: int
+    out: Path
+    train_options: tuple[str, ...]
+    former: tuple[dict, ...]
+
+
+def open_bench(args: argparse.Namespace, *, name: str) -> Bench:
+    """Make the folder; find the photos or draw them, and read each once, so that no run finds them colder."""
+    if not args.weights or not args.weights.is_file():
+        sys.exit(f"error: no weights at {args.weights}\nhint: --weights FILE.h5, or set PRONK_WEIGHTS")
+    out = args.out or next(folder for n in range(1, 10_000) if not (folder := Path(f"runs/{name}-{n}")).exists())
+    out.mkdir(parents=True, exist_ok=True)
+    data = draw(args.drawn, out / "drawn") if args.drawn else args.data
+    if not data or not data.is_dir():
+        sys.exit(f"error: no photos at {data}\nhint: name a folder, set PRONK_PHOTOS, or --drawn 300")
+    for path in data.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+    former = ()
+    if args.tutorial_result:
+        former = tuple(json.loads(args.tutorial_result.read_text(encoding="utf-8"))["tutorial"])
+    return Bench(data, args.weights, args.image_size, out, tuple(shlex.split(args.train_options)), former)
+
+
+def draw(photos: int, folder: Path) -> Path:
+    """Draw at least `photos` photos, the same number in each of three classes."""
+    from pronk.drawing import draw_photos
+
+    return draw_photos(folder, photos_per_class=math.ceil(photos / 3), seed=42, size=PHOTO_SIZE)
+
+
+def train_pronk(bench: Bench, run: Path, *, cache: Path, seed: int, options: tuple[str, ...] = ()) -> dict:
+    """Run `pronk train` as a whole process; return its record, with metrics.json as `metrics`."""
+    command = [sys.executable, "-m", "pronk", "train", bench.data, "--weights", bench.weights]
+    command += ["--image-size", bench.image_size, "--seed", seed, "--cache", cache, "--out", run]
+    record = run_measured([*command, *bench.train_options, *options], log=run.with_suffix(".log"))
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    kept = metrics["comparison"]["kept"]
+    return {
+        "seed": seed,
+        **record,
+        "val": metrics[kept]["val"]["accuracy"],
+        "test": metrics["test"]["accuracy"],
+        "metrics": metrics,
+    }
+
+
+def train_tutorial(bench: Bench, split: Path, *, seed: int) -> dict:
+    """Run tutorial.py on the same split as a whole process, or find it among the former results."""
+    weights = hashlib.sha256(bench.weights.read_bytes()).hexdigest()
+    key = {"split": digest_split(split), "weights": weights, "seed": seed, "image_size": bench.image_size}
+    for record in bench.former:
+        if key.items() <= record.items():
+            report("  tutorial: a former result")
+            return record
+    result = bench.out / f"tutorial-{seed}.json"
+    command = [sys.executable, BENCHMARKS / "tutorial.py", bench.data, "--split", split, "--out", result]
+    command += ["--weights", bench.weights, "--image-size", bench.image_size, "--seed", seed]
+    record = run_measured(command, log=result.with_suffix(".log"))
+    content = json.loads(result.read_text(encoding="utf-8"))
+    accuracies = {
+        part: wilson(scores["accuracy"], content["counts"][part]) for part, scores in content["fine_tuned"].items()
+    }
+    return {**key, **record, **accuracies, "result": content}
+
+
+def run_measured(command: list, *, log: Path) -> dict:
+    """Measure the command; end the benchmark with the last lines of its output where it fails."""
+    measurement = measure(command, log=log)
+    if measurement.returncode:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        sys.exit(f"{tail}\nerror: {shlex.join(map(str, command))} ended with {measurement.returncode}")
+    return dataclasses.asdict(measurement)
+
+
+def digest_split(split: Path) -> str:
+    """Return a digest of which photo is in which part, whatever the order of the rows."""
+    with split.open(newline="", encoding="utf-8") as file:
+        rows = sorted((row["digest"], row["label"], row["part"]) for row in csv.DictReader(file))
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def wilson(value: float, n: int) -> dict[str, float]:
+    """Return the accuracy with its 95 % Wilson interval."""
+    z = 1.959964
+    middle = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return {"value": value, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "n": n}
+
+
+def describe_machine() -> dict:
+    """Return processor, cores and versions: what a reader needs to judge the seconds."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    installed = {dist.name.lower().replace("_", "-"): dist.version for dist in metadata.distributions() if dist.name}
+    return {
+        "processor": model or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: installed[name] for name in PACKAGES if name in installed},
+    }
+
+
+def write_results(path: Path, content: dict) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

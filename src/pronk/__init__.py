@@ -1,0 +1,66 @@
+"""pronk: a folder of photos, one sub-folder per class, becomes a trained, judged and usable image classifier.
+
+Example:
+    >>> import pronk
+    >>> pronk.Settings(views=2).views
+    2
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pronk.config import Settings as Settings
+    from pronk.dataset import Dataset as Dataset
+    from pronk.dataset import load_dataset as load_dataset
+    from pronk.errors import PronkError as PronkError
+    from pronk.evaluation import Evaluation as Evaluation
+    from pronk.evaluation import evaluate as evaluate
+    from pronk.predictor import Prediction as Prediction
+    from pronk.predictor import Predictor as Predictor
+    from pronk.training.recipe import TrainResult as TrainResult
+    from pronk.training.recipe import train as train
+
+# Where each public name lives; it is imported when it is first asked for, so `import pronk` costs nothing.
+_HOMES = {
+    "Dataset": "pronk.dataset",
+    "Evaluation": "pronk.evaluation",
+    "Prediction": "pronk.predictor",
+    "Predictor": "pronk.predictor",
+    "PronkError": "pronk.errors",
+    "Settings": "pronk.config",
+    "TrainResult": "pronk.training.recipe",
+    "evaluate": "pronk.evaluation",
+    "load_dataset": "pronk.dataset",
+    "train": "pronk.training.recipe",
+}
+
+__all__ = [
+    "Dataset",
+    "Evaluation",
+    "Prediction",
+    "Predictor",
+    "PronkError",
+    "Settings",
+    "TrainResult",
+    "evaluate",
+    "load_dataset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pronk' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "pronk":
+            raise
+        from pronk.errors import MissingExtra
+
+        raise MissingExtra("train", f"pronk.{name}") from error
+
+
+def __dir__() -> list[str]:
+    return __all__

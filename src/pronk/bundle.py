@@ -1,0 +1,204 @@
+"""Trained network -> model folder -> checked again on every opening. No framework is needed to use it."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pronk.errors import ModelError
+from pronk.files import digest_file, write_atomically, write_json
+
+FORMAT = 1
+MODEL_FILE = "model.json"
+GOLDEN_SIDE = 512
+GOLDEN_TOLERANCE = 1e-3
+GOLDEN_EXPECTED = "golden/expected.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """An opened model folder.
+
+    Attributes:
+        folder: where it is.
+        classes: in the order of the probabilities.
+        size: side of the square the network sees, in pixels.
+        fit: how a photo becomes that square.
+        temperature: the logits are divided by it inside the graph.
+        files: sha256 of each file, by its path in the folder.
+        weights: name and sha256 of the pre-trained weights.
+        versions: of the software that wrote it.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    size: int
+    fit: str
+    temperature: float
+    files: Mapping[str, str]
+    weights: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / "model.onnx"
+
+    def golden(self) -> dict[str, list[float]]:
+        """Return the expected probabilities of the golden photos, by path in the folder."""
+        expected = json.loads((self.folder / GOLDEN_EXPECTED).read_text(encoding="utf-8"))
+        return {f"golden/{name}": values for name, values in expected.items()}
+
+
+def write_bundle(
+    folder: Path,
+    contents: Mapping[str, bytes],
+    *,
+    classes: Iterable[str],
+    size: int,
+    fit: str,
+    weights: Mapping[str, str],
+    temperature: float = 1.0,
+) -> Bundle:
+    """Write a model folder; model.json, which names the checksum of everything else, comes last.
+
+    Args:
+        folder: created where it is missing.
+        contents: bytes by path in the folder; `model.onnx` must be among them.
+        classes: in the order of the probabilities.
+        size: of the image in pixels.
+        fit: crop, pad or squash.
+        weights: name and sha256 of the pre-trained weights.
+        temperature: for the record.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> args = dict(classes=["a", "b"], size=32, fit="crop", weights={})
+        >>> write_bundle(folder, {"model.onnx": b"..."}, **args).classes
+        ('a', 'b')
+    """
+    for name, data in contents.items():
+        write_atomically(folder / name, data)
+    record = {
+        "format": FORMAT,
+        "classes": list(classes),
+        "image": {"size": size, "fit": fit, "resample": "bilinear"},
+        "temperature": temperature,
+        "unknown": None,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())},
+        "weights": dict(weights),
+        "versions": installed_versions(),
+    }
+    write_json(folder / MODEL_FILE, record)
+    return open_bundle(folder)
+
+
+def open_bundle(model: Path | str) -> Bundle:
+    """Open a run folder, its `model/`, or an export, and verify every file's checksum.
+
+    Raises:
+        ModelError: if it is missing, damaged, altered or made by a newer version.
+
+    Example:
+        >>> open_bundle("no such model")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: no model at no such model
+    """
+    folder = _find(Path(model))
+    try:
+        record = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
+        _check_format(folder, record)
+        bundle = Bundle(
+            folder,
+            tuple(record["classes"]),
+            int(record["image"]["size"]),
+            str(record["image"]["fit"]),
+            float(record["temperature"]),
+            dict(record["files"]),
+            dict(record["weights"]),
+            dict(record["versions"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint="copy the model folder again") from error
+    _check_files(bundle)
+    return bundle
+
+
+def golden_photo(image: Image.Image) -> bytes:
+    """Encode a photo for the golden set: its own aspect, at most 512 px long, nothing but pixels.
+
+    Example:
+        >>> Image.open(io.BytesIO(golden_photo(Image.new("RGB", (1024, 768))))).size
+        (512, 384)
+    """
+    small = image.copy()
+    small.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE))
+    buffer = io.BytesIO()
+    # Through an array, so that comments and other notes of the original stay behind.
+    Image.fromarray(np.asarray(small)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of what wrote or runs a model.
+
+    Example:
+        >>> "pronk" in installed_versions()
+        True
+    """
+    versions = {"python": platform.python_version()}
+    for package in ("pronk", "numpy", "pillow", "onnxruntime", "keras"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    versions.setdefault("pronk", "0")
+    return versions
+
+
+def _find(model: Path) -> Path:
+    for folder in (model, model / "model"):
+        if (folder / MODEL_FILE).is_file():
+            return folder
+    if (model / "settings.toml").is_file():
+        raise ModelError(
+            f"the run {model} is not finished, so it has no model yet", hint="go on with pronk train ... --resume"
+        )
+    raise ModelError(f"no model at {model}", hint="name a run folder, its model/ or an export")
+
+
+def _check_format(folder: Path, record: dict[str, Any]) -> None:
+    if record["format"] > FORMAT:
+        needed = record.get("versions", {}).get("pronk", "a newer version")
+        raise ModelError(
+            f"{folder} has format {record['format']}, and this pronk reads formats up to {FORMAT}",
+            hint=f'pip install "pronk>={needed}"',
+        )
+
+
+def _check_files(bundle: Bundle) -> None:
+    wrong = []
+    for name, digest in bundle.files.items():
+        path = bundle.folder / name
+        if not path.resolve().is_relative_to(bundle.folder.resolve()):
+            raise ModelError(f"{bundle.folder / MODEL_FILE} names a file outside the model folder: {name!r}")
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif digest_file(path) != digest:
+            wrong.append(f"{name} was altered")
+    if "model.onnx" not in bundle.files:
+        wrong.append("model.onnx is not named")
+    if wrong:
+        raise ModelError(
+            f"the model in {bundle.folder} is not what was trained: {'; '.join(wrong)}",
+            hint="copy the model folder again, or train again",
+        )

@@ -1,0 +1,197 @@
+"""(photo, view, network) -> its features, kept on disk: rows by content key.
+
+Each row is a file of its own, written under a temporary name and renamed, with a checksum of its content. So any
+number of processes may write at once, a killed one leaves nothing half done, what was used least recently can go
+first, and a damaged row is simply computed again.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pronk.errors import SettingsError, StorageError
+from pronk.files import write_atomically
+
+MAGIC = b"pronkrow"
+DEFAULT_LIMIT = "10GB"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclasses.dataclass(frozen=True)
+class RowStore:
+    """Rows of one recipe (network, image size, cut): pooled features and activations at the cut.
+
+    Attributes:
+        folder: where the rows are.
+        pooled_shape: of the float32 pooled features, such as (1280,).
+        cut_shape: of the float16 activations, such as (14, 14, 96).
+
+    Example:
+        >>> import tempfile
+        >>> store = RowStore(Path(tempfile.mkdtemp()), (2,), (1, 1, 3))
+        >>> store.write("key", np.ones(2, np.float32), np.ones((1, 1, 3), np.float16))
+        >>> store.read("key")[0]
+        array([1., 1.], dtype=float32)
+    """
+
+    folder: Path
+    pooled_shape: tuple[int, ...]
+    cut_shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row's file."""
+        return len(MAGIC) + 4 + 4 * math.prod(self.pooled_shape) + 2 * math.prod(self.cut_shape)
+
+    def path(self, key: str) -> Path:
+        """Return the file of a row."""
+        return self.folder / key[:2] / f"{key}.row"
+
+    def has(self, key: str) -> bool:
+        """Tell whether a row is there in full size, and mark it as used."""
+        path = self.path(key)
+        try:
+            whole = path.stat().st_size == self.row_bytes
+            if whole:
+                os.utime(path)
+        except OSError:
+            return False
+        return whole
+
+    def write(self, key: str, pooled: np.ndarray, cut: np.ndarray) -> None:
+        """Keep one row: `pooled` as float32, `cut` as float16."""
+        body = pooled.astype("<f4").tobytes() + cut.astype("<f2").tobytes()
+        # Not durable: a row that a power cut destroyed fails its checksum and is computed again.
+        write_atomically(self.path(key), MAGIC + zlib.crc32(body).to_bytes(4, "little") + body, durable=False)
+
+    def read(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return (pooled float32, cut float16), or None where the row is missing or damaged."""
+        try:
+            data = self.path(key).read_bytes()
+        except OSError:
+            return None
+        start = len(MAGIC) + 4
+        body = memoryview(data)[start:]
+        if len(data) != self.row_bytes or data[: len(MAGIC)] != MAGIC:
+            return None
+        if zlib.crc32(body) != int.from_bytes(data[len(MAGIC) : start], "little"):
+            return None
+        size = math.prod(self.pooled_shape)
+        pooled = np.frombuffer(data, "<f4", count=size, offset=start).reshape(self.pooled_shape)
+        cut = np.frombuffer(data, "<f2", offset=start + 4 * size).reshape(self.cut_shape)
+        return pooled, cut
+
+
+def default_cache() -> Path:
+    """Return $PRONK_CACHE, else the folder for caches that the system gives each user.
+
+    Example:
+        >>> default_cache().name
+        'pronk'
+    """
+    if named := os.environ.get("PRONK_CACHE"):
+        return Path(named)
+    home = Path.home()
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "pronk"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "pronk"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "pronk"
+
+
+def parse_size(text: str) -> int:
+    """Turn "10GB" into bytes.
+
+    Raises:
+        SettingsError: if it is no number with one of KB, MB, GB, TB.
+
+    Example:
+        >>> parse_size("1.5GB")
+        1500000000
+    """
+    unit = text.strip().upper()[-2:]
+    with contextlib.suppress(ValueError, KeyError, OverflowError):
+        size = int(float(text.strip()[:-2]) * UNITS[unit])
+        if size > 0:
+            return size
+    raise SettingsError(f"--cache-limit must be a size. Got {text!r}", hint="for example --cache-limit 10GB")
+
+
+def measure(root: Path) -> tuple[int, int]:
+    """Return (number of files, bytes) in a cache.
+
+    Example:
+        >>> measure(Path("no such folder"))
+        (0, 0)
+    """
+    sizes = [size for _, _, size in _files(root)]
+    return len(sizes), sum(sizes)
+
+
+def trim(root: Path, *, limit: int) -> int:
+    """Remove the least recently used rows until the cache holds at most `limit` bytes; return the bytes removed.
+
+    Example:
+        >>> trim(Path("no such folder"), limit=0)
+        0
+    """
+    files = sorted(_files(root))
+    excess = sum(size for _, _, size in files) - limit
+    removed = 0
+    for _, path, size in files:
+        if removed >= excess:
+            break
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+            removed += size
+    return removed
+
+
+def clear(root: Path) -> None:
+    """Remove what pronk keeps in a cache folder, and nothing else in it.
+
+    Example:
+        >>> clear(Path("no such folder"))
+    """
+    for name in ("rows", "prefix", "verified"):
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def ensure_space(folder: Path, needed: int) -> None:
+    """Check that a disk has room before hours are spent.
+
+    Args:
+        folder: anywhere on the disk; it need not exist yet.
+        needed: in bytes.
+
+    Raises:
+        StorageError: with both sizes.
+
+    Example:
+        >>> ensure_space(Path("."), 1)
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise StorageError(
+            f"the features need {needed / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB are free",
+            hint="name another disk with --cache, use fewer --views, or a later --fine-tune-from block",
+        )
+
+
+def _files(root: Path) -> Iterator[tuple[float, str, int]]:
+    for name in ("rows", "prefix"):
+        for folder, _, names in os.walk(root / name):
+            for file in names:
+                path = os.path.join(folder, file)  # noqa: PTH118 - a hundred thousand Path objects take seconds
+                with contextlib.suppress(OSError):
+                    status = os.stat(path)  # noqa: PTH116
+                    yield status.st_mtime, path, status.st_size

@@ -1,0 +1,112 @@
+"""Command line -> one call of the library each; the border where errors become messages and exit codes."""
+
+import os
+import sys
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from pronk.cli.cache import cache
+from pronk.cli.check import check
+from pronk.cli.demo import demo
+from pronk.cli.evaluate import evaluate
+from pronk.cli.predict import predict
+from pronk.cli.train import train
+from pronk.cli.verify import verify
+from pronk.errors import PronkError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, package_name="pronk", prog_name="pronk")
+@click.option("--quiet", is_flag=True, help="No progress and no summary, only results and errors.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(quiet: bool, debug: bool) -> None:
+    """Turn a folder of photos, one sub-folder per class, into an image classifier.
+
+    \b
+    Example:
+        pronk train photos
+        pronk predict runs/photos-1 new-photo.jpg
+    """
+
+
+for command in (demo, check, train, evaluate, predict, verify, cache):
+    cli.add_command(command)
+    # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
+    command.params.append(click.Option(["--quiet"], is_flag=True, expose_value=False, help="Only results and errors."))
+    command.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help="Show tracebacks."))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Exit codes: 0 done, 1 the work failed, 2 usage, 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        code = cli.main(arguments, prog_name="pronk", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _say("stopped; the same command with --resume goes on" if "train" in arguments else "stopped")
+        _leave(INTERRUPTED)
+    except KeyboardInterrupt:
+        _say("stopped; the same command with --resume goes on" if "train" in arguments else "stopped")
+        _leave(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PronkError as error:
+        _fail(str(error), error.hint, debug)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("not enough memory", "close other programs, or use a smaller --image-size or fewer --views", debug)
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'the system'}: {error.strerror or error}", "check the path and the free space", debug
+        )
+    except Exception as error:  # a fault of ours, still without a wall of text
+        _fail(f"unexpected {type(error).__name__}: {error}", "repeat with --debug and report what it shows", debug)
+
+
+def _fail(message: str, hint: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    _say(f"error: {_printable(message)}")
+    if hint:
+        _say(f"hint: {_printable(hint)}")
+    _leave(1)
+
+
+def _leave(code: int) -> None:
+    # At once: background threads of a training framework can hold up, or crash, an orderly exit.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def installed_version() -> str:
+    """Return pronk's version.
+
+    Example:
+        >>> installed_version().count(".") >= 1
+        True
+    """
+    try:
+        return version("pronk")
+    except PackageNotFoundError:
+        return "0.0"

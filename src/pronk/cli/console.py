@@ -1,0 +1,128 @@
+"""What a command has to say -> stderr: progress with time left, summaries; stdout stays for data."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+STAGES = {
+    "draw": "drawing photos",
+    "check": "checking photos",
+    "extract": "extracting features",
+    "head": "phase 1: fitting the head",
+    "fine_tune": "phase 2: fine-tuning",
+    "evaluate": "judging the model",
+    "predict": "predicting",
+}
+PLAIN_SECONDS = 10.0
+
+
+def is_quiet() -> bool:
+    """Tell whether --quiet stands anywhere on the command line."""
+    return "--quiet" in sys.argv
+
+
+def make_console(file: TextIO | None = None) -> "Console":
+    """Return a console on stderr; it respects NO_COLOR."""
+    from rich.console import Console
+
+    return Console(file=file or sys.stderr, quiet=is_quiet(), highlight=False)
+
+
+@contextlib.contextmanager
+def show_progress(console: "Console") -> Iterator[Callable[[str, int, int], None]]:
+    """Give a progress callback (stage, done, total): live bars on a terminal, plain lines elsewhere."""
+    if is_quiet():
+        yield lambda stage, done, total: None
+    elif console.is_terminal:
+        with _bars(console) as bars:
+            yield _Live(bars)
+    else:
+        yield _Plain(console)
+
+
+@contextlib.contextmanager
+def hush_libraries() -> Iterator[TextIO]:
+    """Give the real stderr, while what libraries written in C print there goes nowhere.
+
+    Training frameworks greet with a screenful of messages that mean nothing to a reader. `--debug` shows them.
+    """
+    if "--debug" in sys.argv:
+        yield sys.stderr
+        return
+    sys.stderr.flush()
+    kept, former = os.dup(2), sys.stderr
+    with os.fdopen(kept, "w", buffering=1, errors="backslashreplace") as real:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        sys.stderr = real
+        try:
+            yield real
+        finally:
+            real.flush()
+            os.dup2(kept, 2)
+            os.close(nowhere)
+            sys.stderr = former
+
+
+class _Live:
+    def __init__(self, bars: "RichProgress") -> None:
+        self.bars = bars
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(STAGES.get(stage, stage), total=total or None)
+        self.bars.update(self.tasks[stage], completed=done, total=total or None)
+
+
+class _Plain:
+    def __init__(self, console: "Console") -> None:
+        self.console = console
+        self.started: dict[str, float] = {}
+        self.told = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        started = self.started.setdefault(stage, now)
+        if done != total and now - self.told < PLAIN_SECONDS:
+            return
+        self.told = now
+        left = f", about {(now - started) / done * (total - done):.0f} s left" if 0 < done < total else ""
+        self.console.print(f"{STAGES.get(stage, stage)}: {done}{f' of {total}' if total else ''}{left}", markup=False)
+
+
+def _bars(console: "Console") -> "RichProgress":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def print_json(value: object) -> None:
+    """Write one JSON value to stdout."""
+    import json
+
+    click.echo(json.dumps(value, indent=2))

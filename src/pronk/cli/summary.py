@@ -1,0 +1,90 @@
+"""Results -> a closing summary that a person understands at a glance."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pronk.listing import Finding
+
+MOST_CLASSES = 12
+
+
+def accuracy_text(accuracy: Mapping[str, Any]) -> str:
+    """Say an accuracy with its interval.
+
+    Example:
+        >>> accuracy_text({"value": 0.959, "low": 0.863, "high": 0.989, "n": 49})
+        '95.9 % of 49 photos right (95 % interval 86.3 % to 98.9 %)'
+    """
+    value, low, high = (f"{100 * accuracy[name]:.1f} %" for name in ("value", "low", "high"))
+    return f"{value} of {accuracy['n']} photos right (95 % interval {low} to {high})"
+
+
+def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Say how good the model is, whether fine-tuning helped, and what to do next."""
+    from rich.table import Table
+
+    table = Table(title="How good is it?", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("frozen network, validation", accuracy_text(metrics["frozen"]["val"]["accuracy"]))
+    if metrics["fine_tuned"]:
+        table.add_row("fine-tuned, validation", accuracy_text(metrics["fine_tuned"]["val"]["accuracy"]))
+    if metrics["test"]:
+        table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics['test']['accuracy'])}[/bold]")
+    console.print()
+    console.print(table)
+    console.print(_fine_tuning(metrics), markup=False)
+    if metrics["test"]:
+        print_confusion(console, metrics["classes"], metrics["test"]["confusion"])
+    console.print(
+        f"\nTook {metrics['seconds']['total']:.0f} s, at most {metrics['peak_memory_mb']:.0f} MiB.", markup=False
+    )
+    console.print(f"Look at it:   {folder / 'report.html'}", markup=False)
+    console.print(f"Use it:       pronk predict {folder} PHOTO...", markup=False)
+
+
+def print_confusion(console: "Console", classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
+    """Draw a small confusion matrix; rows are the truth."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if len(classes) > MOST_CLASSES:
+        return
+    table = Table("truth \\ answer", box=None, padding=(0, 2, 0, 0))
+    for name in classes:
+        table.add_column(Text(name), justify="right")
+    for i, name in enumerate(classes):
+        cells = [Text(str(n), style="green" if i == j else "red" if n else "dim") for j, n in enumerate(confusion[i])]
+        table.add_row(Text(name), *cells)
+    console.print()
+    console.print(table)
+
+
+def print_findings(console: "Console", findings: Sequence["Finding"], *, most: int = 5) -> None:
+    """Say what was left out and what is worth a look: counts by code, and a few examples each."""
+    shown = [finding for finding in findings if finding.severity != "info"]
+    for code, count in Counter(finding.code for finding in shown).most_common():
+        examples = [finding for finding in shown if finding.code == code]
+        word = "left out" if examples[0].severity == "error" else "worth a look"
+        console.print(f"{word}: {count} {code}", style="yellow", markup=False)
+        for finding in examples[:most]:
+            name = finding.path.encode("utf-8", "backslashreplace").decode()
+            console.print(f"  {name!r}  {finding.message}".replace("'", ""), markup=False)
+        if count > most:
+            console.print(f"  and {count - most} more", markup=False)
+
+
+def _fine_tuning(metrics: Mapping[str, Any]) -> str:
+    comparison = metrics["comparison"]
+    if not metrics["fine_tuned"]:
+        return "Fine-tuning was left out."
+    gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
+    helped = "helped" if comparison["kept"] == "fine_tuned" else "did not help, so the frozen model was kept"
+    if comparison["why"].startswith("asked"):
+        helped = f"was compared; the {comparison['kept'].replace('_', '-')} model was kept as asked"
+    return (
+        f"Fine-tuning {helped}: {gained} photos gained, {lost} lost (exact McNemar p = {p:.2g}); {comparison['why']}."
+    )

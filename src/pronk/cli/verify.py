@@ -1,0 +1,39 @@
+"""`pronk verify`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print {ok, max_difference, checks} as JSON.")
+def verify(model: Path, as_json: bool) -> None:
+    """Test that MODEL is whole and answers here as it did where it was trained.
+
+    Every file's checksum is compared, then the golden photos in the model folder are predicted.
+
+    \b
+    Example:
+        pronk verify runs/photos-1
+    """
+    from pronk.bundle import GOLDEN_TOLERANCE, open_bundle
+    from pronk.cli.console import print_json
+    from pronk.errors import ModelError
+    from pronk.predictor import Predictor
+    from pronk.runtime import open_runtime
+
+    bundle = open_bundle(model)
+    checks = Predictor(bundle, open_runtime(bundle)).verify()
+    worst = max((check["difference"] for check in checks), default=0.0)
+    ok = all(check["ok"] for check in checks)
+    if as_json:
+        print_json({"ok": ok, "max_difference": worst, "checks": checks})
+    elif ok:
+        click.echo(f"ok: {len(bundle.files)} files whole, {len(checks)} golden photos, largest difference {worst:.2g}")
+    if not ok:
+        wrong = ", ".join(check["file"] for check in checks if not check["ok"])
+        raise ModelError(
+            f"{wrong}: the largest difference is {worst:.2g}, allowed {GOLDEN_TOLERANCE}",
+            hint=f"it was made with {dict(bundle.versions)}; install these versions, or train again",
+        )

@@ -1,0 +1,157 @@
+"""Rows of a training history -> learning curves as inline SVG that follow the page's colours.
+
+Both phases share one axis. Their steps differ in kind (iterations of the head, epochs of fine-tuning) and in
+number, so each phase gets about a third of the width at least, and its own tick marks.
+"""
+
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from pronk.errors import MissingExtra
+
+PHASE_NAMES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
+LEAST_WIDTH = 1 / 3
+MOST_MARKED = 30
+SIZE = (4.6, 2.5)
+
+# Drawn as these numbers, replaced by the page's own colours so that the curves follow light and dark.
+INK, GRID, VALIDATION, TRAINING = "#010101", "#010102", "#010103", "#010104"
+PAGE_COLOURS = {INK: "--muted", GRID: "--line", VALIDATION: "--accent", TRAINING: "--second"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One drawn quantity: its heading and the SVG element.
+
+    Example:
+        >>> Curve("Loss", Markup("<svg></svg>")).title
+        'Loss'
+    """
+
+    title: str
+    svg: Markup
+
+
+def draw_curves(history: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """Draw loss and accuracy, training and validation, over both phases.
+
+    Args:
+        history: rows of history.csv in order, numbers or their texts; what is empty leaves a gap.
+
+    Returns:
+        One curve each for loss and accuracy, none for an empty history. Equal rows give equal text.
+
+    Raises:
+        MissingExtra: if there is something to draw and matplotlib is not installed.
+
+    Example:
+        >>> row = {"phase": "frozen", "loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
+        >>> [curve.title for curve in draw_curves([row, row])]
+        ['Loss', 'Accuracy']
+    """
+    if not history:
+        return []
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtra("report", "drawing the learning curves") from error
+    quantities = (("Loss", "loss"), ("Accuracy", "accuracy"))
+    # Text stays text, so that it takes the page's font; the salt keeps the names of marks equal in every run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pronk", "font.size": 9.5}):
+        return [Curve(title, _draw(history, column, title)) for title, column in quantities]
+
+
+def _draw(history: Sequence[Mapping[str, Any]], column: str, title: str) -> Markup:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE)
+    FigureCanvasSVG(figure)
+    axes = figure.add_axes((0.1, 0.13, 0.88, 0.76))
+    phases = _phases(history)
+    ticks: dict[float, str] = {}
+    for phase, (start, width) in _places(phases).items():
+        rows = phases[phase]
+        steps = [start + width * (step + 0.5) / len(rows) for step in range(len(rows))]
+        mark = "o" if len(rows) <= MOST_MARKED else ""
+        for key, colour, dashes in ((column, TRAINING, "--"), (f"val_{column}", VALIDATION, "-")):
+            values = [_number(row.get(key)) for row in rows]
+            axes.plot(steps, values, dashes, marker=mark, markersize=3, color=colour, linewidth=1.6)
+        ticks |= {steps[step]: str(step + 1) for step in _ticks(len(rows))}
+        place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "parse_math": False}
+        axes.text(start + width / 2, 1.03, PHASE_NAMES.get(phase, phase), color=INK, **place)
+        if start:
+            axes.axvline(start, color=INK, linewidth=1, linestyle=":")
+    _dress(axes, ticks, is_share=column == "accuracy")
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return Markup(_page_svg(text.getvalue(), column, f"{title} of training and validation over both phases"))
+
+
+def _phases(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    phases: dict[str, list[Mapping[str, Any]]] = {}
+    for row in history:
+        phases.setdefault(str(row["phase"]), []).append(row)
+    return phases
+
+
+def _places(phases: Mapping[str, Sequence[object]]) -> dict[str, tuple[float, float]]:
+    # Start and width of each phase on an axis from 0 to 1.
+    total = sum(len(rows) for rows in phases.values())
+    least = min(LEAST_WIDTH, 1 / len(phases))
+    widths = [max(len(rows) / total, least) for rows in phases.values()]
+    places, start = {}, 0.0
+    for phase, width in zip(phases, widths, strict=True):
+        places[phase] = (start, width / sum(widths))
+        start += width / sum(widths)
+    return places
+
+
+def _ticks(steps: int) -> list[int]:
+    # About five round step numbers at most, as places counted from 0.
+    strides = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    stride = next(stride for stride in strides if 5 * stride >= steps)
+    return list(range(stride - 1, steps, stride))
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _dress(axes: Any, ticks: Mapping[float, str], *, is_share: bool) -> None:
+    axes.set_xlim(0, 1)
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    if is_share:
+        axes.set_ylim(top=1.0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _page_svg(text: str, prefix: str, label: str) -> str:
+    # Cut the drawing down to what belongs inside a page: one element, own names, the page's font and colours.
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    box = re.search(r'viewBox="([^"]*)"', text)
+    assert box is not None
+    text = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" role="img" aria-label="{label}">', text, count=1)
+    text = re.sub(r' id="(?!m|p)[^"]*"', "", text)
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text).replace("xlink:href", "href")
+    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
+    text = re.sub(r"font: (?:[a-z]+ )*([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    for drawn, variable in PAGE_COLOURS.items():
+        text = text.replace(drawn, f"var({variable})")
+    return re.sub(r"\s*\n\s*", " ", text).strip()

@@ -1,0 +1,224 @@
+"""Folder of photos -> Dataset: every file checked, grouped with its duplicates, and assigned to a part."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pronk.errors import DataError, Reason
+from pronk.files import read_csv, write_csv
+from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing
+from pronk.scan import Progress, Scan, group_photos, scan_photos
+from pronk.split import assign_parts, count_parts
+
+SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One usable photo.
+
+    Attributes:
+        path: relative to the data folder, with "/".
+        label: its class.
+        part: train, val or test.
+        digest: sha256 of the file's bytes.
+        group: names the group of duplicates (and `group_by` matches) that it belongs to.
+    """
+
+    path: str
+    label: str
+    part: str
+    digest: str
+    group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A checked and split data set; `load_dataset` makes it.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        classes: in natural order; the position is the class's index.
+        photos: usable photos in natural order of their paths.
+        findings: what was left out or is worth a look.
+        files: how many files were looked at.
+
+    Example:
+        >>> Dataset(Path("photos"), ("cat", "dog"), (), (), 0).counts
+        {'train': 0, 'val': 0, 'test': 0}
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    findings: tuple[Finding, ...]
+    files: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Photos per part."""
+        counted = Counter(photo.part for photo in self.photos)
+        return {part: counted[part] for part in PARTS}
+
+    @property
+    def counts_by_class(self) -> dict[str, dict[str, int]]:
+        """Photos per class and part."""
+        labels = [photo.label for photo in self.photos]
+        counted = count_parts(labels, [photo.part for photo in self.photos])
+        return {name: counted.get(name, dict.fromkeys(PARTS, 0)) for name in self.classes}
+
+    def part(self, name: str) -> tuple[Photo, ...]:
+        """Return the photos of `train`, `val` or `test`."""
+        return tuple(photo for photo in self.photos if photo.part == name)
+
+    def targets(self, photos: Sequence[Photo]) -> np.ndarray:
+        """Return the class indices of photos: int64 of shape (n,)."""
+        index = {name: number for number, name in enumerate(self.classes)}
+        return np.array([index[photo.label] for photo in photos], np.int64)
+
+    def without(self, findings: Iterable[Finding]) -> "Dataset":
+        """Return the data set without the photos named by findings, which are kept in the list."""
+        new = tuple(findings)
+        gone = {finding.path for finding in new}
+        photos = tuple(photo for photo in self.photos if photo.path not in gone)
+        return dataclasses.replace(self, photos=photos, findings=self.findings + new)
+
+
+def load_dataset(
+    data: Path | str,
+    *,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 42,
+    group_by: str | None = None,
+    split: Path | str | None = None,
+    on_progress: Progress | None = None,
+) -> Dataset:
+    """Check, group and split a folder of photos; nothing in it is changed.
+
+    Args:
+        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`.
+        val: share of the photos for validation.
+        test: share of the photos for the final test.
+        seed: of the split.
+        group_by: regular expression looked for in each path; equal matches stay in one part.
+        split: CSV with `path,label,part`; photos named there keep their part.
+        on_progress: called with ("check", done, total).
+
+    Raises:
+        DataError: if a class has too few usable photos, or none is usable at all.
+
+    Example:
+        >>> load_dataset("no such folder")
+        Traceback (most recent call last):
+        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+    """
+    listing, scans = scan_photos(Path(data), on_progress=on_progress)
+    usable = [scan for scan in scans if scan.signs is not None]
+    given, shares = _given_parts(listing, usable, split, {"val": val, "test": test})
+    groups, duplicates = group_photos(usable, group_by)
+    labels = [scan.entry.label for scan in usable]
+    digests = [scan.digest for scan in usable]
+    parts = assign_parts(labels, groups, digests, given, shares=shares, seed=seed)
+    photos = [
+        Photo(scan.entry.path, scan.entry.label, part, scan.digest, usable[group].digest[:12])
+        for scan, part, group in zip(usable, parts, groups, strict=True)
+        if part is not None
+    ]
+    leaks = [_leak(scan, given[i]) for i, scan in enumerate(usable) if parts[i] is None]
+    findings = (*listing.findings, *(finding for scan in scans for finding in scan.findings), *duplicates, *leaks)
+    dataset = Dataset(listing.root, listing.classes, tuple(photos), findings, len(scans))
+    return dataclasses.replace(dataset, findings=findings + _check_counts(dataset))
+
+
+def split_rows(dataset: Dataset) -> list[dict[str, str]]:
+    """Return the rows of split.csv: path, label, part, digest, group.
+
+    Example:
+        >>> split_rows(Dataset(Path("photos"), (), (Photo("a/1.jpg", "a", "val", "d", "g"),), (), 1))[0]["part"]
+        'val'
+    """
+    return [dataclasses.asdict(photo) for photo in dataset.photos]
+
+
+def write_split(path: Path, dataset: Dataset) -> None:
+    """Write split.csv.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "split.csv"
+        >>> write_split(file, Dataset(Path("photos"), (), (), (), 0))
+        >>> file.read_text()
+        'path,label,part,digest,group\\n'
+    """
+    write_csv(path, SPLIT_COLUMNS, split_rows(dataset))
+
+
+def _given_parts(
+    listing: Listing, usable: Sequence[Scan], split: Path | str | None, shares: dict[str, float]
+) -> tuple[list[str | None], dict[str, float]]:
+    """Find the parts photos must keep, and the shares that are still free to give."""
+    given: dict[str, str] = {entry.path: entry.part for entry in listing.entries if entry.part}
+    if split is not None:
+        given = _read_split(Path(split))
+    elif given:
+        present = set(given.values())
+        # Given train and test folders, only val is missing, and it is taken from train. A test part is never made
+        # from what was given for training or validation.
+        shares = {"val": 0.0 if "val" in present else shares["val"], "test": 0.0}
+        if "val" not in present:
+            given = {path: part for path, part in given.items() if part != "train"}
+    return [given.get(scan.entry.path) for scan in usable], shares
+
+
+def _read_split(path: Path) -> dict[str, str]:
+    try:
+        rows = read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the split {path}: {error}", hint="name a CSV with path,label,part") from error
+    if not rows or not {"path", "label", "part"} <= rows[0].keys():
+        raise DataError(f"{path} has no rows with the columns path,label,part", hint="name a RUN/split.csv")
+    unknown = sorted({row["part"] for row in rows} - PART_FOLDERS.keys())
+    if unknown:
+        raise DataError(f"{path}: part must be train, val or test. Got {', '.join(map(repr, unknown))}")
+    return {row["path"]: PART_FOLDERS[row["part"]] for row in rows}
+
+
+def _leak(scan: Scan, part: str | None) -> Finding:
+    message = f"given for {part}, but the same picture is in a part that is measured on"
+    return Finding(scan.entry.path, Reason.LEAK.value, "error", message, "keep it in one part only")
+
+
+def _check_counts(dataset: Dataset) -> tuple[Finding, ...]:
+    """Refuse a data set that cannot be trained on; warn of thin classes."""
+    if not dataset.photos:
+        reasons = Counter(finding.code for finding in dataset.findings if finding.severity == "error")
+        found = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
+        raise DataError(
+            f"none of {dataset.files} files in {dataset.root} is usable: {found or 'no files'}",
+            hint="see `pronk check`",
+        )
+    missing: dict[str, list[str]] = defaultdict(list)
+    for name, counts in dataset.counts_by_class.items():
+        for part in PARTS:
+            if not counts[part]:
+                missing[part].append(name)
+    for part in ("train", "val"):
+        if missing[part]:
+            raise DataError(
+                f"{_names(missing[part])} with no photo left for {part}",
+                hint="each class needs at least 3 photos that are not copies of each other; see `pronk check`",
+            )
+    if missing["test"] and dataset.counts["test"]:
+        message = f"{_names(missing['test'])} with no photo left for test"
+        return (Finding("", "thin_class", "warning", message, "add photos to judge these classes"),)
+    return ()
+
+
+def _names(classes: list[str]) -> str:
+    shown = ", ".join(map(repr, classes[:5]))
+    more = f" and {len(classes) - 5} more" if len(classes) > 5 else ""
+    return f"{'class' if len(classes) == 1 else 'classes'} {shown}{more}"

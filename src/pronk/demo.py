@@ -1,0 +1,32 @@
+"""Nothing -> a folder of drawn photos and the settings to train on it offline: what `pronk demo` shows."""
+
+from pathlib import Path
+
+from pronk.config import Settings
+from pronk.drawing import draw_photos
+from pronk.scan import Progress
+
+PHOTOS_PER_CLASS = 70
+
+
+def draw_demo(out: Path, *, on_progress: Progress | None = None) -> Path:
+    """Draw the demo's photos into `out/photos`; the same ones every time.
+
+    Raises:
+        DataError: if there are files already.
+    """
+    return draw_photos(
+        out / "photos",
+        photos_per_class=PHOTOS_PER_CLASS,
+        on_progress=on_progress and (lambda done, total: on_progress("draw", done, total)),
+    )
+
+
+def demo_settings() -> Settings:
+    """Return settings that need no download: the network that comes with pronk, at 160 px.
+
+    Example:
+        >>> demo_settings().weights
+        'offline'
+    """
+    return Settings(weights="offline", image_size=160, learning_rate=1e-4)

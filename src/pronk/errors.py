@@ -1,0 +1,120 @@
+"""What can go wrong -> named errors with a hint, and the closed list of reasons to leave a file out.
+
+The tree::
+
+    PronkError
+    ├── DataError        the photos cannot be used as asked
+    ├── ImageError       one file is not a usable photo; carries a Reason
+    ├── ModelError       a bundle is missing, damaged, too new or fails its self-test
+    ├── SettingsError    a setting is unknown or out of range
+    ├── RunError         the run folder exists, is locked, or cannot be continued
+    ├── StorageError     a file cannot be written
+    ├── GateError        a result is below the limit that was asked for
+    └── MissingExtra     an optional dependency is not installed
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a file was left out; the list is closed, so programs may rely on it.
+
+    Example:
+        >>> Reason("truncated")
+        <Reason.TRUNCATED: 'truncated'>
+    """
+
+    OK = "ok"
+    OK_WITH_WARNING = "ok_with_warning"
+    ZERO_BYTE = "zero_byte"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    UNREADABLE = "unreadable"
+    NOT_REGULAR_FILE = "not_regular_file"
+    VANISHED = "vanished"
+    DECODE_ERROR = "decode_error"
+    CHANGED = "changed"
+    LEAK = "leak"
+
+
+class PronkError(Exception):
+    """An error a person can act on.
+
+    Args:
+        message: what is wrong, with the value.
+        hint: what to type or do about it; may be empty.
+
+    Example:
+        >>> error = PronkError("no photos in 'empty'", hint="name a folder of class folders")
+        >>> str(error), error.hint
+        ("no photos in 'empty'", 'name a folder of class folders')
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class DataError(PronkError):
+    """The photos cannot be used as asked."""
+
+
+class ImageError(PronkError):
+    """One file is not a usable photo.
+
+    Args:
+        reason: the code from the closed list.
+        message: what is wrong with the file.
+        hint: what to do about it.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Workers send these through pickle, which would otherwise forget the reason and the hint.
+        return _rebuild_image_error, (self.reason, str(self), self.hint)
+
+
+def _rebuild_image_error(reason: Reason, message: str, hint: str) -> ImageError:
+    return ImageError(reason, message, hint=hint)
+
+
+class ModelError(PronkError):
+    """A bundle is missing, damaged, too new, or fails its self-test."""
+
+
+class SettingsError(PronkError):
+    """A setting is unknown or out of range."""
+
+
+class RunError(PronkError):
+    """The run folder exists already, is in use, or cannot be continued."""
+
+
+class StorageError(PronkError):
+    """A file cannot be written."""
+
+
+class GateError(PronkError):
+    """A result is below the limit that was asked for."""
+
+
+class MissingExtra(PronkError):  # noqa: N818 - reads as what it is: an extra is missing
+    """An optional dependency is not installed.
+
+    Args:
+        extra: the name in `pip install "pronk[extra]"`.
+        purpose: what it is needed for.
+
+    Example:
+        >>> MissingExtra("train", "training").hint
+        'pip install "pronk[train]"'
+    """
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs packages that are not installed", hint=f'pip install "pronk[{extra}]"')

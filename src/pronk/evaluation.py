@@ -1,0 +1,107 @@
+"""Model + labelled photos -> numbers, measured on the very file that is served."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.errors import DataError
+from pronk.listing import Finding, list_photos
+from pronk.metrics import score
+from pronk.predictor import Prediction, Predictor
+from pronk.scan import Progress, left_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a model does on labelled photos.
+
+    Attributes:
+        classes: of the model.
+        result: the `test` part of metrics.json.
+        rows: one per photo, as in predictions.csv.
+        findings: photos that could not be used.
+    """
+
+    classes: tuple[str, ...]
+    result: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    findings: tuple[Finding, ...]
+
+
+def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Progress | None = None) -> Evaluation:
+    """Judge a model on a folder of labelled photos.
+
+    Args:
+        model: a run folder, its `model/`, an export, or an opened predictor.
+        data: as for training. Where it has a test part, only that is used; else all of it.
+        on_progress: called with ("evaluate", done, total).
+
+    Raises:
+        DataError: if there is no usable photo, or a class that the model does not know.
+
+    Example:
+        >>> evaluate("no such run", "photos")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: no model at no such run
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
+    listing = list_photos(Path(data), min_classes=1)
+    tested = [entry for entry in listing.entries if entry.part == "test"] or listing.entries
+    foreign = sorted({entry.label for entry in tested} - set(predictor.classes))
+    if foreign:
+        raise DataError(
+            f"the model does not know the class {', '.join(map(repr, foreign))}",
+            hint=f"its classes are {', '.join(predictor.classes)}; rename or move the folder",
+        )
+    predictions = watch(
+        predictor.stream(listing.root / entry.path for entry in tested), len(tested), "evaluate", on_progress
+    )
+    findings = [
+        left_out(entry.path, prediction.error)
+        for entry, prediction in zip(tested, predictions, strict=True)
+        if prediction.error
+    ]
+    rows = [
+        prediction_row(entry.path, "test", entry.label, prediction)
+        for entry, prediction in zip(tested, predictions, strict=True)
+        if not prediction.error
+    ]
+    if not rows:
+        raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
+    return Evaluation(predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings))
+
+
+def prediction_row(path: str, part: str, label: str, prediction: Prediction) -> dict[str, Any]:
+    """Return a row of predictions.csv: path, part, label, predicted, score and p_<class> for each class."""
+    assert prediction.probabilities is not None
+    row = {"path": path, "part": part, "label": label, "predicted": prediction.label, "score": prediction.score}
+    return row | {f"p_{name}": float(p) for name, p in zip(prediction.classes, prediction.probabilities, strict=True)}
+
+
+def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+    """Turn rows of predictions.csv into the `test` part of metrics.json.
+
+    Example:
+        >>> row = {"label": "a", "p_a": 0.75, "p_b": 0.25}
+        >>> score_rows([row], ["a", "b"])["accuracy"]["value"]
+        1.0
+    """
+    probabilities = np.array([[row[f"p_{name}"] for name in classes] for row in rows], np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    targets = np.array([list(classes).index(row["label"]) for row in rows])
+    return dict(score(probabilities, targets, classes))
+
+
+def watch(
+    predictions: Iterable[Prediction], total: int, stage: str, on_progress: Callable[[str, int, int], None] | None
+) -> list[Prediction]:
+    """Collect a stream, reporting progress."""
+    collected = []
+    for prediction in predictions:
+        collected.append(prediction)
+        if on_progress:
+            on_progress(stage, len(collected), total)
+    return collected

@@ -1,0 +1,233 @@
+"""Bytes -> files that are whole or absent: atomic writes, digests, locks. The portable module."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pronk.errors import RunError, StorageError
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write bytes under a temporary name in the same folder, then rename into place.
+
+    Args:
+        path: the file to create or replace; parents are created.
+        data: its content.
+        durable: also wait until disk and folder hold it. Off for what can be computed again.
+
+    Raises:
+        StorageError: naming the path and the cause; the former file is untouched.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "labels.txt"
+        >>> write_atomically(file, b"alpaca")
+        >>> file.read_bytes()
+        b'alpaca'
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Turn an OSError into a StorageError with a hint that fits its cause.
+
+    Example:
+        >>> str(storage_error(Path("model.onnx"), OSError(28, "No space left on device")))
+        'cannot write model.onnx: No space left on device'
+    """
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="free some space or name another folder; what was there before is unchanged, "
+        "and the same command with --resume goes on",
+    )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file atomically, in a fixed form.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "n.json"
+        >>> write_json(file, {"n": 1})
+        >>> file.read_text()
+        '{\\n  "n": 1\\n}\\n'
+    """
+    # Names that are not UTF-8 arrive as lone surrogates, which only JSON's ASCII escapes can hold.
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode("ascii"))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    r"""Write a CSV file atomically; undecodable file names keep their bytes.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "n.csv"
+        >>> write_csv(file, ["n"], [{"n": 1}])
+        >>> file.read_bytes()
+        b'n\n1\n'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file into one dictionary per row.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "n.csv"
+        >>> write_csv(file, ["n"], [{"n": 1}])
+        >>> read_csv(file)
+        [{'n': '1'}]
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def digest_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes as hexadecimal digits.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "empty"
+        >>> file.touch()
+        >>> digest_file(file)[:8]
+        'e3b0c442'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_arrays(arrays: Iterable[Any]) -> str:
+    """Return the sha256 over NumPy arrays' bytes, in the order given.
+
+    Example:
+        >>> digest_arrays([])[:8]
+        'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until renames inside a folder are on disk, where the system can do that.
+
+    Example:
+        >>> sync_folder(Path("."))
+    """
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed process left in a folder.
+
+    Example:
+        >>> import tempfile
+        >>> remove_leftovers(Path(tempfile.mkdtemp()))
+    """
+    for temporary in folder.rglob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the system frees the lock of a killed process.
+
+    Raises:
+        RunError: naming the process that holds it.
+
+    Example:
+        >>> import tempfile
+        >>> with lock_folder(Path(tempfile.mkdtemp())):
+        ...     pass
+    """
+    path = folder / ".lock"
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    with file:
+        if not (_try_lock(file.fileno()) and _is_same_file(path, file.fileno())):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise RunError(
+                f"{folder} is in use by process {holder}", hint="wait for it, stop it, or name another --out"
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    # The former holder may have removed the file between our opening and locking it.
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def available_cores() -> int:
+    """Count the CPU cores this process may use: affinity and the container's quota.
+
+    Example:
+        >>> available_cores() >= 1
+        True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores

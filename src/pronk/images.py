@@ -1,0 +1,240 @@
+"""File or bytes -> upright RGB uint8 pixels. Training and serving both use this one."""
+
+import dataclasses
+import io
+import os
+import stat
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pronk.errors import ImageError, Reason
+from pronk.formats import FORMATS, foreign_format, is_cut, sniff
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 100 * 2**20
+RESAMPLE = Image.Resampling.BILINEAR
+ORIENTATION_TAG = 0x0112
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# warnings.catch_warnings changes the whole process, so only one thread at a time may open a file.
+_open_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An upright RGB picture and what was noticed on the way.
+
+    Attributes:
+        image: mode RGB, orientation applied; JPEGs may be smaller than stored, see `decode`.
+        format: the name in FORMATS that the content (not the file name) has.
+        size: (width, height) as stored in the file.
+        notes: remarks in words, such as "only the first frame of an animation is used".
+    """
+
+    image: Image.Image
+    format: str
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular, non-empty file of at most 100 MiB.
+
+    Raises:
+        ImageError: vanished, not_regular_file, zero_byte, too_large or unreadable.
+
+    Example:
+        >>> read_bytes(Path("no such photo.jpg"))
+        Traceback (most recent call last):
+        pronk.errors.ImageError: no such photo.jpg does not exist
+    """
+    try:
+        status = path.stat()
+        # Opening a FIFO would wait for ever, so look before opening.
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(Reason.NOT_REGULAR_FILE, f"{path} is not a regular file", hint="remove it")
+        if status.st_size == 0:
+            raise ImageError(Reason.ZERO_BYTE, f"{path} is empty", hint="copy the photo again")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(
+                Reason.TOO_LARGE, f"{path} has {status.st_size / 2**20:.0f} MiB", hint="save it at most 100 MiB large"
+            )
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(Reason.VANISHED, f"{path} does not exist", hint="check the path") from error
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ImageError(Reason.UNREADABLE, f"{path} cannot be read: {cause}", hint="check its permissions") from error
+
+
+def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
+    """Decode an encoded photo into upright 8-bit RGB.
+
+    EXIF orientation is applied (mirrored ones too), alpha is put over white, 16 bits are scaled to 8, CMYK, palette
+    and grey are converted, and of an animation the first frame is taken.
+
+    Args:
+        data: the bytes of a JPEG, PNG, GIF, WebP, BMP, TIFF or AVIF file.
+        min_side: JPEGs may be decoded smaller (by their DCT blocks) as long as both sides stay at least twice
+            this many pixels; None decodes in full.
+
+    Raises:
+        ImageError: with its reason; no other exception leaves this function.
+
+    Example:
+        >>> buffer = io.BytesIO()
+        >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
+        >>> decode(buffer.getvalue()).image.getpixel((0, 0))
+        (255, 255, 255)
+    """
+    if not data:
+        raise ImageError(Reason.ZERO_BYTE, "the photo has 0 bytes", hint="copy the photo again")
+    try:
+        return _decode(data, min_side)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(str(error)) from error
+    except Exception as error:  # Pillow's plugins raise far more than OSError on damaged files
+        raise _explain(data, error) from error
+
+
+def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarray:
+    """Make a picture square.
+
+    Args:
+        image: mode RGB.
+        size: side of the square in pixels.
+        fit: `crop` scales the short side to `size` and takes the centre square, `pad` scales the long side and
+            fills up with mid-grey, `squash` ignores the aspect.
+
+    Returns:
+        Pixels of dtype uint8 and shape (size, size, 3).
+
+    Example:
+        >>> fit_pixels(Image.new("RGB", (64, 32), "red"), size=8).shape
+        (8, 8, 3)
+    """
+    width, height = image.size
+    if fit == "pad":
+        scale = size / max(width, height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        square = Image.new("RGB", (size, size), (127, 127, 127))
+        square.paste(image.resize(inner, RESAMPLE), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return np.asarray(square)
+    box = (0.0, 0.0, float(width), float(height))
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size, size), RESAMPLE, box=box))
+
+
+def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.ndarray:
+    """Read one photo as the network sees it: the only way from a file to pixels, in training and serving.
+
+    Returns:
+        Pixels of dtype uint8 and shape (size, size, 3).
+
+    Raises:
+        ImageError: with its reason.
+
+    Example:
+        >>> buffer = io.BytesIO()
+        >>> Image.new("RGB", (64, 48), "blue").save(buffer, "JPEG")
+        >>> load_pixels(buffer.getvalue(), size=32).shape
+        (32, 32, 3)
+    """
+    data = read_bytes(source) if isinstance(source, Path) else source
+    return fit_pixels(decode(data, min_side=size).image, size=size, fit=fit)
+
+
+def _decode(data: bytes, min_side: int | None) -> Decoded:
+    with _open_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    size, kind = image.size, image.format or ""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _too_many_pixels(f"{size[0]} x {size[1]} pixels")
+    notes = []
+    if getattr(image, "n_frames", 1) > 1 and kind != "MPO":
+        notes.append("only the first frame of an animation is used")
+    if min_side is not None:
+        image.draft("RGB", (2 * min_side, 2 * min_side))
+    image.load()
+    upright = _turn_upright(image)
+    return Decoded(_to_rgb(upright), "JPEG" if kind == "MPO" else kind, size, tuple(notes))
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    # After load(), because PNG may carry its EXIF block behind the pixels and TIFF turns itself.
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
+        method = TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    except Exception:  # damaged EXIF blocks are common and no reason to lose a photo
+        return image
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep_grey(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips 16 bits at 255, which turns most photos white.
+    values = np.asarray(image).astype(np.float64)
+    highest = values.max(initial=0.0)
+    if image.mode == "F":
+        scaled = values * 255 if highest <= 1 else values
+    else:
+        deep = image.mode != "I" or highest > 255
+        scaled = values / (257 if highest <= 65535 else 257 * 65537) if deep else values
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _too_many_pixels(what: str) -> ImageError:
+    return ImageError(
+        Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}", hint="save it with at most 50 megapixels"
+    )
+
+
+def _explain(data: bytes, error: Exception) -> ImageError:
+    """Find the reason for a failed decode from the bytes, since Pillow's messages are not stable."""
+    foreign = foreign_format(data)
+    if foreign:
+        return ImageError(
+            Reason.UNSUPPORTED_FORMAT, f"{foreign} files are not supported", hint="convert it to JPEG or PNG"
+        )
+    kind = sniff(data)
+    if kind is None:
+        return ImageError(Reason.NOT_AN_IMAGE, "the content is not a picture", hint="remove it or copy it again")
+    if isinstance(error, MemoryError):
+        return ImageError(Reason.DECODE_ERROR, f"no memory left to decode this {kind}", hint="close other programs")
+    if "truncated" in str(error).lower() or is_cut(data, kind):
+        return ImageError(
+            Reason.TRUNCATED, f"this {kind} is cut off after {len(data):,} bytes", hint="copy the photo again"
+        )
+    detail = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+    return ImageError(Reason.DECODE_ERROR, f"this {kind} is damaged{detail}", hint="copy the photo again")

@@ -1,0 +1,243 @@
+"""Folder or CSV -> the files in it with their labels, and what is wrong with their arrangement."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pronk.errors import DataError
+from pronk.files import read_csv
+
+PARTS = ("train", "val", "test")
+PART_FOLDERS: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
+SEVERITIES = ("error", "warning", "info")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with the data.
+
+    Attributes:
+        path: relative to the data folder, with "/"; empty where the whole folder is meant.
+        code: a value of `pronk.errors.Reason`, or the name of a fault of the arrangement such as `empty_class`.
+        severity: error (left out), warning (kept, but look at it) or info.
+        message: what is wrong.
+        hint: what to do.
+        related: paths of other files concerned.
+
+    Example:
+        >>> Finding("cat/a.jpg", "truncated", "error", "cut off", "copy it again").severity
+        'error'
+    """
+
+    path: str
+    code: str
+    severity: str
+    message: str
+    hint: str = ""
+    related: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file that is meant to be a photo: its path relative to the data folder, its label, its part if given."""
+
+    path: str
+    label: str
+    part: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What was found: the folder paths are relative to, the classes in natural order, files and findings."""
+
+    root: Path
+    classes: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    findings: tuple[Finding, ...]
+
+
+def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
+    """List the files of a data set.
+
+    Args:
+        data: a folder of class folders, a folder of train/val/test folders of class folders, or a CSV with the
+            columns `path,label` and perhaps `part`, its paths relative to the CSV.
+        min_classes: fewer are an error.
+
+    Raises:
+        DataError: if there is nothing to list, or the classes cannot be told apart.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (root / name).mkdir()
+        ...     (root / name / "1.jpg").touch()
+        >>> list_photos(root).classes
+        ('cat', 'dog')
+    """
+    if not data.is_file() and not data.is_dir():
+        raise DataError(
+            f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
+        )
+    try:
+        listing = _list_csv(data) if data.is_file() else _list_folder(data)
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
+    _check_classes(data, listing.classes, min_classes)
+    return listing
+
+
+def list_files(folder: Path) -> list[str]:
+    """List every visible file below a folder, in natural order of the paths relative to it.
+
+    Example:
+        >>> import tempfile
+        >>> list_files(Path(tempfile.mkdtemp()))
+        []
+    """
+    return sorted(_walk(folder, folder), key=natural_key)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key under which "2" comes before "10".
+
+    Example:
+        >>> sorted(["10", "2", "b", "a"], key=natural_key)
+        ['2', '10', 'a', 'b']
+    """
+    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    digits = tuple((0, int(piece), piece) if piece.isdigit() else (1, 0, piece) for piece in pieces)
+    return (*digits, (-1, 0, name))
+
+
+def _list_folder(data: Path) -> Listing:
+    folders, findings = _visible_folders(data)
+    parts = {folder: PART_FOLDERS.get(folder.lower()) for folder in folders}
+    entries: list[Entry] = []
+    classes: set[str] = set()
+    if folders and all(parts.values()):
+        for part_folder, part in parts.items():
+            inner, more = _visible_folders(data / part_folder)
+            findings += more
+            classes.update(inner)
+            for label in inner:
+                entries += [Entry(path, label, part) for path in _walk(data, data / part_folder / label)]
+    else:
+        classes.update(folders)
+        for label in folders:
+            entries += [Entry(path, label) for path in _walk(data, data / label)]
+    for label in sorted(classes - {entry.label for entry in entries}, key=natural_key):
+        findings.append(
+            Finding(label, "empty_class", "warning", f"class folder {label!r} has no files", "add photos or remove it")
+        )
+    return _finish(data, entries, findings)
+
+
+def _list_csv(path: Path) -> Listing:
+    try:
+        rows = read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path} as CSV: {error}", hint="the first line reads: path,label") from error
+    if not rows or not {"path", "label"} <= rows[0].keys():
+        raise DataError(f"{path} has no rows with the columns path,label", hint="the first line reads: path,label")
+    entries, problems = [], []
+    for line, row in enumerate(rows, start=2):
+        name, label, part = row["path"], row["label"], (row.get("part") or "").lower()
+        if not name or not label:
+            problems.append(f"line {line}: path or label is missing")
+        elif part and part not in PART_FOLDERS:
+            problems.append(f"line {line}: part must be train, val or test. Got {part!r}")
+        else:
+            entries.append(Entry(Path(name).as_posix(), label, PART_FOLDERS[part] if part else None))
+    problems += [f"{name} is listed twice" for name in _repeated([entry.path for entry in entries])]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise DataError(f"{path}: {'; '.join(problems[:5])}{more}", hint="correct these lines")
+    return _finish(path.parent, entries, [])
+
+
+def _finish(root: Path, entries: list[Entry], findings: list[Finding]) -> Listing:
+    classes = sorted({entry.label for entry in entries}, key=natural_key)
+    entries.sort(key=lambda entry: natural_key(entry.path))
+    if all(name.isdigit() for name in classes):
+        order = ", ".join(classes[:4])
+        findings.append(Finding("", "numeric_classes", "info", f"class names are numbers; their order is {order} ..."))
+    return Listing(root, tuple(classes), tuple(entries), tuple(findings))
+
+
+def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:
+    if len(classes) < min_classes:
+        found = f"only the class {classes[0]!r}" if classes else "no class with photos"
+        raise DataError(
+            f"{root} has {found}", hint="make one sub-folder per class, at least two, and put the photos into them"
+        )
+    for name in classes:
+        if name.lower() == "unknown":
+            raise DataError(
+                f"a class cannot be named {name!r}: predictions use it for photos that fit no class",
+                hint="rename the folder, for example to 'other'",
+            )
+    by_case: dict[str, list[str]] = {}
+    for name in classes:
+        by_case.setdefault(name.casefold(), []).append(name)
+    for names in by_case.values():
+        if len(names) > 1:
+            raise DataError(
+                f"classes {', '.join(map(repr, names))} differ only in case", hint="merge these folders or rename one"
+            )
+
+
+def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
+    names, findings = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if _is_hidden(entry.name):
+                    findings.append(_note(entry.name, "hidden", f"hidden folder {entry.name!r} is no class"))
+                else:
+                    names.append(entry.name)
+            elif not _is_hidden(entry.name):
+                findings.append(_note(entry.name, "outside_classes", f"{entry.name!r} is in no class folder"))
+    findings.sort(key=lambda finding: finding.path)
+    return sorted(names, key=natural_key), findings
+
+
+def _walk(root: Path, folder: Path, seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in seen:  # a link that leads back into a folder above it
+        return
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if _is_hidden(entry.name):
+                continue
+            path = Path(entry.path)
+            if entry.is_dir():
+                yield from _walk(root, path, seen | {identity})
+            else:
+                yield path.relative_to(root).as_posix()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def _note(path: str, code: str, message: str) -> Finding:
+    return Finding(path, code, "info", message, "move it if it belongs to the data set")
+
+
+def _repeated(names: list[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]

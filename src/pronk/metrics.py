@@ -1,0 +1,298 @@
+"""Probabilities and true classes -> honest numbers: intervals, losses, calibration, confusion.
+
+Pure functions that need NumPy alone and give plain Python numbers, ready for JSON. For n photos of C classes,
+probabilities are float [n, C], labels (the truth) and predicted are int [n], class indices 0 ... C-1. What
+cannot be computed (no photo, shapes that do not fit, a probability that is not a number) raises ValueError.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The 97.5 % point of the normal distribution: 95 % lie within this many standard deviations.
+Z95 = 1.959963984540054
+
+# Probabilities arrive as float32, which near 1 resolves steps of 1.2e-7: a smaller one is rounding, not
+# knowledge. Without the limit one photo judged wrong at "100 %" makes the mean infinite; so it costs 16.1.
+SMALLEST_PROBABILITY = 1e-7
+
+
+class AccuracyRecord(TypedDict):
+    """A share of right answers, its 95 % interval and the number of photos behind it.
+
+    Example:
+        >>> AccuracyRecord(value=0.8, low=0.49, high=0.94, n=10)["n"]
+        10
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class ComparisonRecord(TypedDict):
+    """How many photos became right (gained) and wrong (lost), and the exact McNemar p.
+
+    Example:
+        >>> ComparisonRecord(gained=1, lost=0, p=1.0)["gained"]
+        1
+    """
+
+    gained: int
+    lost: int
+    p: float
+
+
+class ClassRecord(TypedDict):
+    """The numbers of one class; precision, recall and f1 are 0 where undefined.
+
+    Example:
+        >>> ClassRecord(precision=1.0, recall=0.75, f1=0.857, support=4)["support"]
+        4
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class ScoreRecord(TypedDict):
+    """All numbers about one set of photos: the `test` part of metrics.json.
+
+    Example:
+        >>> record: ScoreRecord = score([[0.9, 0.1], [0.2, 0.8]], [0, 1], ["cat", "dog"])
+        >>> record["confusion"]
+        [[1, 0], [0, 1]]
+    """
+
+    accuracy: AccuracyRecord
+    macro_f1: float
+    log_loss: float
+    ece: float
+    per_class: dict[str, ClassRecord]
+    confusion: list[list[int]]
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Give the 95 % interval of a share after `successes` in `n` trials.
+
+    The score interval of E. B. Wilson, "Probable inference, the law of succession, and statistical inference"
+    (JASA 22, 1927). Unlike p ± 2s it stays inside [0, 1] and keeps a width at 0 % and 100 %, where small test
+    sets often end. Nothing tried means nothing known: n = 0 gives (0, 1).
+
+    Example:
+        >>> low, high = wilson_interval(47, 49)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.863 to 0.989'
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must lie in 0 ... n. Got {successes} of {n}")
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    shrink = 1 + Z95**2 / n
+    centre = (share + Z95**2 / (2 * n)) / shrink
+    half = Z95 / shrink * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    # At the ends the formula gives 0 and 1; rounding must not leave them, nor pass the share itself.
+    low = 0.0 if successes == 0 else min(centre - half, share)
+    high = 1.0 if successes == n else max(centre + half, share)
+    return low, high
+
+
+def accuracy_record(correct: Any) -> AccuracyRecord:
+    """Count right answers and give their share with its 95 % Wilson interval.
+
+    Args:
+        correct: bool [n], true where the answer was right; at least one, as a share of nothing has no value.
+
+    Example:
+        >>> accuracy_record([True, True, True, False])["value"]
+        0.75
+    """
+    right = np.asarray(correct, dtype=bool)
+    if right.ndim != 1 or right.size == 0:
+        raise ValueError(f"correct must be a list of at least one answer. Got shape {right.shape}")
+    hits, n = int(np.count_nonzero(right)), right.size
+    low, high = wilson_interval(hits, n)
+    return {"value": hits / n, "low": low, "high": high, "n": n}
+
+
+def mcnemar_exact(correct_before: Any, correct_after: Any) -> ComparisonRecord:
+    """Compare two models on the same photos by the exact two-sided McNemar test.
+
+    Only photos on which the two disagree count: were the models equally good, they would fall like a fair
+    coin, so p = 2 P(X <= min(gained, lost)), at most 1, for X ~ Binomial(gained + lost, 1/2) (Q. McNemar,
+    Psychometrika 12, 1947; exact form). No disagreement gives p = 1.
+
+    Args:
+        correct_before: bool [n], the first model's answers.
+        correct_after: bool [n], the second model's answers on the same photos in the same order.
+
+    Example:
+        >>> mcnemar_exact([True, True, True, True], [False, False, False, True])
+        {'gained': 0, 'lost': 3, 'p': 0.25}
+    """
+    before, after = np.asarray(correct_before, dtype=bool), np.asarray(correct_after, dtype=bool)
+    if before.shape != after.shape or before.ndim != 1:
+        raise ValueError(f"both must answer the same photos. Got shapes {before.shape} and {after.shape}")
+    gained = int(np.count_nonzero(~before & after))
+    lost = int(np.count_nonzero(before & ~after))
+    return {"gained": gained, "lost": lost, "p": _coin_tail(min(gained, lost), gained + lost)}
+
+
+def log_loss(probabilities: Any, labels: Any) -> float:
+    """Average the surprise at the truth, in nats: 0 is perfect, log C is guessing.
+
+    The probability of the true class is clipped at 1e-7, the resolution of float32 near 1, so that a sure
+    mistake costs much (16.1) but not everything. Rows are taken as they are: they should sum to 1.
+
+    Example:
+        >>> round(log_loss([[0.5, 0.5], [0.5, 0.5]], [0, 1]), 4)
+        0.6931
+    """
+    chances, truth = _checked(probabilities, labels)
+    given = np.clip(chances[np.arange(truth.size), truth], SMALLEST_PROBABILITY, 1.0)
+    return float(np.log(1 / given).mean())
+
+
+def expected_calibration_error(probabilities: Any, labels: Any, *, bins: int = 10) -> float:
+    """Measure how far confidence and hit rate lie apart: 0 ... 1, averaged over photos.
+
+    Photos are sorted by the probability of their top class and cut into bins of equal mass (the same number
+    of photos, up to one; fewer bins where there are fewer photos): with bins of equal width nearly all photos
+    of a sure model share one bin. Photos of the same confidence share their hit rate, so the order of rows
+    never matters. With few photos in a bin the number comes out too high: read it as "about".
+
+    Example:
+        >>> expected_calibration_error([[0.75, 0.25]] * 4, [0, 0, 0, 1])
+        0.0
+        >>> expected_calibration_error([[1.0, 0.0]] * 4, [0, 0, 1, 1])
+        0.5
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1. Got {bins}")
+    chances, truth = _checked(probabilities, labels)
+    confidence = chances.max(axis=1)
+    hits = (chances.argmax(axis=1) == truth).astype(np.float64)
+    _, tied = np.unique(confidence, return_inverse=True)
+    hit_rate = (np.bincount(tied, weights=hits) / np.bincount(tied))[tied]
+    order = np.argsort(confidence, kind="stable")
+    gaps = np.array_split((hit_rate - confidence)[order], min(bins, truth.size))
+    return float(sum(abs(gap.sum()) for gap in gaps) / truth.size)
+
+
+def confusion_matrix(labels: Any, predicted: Any, classes: int) -> NDArray[np.int64]:
+    """Count photos by true class (row) and predicted class (column): int64 [C, C].
+
+    Its sum is n, and the matrices of two sets of photos add up to the matrix of both together.
+
+    Example:
+        >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    truth, answers = _indices(labels, classes), _indices(predicted, classes)
+    if truth.shape != answers.shape:
+        raise ValueError(f"labels and predicted must have one length. Got {truth.size} and {answers.size}")
+    counts = np.bincount(truth * classes + answers, minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.int64)
+
+
+def per_class(confusion: Any, classes: Sequence[str]) -> dict[str, ClassRecord]:
+    """Read precision, recall, F1 and support of each class off a confusion matrix [C, C].
+
+    A share without photos behind it (none of the class, or none predicted as it) is 0.
+
+    Example:
+        >>> per_class([[2, 0], [2, 0]], ["cat", "dog"])["dog"]
+        {'precision': 0.0, 'recall': 0.0, 'f1': 0.0, 'support': 2}
+    """
+    counts = np.asarray(confusion, dtype=np.int64)
+    if counts.shape != (len(classes), len(classes)):
+        raise ValueError(f"confusion must be {len(classes)} x {len(classes)}. Got shape {counts.shape}")
+    columns = np.diag(counts).tolist(), counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist()
+    return {
+        name: {
+            "precision": _share(hit, answered),
+            "recall": _share(hit, there),
+            "f1": _share(2 * hit, answered + there),
+            "support": there,
+        }
+        for name, hit, there, answered in zip(classes, *columns, strict=True)
+    }
+
+
+def macro_f1(confusion: Any) -> float:
+    """Average F1 over the classes of a confusion matrix [C, C], each class counting the same.
+
+    A class that neither occurs nor is ever predicted says nothing about the model and is left out, as in
+    scikit-learn's macro average. An empty matrix gives 0.
+
+    Example:
+        >>> macro_f1([[2, 0], [0, 2]])
+        1.0
+    """
+    counts = np.asarray(confusion, dtype=np.int64)
+    involved = counts.sum(axis=0) + counts.sum(axis=1)
+    seen = involved > 0
+    return float(np.mean(2 * np.diag(counts)[seen] / involved[seen])) if seen.any() else 0.0
+
+
+def score(probabilities: Any, labels: Any, classes: Sequence[str]) -> ScoreRecord:
+    """Compute every number reported about one set of photos.
+
+    The predicted class is the one of the highest probability, the first of equals; `classes` are the C names.
+
+    Example:
+        >>> record = score([[0.9, 0.1], [0.6, 0.4]], [0, 1], ["cat", "dog"])
+        >>> record["accuracy"]["value"], record["confusion"]
+        (0.5, [[1, 0], [1, 0]])
+    """
+    chances, truth = _checked(probabilities, labels)
+    predicted = chances.argmax(axis=1)
+    confusion = confusion_matrix(truth, predicted, chances.shape[1])
+    return {
+        "accuracy": accuracy_record(predicted == truth),
+        "macro_f1": macro_f1(confusion),
+        "log_loss": log_loss(chances, truth),
+        "ece": expected_calibration_error(chances, truth),
+        "per_class": per_class(confusion, classes),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _coin_tail(k: int, n: int) -> float:
+    # 2 P(X <= k), X ~ Binomial(n, 1/2), k <= n/2. The largest term is a quotient of whole numbers, which
+    # Python rounds correctly at any size; the others follow from it by factors <= 1: nothing can overflow.
+    steps = np.arange(k, 0, -1, dtype=np.float64)
+    others = np.cumprod(steps / (n + 1 - steps))
+    return min(1.0, 2 * (math.comb(n, k) / (1 << n)) * (1.0 + float(others.sum())))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _indices(values: Any, classes: int) -> NDArray[np.int64]:
+    given = np.asarray(values)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise ValueError(f"class indices must be whole numbers in a row. Got {given.dtype} {given.shape}")
+    if given.size and not (given.min() >= 0 and given.max() < classes):
+        raise ValueError(f"class indices must be 0 ... {classes - 1}. Got {given.min()} ... {given.max()}")
+    return given.astype(np.int64)
+
+
+def _checked(probabilities: Any, labels: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    chances = np.asarray(probabilities, dtype=np.float64)
+    if chances.ndim != 2 or 0 in chances.shape:
+        raise ValueError(f"probabilities must be n x C with at least one photo. Got shape {chances.shape}")
+    if not np.isfinite(chances).all():
+        raise ValueError("probabilities must be finite numbers. Got NaN or infinity")
+    truth = _indices(labels, chances.shape[1])
+    if truth.size != chances.shape[0]:
+        raise ValueError(f"every photo needs one label. Got {truth.size} for {chances.shape[0]} photos")
+    return chances, truth

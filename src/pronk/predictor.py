@@ -1,0 +1,213 @@
+"""Bundle + photos -> predictions; the command line, evaluation and Python all go through here."""
+
+import dataclasses
+import glob
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.bundle import GOLDEN_TOLERANCE, Bundle, open_bundle
+from pronk.cache import default_cache
+from pronk.errors import DataError, ImageError, ModelError, StorageError
+from pronk.files import available_cores, write_atomically
+from pronk.images import load_pixels, read_bytes
+from pronk.listing import list_files
+from pronk.runtime import Runtime, describe_runtime, open_runtime
+
+PHOTOS_AHEAD = 4  # per thread
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says about one photo.
+
+    Attributes:
+        path: as it was given.
+        classes: in the order of the probabilities.
+        probabilities: float32 [C]; None where the photo cannot be used.
+        error: why it cannot be used.
+
+    Example:
+        >>> Prediction("a.jpg", ("cat", "dog"), np.array([0.25, 0.75], np.float32)).label
+        'dog'
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: np.ndarray | None
+    error: ImageError | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The most likely class."""
+        return None if self.probabilities is None else self.classes[int(self.probabilities.argmax())]
+
+    @property
+    def score(self) -> float | None:
+        """Its probability."""
+        return None if self.probabilities is None else float(self.probabilities.max())
+
+    def record(self, top: int | None = None) -> dict[str, Any]:
+        """Return the fields that `pronk predict` writes, with the `top` most likely classes."""
+        scores = []
+        if self.probabilities is not None:
+            order = np.argsort(-self.probabilities, kind="stable")[:top]
+            scores = [{"label": self.classes[i], "score": float(self.probabilities[i])} for i in order]
+        error = self.error and {"code": self.error.reason.value, "message": str(self.error)}
+        return {
+            "path": self.path,
+            "label": self.label,
+            "score": self.score,
+            "scores": scores,
+            "unknown": False,
+            "distance": None,
+            "error": error or None,
+        }
+
+
+class Predictor:
+    """An opened model; `Predictor.load` makes it.
+
+    Example:
+        >>> Predictor.load("no such run")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: no model at no such run
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        self.bundle = bundle
+        self.runtime = runtime
+
+    @classmethod
+    def load(cls, model: Path | str, *, cache: Path | None = None) -> "Predictor":
+        """Open a run folder, a `model/` or an export.
+
+        Checksums are verified each time; on the first load with a new runtime or processor the golden photos are
+        predicted and compared too.
+
+        Raises:
+            ModelError: if the model is missing, damaged or fails its self-test.
+        """
+        bundle = open_bundle(model)
+        predictor = cls(bundle, open_runtime(bundle))
+        predictor._verify_once(cache or default_cache())
+        return predictor
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.bundle.classes
+
+    def predict_proba(self, pixels: np.ndarray) -> np.ndarray:
+        """Return probabilities, float32 [n, C], for uint8 pixels [n, size, size, 3]."""
+        return self.runtime.run(pixels).probabilities
+
+    def predict(self, sources: Iterable[Path | str | bytes]) -> list[Prediction]:
+        """Predict photos, given as paths or as encoded bytes, in order; an unusable one carries its error."""
+        return list(self.stream(sources))
+
+    def predict_one(self, source: Path | str | bytes) -> Prediction:
+        """Predict one photo."""
+        return self._predict(source, _read)
+
+    def stream(self, sources: Iterable[Any], *, read: Callable[[Any], bytes] | None = None) -> Iterator[Prediction]:
+        """Predict photos in order, on all cores, holding only a few in memory.
+
+        Args:
+            sources: paths or bytes, or whatever `read` takes.
+            read: turns a source into the bytes of an encoded photo, or raises ImageError.
+        """
+        threads = available_cores()
+        pending: deque[Future[Prediction]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for source in sources:
+                    pending.append(pool.submit(self._predict, source, read or _read))
+                    if len(pending) >= PHOTOS_AHEAD * threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def verify(self) -> list[dict[str, Any]]:
+        """Predict the golden photos and compare: one {file, difference, ok} per photo."""
+        checks = []
+        for name, expected in self.bundle.golden().items():
+            prediction = self.predict_one(self.bundle.folder / name)
+            if prediction.probabilities is None:
+                raise ModelError(f"golden photo {name}: {prediction.error}", hint="copy the model folder again")
+            difference = float(np.abs(prediction.probabilities - np.array(expected)).max())
+            checks.append({"file": name, "difference": difference, "ok": difference <= GOLDEN_TOLERANCE})
+        return checks
+
+    def _predict(self, source: Any, read: Callable[[Any], bytes]) -> Prediction:
+        path = os.fspath(source) if isinstance(source, str | Path) else str(getattr(source, "path", ""))
+        try:
+            pixels = load_pixels(read(source), size=self.bundle.size, fit=self.bundle.fit)
+        except ImageError as error:
+            return Prediction(path, self.classes, None, error)
+        # One photo at a time: several threads then use all cores, and a photo's result depends on nothing else.
+        return Prediction(path, self.classes, self.predict_proba(pixels[None])[0])
+
+    def _verify_once(self, cache: Path) -> None:
+        key = hashlib.sha256(f"{self.bundle.files['model.onnx']}:{describe_runtime()}".encode()).hexdigest()
+        marker = cache / "verified" / key[:32]
+        if marker.exists() or "golden/expected.json" not in self.bundle.files:
+            return
+        checks = self.verify()
+        worst = max((check["difference"] for check in checks), default=0.0)
+        if worst > GOLDEN_TOLERANCE:
+            raise ModelError(
+                f"the model {self.bundle.folder} fails its self-test here (largest difference {worst:.2g}, "
+                f"allowed {GOLDEN_TOLERANCE})",
+                hint=f"see pronk verify {self.bundle.folder}; try another version of onnxruntime",
+            )
+        try:
+            write_atomically(marker, b"", durable=False)
+        except StorageError:
+            return  # a cache that cannot be written only means that the next load checks again
+
+
+def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Path]:
+    """Turn files, folders, patterns and `-` into the list of photos they mean.
+
+    Args:
+        arguments: as typed.
+        lines: stands in for `-`, one path per line.
+
+    Raises:
+        DataError: naming everything that means no file.
+
+    Example:
+        >>> expand_paths(["-"], ["a.jpg\\n"])
+        [PosixPath('a.jpg')]
+    """
+    paths: list[Path] = []
+    missing = []
+    for argument in arguments:
+        if argument == "-":
+            found = [Path(line.rstrip("\n")) for line in lines if line.strip()]
+        elif Path(argument).is_dir():
+            found = [Path(argument) / name for name in list_files(Path(argument))]
+        elif not os.path.lexists(argument) and glob.has_magic(argument):
+            found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - patterns may be absolute
+        else:
+            found = [Path(argument)] if os.path.lexists(argument) else []
+        if not found:
+            missing.append(argument)
+        paths += found
+    if missing:
+        raise DataError(f"no photo at {', '.join(map(repr, missing))}", hint="check the spelling, or quote the pattern")
+    return paths
+
+
+def _read(source: Path | str | bytes) -> bytes:
+    return source if isinstance(source, bytes) else read_bytes(Path(source))

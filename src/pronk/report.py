@@ -1,0 +1,297 @@
+"""Numbers of a run and names of its photos -> one HTML page that answers in words first.
+
+The page is a single file without scripts, external addresses or dates: equal content gives equal bytes. File
+and class names come from strangers: every text passes `visible` and Jinja's escaping on its way into it.
+"""
+
+import dataclasses
+import functools
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pronk.curves import PHASE_NAMES, draw_curves
+from pronk.errors import Reason
+
+MOST_MISTAKES = 200
+WIDE = 0.12  # an interval this wide deserves a word
+SEVERITIES = ("error", "warning", "info")
+LEFT_OUT = frozenset(Reason) - {Reason.OK, Reason.OK_WITH_WARNING}
+PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything the page is made of.
+
+    Attributes:
+        title: the page's heading.
+        metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
+        history: rows of history.csv, in order; numbers or their texts.
+        predictions: rows of predictions.csv with path, part, label, predicted and score.
+        findings: what `check` found: path, code, severity, message and hint.
+        class_counts: photos per class and part, `{class: {part: n}}`, if known.
+        settings: what the run was asked to do; may be nested.
+        model_path: how the reader names the model on the command line.
+
+    Example:
+        >>> content = ReportContent(title="Pets", metrics={"classes": ["a", "b"], "counts": {}, "test": None})
+        >>> content.model_path
+        'RUN'
+    """
+
+    title: str
+    metrics: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]] = ()
+    predictions: Sequence[Mapping[str, Any]] = ()
+    findings: Sequence[Mapping[str, Any]] = ()
+    class_counts: Mapping[str, Mapping[str, int]] | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model_path: str = "RUN"
+
+
+def render_report(content: ReportContent) -> str:
+    """Write the page.
+
+    Returns:
+        A whole HTML document that can be encoded as UTF-8, whatever the file names.
+
+    Raises:
+        MissingExtra: if there are learning curves to draw and matplotlib is not installed.
+
+    Example:
+        >>> metrics = {"classes": ["cat", "dog"], "counts": {"test": 0}, "test": None}
+        >>> page = render_report(ReportContent(title="<Pets>", metrics=metrics))
+        >>> "<h1>&lt;Pets&gt;</h1>" in page
+        True
+    """
+    metrics, mistakes = content.metrics, _mistakes(content.predictions)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=content.title,
+            metrics=metrics,
+            trained="frozen" in metrics,
+            answer=_answer(metrics),
+            fine_tuning=_fine_tuning(metrics),
+            curves=draw_curves(content.history),
+            mistakes=mistakes[:MOST_MISTAKES],
+            more_mistakes=max(0, len(mistakes) - MOST_MISTAKES),
+            has_predictions=bool(content.predictions),
+            findings=_group(content.findings),
+            class_counts=content.class_counts,
+            part_names=PART_NAMES,
+            settings=_flat(content.settings),
+            command=shlex.quote(content.model_path),
+            python_path=repr(content.model_path),
+        )
+    )
+
+
+def visible(text: str) -> str:
+    r"""Spell out the characters that hide, reorder or break text.
+
+    Control and direction characters become their escapes, bytes of undecodable names become `\xNN`. The two
+    joiners that some scripts and emoji need stay.
+
+    Example:
+        >>> print(visible("photo\u202egpj.exe"), visible("a\nb"), visible("caf\udce9.jpg"))
+        photo\u202egpj.exe a\nb caf\xe9.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_visible_character, text))
+
+
+def percent(share: float) -> str:
+    """Write a share with one decimal, never rounded up to all or down to nothing.
+
+    Example:
+        >>> percent(47 / 49), percent(0.9999), percent(1.0)
+        ('95.9 %', '99.9 %', '100.0 %')
+    """
+    shown = 100 * share
+    if 0 < share < 1:
+        shown = min(max(shown, 0.1), 99.9)
+    return f"{shown:.1f} %"
+
+
+@functools.cache
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters |= {"percent": percent, "duration": _duration, "name": _name}
+    return environment
+
+
+def _visible_character(character: str) -> str:
+    if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character in "\u200c\u200d":
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _name(text: object) -> Markup:
+    return Markup("<bdi>{}</bdi>").format(visible(str(text)))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+# --- the answer in words
+
+
+def _answer(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how good the model is and how sure that is; `tone` is good, unsure, bad or none."""
+    test, trained = metrics["test"], "frozen" in metrics
+    if test is not None:
+        accuracy = test["accuracy"]
+        which, seen = ("test photo", " it had never seen") if trained else ("photo", "")
+        tone, comparison, baseline = _against_largest_class(test)
+        sentences = [_hits_in_words(accuracy, which, seen), comparison]
+        if not trained:
+            sentences.append("Photos the model was trained on would make this number too good.")
+    elif trained:
+        kept = metrics["fine_tuned"] if _kept(metrics) == "fine_tuned" else metrics["frozen"]
+        accuracy, tone, baseline = kept["val"]["accuracy"], "unsure", None
+        sentences = [
+            "No photos were set aside as a test, so there is no fully honest number.",
+            _hits_in_words(accuracy, "validation photo", ""),
+            "Those photos also chose the model, so expect a little less on new ones.",
+        ]
+    else:
+        accuracy, tone, baseline, sentences = None, "none", None, ["There is nothing to judge."]
+    if accuracy and accuracy["high"] - accuracy["low"] > WIDE:
+        few = f"The interval is wide because {_count(accuracy['n'], 'photo')} cannot say more"
+        sentences.append(f"{few}: four times as many would about halve it.")
+    return {"tone": tone, "accuracy": accuracy, "baseline": baseline, "sentences": sentences}
+
+
+def _hits_in_words(accuracy: Mapping[str, Any], which: str, seen: str) -> str:
+    n = accuracy["n"]
+    hits = round(accuracy["value"] * n)
+    right = "none was" if hits == 0 else f"{hits:,} {'was' if hits == 1 else 'were'}"
+    return (
+        f"Of {_count(n, which)}{seen}, {right} right: {percent(accuracy['value'])}, and with 95 % certainty "
+        f"between {percent(accuracy['low'])} and {percent(accuracy['high'])}."
+    )
+
+
+def _against_largest_class(test: Mapping[str, Any]) -> tuple[str, str, float]:
+    accuracy, support = test["accuracy"], {name: row["support"] for name, row in test["per_class"].items()}
+    largest = max(support, key=lambda name: support[name])
+    share = support[largest] / accuracy["n"]
+    always = Markup("Always answering “{}” would be right for {}").format(_name(largest), percent(share))
+    if accuracy["value"] <= share:
+        return "bad", always + ": on these photos the model is no better than that.", share
+    if accuracy["low"] <= share:
+        doubt = ", which lies inside that interval: so few photos cannot show that the model is better."
+        return "unsure", always + doubt, share
+    return "good", always + ": the model is clearly better than that.", share
+
+
+def _kept(metrics: Mapping[str, Any]) -> str:
+    comparison = metrics.get("comparison")
+    return str(comparison["kept"]) if comparison else "frozen"
+
+
+def _fine_tuning(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Say whether phase 2 helped, by how many photos, and what was kept; None for `evaluate`."""
+    if "frozen" not in metrics:
+        return None
+    frozen, tuned, comparison = metrics["frozen"], metrics["fine_tuned"], metrics.get("comparison")
+    kept, why = _kept(metrics), comparison["why"] if comparison else ""
+    models = [("frozen", "frozen network, new head", frozen), ("fine_tuned", "fine-tuned top blocks", tuned)]
+    rows = [{"name": text, "val": model["val"], "kept": key == kept} for key, text, model in models if model]
+    if tuned is None or comparison is None:
+        verdict, sentences = "Fine-tuning was not run.", []
+    else:
+        gained = comparison["gained"] - comparison["lost"]
+        verdict = "Yes." if comparison["p"] < 0.05 else "It seems so, a little."
+        verdict = verdict if gained >= 0 else "Not clearly."
+        verdict = verdict if tuned["val"]["loss"] < frozen["val"]["loss"] else "No."
+        sentences = _comparison_in_words(frozen["val"], tuned["val"], comparison)
+    return {"verdict": verdict, "sentences": sentences, "kept": PHASE_NAMES[kept], "why": why, "rows": rows}
+
+
+def _comparison_in_words(
+    frozen: Mapping[str, Any], tuned: Mapping[str, Any], comparison: Mapping[str, Any]
+) -> list[str]:
+    gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
+    before, after = (round(model["accuracy"]["value"] * model["accuracy"]["n"]) for model in (frozen, tuned))
+    photos = _count(tuned["accuracy"]["n"], "validation photo")
+    move = "fell" if tuned["loss"] < frozen["loss"] else "did not fall"
+    loss = f"The validation loss {move}: {frozen['loss']:.3f} before, {tuned['loss']:.3f} after."
+    if gained == lost == 0:
+        return [loss, f"On the same {photos}, no answer changed sides: {before} right before and after."]
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    luck = "luck alone rarely does that" if p < 0.05 else "luck alone could well do that"
+    return [
+        loss,
+        f"On the same {photos}, {gained} became right (gained) and {lost} became wrong (lost): "
+        f"{before} right before, {after} after.",
+        f"By this count {luck} (exact McNemar test, {shown}).",
+    ]
+
+
+# --- tables
+
+
+def _mistakes(predictions: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    # Test photos first, in each part the surest mistakes first.
+    wrong = [row for row in predictions if row["label"] != row["predicted"]]
+    wrong = [{"part": "", **row, "score": float(row["score"])} for row in wrong]
+    return sorted(wrong, key=lambda row: (row["part"] != "test", row["part"], -row["score"], row["path"]))
+
+
+def _group(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    groups: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        severity = SEVERITIES.index(finding["severity"])
+        groups.setdefault((finding["code"] not in LEFT_OUT, severity, finding["code"]), []).append(finding)
+    lost = {finding["path"] for finding in findings if finding["code"] in LEFT_OUT}
+    ordered = []
+    for stays, severity, code in sorted(groups):
+        rows = groups[stays, severity, code]
+        hints = {row["hint"] for row in rows}
+        hint = hints.pop() if len(hints) == 1 else None
+        group = {
+            "code": code,
+            "severity": SEVERITIES[severity],
+            "left_out": not stays,
+            "hint": hint,
+            "rows": rows,
+        }
+        ordered.append(group)
+    return {"left_out": len(lost), "groups": ordered}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            text = "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            rows.append((prefix + key, text))
+    return rows

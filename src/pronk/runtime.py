@@ -1,0 +1,80 @@
+"""Model file -> a function from pixels to probabilities: the seam between bundle and inference engine."""
+
+import dataclasses
+import platform
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+
+from pronk.bundle import Bundle
+from pronk.errors import ModelError
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a model says about n photos.
+
+    Attributes:
+        probabilities: float32 [n, C].
+        features: float32 [n, 1280].
+        feature_map: float32 [n, h, w, 1280].
+    """
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    feature_map: np.ndarray
+
+
+class Runtime(Protocol):
+    """An opened model."""
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """Run uint8 pixels [n, size, size, 3]; may be called from several threads at once."""
+
+
+class OnnxRuntime:
+    """A model opened by ONNX Runtime on the CPU.
+
+    Args:
+        model: bytes of the ONNX file.
+        threads: per call; 1 where several calls run side by side.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions have no common public base
+            raise ModelError(f"ONNX Runtime cannot open the model: {error}", hint="copy the model again") from error
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """Run uint8 pixels [n, size, size, 3]."""
+        return Outputs(*self._session.run(["probabilities", "features", "feature_map"], {"image": pixels}))
+
+
+def open_runtime(bundle: Bundle) -> Runtime:
+    """Open a bundle's model."""
+    return OnnxRuntime(bundle.model_path.read_bytes())
+
+
+def describe_runtime() -> str:
+    """Name what computes here; the self-test is repeated when it changes.
+
+    Example:
+        >>> "onnxruntime" in describe_runtime()
+        True
+    """
+    return f"onnxruntime {onnxruntime.__version__}, {platform.machine()}, {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            return next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

@@ -1,0 +1,166 @@
+"""Files -> one look at each: whole or not, its digest, its perceptual hash, its copies."""
+
+import dataclasses
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pronk.duplicates import BITS, chain_equal, find_similar, group_indices, perceptual_hash
+from pronk.errors import DataError, ImageError, Reason
+from pronk.files import available_cores
+from pronk.formats import SUFFIXES
+from pronk.images import decode, read_bytes
+from pronk.listing import Entry, Finding, Listing, list_photos
+
+HASH_SIDE = 48  # pixels; small enough for JPEG's quick decoding, larger than the hash's grid
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What one look at a file told: its digest and perceptual hash, or the finding that says why not."""
+
+    entry: Entry
+    digest: str = ""
+    signs: np.ndarray | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What `pronk check` found: the number of files, usable photos per class, and findings."""
+
+    files: int
+    classes: dict[str, int]
+    findings: tuple[Finding, ...]
+
+
+def check_dataset(data: Path | str, *, on_progress: Progress | None = None) -> Checked:
+    """Look at every file of a data set without splitting it.
+
+    Raises:
+        DataError: if there are no classes to tell apart.
+
+    Example:
+        >>> check_dataset("no such folder")
+        Traceback (most recent call last):
+        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+    """
+    listing, scans = scan_photos(Path(data), on_progress=on_progress)
+    usable = [scan for scan in scans if scan.signs is not None]
+    counted = Counter(scan.entry.label for scan in usable)
+    findings = (
+        *listing.findings,
+        *(finding for scan in scans for finding in scan.findings),
+        *group_photos(usable, None)[1],
+    )
+    return Checked(len(scans), {name: counted[name] for name in listing.classes}, findings)
+
+
+def scan_photos(data: Path, *, on_progress: Progress | None = None) -> tuple[Listing, list[Scan]]:
+    """List a data set and look at every file once, on all cores.
+
+    Example:
+        >>> scan_photos(Path("no such folder"))
+        Traceback (most recent call last):
+        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+    """
+    listing = list_photos(data)
+    scans: list[Scan] = []
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for scan in pool.map(lambda entry: scan_photo(listing.root, entry), listing.entries):
+            scans.append(scan)
+            if on_progress:
+                on_progress("check", len(scans), len(listing.entries))
+    return listing, scans
+
+
+def scan_photo(root: Path, entry: Entry) -> Scan:
+    """Decode one file far enough to know that it is whole, and hash it.
+
+    Example:
+        >>> scan_photo(Path("."), Entry("gone.jpg", "cat")).findings[0].code
+        'vanished'
+    """
+    try:
+        data = read_bytes(root / entry.path)
+        decoded = decode(data, min_side=HASH_SIDE)
+    except ImageError as error:
+        return Scan(entry, findings=(left_out(entry.path, error),))
+    notes = list(decoded.notes)
+    if not entry.path.lower().endswith(SUFFIXES[decoded.format]):
+        notes.append(f"the content is {decoded.format}, whatever its name says")
+    findings = tuple(Finding(entry.path, Reason.OK_WITH_WARNING.value, "info", note) for note in notes)
+    return Scan(entry, hashlib.sha256(data).hexdigest(), perceptual_hash(decoded.image), findings)
+
+
+def left_out(path: str, error: ImageError) -> Finding:
+    """Turn the reason why a file cannot be used into a finding.
+
+    Example:
+        >>> left_out("cat/a.jpg", ImageError(Reason.ZERO_BYTE, "empty")).code
+        'zero_byte'
+    """
+    return Finding(path, error.reason.value, "error", str(error), error.hint)
+
+
+def changed(path: str) -> Finding:
+    """Describe a photo that was replaced while pronk was at work.
+
+    Example:
+        >>> changed("cat/a.jpg").code
+        'changed'
+    """
+    return Finding(path, Reason.CHANGED.value, "error", "was replaced during the run", "run the command again")
+
+
+def group_photos(usable: Sequence[Scan], group_by: str | None) -> tuple[list[int], list[Finding]]:
+    """Group photos that must stay together: copies, near copies, and matches of `group_by`.
+
+    Returns:
+        For each photo the index of its group's first photo, and a finding per pair of copies.
+
+    Raises:
+        DataError: if `group_by` is no regular expression.
+
+    Example:
+        >>> group_photos([], None)
+        ([], [])
+    """
+    exact = list(chain_equal([scan.digest for scan in usable]))
+    signs = np.array([scan.signs for scan in usable], np.int8).reshape(len(usable), BITS)
+    similar = sorted(set(find_similar(signs)) - set(exact)) if len(usable) else []
+    keys = [_group_key(scan.entry.path, group_by) for scan in usable]
+    findings = [_duplicate(usable[i], usable[j]) for i, j in (*exact, *similar)]
+    return group_indices(len(usable), (*exact, *similar, *chain_equal(keys))), findings
+
+
+def _group_key(path: str, group_by: str | None) -> str | None:
+    if group_by is None:
+        return None
+    try:
+        match = re.search(group_by, path)
+    except re.error as error:
+        raise DataError(
+            f"--group-by {group_by!r} is no regular expression: {error}", hint=r"for example --group-by '(.*)_frame'"
+        ) from error
+    return None if match is None else "\0".join(group or "" for group in match.groups()) or match.group()
+
+
+def _duplicate(first: Scan, second: Scan) -> Finding:
+    kind = "exact" if first.digest == second.digest else "near"
+    same = "has the same content as" if kind == "exact" else "is almost the same picture as"
+    message = f"{same} {first.entry.path}"
+    if first.entry.label != second.entry.label:
+        message += f", which is labelled {first.entry.label!r}, not {second.entry.label!r}"
+        hint = "keep it in one class only"
+        return Finding(second.entry.path, "label_conflict", "warning", message, hint, (first.entry.path,))
+    hint = "both stay in the same part; remove one if it was a mistake"
+    severity = "warning" if kind == "exact" else "info"
+    return Finding(second.entry.path, f"{kind}_duplicate", severity, message, hint, (first.entry.path,))

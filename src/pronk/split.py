@@ -1,0 +1,102 @@
+"""Labels, groups and given parts -> train, val or test for each photo, without leaks."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from pronk.listing import PARTS
+
+# A photo's group goes to the part that is last in this order: what is measured stays untouched.
+RANK: Mapping[str | None, int] = {None: -1, "train": 0, "val": 1, "test": 2}
+
+
+def assign_parts(
+    labels: Sequence[str],
+    groups: Sequence[int],
+    digests: Sequence[str],
+    given: Sequence[str | None],
+    *,
+    shares: Mapping[str, float],
+    seed: int,
+) -> list[str | None]:
+    """Split photos into parts, stratified by label, without dividing a group.
+
+    Groups are taken in an order that depends only on the seed and the photos' content, so neither file names nor the
+    order of a directory matter. Given parts win: where a group has photos in several of them, the photos in the
+    lesser part (train before val before test) are left out, for they would leak.
+
+    Args:
+        labels: one per photo.
+        groups: photos with equal numbers stay together.
+        digests: sha256 of each photo's bytes.
+        given: the part a photo must keep, or None.
+        shares: of `val` and `test`, between 0 and 1, of each class's photos.
+        seed: of the order.
+
+    Returns:
+        For each photo its part, or None where it has to be left out.
+
+    Example:
+        >>> labels, digests = ["a", "b"] * 4, [str(n) for n in range(8)]
+        >>> parts = assign_parts(labels, range(8), digests, [None] * 8, shares={"val": 0.25, "test": 0.25}, seed=0)
+        >>> sorted(parts)
+        ['test', 'test', 'train', 'train', 'train', 'train', 'val', 'val']
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    by_label: dict[str, list[list[int]]] = defaultdict(list)
+    parts: list[str | None] = [None] * len(labels)
+    for joined in members.values():
+        fixed = max((given[index] for index in joined), key=RANK.__getitem__)
+        if fixed is None:
+            by_label[_main_label(joined, labels)].append(joined)
+        for index in joined:
+            parts[index] = fixed if given[index] in (None, fixed) else None
+    for label, free in by_label.items():
+        free.sort(key=lambda group: _order(seed, min(digests[index] for index in group)))
+        total = sum(map(len, free)) + sum(a == label and p is not None for a, p in zip(labels, parts, strict=True))
+        taken = Counter(part for a, part in zip(labels, parts, strict=True) if a == label)
+        wanted = {part: max(round(shares[part] * total), 1) - taken[part] for part in ("val", "test") if shares[part]}
+        _fill(free, wanted, parts, has_train=taken["train"] > 0)
+    return parts
+
+
+def _fill(free: list[list[int]], wanted: dict[str, int], parts: list[str | None], *, has_train: bool) -> None:
+    """Give the groups of one class to val and test until these have what they want, the rest to train."""
+    remaining = list(free)
+    for part, room in wanted.items():
+        # The first part needs one group left for train, the others likewise.
+        while room > 0 and len(remaining) > (0 if has_train else 1):
+            fitting = next((group for group in remaining if len(group) <= room), None)
+            if fitting is None and room < wanted[part]:
+                break
+            # Where no group is small enough, a part that would stay empty takes the smallest.
+            chosen = fitting or min(remaining, key=len)
+            room -= len(chosen)
+            remaining.remove(chosen)
+            for index in chosen:
+                parts[index] = part
+    for group in remaining:
+        for index in group:
+            parts[index] = "train"
+
+
+def count_parts(labels: Sequence[str], parts: Sequence[str | None]) -> dict[str, dict[str, int]]:
+    """Count photos per class and part.
+
+    Example:
+        >>> count_parts(["a", "a"], ["train", "val"])
+        {'a': {'train': 1, 'val': 1, 'test': 0}}
+    """
+    counted = Counter(zip(labels, parts, strict=True))
+    return {label: {part: counted[label, part] for part in PARTS} for label in dict.fromkeys(labels)}
+
+
+def _main_label(group: list[int], labels: Sequence[str]) -> str:
+    counted = Counter(labels[index] for index in group)
+    return max(sorted(counted), key=counted.__getitem__)
+
+
+def _order(seed: int, digest: str) -> str:
+    return hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Dataset -> trained bundle. The only package that may import a training framework."""

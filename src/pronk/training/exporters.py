@@ -1,0 +1,118 @@
+"""The kept model -> the model folder: ONNX and Keras files of the same numbers, and golden photos to prove it later."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pronk.bundle import Bundle, golden_photo, write_bundle
+from pronk.config import Settings
+from pronk.dataset import Dataset
+from pronk.errors import DataError, ImageError, ModelError
+from pronk.images import decode, load_pixels, read_bytes
+from pronk.runtime import OnnxRuntime
+from pronk.training.backbone import Backbone
+from pronk.training.graphs import write_model
+from pronk.training.head import Head
+
+GOLDEN_PHOTOS = 8
+EXPORT_TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The model that was chosen.
+
+    Attributes:
+        head: its Dense layer.
+        weights: arrays by layer name of its MobileNetV2.
+        comparison: of the two phases: gained, lost, p, kept, why.
+    """
+
+    head: Head
+    weights: Mapping[str, Sequence[np.ndarray]]
+    comparison: dict[str, Any]
+
+
+def export(folder: Path, network: Any, kept: Kept, backbone: Backbone, dataset: Dataset, settings: Settings) -> Bundle:
+    """Write the kept model as model.keras and model.onnx, and make sure that both say the same.
+
+    Args:
+        folder: the model folder to write.
+        network: the Keras model, which takes the kept weights.
+        kept: what was chosen.
+        backbone: where the weights came from, for the record.
+        dataset: gives classes and golden photos.
+        settings: image size, fit, golden.
+
+    Raises:
+        ModelError: if the two files differ by more than 1e-4 in any probability of a golden photo.
+    """
+    from pronk.training.network import save_network, set_head, set_weights
+
+    set_weights(network, kept.weights)
+    set_head(network, kept.head)
+    onnx = write_model(kept.weights, kept.head.kernel, kept.head.bias, size=settings.image_size)
+    golden = choose_golden(dataset, settings)
+    expected = _compare(network, OnnxRuntime(onnx), list(golden.values()), settings)
+    answers = {name: [float(p) for p in row] for name, row in zip(golden, expected, strict=True)}
+    contents = {f"golden/{name}": data for name, data in golden.items()}
+    contents["golden/expected.json"] = json.dumps(answers, indent=2).encode()
+    contents["model.keras"] = save_network(network)
+    contents["model.onnx"] = onnx
+    return write_bundle(
+        folder,
+        contents,
+        classes=dataset.classes,
+        size=settings.image_size,
+        fit=settings.fit,
+        weights={"name": backbone.name, "sha256": backbone.sha256},
+    )
+
+
+def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
+    """Choose 8 photos that the model folder carries, classes in turn; drawn ones where the user's must not travel.
+
+    Returns:
+        Encoded photos by file name.
+    """
+    if settings.golden == "drawn":
+        return _draw_golden(settings.seed)
+    by_class = [[photo for photo in dataset.part("val") if photo.label == name] for name in dataset.classes]
+    in_turn = [photos[i] for i in range(GOLDEN_PHOTOS) for photos in by_class if i < len(photos)]
+    golden: dict[str, bytes] = {}
+    for photo in in_turn:
+        try:
+            image = decode(read_bytes(dataset.root / photo.path)).image
+        except ImageError:  # gone since it was checked; another one does as well
+            continue
+        golden[f"{len(golden) + 1}.jpg"] = golden_photo(image)
+        if len(golden) == GOLDEN_PHOTOS:
+            break
+    if not golden:
+        raise DataError("none of the validation photos can be read any more", hint="check the data folder")
+    return golden
+
+
+def _draw_golden(seed: int) -> dict[str, bytes]:
+    from pronk.drawing import KINDS, draw_photo
+
+    rng = np.random.default_rng(seed)
+    pictures: list[Image.Image] = [draw_photo(KINDS[i % len(KINDS)], rng, (512, 384)) for i in range(GOLDEN_PHOTOS)]
+    return {f"{i}.jpg": golden_photo(picture) for i, picture in enumerate(pictures, start=1)}
+
+
+def _compare(network: Any, runtime: OnnxRuntime, photos: Sequence[bytes], settings: Settings) -> np.ndarray:
+    pixels = np.stack([load_pixels(photo, size=settings.image_size, fit=settings.fit) for photo in photos])
+    expected = np.concatenate([runtime.run(photo[None]).probabilities for photo in pixels])
+    difference = float(np.abs(network.predict_on_batch(pixels) - expected).max())
+    if not difference <= EXPORT_TOLERANCE:
+        raise ModelError(
+            f"model.onnx and model.keras differ by {difference:.2g} on the golden photos",
+            hint="train again with another version of keras or onnxruntime",
+        )
+    return expected

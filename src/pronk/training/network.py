@@ -1,0 +1,88 @@
+"""Backbone weights -> one ordinary Keras functional model, whole or cut in two at a block."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from pronk.config import Settings
+from pronk.training.backbone import Backbone, layer_names
+from pronk.training.head import Head
+
+
+def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:
+    """Build the classifier: uint8 photo -> scaling -> MobileNetV2 -> pooling -> dropout -> Dense with softmax.
+
+    Scaling to [-1, 1] lies inside, so the model takes pixels as they are. BatchNormalization is set untrainable,
+    since in Keras 3 nothing else keeps its moving statistics still during `fit`.
+
+    Args:
+        backbone: pre-trained weights.
+        classes: number of classes C.
+        settings: image size and dropout.
+
+    Returns:
+        A `keras.Model`: uint8 [N, size, size, 3] -> float32 [N, C].
+    """
+    size = settings.image_size
+    image = keras.Input((size, size, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(image)
+    base = keras.applications.MobileNetV2(
+        input_tensor=x, input_shape=(size, size, 3), alpha=backbone.alpha, include_top=False, weights=None
+    )
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(base.output)
+    x = keras.layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
+    output = keras.layers.Dense(classes, activation="softmax", name="head")(x)
+    network = keras.Model(image, output, name="pronk")
+    set_weights(network, backbone.weights)
+    for layer in batch_norms(network):
+        layer.trainable = False
+    return network
+
+
+def build_prefix(network: Any, cut: str) -> Any:
+    """Return the frozen part: image -> [activations at the cut, pooled features]."""
+    return keras.Model(network.input, [network.get_layer(cut).output, network.get_layer("pool").output])
+
+
+def build_suffix(network: Any, cut: str) -> Any:
+    """Return the part that is fine-tuned: activations at the cut -> probabilities. It shares the network's layers."""
+    return keras.Model(network.get_layer(cut).output, network.output)
+
+
+def batch_norms(model: Any) -> Iterator[Any]:
+    """Yield the BatchNormalization layers."""
+    return (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+
+
+def set_head(network: Any, head: Head) -> None:
+    """Put a solved head into the Dense layer."""
+    network.get_layer("head").set_weights([head.kernel, head.bias])
+
+
+def get_head(network: Any) -> Head:
+    """Read the Dense layer."""
+    kernel, bias = network.get_layer("head").get_weights()
+    return Head(kernel, bias)
+
+
+def get_weights(network: Any) -> dict[str, list[np.ndarray]]:
+    """Read the arrays of every layer of the MobileNetV2, by layer name."""
+    return {name: network.get_layer(name).get_weights() for name in layer_names()}
+
+
+def set_weights(network: Any, weights: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Put arrays by layer name into the MobileNetV2."""
+    for name in layer_names():
+        network.get_layer(name).set_weights(list(weights[name]))
+
+
+def save_network(network: Any) -> bytes:
+    """Return the bytes of the network as a .keras file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        network.save(path)
+        return path.read_bytes()

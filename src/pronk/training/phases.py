@@ -1,0 +1,226 @@
+"""Features -> two models: phase 1 fits the head on the frozen network, phase 2 fine-tunes the top blocks with it."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.config import Settings
+from pronk.dataset import Dataset
+from pronk.metrics import accuracy_record, log_loss
+from pronk.scan import Progress
+from pronk.training.features import Features
+from pronk.training.finetuning import FineTuning, HistoryRow
+from pronk.training.head import Head, choose_strength, fit_head
+
+MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What phase 1 made: the head, and how it does on the validation photos.
+
+    Attributes:
+        head: solved to its optimum.
+        history: one row per iteration of the solver.
+        val_probabilities: float64 [n, C] of the validation photos.
+    """
+
+    head: Head
+    history: tuple[HistoryRow, ...]
+    val_probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """What phase 2 made.
+
+    Attributes:
+        head: of the best epoch.
+        weights: arrays by layer name of the best epoch, for the whole MobileNetV2.
+        history: one row per epoch.
+        val_probabilities: float64 [n, C] of the validation photos in the best epoch.
+        best_epoch: the one with the lowest validation loss, counted from 1.
+    """
+
+    head: Head
+    weights: Mapping[str, Sequence[np.ndarray]]
+    history: tuple[HistoryRow, ...]
+    val_probabilities: np.ndarray
+    best_epoch: int
+
+
+def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
+    """Return one weight per class.
+
+    Args:
+        targets: class indices of the training photos, int [n].
+        classes: number of classes C.
+        mode: `none`, `balanced` (as in scikit-learn), or `auto`: balanced above 3:1.
+
+    Returns:
+        float64 [C]; the mean over the photos is 1.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
+        array([0.66666667, 2.        ])
+    """
+    counts = np.bincount(targets, minlength=classes)
+    unequal = counts.max() > MOST_UNEQUAL * counts.min()
+    if mode == "none" or (mode == "auto" and not unequal):
+        return np.ones(classes)
+    return np.asarray(len(targets) / (classes * np.maximum(counts, 1)))
+
+
+def train_head(
+    dataset: Dataset, features: Features, settings: Settings, *, on_progress: Progress | None = None
+) -> Frozen:
+    """Phase 1: choose the strength inside the training part, then solve for the head."""
+    train, val = dataset.part("train"), dataset.part("val")
+    targets, val_targets = dataset.targets(train), dataset.targets(val)
+    classes = len(dataset.classes)
+    X, val_X = features.pooled(train, views=settings.views), features.pooled(val)
+    weights = class_weights(targets, classes, settings.class_weights)[targets]
+    strength = choose_strength(
+        X,
+        targets,
+        [photo.group for photo in train],
+        classes=classes,
+        weights=weights,
+        views=settings.views,
+        seed=settings.seed,
+    )
+    history: list[HistoryRow] = []
+    repeated, started = targets.repeat(settings.views), time.perf_counter()
+
+    def record(iteration: int, head: Head) -> None:
+        fitted, judged = head.predict_proba(X), head.predict_proba(val_X)
+        history.append(_row("frozen", iteration, fitted, repeated, judged, val_targets, 0.0, started))
+        if on_progress:
+            on_progress("head", iteration, 0)
+
+    head = fit_head(
+        X,
+        repeated,
+        classes=classes,
+        weights=weights.repeat(settings.views),
+        strength=strength,
+        on_iteration=record,
+    )
+    return Frozen(head, tuple(history), head.predict_proba(val_X))
+
+
+def fine_tune(
+    network: Any,
+    frozen: Frozen,
+    dataset: Dataset,
+    features: Features,
+    settings: Settings,
+    work: Path,
+    *,
+    on_progress: Progress | None = None,
+) -> FineTuned:
+    """Phase 2: train the blocks after the cut and the head on cached activations, until the validation loss rises.
+
+    Args:
+        network: the whole Keras model; it holds the best epoch's weights afterwards.
+        frozen: what phase 1 made.
+        dataset: the photos.
+        features: their cached rows.
+        settings: learning rate, epochs, patience, batch size, seed.
+        work: folder for checkpoints; where it holds some, training goes on from them.
+        on_progress: called with ("fine_tune", epochs done, most epochs).
+    """
+    from pronk.training.network import build_suffix, get_head, get_weights, set_head
+
+    val = dataset.part("val")
+    val_targets = dataset.targets(val)
+    set_head(network, frozen.head)
+    state = FineTuning(build_suffix(network, settings.fine_tune_from), settings)
+    best = state.restore(work)
+    val_cuts = features.cuts(val, view=0)
+    while not state.is_done:
+        started = time.perf_counter()
+        state.epoch += 1
+        loss, accuracy = state.run_epoch(_Batches(dataset, features, settings, state.epoch))
+        judged = _predict(state.suffix, val_cuts, settings.batch_size)
+        val_loss = log_loss(judged, val_targets)
+        row = _row("fine_tuned", state.epoch, None, None, judged, val_targets, settings.learning_rate, started)
+        state.history.append(row | {"loss": loss, "accuracy": accuracy})
+        if state.keep_if_best(val_loss):
+            best = judged
+        assert best is not None, "the first epoch is always the best so far"
+        state.save(work, best)
+        if on_progress:
+            on_progress("fine_tune", state.epoch, settings.epochs)
+    state.suffix.set_weights(state.best)
+    assert best is not None, "the first epoch is always the best so far"
+    return FineTuned(get_head(network), get_weights(network), tuple(state.history), best, state.best_epoch)
+
+
+class _Batches(Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]):
+    """The batches of one epoch, read from the cache as they are asked for.
+
+    All have the same size, so that the training step is traced once: the last one is filled up from the start.
+    """
+
+    def __init__(self, dataset: Dataset, features: Features, settings: Settings, epoch: int) -> None:
+        self.photos = dataset.part("train")
+        self.targets = dataset.targets(self.photos)
+        self.weights = class_weights(self.targets, len(dataset.classes), settings.class_weights)[self.targets]
+        self.features, self.view = features, epoch % settings.views
+        self.size = min(settings.batch_size, len(self.photos))
+        steps = -(-len(self.photos) // self.size)
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.photos))
+        self.batches = np.resize(order, (steps, self.size))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self.batches[index]
+        cuts = self.features.cuts([self.photos[i] for i in chosen], view=self.view)
+        return cuts, self.targets[chosen], self.weights[chosen]
+
+
+def _predict(suffix: Any, cuts: np.ndarray, size: int) -> np.ndarray:
+    """Predict in batches of one size, the last one filled up, so that one trace serves all."""
+    size = min(size, len(cuts))
+    padded = np.resize(np.arange(len(cuts)), (-(-len(cuts) // size), size))
+    outputs = [np.asarray(suffix.predict_on_batch(cuts[chosen]), np.float64) for chosen in padded]
+    return np.concatenate(outputs)[: len(cuts)]
+
+
+def _row(
+    phase: str,
+    epoch: int,
+    fitted: np.ndarray | None,
+    targets: np.ndarray | None,
+    judged: np.ndarray,
+    val_targets: np.ndarray,
+    learning_rate: float,
+    started: float,
+) -> HistoryRow:
+    row: HistoryRow = {"phase": phase, "epoch": epoch}
+    if fitted is not None and targets is not None:
+        row |= {"loss": log_loss(fitted, targets), "accuracy": float((fitted.argmax(axis=1) == targets).mean())}
+    return row | {
+        "val_loss": log_loss(judged, val_targets),
+        "val_accuracy": float((judged.argmax(axis=1) == val_targets).mean()),
+        "learning_rate": learning_rate,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def part_record(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """Return accuracy with its interval, and the log-loss.
+
+    Example:
+        >>> part_record(np.array([[1.0, 0.0]]), np.array([0]))["accuracy"]["n"]
+        1
+    """
+    correct = probabilities.argmax(axis=1) == targets
+    return {"accuracy": dict(accuracy_record(correct)), "loss": log_loss(probabilities, targets)}

@@ -1,0 +1,195 @@
+"""Folder of photos -> run folder: the whole story, one stage after the other."""
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
+from pronk.config import Settings
+from pronk.dataset import Dataset, load_dataset, write_split
+from pronk.errors import GateError, RunError
+from pronk.files import read_csv
+from pronk.listing import Finding
+from pronk.metrics import mcnemar_exact
+from pronk.scan import Progress
+from pronk.training.backbone import Backbone, load_backbone
+from pronk.training.exporters import Kept, export
+from pronk.training.features import Features, extract_features
+from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, train_head
+from pronk.training.results import judge, summarise, write_results
+from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
+from pronk.training.usage import Usage
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder; `pronk.Predictor.load` takes it.
+        metrics: the object of metrics.json.
+        findings: what was left out or is worth a look.
+        gate: the error to raise because the test interval reaches below `fail_under`; the run is whole all the same.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+    gate: GateError | None = None
+
+
+def train(
+    data: Path | str,
+    *,
+    out: Path | str | None = None,
+    settings: Settings | None = None,
+    resume: bool = False,
+    cache: Path | str | None = None,
+    cache_limit: str = DEFAULT_LIMIT,
+    on_progress: Progress | None = None,
+) -> TrainResult:
+    """Train a classifier in two phases and judge it.
+
+    Args:
+        data: a folder of class folders, of train/val/test folders of class folders, or a CSV.
+        out: the run folder to make; None takes the next free `runs/<name>-<N>`.
+        settings: what to do; None takes the defaults.
+        resume: go on with a run that was stopped, or return it where it is done.
+        cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
+        cache_limit: least recently used rows above it are removed at the end.
+        on_progress: called with (stage, done, total); total is 0 where it is not known.
+
+    Raises:
+        PronkError: see `pronk.errors`; the message says what is wrong, the hint what to do.
+
+    Example:
+        >>> train("no such folder", out="run")
+        Traceback (most recent call last):
+        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+    """
+    if not Path(data).exists():
+        load_dataset(data)  # says what is wrong before a run folder is made
+    settings = (settings or Settings()).replace(data=str(Path(data).absolute()))
+    folder = Path(out) if out else new_run_folder(Path(data))
+    cache, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
+    with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
+        if done:
+            return finish(folder, read_metrics(folder), settings)
+        backbone = load_backbone(settings.weights, alpha=settings.alpha)
+        with usage.stage("check"):
+            dataset = check_photos(data, settings, on_progress)
+        dataset, features, network = prepare(dataset, backbone, settings, cache, usage, on_progress)
+        keep_split(folder, dataset)
+        with usage.stage("head"):
+            frozen = train_head(dataset, features, settings, on_progress=on_progress)
+        fine_tuned = None
+        if not settings.frozen_only:
+            with usage.stage("fine_tune"):
+                fine_tuned = fine_tune(
+                    network, frozen, dataset, features, settings, folder / WORK, on_progress=on_progress
+                )
+        kept = choose(frozen, fine_tuned, backbone, dataset, settings)
+        with usage.stage("export"):
+            bundle = export(folder / "model", network, kept, backbone, dataset, settings)
+        with usage.stage("evaluate"):
+            rows, lost = judge(bundle, dataset, on_progress)
+            dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
+            metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, rows)
+        metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
+        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, rows)
+    trim(cache, limit=limit)
+    return finish(folder, metrics, settings, dataset.findings)
+
+
+def check_photos(data: Path | str, settings: Settings, on_progress: Progress | None) -> Dataset:
+    """Check, group and split the photos as the settings say."""
+    return load_dataset(
+        data,
+        val=settings.val,
+        test=settings.test,
+        seed=settings.seed,
+        group_by=settings.group_by,
+        split=settings.split,
+        on_progress=on_progress,
+    )
+
+
+def prepare(
+    dataset: Dataset,
+    backbone: Backbone,
+    settings: Settings,
+    cache: Path,
+    usage: Usage,
+    on_progress: Progress | None,
+) -> tuple[Dataset, Features, Any]:
+    """Extract features in worker processes while this one imports Keras and builds the network, side by side."""
+    stop = threading.Event()
+
+    def extract() -> Features:
+        with usage.stage("extract"):
+            return extract_features(dataset, backbone, settings, cache, on_progress=on_progress, stop=stop)
+
+    with ThreadPoolExecutor(1) as side:
+        extraction = side.submit(extract)
+        try:
+            from pronk.training.network import build_network
+
+            network = build_network(backbone, classes=len(dataset.classes), settings=settings)
+            features = extraction.result()
+        except BaseException:
+            stop.set()  # Ctrl-C too: the workers must not go on alone
+            raise
+    usage.add("decode", features.decode_seconds)
+    return dataset.without(features.missing), features, network
+
+
+def keep_split(folder: Path, dataset: Dataset) -> None:
+    """Write split.csv; a continued run must find the photos it was started with."""
+    path = folder / "split.csv"
+    former = read_csv(path) if path.exists() else None
+    write_split(path, dataset) if former is None else None
+    if former is not None and former != [dataclasses.asdict(photo) for photo in dataset.photos]:
+        raise RunError(
+            f"the photos are not those that {folder} was started with",
+            hint="start a new run; features of unchanged photos are still in the cache",
+        )
+
+
+def choose(
+    frozen: Frozen, fine_tuned: FineTuned | None, backbone: Backbone, dataset: Dataset, settings: Settings
+) -> Kept:
+    """Keep the model with the lower validation log-loss, unless told which; report the exact paired test."""
+    if fine_tuned is None:
+        comparison = {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out"}
+        return Kept(frozen.head, backbone.weights, comparison)
+    targets = dataset.targets(dataset.part("val"))
+    before = part_record(frozen.val_probabilities, targets)["loss"]
+    after = part_record(fine_tuned.val_probabilities, targets)["loss"]
+    better = after < before if settings.keep == "best" else settings.keep == "fine-tuned"
+    why = f"validation log-loss {before:.4f} frozen, {after:.4f} fine-tuned"
+    if settings.keep != "best":
+        why = f"asked for with --keep {settings.keep}; {why}"
+    test = mcnemar_exact(
+        frozen.val_probabilities.argmax(axis=1) == targets, fine_tuned.val_probabilities.argmax(axis=1) == targets
+    )
+    comparison = {**test, "kept": "fine_tuned" if better else "frozen", "why": why}
+    if better:
+        return Kept(fine_tuned.head, fine_tuned.weights, comparison)
+    return Kept(frozen.head, backbone.weights, comparison)
+
+
+def finish(
+    folder: Path, metrics: dict[str, Any], settings: Settings, findings: tuple[Finding, ...] = ()
+) -> TrainResult:
+    """Hold the result against --fail-under."""
+    limit = settings.fail_under
+    low = metrics["test"]["accuracy"]["low"] if metrics["test"] else 0.0
+    if limit is None or low >= limit:
+        return TrainResult(folder, metrics, findings)
+    gate = GateError(
+        f"the lower end of the test interval is {low:.3f}, below --fail-under {limit}",
+        hint=f"the run is whole; see {folder / 'report.html'} for the mistakes",
+    )
+    return TrainResult(folder, metrics, findings, gate)

@@ -1,0 +1,111 @@
+"""Two phases and a bundle -> the numbers and files of the run folder."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pronk.bundle import Bundle
+from pronk.card import render_card
+from pronk.config import Settings
+from pronk.dataset import Dataset, Photo
+from pronk.errors import ImageError, Reason
+from pronk.evaluation import prediction_row, score_rows, watch
+from pronk.files import write_atomically, write_csv, write_json
+from pronk.images import read_bytes
+from pronk.listing import Finding
+from pronk.predictor import Predictor
+from pronk.report import ReportContent, render_report
+from pronk.scan import Progress, changed, left_out
+from pronk.training.backbone import Backbone
+from pronk.training.exporters import Kept
+from pronk.training.phases import FineTuned, Frozen, part_record
+from pronk.training.run import METRICS
+
+METRICS_FORMAT = 1
+HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+def judge(
+    bundle: Bundle, dataset: Dataset, on_progress: Progress | None
+) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
+    """Predict the validation and test photos with the bundle itself.
+
+    Returns:
+        Rows of predictions.csv, and findings for photos that were changed or removed meanwhile.
+    """
+    photos = (*dataset.part("val"), *dataset.part("test"))
+
+    def read(photo: Photo) -> bytes:
+        data = read_bytes(dataset.root / photo.path)
+        if hashlib.sha256(data).hexdigest() != photo.digest:
+            raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
+        return data
+
+    predictor = Predictor.load(bundle.folder)
+    predictions = watch(predictor.stream(photos, read=read), len(photos), "evaluate", on_progress)
+    rows, lost = [], []
+    for photo, prediction in zip(photos, predictions, strict=True):
+        if prediction.error is None:
+            rows.append(prediction_row(photo.path, photo.part, photo.label, prediction))
+        elif prediction.error.reason is Reason.CHANGED:
+            lost.append(changed(photo.path))
+        else:
+            lost.append(left_out(photo.path, prediction.error))
+    return rows, tuple(lost)
+
+
+def summarise(
+    dataset: Dataset,
+    settings: Settings,
+    backbone: Backbone,
+    frozen: Frozen,
+    fine_tuned: FineTuned | None,
+    kept: Kept,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the object of metrics.json, but for seconds and memory."""
+    targets = dataset.targets(dataset.part("val"))
+    tested = [row for row in rows if row["part"] == "test"]
+    return {
+        "format": METRICS_FORMAT,
+        "classes": list(dataset.classes),
+        "counts": dataset.counts,
+        "seed": settings.seed,
+        "weights": {"name": backbone.name, "sha256": backbone.sha256},
+        "frozen": {"val": part_record(frozen.val_probabilities, targets)},
+        "fine_tuned": fine_tuned and {"val": part_record(fine_tuned.val_probabilities, targets)},
+        "comparison": kept.comparison,
+        "test": score_rows(tested, dataset.classes) if tested else None,
+        "folds": None,
+    }
+
+
+def write_results(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    dataset: Dataset,
+    settings: Settings,
+    frozen: Frozen,
+    fine_tuned: FineTuned | None,
+    rows: list[dict[str, Any]],
+) -> None:
+    """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
+    history = [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
+    write_csv(folder / "history.csv", HISTORY_COLUMNS, history)
+    columns = ("path", "part", "label", "predicted", "score", *(f"p_{name}" for name in dataset.classes))
+    write_csv(folder / "predictions.csv", columns, rows)
+    write_atomically(folder / "model" / "README.md", render_card(metrics, settings).encode())
+    content = ReportContent(
+        title=Path(settings.data).stem,
+        metrics=metrics,
+        history=history,
+        predictions=rows,
+        findings=[dataclasses.asdict(finding) for finding in dataset.findings],
+        class_counts=dataset.counts_by_class,
+        settings={name: value for name, value in dataclasses.asdict(settings).items() if name != "data"},
+        model_path=str(folder),
+    )
+    write_atomically(folder / "report.html", render_report(content).encode())
+    write_json(folder / METRICS, metrics)

@@ -1,0 +1,101 @@
+"""Photo -> its k-th augmented view, a pure function of (photo, k, seed)."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from pronk.images import RESAMPLE, fit_pixels
+
+# Views are sampled from a copy this much larger than needed, so that bilinear sampling neither blurs nor aliases.
+OVERSIZE = 1.25
+GREY = (127, 127, 127)
+MAX_ROTATION = 12.0  # degrees
+MIN_SCALE = 0.7  # side of the smallest crop, as a share of the full square's
+MAX_STRETCH = 0.1
+MAX_JITTER = 0.25  # brightness, contrast and colour
+
+
+def view_generator(digest: str, number: int, seed: int) -> np.random.Generator:
+    """Return the random numbers of one view of one photo.
+
+    Args:
+        digest: names the photo (sha256 of its bytes).
+        number: of the view.
+        seed: of the run.
+
+    Example:
+        >>> view_generator("ab", 1, 42).integers(10) == view_generator("ab", 1, 42).integers(10)
+        np.True_
+    """
+    key = hashlib.sha256(f"view:{digest}:{number}:{seed}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(key[:16], "little"))
+
+
+def draw_views(
+    image: Image.Image, *, size: int, fit: str, numbers: Iterable[int], digest: str, seed: int
+) -> np.ndarray:
+    """Draw some views of an upright RGB picture.
+
+    View 0 is the picture exactly as it is served. The others are cropped at 70 to 100 % of the side, turned by up to
+    12 degrees, stretched a little, mirrored half of the time, and changed in brightness, contrast and colour.
+
+    Returns:
+        Pixels of dtype uint8 and shape (number of views, size, size, 3).
+
+    Example:
+        >>> picture = Image.new("RGB", (64, 48), "red")
+        >>> draw_views(picture, size=32, fit="crop", numbers=[0, 3], digest="ab", seed=1).shape
+        (2, 32, 32, 3)
+    """
+    numbers = list(numbers)
+    base = _reduce(image, size, fit) if any(numbers) else image
+    views = [
+        _draw(base, size, fit, view_generator(digest, number, seed))
+        if number
+        else fit_pixels(image, size=size, fit=fit)
+        for number in numbers
+    ]
+    return np.stack(views)
+
+
+def _reduce(image: Image.Image, size: int, fit: str) -> Image.Image:
+    side = max(image.size) if fit == "pad" else min(image.size)
+    scale = OVERSIZE * size / side
+    if scale >= 1:
+        return image
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), RESAMPLE)
+
+
+def _draw(image: Image.Image, size: int, fit: str, rng: np.random.Generator) -> np.ndarray:
+    moved = image.transform(
+        (size, size), Image.Transform.AFFINE, _affine(image.size, size, fit, rng), RESAMPLE, fillcolor=GREY
+    )
+    return _recolour(np.asarray(moved, np.float32), rng)
+
+
+def _affine(source: tuple[int, int], size: int, fit: str, rng: np.random.Generator) -> tuple[float, ...]:
+    """Return Pillow's six coefficients, which map an output pixel to a place in the source."""
+    width, height = source
+    side = max(source) if fit == "pad" else min(source)
+    half_x, half_y = (width / 2, height / 2) if fit == "squash" else (side / 2, side / 2)
+    scale = rng.uniform(MIN_SCALE, 1.0)
+    stretch = math.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH))
+    angle = math.radians(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
+    flip = 1 if rng.random() < 0.5 else -1
+    half_x, half_y = half_x * scale * stretch, half_y * scale / stretch
+    centre_x = width / 2 + rng.uniform(-1, 1) * max(0.0, width / 2 - half_x)
+    centre_y = height / 2 + rng.uniform(-1, 1) * max(0.0, height / 2 - half_y)
+    a, b = math.cos(angle) * flip * 2 * half_x / size, -math.sin(angle) * 2 * half_x / size
+    d, e = math.sin(angle) * flip * 2 * half_y / size, math.cos(angle) * 2 * half_y / size
+    return (a, b, centre_x - (a + b) * size / 2, d, e, centre_y - (d + e) * size / 2)
+
+
+def _recolour(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    brightness, contrast, colour = rng.uniform(1 - MAX_JITTER, 1 + MAX_JITTER, 3).astype(np.float32)
+    grey = pixels.mean(axis=2, keepdims=True)
+    mean = grey.mean()
+    recoloured = ((pixels - grey) * colour + grey - mean) * contrast + mean * brightness
+    return np.asarray(np.clip(recoloured + 0.5, 0, 255), np.uint8)

@@ -1,0 +1,86 @@
+"""Histories -> inline SVG: steady, self-contained, tolerant of gaps."""
+
+import re
+import sys
+
+import pytest
+
+from pronk.curves import draw_curves
+from pronk.errors import MissingExtra
+
+
+def row(phase, step, **changed):
+    values = {
+        "loss": 1 / step,
+        "accuracy": 1 - 0.4 / step,
+        "val_loss": 1.2 / step,
+        "val_accuracy": 1 - 0.5 / step,
+    }
+    return {"phase": phase, "epoch": step, **values, "learning_rate": 1e-5, "seconds": 0.1, **changed}
+
+
+def history(frozen=40, tuned=5):
+    return [row("frozen", n + 1) for n in range(frozen)] + [row("fine_tuned", n + 1) for n in range(tuned)]
+
+
+def test_loss_and_accuracy_of_both_phases():
+    loss, accuracy = draw_curves(history())
+    assert (loss.title, accuracy.title) == ("Loss", "Accuracy")
+    for curve in (loss, accuracy):
+        assert curve.svg.startswith("<svg viewBox=")
+        assert curve.svg.endswith("</svg>")
+        assert ">frozen</text>" in curve.svg
+        assert ">fine-tuned</text>" in curve.svg
+        assert curve.svg.count("var(--accent)") >= 2
+
+
+def test_nothing_to_draw_needs_no_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert draw_curves([]) == []
+    with pytest.raises(MissingExtra) as caught:
+        draw_curves(history())
+    assert caught.value.hint == 'pip install "pronk[report]"'
+
+
+def test_the_drawing_is_steady_and_belongs_to_the_page():
+    first, second = draw_curves(history()), draw_curves(history())
+    assert first == second
+    for curve in first:
+        assert "http" not in curve.svg
+        assert "<style" not in curve.svg
+        assert "<metadata" not in curve.svg
+        assert "#0101" not in curve.svg
+        assert "DejaVu" not in curve.svg
+
+
+def test_names_inside_the_two_drawings_differ_and_resolve():
+    loss, accuracy = (curve.svg for curve in draw_curves(history()))
+    names = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (loss, accuracy)]
+    assert not names[0] & names[1]
+    for svg, own in zip((loss, accuracy), names, strict=True):
+        used = re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', svg)
+        assert used
+        assert {name for pair in used for name in pair if name} <= own
+
+
+def test_rows_of_a_csv_file_draw_the_same():
+    texts = [{key: str(value) for key, value in line.items()} for line in history()]
+    assert draw_curves(texts) == draw_curves(history())
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 3, 500])
+@pytest.mark.parametrize("tuned", [0, 1, 20])
+def test_any_number_of_steps(frozen, tuned):
+    assert len(draw_curves(history(frozen, tuned))) == (2 if frozen + tuned else 0)
+
+
+def test_gaps_stay_gaps():
+    lines = [
+        row("frozen", 1, val_loss="", val_accuracy=None),
+        row("frozen", 2, loss="nan", accuracy=float("inf")),
+        {"phase": "fine_tuned"},
+        row("fine_tuned", 2, val_loss="1e400"),
+    ]
+    for curve in draw_curves(lines):
+        assert "nan" not in curve.svg
+        assert "inf" not in curve.svg.replace("infinity", "")
