@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pronk.config import CHOICES, RANGES
 from pronk.errors import ModelError
 from pronk.files import digest_file, write_atomically, write_json
 
@@ -21,6 +22,7 @@ MODEL_FILE = "model.json"
 GOLDEN_SIDE = 512
 GOLDEN_TOLERANCE = 1e-3
 GOLDEN_EXPECTED = "golden/expected.json"
+COPY_AGAIN = "copy the model folder again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +55,22 @@ class Bundle:
         return self.folder / "model.onnx"
 
     def golden(self) -> dict[str, list[float]]:
-        """Return the expected probabilities of the golden photos, by path in the folder."""
-        expected = json.loads((self.folder / GOLDEN_EXPECTED).read_text(encoding="utf-8"))
-        return {f"golden/{name}": values for name, values in expected.items()}
+        """Return the expected probabilities of the golden photos, by path in the folder; none where it has none.
+
+        Raises:
+            ModelError: if they do not fit the classes or the files.
+        """
+        if GOLDEN_EXPECTED not in self.files:
+            return {}
+        try:
+            expected = json.loads((self.folder / GOLDEN_EXPECTED).read_text(encoding="utf-8"))
+            golden = {f"golden/{name}": [float(value) for value in values] for name, values in expected.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{self.folder / GOLDEN_EXPECTED} is damaged: {error!r}", hint=COPY_AGAIN) from error
+        for name, values in golden.items():
+            if name not in self.files or len(values) != len(self.classes):
+                raise ModelError(f"{self.folder / GOLDEN_EXPECTED} does not fit the model at {name}", hint=COPY_AGAIN)
+        return golden
 
 
 def write_bundle(
@@ -117,18 +132,9 @@ def open_bundle(model: Path | str) -> Bundle:
     try:
         record = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
         _check_format(folder, record)
-        bundle = Bundle(
-            folder,
-            tuple(record["classes"]),
-            int(record["image"]["size"]),
-            str(record["image"]["fit"]),
-            float(record["temperature"]),
-            dict(record["files"]),
-            dict(record["weights"]),
-            dict(record["versions"]),
-        )
+        bundle = _parse(folder, record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint="copy the model folder again") from error
+        raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint=COPY_AGAIN) from error
     _check_files(bundle)
     return bundle
 
@@ -176,6 +182,25 @@ def _find(model: Path) -> Path:
     raise ModelError(f"no model at {model}", hint="name a run folder, its model/ or an export")
 
 
+def _parse(folder: Path, record: dict[str, Any]) -> Bundle:
+    classes, size, fit = record["classes"], record["image"]["size"], record["image"]["fit"]
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        raise ValueError(f"classes must be a list of names. Got {classes!r}")
+    low, high = RANGES["image_size"]
+    if not (isinstance(size, int) and low <= size <= high and fit in CHOICES["fit"]):
+        raise ValueError(f"no image of size {size!r} and fit {fit!r}")
+    return Bundle(
+        folder,
+        tuple(classes),
+        size,
+        fit,
+        float(record["temperature"]),
+        dict(record["files"]),
+        dict(record["weights"]),
+        dict(record["versions"]),
+    )
+
+
 def _check_format(folder: Path, record: dict[str, Any]) -> None:
     if record["format"] > FORMAT:
         needed = record.get("versions", {}).get("pronk", "a newer version")
@@ -200,5 +225,5 @@ def _check_files(bundle: Bundle) -> None:
     if wrong:
         raise ModelError(
             f"the model in {bundle.folder} is not what was trained: {'; '.join(wrong)}",
-            hint="copy the model folder again, or train again",
+            hint=f"{COPY_AGAIN}, or train again",
         )

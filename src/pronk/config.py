@@ -41,6 +41,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "dropout": (0.0, 0.9),
     "patience": (1, 1000),
     "fail_under": (0.0, 1.0),
+    "seed": (0, 2**32 - 1),
 }
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
@@ -91,11 +92,15 @@ class Settings:
     # 224 px with a centre crop: .966 on the alpaca photos; 160 px: .94; squashed: .957; padded: .94.
     image_size: int = 224
     fit: str = "crop"
-    views: int = 4
-    fine_tune_from: str = "block_12_add"
+    # With 1, 2 and 4 views the frozen head reaches .965, .965 and .961 on the alpaca photos (ten seeds): a second
+    # view is there for fine-tuning, and each further one costs as much time again.
+    views: int = 2
+    # From block 12, 14 or 16 on, fine-tuning lowers the validation loss of the alpaca photos alike (.057 to .043, .043
+    # and .046); from block 14 an epoch takes half the time of block 12, and it still trains two whole blocks.
+    fine_tune_from: str = "block_14_add"
     epochs: int = 10
-    # At 3e-5 the network overfits after one to three epochs, at 1e-5 the validation loss halves.
-    learning_rate: float = 1e-5
+    # From block 14 on, 3e-5 ends lower than 1e-5 (.043 against .048); from block 12 on it overfits, and 1e-5 is better.
+    learning_rate: float = 3e-5
     frozen_only: bool = False
     class_weights: str = "auto"
     keep: str = "best"
@@ -128,7 +133,10 @@ def find_problems(settings: Settings) -> list[str]:
         >>> find_problems(Settings())
         []
     """
-    problems = []
+    kinds = {field.name: field.type for field in dataclasses.fields(settings)}
+    problems = [text for name in kinds if (text := _convert(name, getattr(settings, name), kinds[name])[1])]
+    if problems:
+        return problems
     for name, allowed in CHOICES.items():
         value = getattr(settings, name)
         if value not in allowed:
@@ -160,10 +168,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         {'views': 2}
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Folder names that are not UTF-8 keep their bytes; editors on Windows put a mark at the start.
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}", hint="name an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}", hint="each line reads: name = value") from error
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     problems = [f"unknown setting {name!r}" for name in values if name not in fields]
@@ -188,6 +197,8 @@ def to_toml(settings: Settings) -> str:
 
 
 def _convert(name: str, value: object, kind: Any) -> tuple[object, str]:
+    if value is None and NoneType in get_args(kind):
+        return value, ""
     wanted = kind if isinstance(kind, type) else next(option for option in get_args(kind) if option is not NoneType)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -1,15 +1,17 @@
 """Folder of photos -> Dataset: every file checked, grouped with its duplicates, and assigned to a part."""
 
+import csv
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 
 from pronk.errors import DataError, Reason
 from pronk.files import read_csv, write_csv
-from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing
+from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing, list_photos
 from pronk.scan import Progress, Scan, group_photos, scan_photos
 from pronk.split import assign_parts, count_parts
 
@@ -95,6 +97,7 @@ def load_dataset(
     seed: int = 42,
     group_by: str | None = None,
     split: Path | str | None = None,
+    pool: Executor | None = None,
     on_progress: Progress | None = None,
 ) -> Dataset:
     """Check, group and split a folder of photos; nothing in it is changed.
@@ -106,6 +109,7 @@ def load_dataset(
         seed: of the split.
         group_by: regular expression looked for in each path; equal matches stay in one part.
         split: CSV with `path,label,part`; photos named there keep their part.
+        pool: of worker processes; None uses threads of this one.
         on_progress: called with ("check", done, total).
 
     Raises:
@@ -116,7 +120,8 @@ def load_dataset(
         Traceback (most recent call last):
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
-    listing, scans = scan_photos(Path(data), on_progress=on_progress)
+    listing = list_photos(Path(data))
+    scans = scan_photos(listing, pool=pool, on_progress=on_progress)
     usable = [scan for scan in scans if scan.signs is not None]
     given, shares = _given_parts(listing, usable, split, {"val": val, "test": test})
     groups, duplicates = group_photos(usable, group_by)
@@ -162,29 +167,38 @@ def _given_parts(
 ) -> tuple[list[str | None], dict[str, float]]:
     """Find the parts photos must keep, and the shares that are still free to give."""
     given: dict[str, str] = {entry.path: entry.part for entry in listing.entries if entry.part}
-    if split is not None:
-        given = _read_split(Path(split))
-    elif given:
+    if len(given) == len(listing.entries):
         present = set(given.values())
         # Given train and test folders, only val is missing, and it is taken from train. A test part is never made
         # from what was given for training or validation.
         shares = {"val": 0.0 if "val" in present else shares["val"], "test": 0.0}
         if "val" not in present:
             given = {path: part for path, part in given.items() if part != "train"}
+    if split is not None:
+        named = _read_split(Path(split))
+        if named.keys().isdisjoint(entry.path for entry in listing.entries):
+            raise DataError(
+                f"no photo in {listing.root} is named in {split}",
+                hint="its paths are relative to the data folder, such as cat/1.jpg",
+            )
+        given |= named
     return [given.get(scan.entry.path) for scan in usable], shares
 
 
 def _read_split(path: Path) -> dict[str, str]:
     try:
         rows = read_csv(path)
-    except (OSError, ValueError) as error:
+    except (OSError, csv.Error) as error:
         raise DataError(f"cannot read the split {path}: {error}", hint="name a CSV with path,label,part") from error
     if not rows or not {"path", "label", "part"} <= rows[0].keys():
         raise DataError(f"{path} has no rows with the columns path,label,part", hint="name a RUN/split.csv")
-    unknown = sorted({row["part"] for row in rows} - PART_FOLDERS.keys())
+    parts = {Path(row["path"]).as_posix(): (row["part"] or "").lower() for row in rows}
+    unknown = sorted(set(parts.values()) - PART_FOLDERS.keys())
     if unknown:
-        raise DataError(f"{path}: part must be train, val or test. Got {', '.join(map(repr, unknown))}")
-    return {row["path"]: PART_FOLDERS[row["part"]] for row in rows}
+        raise DataError(
+            f"{path}: part must be train, val or test. Got {', '.join(map(repr, unknown))}", hint="correct these lines"
+        )
+    return {name: PART_FOLDERS[part] for name, part in parts.items()}
 
 
 def _leak(scan: Scan, part: str | None) -> Finding:

@@ -6,7 +6,7 @@ from pronk.config import Settings
 from pronk.drawing import draw_photos
 from pronk.scan import Progress
 
-PHOTOS_PER_CLASS = 70
+PHOTOS_PER_CLASS = 90
 
 
 def draw_demo(out: Path, *, on_progress: Progress | None = None) -> Path:
@@ -29,4 +29,4 @@ def demo_settings() -> Settings:
         >>> demo_settings().weights
         'offline'
     """
-    return Settings(weights="offline", image_size=160, learning_rate=1e-4)
+    return Settings(weights="offline", image_size=160, views=4, learning_rate=1e-4)

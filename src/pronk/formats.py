@@ -1,5 +1,7 @@
 """Bytes -> which picture format they are, and whether they are all there."""
 
+from typing import Literal
+
 # MPO stays out: Pillow reaches it through JPEG, and naming it here raises KeyError for every file.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 SUFFIXES = {
@@ -77,5 +79,22 @@ def is_cut(data: bytes, kind: str) -> bool:
         return b"IEND" not in data
     if kind == "GIF":
         return not data.rstrip(b"\0").endswith(b";")
-    declared = {"WEBP": int.from_bytes(data[4:8], "little") + 8, "BMP": int.from_bytes(data[2:6], "little")}
-    return len(data) < declared.get(kind, 0)
+    return len(data) < _declared_length(data, kind)
+
+
+def _declared_length(data: bytes, kind: str) -> int:
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8
+    if kind == "BMP":
+        return int.from_bytes(data[2:6], "little")
+    if kind == "TIFF":  # the directory, which many programs write last, has 12 bytes per entry
+        order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+        start = int.from_bytes(data[4:8], order)
+        return start + 6 + 12 * int.from_bytes(data[start : start + 2], order)
+    position = 0
+    while kind == "AVIF" and position < len(data):  # boxes, each with its length; 0 and 1 stand for longer ones
+        length = int.from_bytes(data[position : position + 4], "big")
+        if length < 8:
+            break
+        position += length
+    return position

@@ -1,11 +1,14 @@
 """File or bytes -> upright RGB uint8 pixels. Training and serving both use this one."""
 
+import contextlib
 import dataclasses
 import io
+import math
 import os
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+BAND_PIXELS = 2**20  # pictures are converted in bands of rows: a whole one of 50 megapixels would take 200 MB per copy
 # warnings.catch_warnings changes the whole process, so only one thread at a time may open a file.
 _open_lock = threading.Lock()
 
@@ -36,7 +40,7 @@ class Decoded:
     """An upright RGB picture and what was noticed on the way.
 
     Attributes:
-        image: mode RGB, orientation applied; JPEGs may be smaller than stored, see `decode`.
+        image: mode RGB, orientation applied; it may be smaller than stored, see `decode`.
         format: the name in FORMATS that the content (not the file name) has.
         size: (width, height) as stored in the file.
         notes: remarks in words, such as "only the first frame of an animation is used".
@@ -62,6 +66,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
         # Opening a FIFO would wait for ever, so look before opening.
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(Reason.NOT_REGULAR_FILE, f"{path} is a folder", hint="check whether it can be opened")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(Reason.NOT_REGULAR_FILE, f"{path} is not a regular file", hint="remove it")
         if status.st_size == 0:
@@ -88,8 +94,8 @@ def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
 
     Args:
         data: the bytes of a JPEG, PNG, GIF, WebP, BMP, TIFF or AVIF file.
-        min_side: JPEGs may be decoded smaller (by their DCT blocks) as long as both sides stay at least twice
-            this many pixels; None decodes in full.
+        min_side: the picture may come out smaller by a whole factor, which saves time and memory, as long as both
+            sides stay at least twice this many pixels; None decodes in full.
 
     Raises:
         ImageError: with its reason; no other exception leaves this function.
@@ -163,55 +169,81 @@ def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.nda
 
 
 def _decode(data: bytes, min_side: int | None) -> Decoded:
-    with _open_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _handle_warnings():
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        animated = bool(getattr(image, "is_animated", False))
+        if image.format == "TIFF":
+            image.getexif()  # load() would, and warn then
     size, kind = image.size, image.format or ""
     if size[0] * size[1] > MAX_PIXELS:
         raise _too_many_pixels(f"{size[0]} x {size[1]} pixels")
-    notes = []
-    if getattr(image, "n_frames", 1) > 1 and kind != "MPO":
-        notes.append("only the first frame of an animation is used")
+    notes = ("only the first frame of an animation is used",) if animated and kind != "MPO" else ()
     if min_side is not None:
         image.draft("RGB", (2 * min_side, 2 * min_side))
     image.load()
-    upright = _turn_upright(image)
-    return Decoded(_to_rgb(upright), "JPEG" if kind == "MPO" else kind, size, tuple(notes))
+    if kind == "PNG" and is_cut(data, kind):  # Pillow takes a PNG whose pixels are there but not its end
+        raise EOFError("truncated")
+    picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
+    method = _read_orientation(image)
+    upright = picture if method is None else picture.transpose(method)
+    return Decoded(upright, "JPEG" if kind == "MPO" else kind, size, notes)
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+@contextlib.contextmanager
+def _handle_warnings() -> Iterator[None]:
+    with _open_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _read_orientation(image: Image.Image) -> Image.Transpose | None:
     # After load(), because PNG may carry its EXIF block behind the pixels and TIFF turns itself.
     try:
-        orientation = image.getexif().get(ORIENTATION_TAG)
-        method = TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+        with _handle_warnings():
+            orientation = image.getexif().get(ORIENTATION_TAG)
+        return TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
     except Exception:  # damaged EXIF blocks are common and no reason to lose a photo
+        return None
+
+
+def _to_rgb(image: Image.Image, factor: int) -> Image.Image:
+    """Convert to RGB, smaller by a whole factor."""
+    if factor == 1 and image.mode == "RGB" and "transparency" not in image.info:
         return image
-    return image if method is None else image.transpose(method)
+    white = _find_white(image)
+    rgb = Image.new("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    for top, band in _cut_bands(image, factor):
+        rgb.paste(_band_to_rgb(band, white).reduce(factor), (0, top // factor))
+    return rgb
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep_grey(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")
+def _cut_bands(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
+    rows = factor * math.ceil(BAND_PIXELS / (image.width * factor))
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips 16 bits at 255, which turns most photos white.
-    values = np.asarray(image).astype(np.float64)
-    highest = values.max(initial=0.0)
-    if image.mode == "F":
-        scaled = values * 255 if highest <= 1 else values
-    else:
-        deep = image.mode != "I" or highest > 255
-        scaled = values / (257 if highest <= 65535 else 257 * 65537) if deep else values
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8)).convert("RGB")
+def _find_white(image: Image.Image) -> float | None:
+    """Return the value that stands for white in a picture with more than 8 bits of grey; None for all others."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    if image.mode not in ("I", "F"):
+        return None
+    highest = max(float(np.nan_to_num(np.asarray(band)).max()) for _, band in _cut_bands(image, 1))
+    steps = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0, 2.0**32 - 1)
+    return next((step for step in steps if highest <= step), steps[-1])
+
+
+def _band_to_rgb(band: Image.Image, white: float | None) -> Image.Image:
+    if white is not None:
+        # Pillow's own conversion clips 16 bits at 255, which turns most photos white.
+        grey = np.nan_to_num(np.asarray(band, np.float32)) * (255 / white)
+        return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if band.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in band.info:
+        picture = band.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return band.convert("RGB")
 
 
 def _too_many_pixels(what: str) -> ImageError:

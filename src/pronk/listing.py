@@ -1,5 +1,6 @@
 """Folder or CSV -> the files in it with their labels, and what is wrong with their arrangement."""
 
+import csv
 import dataclasses
 import os
 import re
@@ -111,15 +112,16 @@ def list_files(folder: Path) -> list[str]:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key under which "2" comes before "10".
+    """Return a sort key under which "2" comes before "10"; digits are 0 to 9, of any number.
 
     Example:
         >>> sorted(["10", "2", "b", "a"], key=natural_key)
         ['2', '10', 'a', 'b']
     """
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    digits = tuple((0, int(piece), piece) if piece.isdigit() else (1, 0, piece) for piece in pieces)
-    return (*digits, (-1, 0, name))
+    pieces = re.findall(r"0*([0-9]+)|([^0-9]+)", name)
+    # Without leading zeros a longer number is a larger one, and Python need not read thousands of digits.
+    keys = tuple((0, len(digits), digits) if digits else (1, 0, text) for digits, text in pieces)
+    return (*keys, (-1, 0, name))
 
 
 def _list_folder(data: Path) -> Listing:
@@ -148,7 +150,7 @@ def _list_folder(data: Path) -> Listing:
 def _list_csv(path: Path) -> Listing:
     try:
         rows = read_csv(path)
-    except (OSError, ValueError) as error:
+    except (OSError, csv.Error) as error:
         raise DataError(f"cannot read {path} as CSV: {error}", hint="the first line reads: path,label") from error
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise DataError(f"{path} has no rows with the columns path,label", hint="the first line reads: path,label")
@@ -203,7 +205,7 @@ def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
     names, findings = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 if _is_hidden(entry.name):
                     findings.append(_note(entry.name, "hidden", f"hidden folder {entry.name!r} is no class"))
                 else:
@@ -214,20 +216,33 @@ def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
     return sorted(names, key=natural_key), findings
 
 
-def _walk(root: Path, folder: Path, seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in seen:  # a link that leads back into a folder above it
-        return
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if _is_hidden(entry.name):
-                continue
-            path = Path(entry.path)
-            if entry.is_dir():
-                yield from _walk(root, path, seen | {identity})
+def _walk(root: Path, folder: Path) -> Iterator[str]:
+    """Yield each visible file below a folder, and each folder that cannot be listed: reading it will say why."""
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while waiting:
+        current, above = waiting.pop()
+        try:
+            status = current.stat()
+            with os.scandir(current) as found:
+                entries = [entry for entry in found if not _is_hidden(entry.name)]
+        except OSError:
+            yield current.relative_to(root).as_posix()
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:  # a link that leads back into a folder above it
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                waiting.append((Path(entry.path), above | {identity}))
             else:
-                yield path.relative_to(root).as_posix()
+                yield Path(entry.path).relative_to(root).as_posix()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _is_hidden(name: str) -> bool:

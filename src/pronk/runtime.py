@@ -3,12 +3,12 @@
 import dataclasses
 import platform
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 
-from pronk.bundle import Bundle
+from pronk.bundle import COPY_AGAIN, Bundle
 from pronk.errors import ModelError
 
 
@@ -50,7 +50,12 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own exceptions have no common public base
-            raise ModelError(f"ONNX Runtime cannot open the model: {error}", hint="copy the model again") from error
+            raise ModelError(f"ONNX Runtime cannot open the model: {error}", hint=COPY_AGAIN) from error
+
+    @property
+    def shapes(self) -> dict[str, list[Any]]:
+        """Shapes of the inputs and outputs by name, without the number of photos."""
+        return {value.name: value.shape[1:] for value in (*self._session.get_inputs(), *self._session.get_outputs())}
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """Run uint8 pixels [n, size, size, 3]."""
@@ -58,8 +63,16 @@ class OnnxRuntime:
 
 
 def open_runtime(bundle: Bundle) -> Runtime:
-    """Open a bundle's model."""
-    return OnnxRuntime(bundle.model_path.read_bytes())
+    """Open a bundle's model.
+
+    Raises:
+        ModelError: if it cannot be opened, or is not for the bundle's classes and image size.
+    """
+    runtime = OnnxRuntime(bundle.model_path.read_bytes())
+    shapes = runtime.shapes
+    if shapes.get("image") != [bundle.size, bundle.size, 3] or shapes.get("probabilities") != [len(bundle.classes)]:
+        raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
+    return runtime
 
 
 def describe_runtime() -> str:

@@ -1,11 +1,12 @@
 """Files -> one look at each: whole or not, its digest, its perceptual hash, its copies."""
 
+import contextlib
 import dataclasses
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pronk.formats import SUFFIXES
 from pronk.images import decode, read_bytes
 from pronk.listing import Entry, Finding, Listing, list_photos
 
+FILES_PER_TASK = 8
 HASH_SIDE = 48  # pixels; small enough for JPEG's quick decoding, larger than the hash's grid
 
 Progress = Callable[[str, int, int], None]
@@ -52,7 +54,8 @@ def check_dataset(data: Path | str, *, on_progress: Progress | None = None) -> C
         Traceback (most recent call last):
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
-    listing, scans = scan_photos(Path(data), on_progress=on_progress)
+    listing = list_photos(Path(data))
+    scans = scan_photos(listing, on_progress=on_progress)
     usable = [scan for scan in scans if scan.signs is not None]
     counted = Counter(scan.entry.label for scan in usable)
     findings = (
@@ -63,22 +66,30 @@ def check_dataset(data: Path | str, *, on_progress: Progress | None = None) -> C
     return Checked(len(scans), {name: counted[name] for name in listing.classes}, findings)
 
 
-def scan_photos(data: Path, *, on_progress: Progress | None = None) -> tuple[Listing, list[Scan]]:
-    """List a data set and look at every file once, on all cores.
+def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: Progress | None = None) -> list[Scan]:
+    """Look at every listed file once, on all cores.
+
+    Args:
+        listing: from `list_photos`.
+        pool: of worker processes; None uses threads of this one.
+        on_progress: called with ("check", done, total).
 
     Example:
-        >>> scan_photos(Path("no such folder"))
-        Traceback (most recent call last):
-        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+        >>> scan_photos(Listing(Path("photos"), (), (), ()))
+        []
     """
-    listing = list_photos(data)
+    paths = [(listing.root, entry) for entry in listing.entries]
     scans: list[Scan] = []
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for scan in pool.map(lambda entry: scan_photo(listing.root, entry), listing.entries):
+    with ThreadPoolExecutor(available_cores()) if pool is None else contextlib.nullcontext(pool) as executor:
+        for scan in executor.map(_scan, paths, chunksize=FILES_PER_TASK):
             scans.append(scan)
             if on_progress:
-                on_progress("check", len(scans), len(listing.entries))
-    return listing, scans
+                on_progress("check", len(scans), len(paths))
+    return scans
+
+
+def _scan(path: tuple[Path, Entry]) -> Scan:
+    return scan_photo(*path)
 
 
 def scan_photo(root: Path, entry: Entry) -> Scan:

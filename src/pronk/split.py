@@ -53,7 +53,7 @@ def assign_parts(
             by_label[_main_label(joined, labels)].append(joined)
         for index in joined:
             parts[index] = fixed if given[index] in (None, fixed) else None
-    for label, free in by_label.items():
+    for label, free in sorted(by_label.items()):
         free.sort(key=lambda group: _order(seed, min(digests[index] for index in group)))
         total = sum(map(len, free)) + sum(a == label and p is not None for a, p in zip(labels, parts, strict=True))
         taken = Counter(part for a, part in zip(labels, parts, strict=True) if a == label)

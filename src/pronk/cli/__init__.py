@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     try:
         code = cli.main(arguments, prog_name="pronk", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        _leave(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         _say("stopped; the same command with --resume goes on" if "train" in arguments else "stopped")
         _leave(INTERRUPTED)

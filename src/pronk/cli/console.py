@@ -93,7 +93,7 @@ class _Plain:
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         started = self.started.setdefault(stage, now)
-        if done != total and now - self.told < PLAIN_SECONDS:
+        if done != total and now - max(self.told, started) < PLAIN_SECONDS:
             return
         self.told = now
         left = f", about {(now - started) / done * (total - done):.0f} s left" if 0 < done < total else ""

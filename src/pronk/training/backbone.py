@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pronk.config import ALPHAS
 from pronk.errors import ModelError
 from pronk.training.graphs import LAST_BLOCK
 
@@ -42,11 +43,13 @@ class Backbone:
     @property
     def alpha(self) -> float:
         """The width, told from the number of channels."""
-        channels = [self.weights[f"block_{number}_project"][0].shape[-1] for number in range(1, LAST_BLOCK + 1)]
-        for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
+        channels = [_last_side(self.weights[f"block_{number}_project"]) for number in range(1, LAST_BLOCK + 1)]
+        for alpha in ALPHAS:
             if [c for _, c in _block_channels(alpha)][1:] == channels:
                 return alpha
-        raise ModelError(f"{self.name}: no MobileNetV2 has blocks of {channels} channels")
+        raise ModelError(
+            f"{self.name}: no MobileNetV2 has blocks of {channels} channels", hint="name another file with --weights"
+        )
 
 
 def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
@@ -65,7 +68,13 @@ def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
         0.35
     """
     if weights == "imagenet":
-        return _read(_imagenet_file(alpha), "imagenet")
+        path = _imagenet_file(alpha)
+        backbone = _read(path, "imagenet")
+        if backbone.alpha != alpha:
+            raise ModelError(
+                f"{path} has alpha {backbone.alpha}, not {alpha}", hint="remove it, so that it is replaced"
+            )
+        return backbone
     if weights == "offline":
         with importlib.resources.as_file(importlib.resources.files("pronk") / "weights" / OFFLINE_FILE) as path:
             return _read(path, "offline")
@@ -122,6 +131,10 @@ def _round_channels(value: float) -> int:
     return rounded + 8 if rounded < 0.9 * value else rounded
 
 
+def _last_side(arrays: Sequence[np.ndarray]) -> int:
+    return arrays[0].shape[-1] if arrays and arrays[0].ndim else 0
+
+
 def layer_names() -> list[str]:
     """Name the layers with weights, in the network's order.
 
@@ -172,8 +185,8 @@ def _read(path: Path, name: str) -> Backbone:
     try:
         data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
         with h5py.File(io.BytesIO(data), "r") as file:
-            root = file.get("model_weights", file)
-            weights = {layer: _read_layer(root, layer) for layer in layer_names()}
+            prefix = "model_weights/" if "model_weights" in file else ""
+            weights = {layer: _read_layer(file, prefix + layer) for layer in layer_names()}
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(
             f"{path} holds no MobileNetV2 without top: {error}",
@@ -184,20 +197,25 @@ def _read(path: Path, name: str) -> Backbone:
     return backbone
 
 
-def _read_layer(root: h5py.Group, layer: str) -> list[np.ndarray]:
-    names = [name.decode() if isinstance(name, bytes) else name for name in root[layer].attrs["weight_names"]]
+def _read_layer(file: h5py.File, layer: str) -> list[np.ndarray]:
+    _check_links(file, layer)
     arrays = []
-    for name in names:
-        parts = [layer, *name.split("/")]
-        for depth in range(1, len(parts) + 1):
-            # Links to other files or places, and data sets stored elsewhere, can read what is not theirs.
-            if not isinstance(root.get("/".join(parts[:depth]), getlink=True), h5py.HardLink):
-                raise ValueError(f"{layer} is a link")
-        stored = root["/".join(parts)]
+    for name in file[layer].attrs["weight_names"]:
+        path = f"{layer}/{name.decode() if isinstance(name, bytes) else name}"
+        _check_links(file, path)
+        stored = file[path]
         if stored.is_virtual or stored.external or stored.nbytes > MAX_BYTES:
             raise ValueError(f"{layer} is stored elsewhere or too large")
         arrays.append(np.asarray(stored[()], np.float32))
     return arrays
+
+
+def _check_links(file: h5py.File, path: str) -> None:
+    # Links to other files or places can read what is not theirs.
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        if not isinstance(file.get("/".join(parts[:depth]), getlink=True), h5py.HardLink):
+            raise ValueError(f"{path} is a link")
 
 
 def _check_shapes(backbone: Backbone, path: Path) -> None:

@@ -107,9 +107,11 @@ def _draw_golden(seed: int) -> dict[str, bytes]:
 
 
 def _compare(network: Any, runtime: OnnxRuntime, photos: Sequence[bytes], settings: Settings) -> np.ndarray:
+    from pronk.training.network import predict_eagerly
+
     pixels = np.stack([load_pixels(photo, size=settings.image_size, fit=settings.fit) for photo in photos])
     expected = np.concatenate([runtime.run(photo[None]).probabilities for photo in pixels])
-    difference = float(np.abs(network.predict_on_batch(pixels) - expected).max())
+    difference = float(np.abs(predict_eagerly(network, pixels) - expected).max())
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(
             f"model.onnx and model.keras differ by {difference:.2g} on the golden photos",

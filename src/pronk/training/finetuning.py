@@ -53,7 +53,7 @@ class FineTuning:
 
     def keep_if_best(self, val_loss: float) -> bool:
         """Remember the weights if the validation loss is the lowest so far."""
-        if val_loss >= self.best_loss:
+        if not val_loss < self.best_loss:
             return False
         self.best_epoch, self.best_loss, self.best = self.epoch, val_loss, self.suffix.get_weights()
         return True

@@ -10,6 +10,7 @@ import numpy as np
 
 from pronk.config import Settings
 from pronk.dataset import Dataset
+from pronk.errors import SettingsError
 from pronk.metrics import accuracy_record, log_loss
 from pronk.scan import Progress
 from pronk.training.features import Features
@@ -75,9 +76,7 @@ def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
     return np.asarray(len(targets) / (classes * np.maximum(counts, 1)))
 
 
-def train_head(
-    dataset: Dataset, features: Features, settings: Settings, *, on_progress: Progress | None = None
-) -> Frozen:
+def train_head(dataset: Dataset, features: Features, settings: Settings) -> Frozen:
     """Phase 1: choose the strength inside the training part, then solve for the head."""
     train, val = dataset.part("train"), dataset.part("val")
     targets, val_targets = dataset.targets(train), dataset.targets(val)
@@ -97,10 +96,10 @@ def train_head(
     repeated, started = targets.repeat(settings.views), time.perf_counter()
 
     def record(iteration: int, head: Head) -> None:
+        nonlocal started
         fitted, judged = head.predict_proba(X), head.predict_proba(val_X)
         history.append(_row("frozen", iteration, fitted, repeated, judged, val_targets, 0.0, started))
-        if on_progress:
-            on_progress("head", iteration, 0)
+        started = time.perf_counter()
 
     head = fit_head(
         X,
@@ -147,6 +146,11 @@ def fine_tune(
         state.epoch += 1
         loss, accuracy = state.run_epoch(_Batches(dataset, features, settings, state.epoch))
         judged = _predict(state.suffix, val_cuts, settings.batch_size)
+        if not np.isfinite(judged).all():
+            raise SettingsError(
+                f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
+                hint=f"try a --learning-rate below {settings.learning_rate:g}, or --frozen-only",
+            )
         val_loss = log_loss(judged, val_targets)
         row = _row("fine_tuned", state.epoch, None, None, judged, val_targets, settings.learning_rate, started)
         state.history.append(row | {"loss": loss, "accuracy": accuracy})

@@ -1,17 +1,16 @@
 """Folder of photos -> run folder: the whole story, one stage after the other."""
 
 import dataclasses
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
-from pronk.dataset import Dataset, load_dataset, write_split
+from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.errors import GateError, RunError
 from pronk.files import read_csv
-from pronk.listing import Finding
+from pronk.listing import Finding, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.scan import Progress
 from pronk.training.backbone import Backbone, load_backbone
@@ -21,6 +20,7 @@ from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, tra
 from pronk.training.results import judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
 from pronk.training.usage import Usage
+from pronk.training.workers import start_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,21 +69,20 @@ def train(
         Traceback (most recent call last):
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
-    if not Path(data).exists():
-        load_dataset(data)  # says what is wrong before a run folder is made
-    settings = (settings or Settings()).replace(data=str(Path(data).absolute()))
+    classes = list_photos(Path(data)).classes  # says what is wrong before a run folder is made
+    settings = make_absolute((settings or Settings()).replace(data=str(data)))
     folder = Path(out) if out else new_run_folder(Path(data))
     cache, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
+    keep_out(Path(data), folder, cache)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
         if done:
             return finish(folder, read_metrics(folder), settings)
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
-        with usage.stage("check"):
-            dataset = check_photos(data, settings, on_progress)
-        dataset, features, network = prepare(dataset, backbone, settings, cache, usage, on_progress)
-        keep_split(folder, dataset)
-        with usage.stage("head"):
-            frozen = train_head(dataset, features, settings, on_progress=on_progress)
+        with ThreadPoolExecutor(1) as side, start_workers() as pool:
+            # The worker processes check, extract and fit the head while this process imports Keras.
+            study = side.submit(study_photos, settings, backbone, folder, cache, pool, usage, on_progress)
+            network = import_network(backbone, len(classes), settings)
+            dataset, features, frozen = study.result()
         fine_tuned = None
         if not settings.frozen_only:
             with usage.stage("fine_tune"):
@@ -103,54 +102,80 @@ def train(
     return finish(folder, metrics, settings, dataset.findings)
 
 
-def check_photos(data: Path | str, settings: Settings, on_progress: Progress | None) -> Dataset:
-    """Check, group and split the photos as the settings say."""
-    return load_dataset(
-        data,
-        val=settings.val,
-        test=settings.test,
-        seed=settings.seed,
-        group_by=settings.group_by,
-        split=settings.split,
-        on_progress=on_progress,
-    )
+def make_absolute(settings: Settings) -> Settings:
+    """Return the settings with paths that mean the same from any folder, so that the run can be replayed.
+
+    Example:
+        >>> make_absolute(Settings(weights="offline")).weights
+        'offline'
+    """
+    paths = {"data": settings.data, "split": settings.split}
+    if settings.weights not in ("imagenet", "offline"):
+        paths["weights"] = settings.weights
+    return settings.replace(**{name: str(Path(path).absolute()) for name, path in paths.items() if path})
 
 
-def prepare(
-    dataset: Dataset,
-    backbone: Backbone,
+def keep_out(data: Path, *folders: Path) -> None:
+    """Refuse to write into the photos' folder, where a run would become a class of the next one.
+
+    Raises:
+        RunError: naming the folder.
+
+    Example:
+        >>> keep_out(Path("photos"), Path("runs/1"))
+    """
+    for folder in folders:
+        if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+            raise RunError(f"{folder} lies inside the photos in {data}", hint="name a folder elsewhere, with --out")
+
+
+def study_photos(
     settings: Settings,
+    backbone: Backbone,
+    folder: Path,
     cache: Path,
+    pool: Executor,
     usage: Usage,
     on_progress: Progress | None,
-) -> tuple[Dataset, Features, Any]:
-    """Extract features in worker processes while this one imports Keras and builds the network, side by side."""
-    stop = threading.Event()
-
-    def extract() -> Features:
-        with usage.stage("extract"):
-            return extract_features(dataset, backbone, settings, cache, on_progress=on_progress, stop=stop)
-
-    with ThreadPoolExecutor(1) as side:
-        extraction = side.submit(extract)
-        try:
-            from pronk.training.network import build_network
-
-            network = build_network(backbone, classes=len(dataset.classes), settings=settings)
-            features = extraction.result()
-        except BaseException:
-            stop.set()  # Ctrl-C too: the workers must not go on alone
-            raise
+) -> tuple[Dataset, Features, Frozen]:
+    """Check and split the photos, extract their features, and solve for the head: all that needs no Keras."""
+    with usage.stage("check"):
+        dataset = load_dataset(
+            settings.data,
+            val=settings.val,
+            test=settings.test,
+            seed=settings.seed,
+            group_by=settings.group_by,
+            split=settings.split,
+            pool=pool,
+            on_progress=on_progress,
+        )
+    with usage.stage("extract"):
+        features = extract_features(dataset, backbone, settings, cache, pool, on_progress=on_progress)
     usage.add("decode", features.decode_seconds)
-    return dataset.without(features.missing), features, network
+    dataset = dataset.without(features.missing)
+    keep_split(folder, dataset)
+    with usage.stage("head"):
+        frozen = pool.submit(train_head, dataset, features, settings).result()
+    if on_progress:
+        on_progress("head", len(frozen.history), len(frozen.history))
+    return dataset, features, frozen
+
+
+def import_network(backbone: Backbone, classes: int, settings: Settings) -> Any:
+    """Build the Keras model; importing the framework is most of it."""
+    from pronk.training.network import build_network
+
+    return build_network(backbone, classes=classes, settings=settings)
 
 
 def keep_split(folder: Path, dataset: Dataset) -> None:
     """Write split.csv; a continued run must find the photos it was started with."""
     path = folder / "split.csv"
     former = read_csv(path) if path.exists() else None
-    write_split(path, dataset) if former is None else None
-    if former is not None and former != [dataclasses.asdict(photo) for photo in dataset.photos]:
+    if former is None:
+        write_split(path, dataset)
+    elif former != split_rows(dataset):
         raise RunError(
             f"the photos are not those that {folder} was started with",
             hint="start a new run; features of unchanged photos are still in the cache",

@@ -57,8 +57,18 @@ def hold_run(folder: Path, settings: Settings, *, resume: bool) -> Iterator[bool
         done = (folder / METRICS).is_file()
         if not done:
             write_atomically(folder / SETTINGS, to_toml(settings).encode("utf-8", "surrogateescape"))
-        yield done
+        try:
+            yield done
+        except BaseException:
+            _remove_if_empty(folder)
+            raise
         shutil.rmtree(folder / WORK, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a run that has come to nothing, so that the same name can be used once the mistake is mended."""
+    if {path.name for path in folder.iterdir()} <= {".lock", SETTINGS}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""One photo -> rows of the cache: what each worker process does."""
+
+import dataclasses
+import functools
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from pronk.cache import RowStore
+from pronk.dataset import Photo
+from pronk.errors import ImageError
+from pronk.images import decode, read_bytes
+from pronk.listing import Finding
+from pronk.scan import changed, left_out
+from pronk.views import draw_views
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One photo and the views of it that are missing in the cache."""
+
+    photo: Photo
+    numbers: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Worked:
+    """What a batch of jobs came to: photos that cannot be used any more, and seconds spent on pixels."""
+
+    findings: tuple[Finding, ...]
+    decode_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a worker needs to turn photos into rows; travels to worker processes."""
+
+    root: Path
+    prefix: Path
+    store: RowStore
+    size: int
+    fit: str
+    seed: int
+
+
+def row_key(photo: Photo, number: int, seed: int) -> str:
+    """Name a row: by the photo's content and the view; view 0 is the same for every seed.
+
+    Example:
+        >>> row_key(Photo("a/1.jpg", "a", "train", "ff00", "g"), 0, 42)
+        'ff00-0'
+    """
+    return f"{photo.digest}-{number}-{seed}" if number else f"{photo.digest}-0"
+
+
+def compute_rows(recipe: Recipe, jobs: Sequence[Job]) -> Worked:
+    """Decode photos, draw their missing views, and store what the prefix makes of them.
+
+    Each view runs as a batch of one, so a row does not depend on which others were missing.
+    """
+    session = open_prefix(recipe.prefix)
+    findings, decode_seconds = [], 0.0
+    for job in jobs:
+        started = time.perf_counter()
+        drawn = draw_job(recipe, job)
+        decode_seconds += time.perf_counter() - started
+        if isinstance(drawn, Finding):
+            findings.append(drawn)
+            continue
+        for number, view in zip(job.numbers, drawn, strict=True):
+            pooled, cut = session.run(["features", "cut"], {"image": view[None]})
+            recipe.store.write(row_key(job.photo, number, recipe.seed), pooled[0], cut[0])
+    return Worked(tuple(findings), decode_seconds)
+
+
+def draw_job(recipe: Recipe, job: Job) -> np.ndarray | Finding:
+    """Decode a photo and draw its missing views: uint8 [n, size, size, 3]; or say why it cannot be used any more."""
+    try:
+        data = read_bytes(recipe.root / job.photo.path)
+        if hashlib.sha256(data).hexdigest() != job.photo.digest:
+            return changed(job.photo.path)
+        image = decode(data, min_side=recipe.size).image
+    except ImageError as error:
+        return left_out(job.photo.path, error)
+    return draw_views(
+        image, size=recipe.size, fit=recipe.fit, numbers=job.numbers, digest=job.photo.digest, seed=recipe.seed
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def open_prefix(path: Path) -> Any:
+    """Open a prefix, once per process; one thread, since there is a process per core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,49 @@
+"""Data sets and outside files that several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from photos import write_pictures
+from training_fixtures import (  # noqa: F401 - fixtures
+    bundle_copy,
+    tiny_photos,
+    tiny_run,
+    tiny_weights,
+    whole_bundle,
+    workers_inside,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep the tests out of the user's cache; processes that tests start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRONK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Path(os.environ["PRONK_CACHE"])
+
+
+@pytest.fixture
+def photo_folder(tmp_path):
+    """Three classes of 12 pictures of 96 x 72 pixels, to read and to change."""
+    return write_pictures(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def real_photos():
+    """The folder of class folders in $PRONK_PHOTOS."""
+    return _outside_folder("PRONK_PHOTOS")
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """The folder of h5 files in $PRONK_WEIGHTS."""
+    return _outside_folder("PRONK_WEIGHTS")
+
+
+def _outside_folder(variable):
+    named = os.environ.get(variable)
+    if not named:
+        pytest.skip(f"${variable} is not set")
+    return Path(named)

@@ -1,0 +1,155 @@
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pronk.bundle import FORMAT, golden_photo, open_bundle, write_bundle
+from pronk.errors import ModelError, StorageError
+from pronk.files import digest_file
+
+
+def change_record(folder, **changes):
+    path = folder / "model.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | changes))
+
+
+def test_round_trip(tmp_path):
+    contents = {"model.onnx": b"onnx", "golden/1.jpg": b"jpeg", "golden/expected.json": b'{"1.jpg": [0.25, 0.75]}'}
+    options = {"classes": ["été", "2"], "size": 64, "fit": "pad", "weights": {"name": "offline", "sha256": "ab"}}
+    written = write_bundle(tmp_path / "model", contents, temperature=1.5, **options)
+    opened = open_bundle(tmp_path / "model")
+    assert opened == written
+    assert opened.classes == ("été", "2")
+    assert (opened.size, opened.fit, opened.temperature) == (64, "pad", 1.5)
+    assert opened.weights == {"name": "offline", "sha256": "ab"}
+    assert opened.golden() == {"golden/1.jpg": [0.25, 0.75]}
+    assert opened.files["model.onnx"] == digest_file(tmp_path / "model" / "model.onnx")
+
+
+def test_the_record_has_the_fields_of_the_contract(whole_bundle):
+    record = json.loads((whole_bundle / "model.json").read_text())
+    assert list(record) == [
+        "format", "classes", "image", "temperature", "unknown", "files", "weights", "versions",
+    ]  # fmt: skip
+    assert record["image"] == {"size": 32, "fit": "crop", "resample": "bilinear"}
+    assert {"python", "pronk", "numpy", "pillow", "onnxruntime"} <= record["versions"].keys()
+    assert set(record["files"]) == {
+        path.relative_to(whole_bundle).as_posix() for path in whole_bundle.rglob("*") if path.is_file()
+    } - {"model.json"}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden/3.jpg", "golden/expected.json"])
+@pytest.mark.parametrize("how", ["altered", "missing"])
+def test_a_tampered_file_is_named(bundle_copy, name, how):
+    path = bundle_copy / name
+    if how == "missing":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(ModelError, match=f"{name} (is|was) {how}") as caught:
+        open_bundle(bundle_copy)
+    assert caught.value.hint
+
+
+def test_a_newer_format_names_the_version_to_install(bundle_copy):
+    change_record(bundle_copy, format=FORMAT + 1, versions={"pronk": "7.5.0"}, classes=17)
+    with pytest.raises(ModelError, match=f"format {FORMAT + 1}") as caught:
+        open_bundle(bundle_copy)
+    assert caught.value.hint == 'pip install "pronk>=7.5.0"'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"format": "one"}', '{"format": 1}', '{"format": 1, "classes": null}', "\xff"]
+)
+def test_a_damaged_record_is_an_error(bundle_copy, text):
+    (bundle_copy / "model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"model\.json is damaged"):
+        open_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": "ab"},
+        {"classes": []},
+        {"classes": [1, 2]},
+        {"image": {"size": -1, "fit": "crop"}},
+        {"image": {"size": 10**9, "fit": "crop"}},
+        {"image": {"size": 32, "fit": "stretch"}},
+        {"files": {"model.onnx": 5}},
+        {"files": []},
+    ],
+)
+def test_a_record_that_makes_no_sense_is_an_error(bundle_copy, changes):
+    change_record(bundle_copy, **changes)
+    with pytest.raises(ModelError):
+        open_bundle(bundle_copy)
+
+
+def test_a_file_outside_the_folder_is_refused(bundle_copy):
+    record = json.loads((bundle_copy / "model.json").read_text())
+    outside = bundle_copy.parent / "outside.txt"
+    outside.write_text("x")
+    change_record(bundle_copy, files=record["files"] | {"../outside.txt": digest_file(outside)})
+    with pytest.raises(ModelError, match="outside the model folder"):
+        open_bundle(bundle_copy)
+
+
+def test_a_link_to_outside_is_refused(bundle_copy):
+    outside = bundle_copy.parent / "outside.onnx"
+    (bundle_copy / "model.onnx").rename(outside)
+    os.symlink(outside, bundle_copy / "model.onnx")
+    with pytest.raises(ModelError, match="outside the model folder"):
+        open_bundle(bundle_copy)
+
+
+def test_an_unnamed_model_is_refused(bundle_copy):
+    change_record(bundle_copy, files={})
+    with pytest.raises(ModelError, match=r"model\.onnx is not named"):
+        open_bundle(bundle_copy)
+
+
+def test_a_run_folder_and_its_model_are_the_same(bundle_copy):
+    assert open_bundle(bundle_copy.parent) == open_bundle(bundle_copy) == open_bundle(str(bundle_copy))
+
+
+def test_an_unfinished_run_says_how_to_go_on(tmp_path):
+    (tmp_path / "settings.toml").touch()
+    with pytest.raises(ModelError, match="not finished") as caught:
+        open_bundle(tmp_path)
+    assert "--resume" in caught.value.hint
+
+
+def test_the_record_comes_last(tmp_path, monkeypatch):
+    """So a folder that was not written whole is none."""
+    import pronk.bundle
+
+    def refuse(path, value):
+        raise StorageError("disk full")
+
+    monkeypatch.setattr(pronk.bundle, "write_json", refuse)
+    with pytest.raises(StorageError):
+        write_bundle(tmp_path / "m", {"model.onnx": b""}, classes="ab", size=32, fit="crop", weights={})
+    with pytest.raises(ModelError, match="no model"):
+        open_bundle(tmp_path / "m")
+
+
+def test_golden_photos_are_small_upright_and_bare():
+    noted = Image.fromarray(np.zeros((600, 1200, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x010E] = "my garden"
+    noted.info |= {"comment": b"private", "exif": exif.tobytes()}
+    golden = golden_photo(noted)
+    with Image.open(io.BytesIO(golden)) as image:
+        assert image.size == (512, 256)
+        assert not image.getexif()
+    assert b"private" not in golden
+    assert b"garden" not in golden
+    with Image.open(io.BytesIO(golden_photo(Image.new("RGB", (30, 20))))) as image:
+        assert image.size == (30, 20)

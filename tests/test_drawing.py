@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pronk.drawing import DEMO_KINDS, KINDS, draw_photo, draw_photos
+from pronk.drawing.brush import silhouette
+from pronk.errors import DataError, SettingsError, StorageError
+
+SMALL = (120, 90)
+
+
+def read_all(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+
+
+def load_upright(path):
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", photos_per_class=30, size=SMALL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_fills_a_photo_of_the_asked_size(kind):
+    image = draw_photo(kind, np.random.default_rng(3), (130, 170))
+    assert image.mode == "RGB"
+    assert image.size == (130, 170)
+    assert np.asarray(image).std() > 10
+
+
+def test_there_are_kinds_beyond_the_demo():
+    assert DEMO_KINDS[0] == "alpaca"
+    assert len(set(KINDS) - set(DEMO_KINDS)) >= 3
+
+
+def test_same_state_draws_the_same_pixels():
+    first, again, other = (np.asarray(draw_photo("bird", np.random.default_rng(s), SMALL)) for s in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.5
+
+
+def test_odd_and_extreme_sizes_are_drawn():
+    for size in ((33, 32), (321, 64), (64, 321), (700, 35)):
+        assert draw_photo("alpaca", np.random.default_rng(0), size).size == size
+
+
+def test_figures_are_large_lie_in_the_frame_and_no_kind_is_larger(monkeypatch):
+    shares = {kind: [] for kind in KINDS}
+
+    def measure(canvas, parts, *, place, **_):
+        height, width = canvas.shape[:2]
+        outlines = [place.put(outline) for part in parts for outline in part.outlines]
+        inside = np.asarray(silhouette(outlines, (width, height)), bool).sum()
+        roomy = [outline + np.array([width, height]) for outline in outlines]
+        everything = np.asarray(silhouette(roomy, (3 * width, 3 * height)), bool).sum()
+        assert inside > 0.9 * everything
+        shares[kind].append(inside / min(width, height) ** 2)
+
+    monkeypatch.setattr("pronk.drawing.photos.paint", measure)
+    for kind in KINDS:
+        for seed in range(12):
+            draw_photo(kind, np.random.default_rng(seed), SMALL if seed % 3 else SMALL[::-1])
+    means = {kind: np.mean(values) for kind, values in shares.items()}
+    assert min(min(values) for values in shares.values()) > 0.08
+    assert max(means.values()) < 1.35 * min(means.values())
+
+
+def test_files_lie_in_class_folders_under_their_names(photos):
+    assert sorted(folder.name for folder in photos.iterdir()) == sorted(DEMO_KINDS)
+    names = sorted(path.name for path in (photos / "alpaca").iterdir())
+    assert names[0] == "alpaca_0001.jpg"
+    assert names[-1] == "alpaca_0030.jpg"
+    assert len(names) == 30
+
+
+def test_photos_are_whole_jpegs_in_both_formats_upright_after_transposing(photos):
+    shown, tags, stored_turned = [], [], 0
+    for path in photos.glob("*/*.jpg"):
+        with Image.open(path) as image:
+            assert image.format == "JPEG"
+            image.load()
+            tag = image.getexif().get(0x0112, 1)
+            upright = ImageOps.exif_transpose(image)
+        tags.append(tag)
+        shown.append(upright.size)
+        stored_turned += tag in (6, 8) and image.size == upright.size[::-1]
+    assert set(shown) == {SMALL, SMALL[::-1]}
+    assert {1, 3, 6, 8} == set(tags)
+    assert stored_turned == sum(tag in (6, 8) for tag in tags)
+    assert np.mean(np.array(tags) == 1) > 0.6
+
+
+def test_the_turned_ones_show_the_sky_above(photos):
+    upper_is_bluer = []
+    for path in photos.glob("*/*.jpg"):
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) != 1
+        if turned:
+            pixels = np.asarray(load_upright(path), float)
+            blue = pixels[..., 2] - pixels[..., 1]
+            upper_is_bluer.append(blue[: len(blue) // 8].mean() > blue[-len(blue) // 8 :].mean())
+    assert len(upper_is_bluer) >= 5
+    assert np.mean(upper_is_bluer) > 0.8
+
+
+def test_a_folder_depends_on_the_seed_only(tmp_path):
+    settings = {"photos_per_class": 2, "size": SMALL}
+    first = read_all(draw_photos(tmp_path / "a", seed=1, **settings))
+    assert first == read_all(draw_photos(tmp_path / "b", seed=1, **settings))
+    assert set(first.values()).isdisjoint(read_all(draw_photos(tmp_path / "c", seed=2, **settings)).values())
+
+
+def test_a_photo_does_not_depend_on_the_others(tmp_path):
+    many = read_all(draw_photos(tmp_path / "many", photos_per_class=3, size=SMALL, kinds=("cat", "bird", "sheep")))
+    few = read_all(draw_photos(tmp_path / "few", photos_per_class=2, size=SMALL, kinds=("sheep",)))
+    assert few.items() <= many.items()
+
+
+def test_progress_is_reported_after_each_photo(tmp_path):
+    seen = []
+    draw_photos(
+        tmp_path,
+        photos_per_class=2,
+        size=SMALL,
+        kinds=("cat", "tree"),
+        on_progress=lambda *at: seen.append(at),
+    )
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_only_whole_files_remain(photos):
+    assert {path.suffix for path in photos.rglob("*") if path.is_file()} == {".jpg"}
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(DataError, match="not an empty folder") as caught:
+        draw_photos(tmp_path, photos_per_class=1, size=SMALL)
+    assert caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(DataError, match="not an empty folder"):
+        draw_photos(tmp_path / "out", size=SMALL)
+    with pytest.raises(StorageError):
+        draw_photos(tmp_path / "out" / "below", photos_per_class=1, size=SMALL)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kinds": ("dragon",)},
+        {"kinds": ()},
+        {"kinds": ("cat", "cat")},
+        {"photos_per_class": 0},
+        {"seed": -1},
+        {"size": (640, 8)},
+    ],
+)
+def test_impossible_settings_are_refused_before_drawing(tmp_path, settings):
+    with pytest.raises(SettingsError) as caught:
+        draw_photos(tmp_path / "out", **settings)
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_colour_size_and_landscape_do_not_tell_the_class(photos):
+    # Nearest class mean, leaving one out, on what a picture shows without its shapes; chance is one in three.
+    rows, labels = [], []
+    for label, kind in enumerate(DEMO_KINDS):
+        for path in sorted((photos / kind).iterdir()):
+            image = load_upright(path)
+            pixels = np.asarray(image, float)
+            thumbnail = np.asarray(image.resize((4, 4), Image.Resampling.BOX), float).ravel()
+            rows.append(
+                [
+                    *pixels.mean((0, 1)),
+                    pixels.mean(2).std(),
+                    path.stat().st_size,
+                    image.width / image.height,
+                    *thumbnail,
+                ]
+            )
+            labels.append(label)
+    x, y = np.array(rows), np.array(labels)
+    x = (x - x.mean(0)) / x.std(0)
+    hits = 0
+    for left_out in range(len(x)):
+        kept = np.arange(len(x)) != left_out
+        means = np.stack([x[kept & (y == label)].mean(0) for label in range(len(DEMO_KINDS))])
+        hits += int(np.argmin(((means - x[left_out]) ** 2).sum(1)) == y[left_out])
+    assert hits / len(x) <= 0.5

@@ -1,0 +1,50 @@
+"""The error tree, the closed list of reasons, and what travels between processes."""
+
+import pickle
+import re
+
+import pytest
+
+import pronk.errors
+from pronk.errors import ImageError, MissingExtra, PronkError, Reason
+
+
+def test_reasons_are_the_closed_list():
+    assert [reason.value for reason in Reason] == [
+        "ok",
+        "ok_with_warning",
+        "zero_byte",
+        "not_an_image",
+        "truncated",
+        "too_many_pixels",
+        "too_large",
+        "unsupported_format",
+        "unreadable",
+        "not_regular_file",
+        "vanished",
+        "decode_error",
+        "changed",
+        "leak",
+    ]
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    drawn = set(re.findall(r"[├└]── (\w+)", pronk.errors.__doc__))
+    assert drawn == {error.__name__ for error in PronkError.__subclasses__() if error.__module__ == "pronk.errors"}
+
+
+@pytest.mark.parametrize("error", [cls for cls in PronkError.__subclasses__() if cls not in (ImageError, MissingExtra)])
+def test_every_error_has_a_hint(error):
+    raised = error("wrong", hint="do this")
+    assert (str(raised), raised.hint, error("wrong").hint) == ("wrong", "do this", "")
+
+
+def test_image_errors_travel_between_processes():
+    error = pickle.loads(pickle.dumps(ImageError(Reason.TRUNCATED, "cut off", hint="copy it again")))
+    assert (error.reason, str(error), error.hint) == (Reason.TRUNCATED, "cut off", "copy it again")
+
+
+def test_a_missing_extra_names_what_to_install():
+    error = MissingExtra("train", "training")
+    assert str(error) == "training needs packages that are not installed"
+    assert error.hint == 'pip install "pronk[train]"'

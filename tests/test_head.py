@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from pronk.training import head as head_module
+from pronk.training.head import STRENGTHS, Head, choose_strength, fit_head, softmax
+
+
+def blobs(count, classes, *, features=12, seed=0, spread=1.5):
+    """Overlapping clouds whose features differ in scale and offset."""
+    rng = np.random.default_rng(seed)
+    targets = np.arange(count) % classes
+    centres = rng.normal(0, 1, (classes, features))
+    scale, offset = rng.uniform(0.01, 5, features), rng.normal(0, 3, features)
+    X = (centres[targets] + rng.normal(0, spread, (count, features))) * scale + offset
+    return X.astype(np.float32), targets
+
+
+def sklearn_probabilities(X, targets, weights, strength, judged):
+    # scikit-learn minimises C times the weighted sum of losses plus half the squared norm; for two classes it has
+    # one vector where we have two that mirror each other, of which each carries half.
+    classes = targets.max() + 1
+    scaler = StandardScaler().fit(X.astype(np.float64))
+    C = 1 / (strength * weights.sum())
+    C = 2 * C if classes == 2 else C
+    model = LogisticRegression(C=C, tol=1e-10, max_iter=10_000)
+    model.fit(scaler.transform(X.astype(np.float64)), targets, sample_weight=weights)
+    return model.predict_proba(scaler.transform(judged.astype(np.float64)))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("strength", [0.3, 0.01, 3e-4])
+def test_it_ends_where_scikit_learn_ends(classes, strength):
+    X, targets = blobs(120, classes)
+    judged, _ = blobs(60, classes, seed=0, spread=2)
+    head = fit_head(X, targets, classes=classes, weights=np.ones(120), strength=strength)
+    expected = sklearn_probabilities(X, targets, np.ones(120), strength, judged)
+    np.testing.assert_allclose(head.predict_proba(judged), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_weights_of_rows_count_as_in_scikit_learn(classes):
+    X, targets = blobs(90, classes)
+    weights = np.random.default_rng(1).uniform(0.2, 5, 90)
+    head = fit_head(X, targets, classes=classes, weights=weights, strength=0.01)
+    np.testing.assert_allclose(
+        head.predict_proba(X), sklearn_probabilities(X, targets, weights, 0.01, X), atol=2e-3
+    )
+    scaled = fit_head(X, targets, classes=classes, weights=7 * weights, strength=0.01)
+    np.testing.assert_allclose(scaled.predict_proba(X), head.predict_proba(X), atol=1e-4)
+
+
+def test_a_row_of_weight_two_is_a_row_twice():
+    X, targets = blobs(40, 2)
+    standard = np.vstack([X, X]), np.concatenate([targets, targets])
+    twice = fit_head(*standard, classes=2, weights=np.ones(80), strength=0.01)
+    once = fit_head(X, targets, classes=2, weights=np.full(40, 2.0), strength=0.01)
+    np.testing.assert_allclose(twice.predict_proba(X), once.predict_proba(X), atol=1e-4)
+
+
+def test_the_gradient_is_that_of_the_objective():
+    """At the optimum the bias is free, so predicted and true shares of the classes agree."""
+    X, targets = blobs(150, 3)
+    head = fit_head(X, targets, classes=3, weights=np.ones(150), strength=0.03)
+    np.testing.assert_allclose(head.predict_proba(X).mean(axis=0), np.bincount(targets) / 150, atol=1e-3)
+
+
+def test_constant_and_dead_features_do_no_harm():
+    X, targets = blobs(60, 2)
+    X[:, 3], X[:, 4] = 0.0, 6.0
+    head = fit_head(X, targets, classes=2, weights=np.ones(60), strength=0.01)
+    assert np.isfinite(head.kernel).all()
+    assert not head.kernel[3].any()
+    assert not head.kernel[4].any()
+
+
+def test_each_iteration_is_told_and_the_loss_falls():
+    X, targets = blobs(80, 3)
+    told = []
+    head = fit_head(
+        X,
+        targets,
+        classes=3,
+        weights=np.ones(80),
+        strength=0.01,
+        on_iteration=lambda number, so_far: told.append((number, so_far)),
+    )
+    assert [number for number, _ in told] == list(range(1, len(told) + 1))
+    losses = [-np.log(so_far.predict_proba(X)[np.arange(80), targets]).mean() for _, so_far in told]
+    assert len(losses) > 3
+    assert losses[-1] < losses[0]
+    np.testing.assert_array_equal(told[-1][1].kernel, head.kernel)
+
+
+def test_same_data_same_bits():
+    X, targets = blobs(80, 2)
+    first, second = (fit_head(X, targets, classes=2, weights=np.ones(80), strength=0.01) for _ in range(2))
+    np.testing.assert_array_equal(first.kernel, second.kernel)
+    assert first.kernel.dtype == np.float32
+    assert first.bias.dtype == np.float32
+
+
+def choose(X, targets, groups, *, views=1, seed=0, weights=None):
+    weights = np.ones(len(targets)) if weights is None else weights
+    classes = int(targets.max()) + 1
+    return choose_strength(X, targets, groups, classes=classes, weights=weights, views=views, seed=seed)
+
+
+def test_the_choice_is_a_pure_function():
+    X, targets = blobs(80, 2)
+    groups = [f"g{i}" for i in range(80)]
+    assert len({choose(X, targets, groups, seed=5) for _ in range(3)}) == 1
+    assert choose(X, targets, groups) in STRENGTHS
+
+
+def test_noise_wants_more_regularisation_than_signal():
+    groups = [f"g{i}" for i in range(120)]
+    clear, targets = blobs(120, 2, spread=0.3)
+    noise = np.random.default_rng(0).normal(size=clear.shape).astype(np.float32)
+    assert choose(noise, targets, groups) == max(STRENGTHS)
+    assert choose(clear, targets, groups) < max(STRENGTHS)
+
+
+def test_folds_never_divide_a_group(monkeypatch):
+    """Thirty pictures, each there four times: had copies reached both sides, hardly any regularisation would win."""
+    seen = []
+    original = head_module._losses_of_fold
+
+    def spy(by_photo, targets, weights, fitted, left, classes):
+        seen.append((fitted.copy(), left.copy()))
+        return original(by_photo, targets, weights, fitted, left, classes)
+
+    monkeypatch.setattr(head_module, "_losses_of_fold", spy)
+    rng = np.random.default_rng(0)
+    pictures = rng.normal(size=(30, 8)).astype(np.float32)
+    groups = [f"g{i // 4}" for i in range(120)]
+    X, targets = pictures.repeat(4, axis=0), rng.integers(0, 2, 30).repeat(4)
+    chosen = choose(X, targets, groups)
+    assert chosen >= 0.1
+    for fitted, left in seen:
+        assert not set(np.array(groups)[fitted]) & set(np.array(groups)[left])
+    assert sum(left.sum() for _, left in seen) == 120
+
+
+def test_all_views_are_fitted_and_only_the_photo_itself_is_judged():
+    X, targets = blobs(60, 2)
+    groups = [f"g{i}" for i in range(60)]
+    spoiled = np.stack([X, X], axis=1)
+    assert choose(spoiled.reshape(120, -1), targets, groups, views=2) in STRENGTHS
+
+
+def test_too_few_groups_take_the_middle():
+    X, targets = blobs(6, 2)
+    assert choose(X, targets, [f"g{i}" for i in range(6)]) == STRENGTHS[len(STRENGTHS) // 2]
+
+
+def test_many_photos_are_sampled(monkeypatch):
+    monkeypatch.setattr(head_module, "MAX_CROSS_VALIDATED", 40)
+    X, targets = blobs(200, 2)
+    assert choose(X, targets, [f"g{i}" for i in range(200)]) in STRENGTHS
+
+
+def test_probabilities_of_huge_logits_stay_numbers():
+    p = softmax(np.array([[1e4, -1e4], [0.0, 0.0]]))
+    np.testing.assert_array_equal(p, [[1, 0], [0.5, 0.5]])
+    assert Head(np.ones((2, 2), np.float32), np.zeros(2, np.float32)).predict_proba(np.ones((3, 2))).shape == (3, 2)

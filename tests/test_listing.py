@@ -1,0 +1,276 @@
+"""Folder or CSV -> files with labels, in natural order, whatever the names and links are."""
+
+import contextlib
+import os
+import random
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pronk.errors import DataError
+from pronk.listing import PART_FOLDERS, list_files, list_photos, natural_key
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=12)
+
+
+def make(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+    return root
+
+
+def paths(listing):
+    return [entry.path for entry in listing.entries]
+
+
+def codes(listing):
+    return [(finding.path, finding.code) for finding in listing.findings]
+
+
+# Natural order
+
+
+def test_natural_order_counts():
+    ordered = ["1", "01", "2", "2a", "10", "100", "a", "a1", "a2", "a10", "a10b", "b"]
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(ordered, len(ordered))
+        assert sorted(shuffled, key=natural_key) == sorted(ordered, key=natural_key)
+    assert sorted(["img10", "img9", "img1"], key=natural_key) == ["img1", "img9", "img10"]
+
+
+@given(st.integers(0, 10**30), st.integers(0, 10**30), names)
+def test_numbers_are_compared_by_value(first, second, start):
+    keys = natural_key(f"{start}_{first}"), natural_key(f"{start}_{second}")
+    assert (keys[0] < keys[1]) == (first < second)
+
+
+@given(st.lists(names))
+def test_any_names_have_one_order(texts):
+    ordered = sorted(texts, key=natural_key)
+    assert sorted(texts[::-1], key=natural_key) == ordered
+    assert len({natural_key(text) for text in texts}) == len(set(texts))
+
+
+@pytest.mark.parametrize("name", ["²", "1²", "½", "٣4", "9" * 5000, "", "①2", os.fsdecode(b"\xff1")])
+def test_odd_digits_are_no_trouble(name):
+    assert natural_key(name) == natural_key(name)
+    assert natural_key(name) != natural_key("1")
+
+
+# Class folders
+
+
+def test_class_folders(tmp_path):
+    make(tmp_path, "cat/10.jpg", "cat/9.jpg", "cat/deep/er/1.jpg", "dog/1.jpg", "dog/notes.txt")
+    listing = list_photos(tmp_path)
+    assert listing.root == tmp_path
+    assert listing.classes == ("cat", "dog")
+    assert paths(listing) == ["cat/9.jpg", "cat/10.jpg", "cat/deep/er/1.jpg", "dog/1.jpg", "dog/notes.txt"]
+    assert [entry.label for entry in listing.entries] == ["cat"] * 3 + ["dog"] * 2
+    assert not listing.findings
+
+
+def test_classes_are_in_natural_order(tmp_path):
+    make(tmp_path, *(f"class {n}/1.jpg" for n in (10, 9, 1, 100)))
+    assert list_photos(tmp_path).classes == ("class 1", "class 9", "class 10", "class 100")
+
+
+def test_numbers_as_names_are_pointed_out(tmp_path):
+    make(tmp_path, "10/1.jpg", "9/1.jpg")
+    listing = list_photos(tmp_path)
+    assert listing.classes == ("9", "10")
+    assert codes(listing) == [("", "numeric_classes")]
+
+
+def test_what_systems_leave_behind_is_no_photo(tmp_path):
+    make(
+        tmp_path,
+        "cat/1.jpg",
+        "cat/._1.jpg",
+        "cat/.DS_Store",
+        "cat/Thumbs.db",
+        "cat/desktop.ini",
+        "cat/.ipynb_checkpoints/1-checkpoint.jpg",
+        "dog/1.jpg",
+        "__MACOSX/cat/1.jpg",
+        ".git/config",
+        "loose.jpg",
+        ".hidden",
+    )
+    listing = list_photos(tmp_path)
+    assert listing.classes == ("cat", "dog")
+    assert paths(listing) == ["cat/1.jpg", "dog/1.jpg"]
+    assert codes(listing) == [(".git", "hidden"), ("__MACOSX", "hidden"), ("loose.jpg", "outside_classes")]
+
+
+def test_an_empty_class_is_a_warning(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg", "bird/.keep")
+    listing = list_photos(tmp_path)
+    assert listing.classes == ("cat", "dog")
+    assert [(f.path, f.code, f.severity) for f in listing.findings] == [("bird", "empty_class", "warning")]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    make(tmp_path, "data/cat/1.jpg", "data/dog/1.jpg", "elsewhere/2.jpg")
+    data = tmp_path / "data"
+    (data / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (data / "cat" / "round").symlink_to(data / "cat")
+    (data / "cat" / "self.jpg").symlink_to("self.jpg")
+    (data / "cat" / "gone.jpg").symlink_to("nowhere")
+    (data / "bird").symlink_to(tmp_path / "elsewhere")
+    (data / "self").symlink_to("self")
+    listing = list_photos(data)
+    assert listing.classes == ("bird", "cat", "dog")
+    assert paths(listing) == [
+        "bird/2.jpg",
+        "cat/1.jpg",
+        "cat/gone.jpg",
+        "cat/more/2.jpg",
+        "cat/self.jpg",
+        "dog/1.jpg",
+    ]
+    assert codes(listing) == [("self", "outside_classes")]
+
+
+def test_paths_too_long_to_open_are_named_and_the_rest_is_listed(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    with contextlib.chdir(tmp_path / "cat"):
+        for _ in range(2200):
+            os.mkdir("d")  # noqa: PTH102 - a path that grows cannot be given whole
+            os.chdir("d")
+    listing = list_photos(tmp_path)
+    subprocess.run(["rm", "-r", tmp_path / "cat" / "d"], check=True)  # Python's own way recurses too deep
+    assert [entry.label for entry in listing.entries] == ["cat", "cat", "dog"]
+    assert len(str(tmp_path / listing.entries[1].path)) > 4000
+
+
+def test_the_order_of_a_directory_does_not_matter(tmp_path, monkeypatch):
+    make(tmp_path, *(f"{label}/{n}.jpg" for label in ("cat", "dog") for n in range(20)))
+    expected = list_photos(tmp_path)
+    scandir = os.scandir
+
+    class Shuffled(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    def shuffle(folder):
+        with scandir(folder) as entries:
+            found = list(entries)
+        random.Random(len(str(folder))).shuffle(found)
+        return Shuffled(found)
+
+    monkeypatch.setattr(os, "scandir", shuffle)
+    assert list_photos(tmp_path) == expected
+
+
+# Parts
+
+
+@pytest.mark.parametrize(("name", "part"), PART_FOLDERS.items())
+def test_each_name_of_a_part(tmp_path, name, part):
+    other = "train" if part != "train" else "test"
+    make(tmp_path, f"{name.title()}/cat/1.jpg", f"{name.title()}/dog/1.jpg", f"{other}/cat/2.jpg", f"{other}/dog/2.jpg")
+    listing = list_photos(tmp_path)
+    assert listing.classes == ("cat", "dog")
+    assert {entry.path: entry.part for entry in listing.entries} == {
+        f"{name.title()}/cat/1.jpg": part,
+        f"{name.title()}/dog/1.jpg": part,
+        f"{other}/cat/2.jpg": other,
+        f"{other}/dog/2.jpg": other,
+    }
+
+
+def test_a_class_named_like_a_part_is_a_class(tmp_path):
+    make(tmp_path, "train/1.jpg", "bus/1.jpg")
+    listing = list_photos(tmp_path)
+    assert listing.classes == ("bus", "train")
+    assert {entry.part for entry in listing.entries} == {None}
+
+
+# CSV
+
+
+def test_csv_with_and_without_parts(tmp_path):
+    file = tmp_path / "photos.csv"
+    file.write_text("path,label,part\nx/10.jpg,cat,train\nx/9.jpg,dog,Test\n./x//8.jpg,cat,\n", encoding="utf-8-sig")
+    listing = list_photos(file)
+    assert listing.root == tmp_path
+    assert [(e.path, e.label, e.part) for e in listing.entries] == [
+        ("x/8.jpg", "cat", None),
+        ("x/9.jpg", "dog", "test"),
+        ("x/10.jpg", "cat", "train"),
+    ]
+    file.write_text("label,path\ncat,1.jpg\ndog,2.jpg\n")
+    assert {entry.part for entry in list_photos(file).entries} == {None}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no rows"),
+        ("path,label\n", "no rows"),
+        ("file;class\n1.jpg;cat\n", "columns path,label"),
+        ("path,label\n1.jpg,cat\n1.jpg,dog\n", "listed twice"),
+        ("path,label\na/1.jpg,cat\n./a/1.jpg,dog\n", "listed twice"),
+        ("path,label\n1.jpg\n2.jpg,dog\n", "line 2: path or label is missing"),
+        ("path,label\n,cat\n2.jpg,dog\n", "line 2: path or label is missing"),
+        ("path,label,part\n1.jpg,cat,dev\n", "line 2: part must be train, val or test. Got 'dev'"),
+        ("path,label\n" + "x" * 200_000 + ",cat\n", "cannot read"),
+        ("path,label\n" + "".join(f"{n}.jpg,\n" for n in range(9)), "and 4 more"),
+    ],
+)
+def test_a_faulty_csv_is_an_error_that_says_where(tmp_path, text, said):
+    file = tmp_path / "photos.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        list_photos(file)
+    assert caught.value.hint
+
+
+def test_a_csv_in_another_encoding_is_refused(tmp_path):
+    file = tmp_path / "photos.csv"
+    file.write_text("path,label\n1.jpg,cat\n", encoding="utf-16")
+    with pytest.raises(DataError):
+        list_photos(file)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "no class with photos"),
+        (["1.jpg"], "no class with photos"),
+        (["cat/1.jpg"], "only the class 'cat'"),
+        (["Cat/1.jpg", "cat/1.jpg", "dog/1.jpg"], "'Cat', 'cat' differ only in case"),
+        (["unknown/1.jpg", "cat/1.jpg"], "cannot be named 'unknown'"),
+        (["Unknown/1.jpg", "cat/1.jpg"], "cannot be named 'Unknown'"),
+        (["train/cat/1.jpg", "test/cat/1.jpg"], "only the class 'cat'"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_errors(tmp_path, files, said):
+    make(tmp_path, *files)
+    with pytest.raises(DataError, match=said) as caught:
+        list_photos(tmp_path)
+    assert caught.value.hint
+
+
+def test_one_class_can_be_evaluated(tmp_path):
+    assert list_photos(make(tmp_path, "cat/1.jpg"), min_classes=1).classes == ("cat",)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(DataError, match="neither a folder nor a CSV file"):
+        list_photos(tmp_path / "gone")
+
+
+def test_list_files_takes_all_visible_files(tmp_path):
+    make(tmp_path, "b/10.jpg", "b/9.jpg", "a.jpg", ".hidden.jpg", ".cache/1.jpg")
+    assert list_files(tmp_path) == ["a.jpg", "b/9.jpg", "b/10.jpg"]

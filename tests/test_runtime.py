@@ -1,0 +1,59 @@
+import threading
+
+import numpy as np
+import pytest
+
+from pronk.bundle import open_bundle
+from pronk.errors import ModelError
+from pronk.runtime import OnnxRuntime, describe_runtime, open_runtime
+
+
+def pixels(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def test_outputs_have_the_shapes_of_the_contract(whole_bundle):
+    outputs = open_runtime(open_bundle(whole_bundle)).run(pixels(3))
+    assert outputs.probabilities.shape == (3, 2)
+    assert outputs.features.shape == (3, 1280)
+    assert outputs.feature_map.shape == (3, 1, 1, 1280)
+    assert {array.dtype for array in (outputs.probabilities, outputs.features, outputs.feature_map)} == {
+        np.dtype(np.float32)
+    }
+    np.testing.assert_allclose(outputs.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_photo_alone_is_what_it_is_among_others(whole_bundle):
+    runtime, photos = open_runtime(open_bundle(whole_bundle)), pixels(4)
+    together = runtime.run(photos).probabilities
+    alone = np.concatenate([runtime.run(photo[None]).probabilities for photo in photos])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_threads_may_share_it(whole_bundle):
+    runtime, photos = open_runtime(open_bundle(whole_bundle)), pixels(1)
+    expected, found = runtime.run(photos).probabilities, []
+
+    def work():
+        found.extend(runtime.run(photos).probabilities for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert all(np.array_equal(one, expected) for one in found)
+
+
+@pytest.mark.parametrize("data", [b"", b"no model", b"\x08\x07" * 50])
+def test_bytes_that_are_no_model_are_an_error(data):
+    with pytest.raises(ModelError, match="cannot open the model"):
+        OnnxRuntime(data)
+
+
+def test_the_description_names_version_and_processor():
+    import onnxruntime
+
+    assert onnxruntime.__version__ in describe_runtime()
+    assert describe_runtime().count(",") >= 2

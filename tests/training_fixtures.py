@@ -1,0 +1,155 @@
+"""Small networks, photos and runs that the tests of the training half share."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from pronk.bundle import golden_photo, write_bundle
+from pronk.config import Settings
+from pronk.images import load_pixels
+from pronk.runtime import OnnxRuntime
+from pronk.training.backbone import Backbone, random_backbone
+from pronk.training.graphs import write_model
+from pronk.training.recipe import TrainResult, train
+
+CLASSES = ("cold", "warm")
+PARTS_OF_BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def lively_backbone(alpha: float, *, seed: int = 0) -> Backbone:
+    """A random network that tells photos apart, with BatchNormalization statistics that are not the identity."""
+    plain = random_backbone(alpha=alpha, seed=seed)
+    rng = np.random.default_rng(seed)
+    weights: dict[str, list[np.ndarray]] = {}
+    for layer, arrays in plain.weights.items():
+        if len(arrays) == 4:
+            n = len(arrays[0])
+            drawn = rng.uniform(0.7, 1.3, n), rng.normal(0.1, 0.2, n), rng.normal(0, 0.2, n), rng.uniform(0.7, 1.3, n)
+            weights[layer] = [array.astype(np.float32) for array in drawn]
+        else:
+            shape = arrays[0].shape
+            fan_in = shape[0] * shape[1] * (1 if layer.endswith("depthwise") else shape[2])
+            weights[layer] = [rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32)]
+    return Backbone("random", plain.sha256, weights)
+
+
+def write_h5(path: Path, backbone: Backbone) -> Path:
+    """Write a network in the layout of keras.applications."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in backbone.weights]
+        for layer, arrays in backbone.weights.items():
+            depthwise = layer.endswith("depthwise")
+            parts = PARTS_OF_BATCH_NORM if len(arrays) == 4 else ("depthwise_kernel" if depthwise else "kernel",)
+            names = [f"{layer}/{part}:0" for part in parts]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in zip(names, arrays, strict=True):
+                group[name] = array
+    return path
+
+
+def draw_tiny(rng: np.random.Generator, label: str, *, size: tuple[int, int] = (56, 44)) -> Image.Image:
+    """A blurred pattern of its own in the colours of its class."""
+    small = rng.integers(0, 120, (6, 6, 3)).astype(np.uint8)
+    small[..., 0 if label == "warm" else 2] += 120
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def write_photos(folder: Path, per_class: int, *, classes: Sequence[str] = CLASSES, seed: int = 0) -> Path:
+    """Write class folders of tiny photos that a random network can tell apart."""
+    rng = np.random.default_rng(seed)
+    for label in classes:
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            draw_tiny(rng, label).save(folder / label / f"{number}.png")
+    return folder
+
+
+def tiny_settings(weights: Path | str, **changes: Any) -> Settings:
+    """Settings of a run that takes seconds."""
+    values = {"image_size": 32, "views": 2, "epochs": 2, "learning_rate": 1e-3, "fine_tune_from": "block_15_add"}
+    return Settings(weights=str(weights), **(values | {"batch_size": 8} | changes))
+
+
+def run_pronk(
+    *arguments: Path | str, stdin: bytes = b"", env: dict[str, str] | None = None, timeout: float = 240
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "pronk", *map(os.fspath, arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, env=os.environ | (env or {}), timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An h5 file of a small random network."""
+    return write_h5(tmp_path_factory.mktemp("weights") / "tiny.h5", lively_backbone(0.35))
+
+
+@pytest.fixture(scope="session")
+def tiny_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two class folders of 14 tiny photos each; tests do not change them."""
+    return write_photos(tmp_path_factory.mktemp("photos") / "tiny", 14)
+
+
+def real_pixels(folder: Path, count: int, *, size: int) -> np.ndarray:
+    """Read real photos as the network sees them: uint8 [count, size, size, 3], classes in turn."""
+    by_class = [sorted(inner.iterdir()) for inner in sorted(folder.iterdir()) if inner.is_dir()]
+    in_turn = [paths[i] for i in range(max(map(len, by_class))) for paths in by_class if i < len(paths)]
+    return np.stack([load_pixels(path, size=size) for path in in_turn[:count]])
+
+
+@pytest.fixture
+def workers_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let threads do what worker processes do, which saves starting these."""
+
+    @contextlib.contextmanager
+    def start_threads() -> Iterator[ThreadPoolExecutor]:
+        with ThreadPoolExecutor(2) as pool:
+            yield pool
+
+    monkeypatch.setattr("pronk.training.recipe.start_workers", start_threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path, tiny_weights: Path) -> TrainResult:
+    """A finished run in a folder that tests do not change; its cache lies beside it."""
+    base = tmp_path_factory.mktemp("run")
+    settings = tiny_settings(tiny_weights)
+    return train(tiny_photos, out=base / "run", settings=settings, cache=base / "cache")
+
+
+@pytest.fixture(scope="session")
+def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder made without a framework; tests copy it before they change it."""
+    backbone, rng = lively_backbone(0.35), np.random.default_rng(0)
+    kernel, bias = rng.normal(0, 0.02, (1280, 2)).astype(np.float32), np.zeros(2, np.float32)
+    model = write_model(backbone.weights, kernel, bias, size=32)
+    photos = {f"{i + 1}.jpg": golden_photo(draw_tiny(rng, CLASSES[i % 2])) for i in range(8)}
+    pixels = np.stack([load_pixels(data, size=32) for data in photos.values()])
+    expected = OnnxRuntime(model).run(pixels).probabilities
+    answers = {name: list(map(float, row)) for name, row in zip(photos, expected, strict=True)}
+    contents = {f"golden/{name}": data for name, data in photos.items()}
+    contents |= {"model.onnx": model, "golden/expected.json": json.dumps(answers).encode()}
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    write_bundle(folder, contents, classes=CLASSES, size=32, fit="crop", weights={"name": "random", "sha256": ""})
+    return folder
+
+
+@pytest.fixture
+def bundle_copy(whole_bundle: Path, tmp_path: Path) -> Path:
+    """A model folder to change."""
+    return Path(shutil.copytree(whole_bundle, tmp_path / "model"))
