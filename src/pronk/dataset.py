@@ -12,7 +12,7 @@ import numpy as np
 from pronk.errors import DataError, Reason
 from pronk.files import read_csv, write_csv
 from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing, list_photos
-from pronk.scan import Progress, Scan, group_photos, scan_photos
+from pronk.scan import Progress, Scan, group_photos, no_progress, scan_photos
 from pronk.split import assign_parts, count_parts
 
 SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
@@ -98,7 +98,7 @@ def load_dataset(
     group_by: str | None = None,
     split: Path | str | None = None,
     pool: Executor | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
 ) -> Dataset:
     """Check, group and split a folder of photos; nothing in it is changed.
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pronk.config import Settings
 from pronk.drawing import draw_photos
-from pronk.scan import Progress
+from pronk.scan import Progress, no_progress
 
 PHOTOS_PER_CLASS = 90
 
 
-def draw_demo(out: Path, *, on_progress: Progress | None = None) -> Path:
+def draw_demo(out: Path, *, on_progress: Progress = no_progress) -> Path:
     """Draw the demo's photos into `out/photos`; the same ones every time.
 
     Raises:
@@ -18,7 +18,7 @@ def draw_demo(out: Path, *, on_progress: Progress | None = None) -> Path:
     return draw_photos(
         out / "photos",
         photos_per_class=PHOTOS_PER_CLASS,
-        on_progress=on_progress and (lambda done, total: on_progress("draw", done, total)),
+        on_progress=lambda done, total: on_progress("draw", done, total),
     )
 
 

@@ -1,7 +1,7 @@
 """Model + labelled photos -> numbers, measured on the very file that is served."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pronk.errors import DataError
 from pronk.listing import Finding, list_photos
 from pronk.metrics import score
 from pronk.predictor import Prediction, Predictor
-from pronk.scan import Progress, left_out
+from pronk.scan import Progress, left_out, no_progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Evaluation:
     findings: tuple[Finding, ...]
 
 
-def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Progress | None = None) -> Evaluation:
+def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Progress = no_progress) -> Evaluation:
     """Judge a model on a folder of labelled photos.
 
     Args:
@@ -95,13 +95,10 @@ def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[s
     return dict(score(probabilities, targets, classes))
 
 
-def watch(
-    predictions: Iterable[Prediction], total: int, stage: str, on_progress: Callable[[str, int, int], None] | None
-) -> list[Prediction]:
+def watch(predictions: Iterable[Prediction], total: int, stage: str, on_progress: Progress) -> list[Prediction]:
     """Collect a stream, reporting progress."""
     collected = []
     for prediction in predictions:
         collected.append(prediction)
-        if on_progress:
-            on_progress(stage, len(collected), total)
+        on_progress(stage, len(collected), total)
     return collected

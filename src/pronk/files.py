@@ -87,11 +87,21 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
         >>> file.read_bytes()
         b'n\n1\n'
     """
+    lines = [columns, *([row.get(name) for name in columns] for row in rows)]
+    write_atomically(path, "".join(map(format_csv_line, lines)).encode("utf-8", "surrogateescape"))
+
+
+def format_csv_line(values: Sequence[object]) -> str:
+    r"""Return values as one line of CSV; None is left empty.
+
+    Example:
+        >>> format_csv_line(["a,b", None, 1])
+        '"a,b",,1\n'
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    # Python quotes a carriage return within a value only if it is part of the line's end.
+    csv.writer(text, lineterminator="\r\n").writerow(values)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -24,6 +24,14 @@ HASH_SIDE = 48  # pixels; small enough for JPEG's quick decoding, larger than th
 Progress = Callable[[str, int, int], None]
 
 
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Report nothing; the default of every `on_progress`.
+
+    Example:
+        >>> no_progress("check", 1, 2)
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class Scan:
     """What one look at a file told: its digest and perceptual hash, or the finding that says why not."""
@@ -43,7 +51,7 @@ class Checked:
     findings: tuple[Finding, ...]
 
 
-def check_dataset(data: Path | str, *, on_progress: Progress | None = None) -> Checked:
+def check_dataset(data: Path | str, *, on_progress: Progress = no_progress) -> Checked:
     """Look at every file of a data set without splitting it.
 
     Raises:
@@ -66,7 +74,7 @@ def check_dataset(data: Path | str, *, on_progress: Progress | None = None) -> C
     return Checked(len(scans), {name: counted[name] for name in listing.classes}, findings)
 
 
-def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: Progress | None = None) -> list[Scan]:
+def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: Progress = no_progress) -> list[Scan]:
     """Look at every listed file once, on all cores.
 
     Args:
@@ -83,8 +91,7 @@ def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: 
     with ThreadPoolExecutor(available_cores()) if pool is None else contextlib.nullcontext(pool) as executor:
         for scan in executor.map(_scan, paths, chunksize=FILES_PER_TASK):
             scans.append(scan)
-            if on_progress:
-                on_progress("check", len(scans), len(paths))
+            on_progress("check", len(scans), len(paths))
     return scans
 
 

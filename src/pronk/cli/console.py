@@ -19,6 +19,7 @@ STAGES = {
     "extract": "extracting features",
     "head": "phase 1: fitting the head",
     "fine_tune": "phase 2: fine-tuning",
+    "export": "writing the model",
     "evaluate": "judging the model",
     "predict": "predicting",
 }

@@ -16,7 +16,7 @@ from pronk.dataset import Dataset, Photo
 from pronk.errors import DataError
 from pronk.files import available_cores, write_atomically
 from pronk.listing import Finding
-from pronk.scan import Progress
+from pronk.scan import Progress, no_progress
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import cut_shape, pooled_size, write_prefix
 from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
@@ -71,7 +71,7 @@ def extract_features(
     cache: Path,
     pool: Executor,
     *,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
 ) -> Features:
     """Compute the rows that the cache lacks: all views of training photos, view 0 of the others.
 
@@ -100,8 +100,7 @@ def extract_features(
     for done, worked in enumerate(results, start=1):
         findings += worked.findings
         decode_seconds += worked.decode_seconds / available_cores()
-        if on_progress:
-            on_progress("extract", min(done * PHOTOS_PER_JOB, len(jobs)), len(jobs))
+        on_progress("extract", min(done * PHOTOS_PER_JOB, len(jobs)), len(jobs))
     return Features(recipe, computed, decode_seconds, tuple(findings))
 
 

@@ -1,6 +1,6 @@
 """Keras model of the top blocks -> trained epoch by epoch, each a pure function of the state before it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pronk.config import Settings
 from pronk.training.checkpoints import load_checkpoint, save_checkpoint
 
 HistoryRow = dict[str, Any]
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # activations, targets, sample weights
 
 
 class FineTuning:
@@ -39,16 +40,17 @@ class FineTuning:
         waited = self.epoch - self.best_epoch
         return self.epoch >= self.settings.epochs or waited >= self.settings.patience
 
-    def run_epoch(self, batches: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[float, float]:
-        """Train on (activations, targets, sample weights) batches; return the mean loss and accuracy."""
+    def run_epoch(self, batches: Iterable[Batch], on_step: Callable[[int], None]) -> tuple[float, float]:
+        """Train on batches, telling the number of each step done; return the mean loss and accuracy."""
         self.suffix.reset_metrics()
         for layer in self.suffix.layers:
             if layer.name == "dropout":
                 # Its random numbers are no part of any checkpoint, so they are set, not carried on.
                 layer.seed_generator.state.assign(np.array([self.settings.seed, self.epoch], "uint32"))
         logs: dict[str, Any] = {}
-        for activations, targets, weights in batches:
+        for step, (activations, targets, weights) in enumerate(batches, start=1):
             logs = self.suffix.train_on_batch(activations, targets, sample_weight=weights, return_dict=True)
+            on_step(step)
         return float(logs["loss"]), float(logs["accuracy"])
 
     def keep_if_best(self, val_loss: float) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from pronk.config import Settings
-from pronk.dataset import Dataset
+from pronk.dataset import Dataset, Photo
 from pronk.errors import SettingsError
 from pronk.metrics import accuracy_record, log_loss
-from pronk.scan import Progress
+from pronk.scan import Progress, no_progress
 from pronk.training.features import Features
-from pronk.training.finetuning import FineTuning, HistoryRow
+from pronk.training.finetuning import Batch, FineTuning, HistoryRow
 from pronk.training.head import Head, choose_strength, fit_head
 
 MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
@@ -120,7 +120,7 @@ def fine_tune(
     settings: Settings,
     work: Path,
     *,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
 ) -> FineTuned:
     """Phase 2: train the blocks after the cut and the head on cached activations, until the validation loss rises.
 
@@ -131,7 +131,7 @@ def fine_tune(
         features: their cached rows.
         settings: learning rate, epochs, patience, batch size, seed.
         work: folder for checkpoints; where it holds some, training goes on from them.
-        on_progress: called with ("fine_tune", epochs done, most epochs).
+        on_progress: called with ("fine_tune", steps done, steps of all epochs).
     """
     from pronk.training.network import build_suffix, get_head, get_weights, set_head
 
@@ -140,12 +140,16 @@ def fine_tune(
     set_head(network, frozen.head)
     state = FineTuning(build_suffix(network, settings.fine_tune_from), settings)
     best = state.restore(work)
-    val_cuts = features.cuts(val, view=0)
     while not state.is_done:
         started = time.perf_counter()
         state.epoch += 1
-        loss, accuracy = state.run_epoch(_Batches(dataset, features, settings, state.epoch))
-        judged = _predict(state.suffix, val_cuts, settings.batch_size)
+        batches = _Batches(dataset, features, settings, state.epoch)
+
+        def report(step: int, epoch: int = state.epoch, steps: int = len(batches)) -> None:
+            on_progress("fine_tune", (epoch - 1) * steps + step, settings.epochs * steps)
+
+        loss, accuracy = state.run_epoch(batches, report)
+        judged = _predict(state.suffix, features, val, settings.batch_size)
         if not np.isfinite(judged).all():
             raise SettingsError(
                 f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
@@ -158,14 +162,13 @@ def fine_tune(
             best = judged
         assert best is not None, "the first epoch is always the best so far"
         state.save(work, best)
-        if on_progress:
-            on_progress("fine_tune", state.epoch, settings.epochs)
+    on_progress("fine_tune", state.epoch, state.epoch)
     state.suffix.set_weights(state.best)
     assert best is not None, "the first epoch is always the best so far"
     return FineTuned(get_head(network), get_weights(network), tuple(state.history), best, state.best_epoch)
 
 
-class _Batches(Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]):
+class _Batches(Sequence[Batch]):
     """The batches of one epoch, read from the cache as they are asked for.
 
     All have the same size, so that the training step is traced once: the last one is filled up from the start.
@@ -190,12 +193,13 @@ class _Batches(Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]):
         return cuts, self.targets[chosen], self.weights[chosen]
 
 
-def _predict(suffix: Any, cuts: np.ndarray, size: int) -> np.ndarray:
+def _predict(suffix: Any, features: Features, photos: Sequence[Photo], size: int) -> np.ndarray:
     """Predict in batches of one size, the last one filled up, so that one trace serves all."""
-    size = min(size, len(cuts))
-    padded = np.resize(np.arange(len(cuts)), (-(-len(cuts) // size), size))
-    outputs = [np.asarray(suffix.predict_on_batch(cuts[chosen]), np.float64) for chosen in padded]
-    return np.concatenate(outputs)[: len(cuts)]
+    size = min(size, len(photos))
+    padded = np.resize(np.arange(len(photos)), (-(-len(photos) // size), size))
+    batches = (features.cuts([photos[i] for i in chosen], view=0) for chosen in padded)
+    outputs = [np.asarray(suffix.predict_on_batch(batch), np.float64) for batch in batches]
+    return np.concatenate(outputs)[: len(photos)]
 
 
 def _row(

@@ -12,7 +12,7 @@ from pronk.errors import GateError, RunError
 from pronk.files import read_csv
 from pronk.listing import Finding, list_photos
 from pronk.metrics import mcnemar_exact
-from pronk.scan import Progress
+from pronk.scan import Progress, no_progress
 from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import Kept, export
 from pronk.training.features import Features, extract_features
@@ -48,13 +48,13 @@ def train(
     resume: bool = False,
     cache: Path | str | None = None,
     cache_limit: str = DEFAULT_LIMIT,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
 ) -> TrainResult:
     """Train a classifier in two phases and judge it.
 
     Args:
         data: a folder of class folders, of train/val/test folders of class folders, or a CSV.
-        out: the run folder to make; None takes the next free `runs/<name>-<N>`.
+        out: the run folder to make; None takes the next free `runs/<name>-<N>`, or the last one to resume.
         settings: what to do; None takes the defaults.
         resume: go on with a run that was stopped, or return it where it is done.
         cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
@@ -71,7 +71,7 @@ def train(
     """
     classes = list_photos(Path(data)).classes  # says what is wrong before a run folder is made
     settings = make_absolute((settings or Settings()).replace(data=str(data)))
-    folder = Path(out) if out else new_run_folder(Path(data))
+    folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
     cache, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
     keep_out(Path(data), folder, cache)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
@@ -90,8 +90,10 @@ def train(
                     network, frozen, dataset, features, settings, folder / WORK, on_progress=on_progress
                 )
         kept = choose(frozen, fine_tuned, backbone, dataset, settings)
+        on_progress("export", 0, 1)
         with usage.stage("export"):
             bundle = export(folder / "model", network, kept, backbone, dataset, settings)
+        on_progress("export", 1, 1)
         with usage.stage("evaluate"):
             rows, lost = judge(bundle, dataset, on_progress)
             dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
@@ -136,7 +138,7 @@ def study_photos(
     cache: Path,
     pool: Executor,
     usage: Usage,
-    on_progress: Progress | None,
+    on_progress: Progress,
 ) -> tuple[Dataset, Features, Frozen]:
     """Check and split the photos, extract their features, and solve for the head: all that needs no Keras."""
     with usage.stage("check"):
@@ -157,8 +159,7 @@ def study_photos(
     keep_split(folder, dataset)
     with usage.stage("head"):
         frozen = pool.submit(train_head, dataset, features, settings).result()
-    if on_progress:
-        on_progress("head", len(frozen.history), len(frozen.history))
+    on_progress("head", len(frozen.history), len(frozen.history))
     return dataset, features, frozen
 
 

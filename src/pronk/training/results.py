@@ -27,9 +27,7 @@ METRICS_FORMAT = 1
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
-def judge(
-    bundle: Bundle, dataset: Dataset, on_progress: Progress | None
-) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
+def judge(bundle: Bundle, dataset: Dataset, on_progress: Progress) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
     """Predict the validation and test photos with the bundle itself.
 
     Returns:

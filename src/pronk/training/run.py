@@ -17,18 +17,18 @@ SETTINGS = "settings.toml"
 WORK = ".work"
 
 
-def new_run_folder(data: Path, base: Path = Path("runs")) -> Path:
-    """Return the first free `runs/<name of data>-<N>`.
+def new_run_folder(data: Path, base: Path = Path("runs"), *, resume: bool = False) -> Path:
+    """Return the first free `runs/<name of data>-<N>`, or to resume the one before it, where there is one.
 
     Example:
         >>> new_run_folder(Path("photos/pets"), Path("no such folder")).name
         'pets-1'
     """
-    name = data.resolve().stem if data.suffix else data.resolve().name
+    name = data.resolve().stem if data.is_file() else data.resolve().name
     number = 1
     while (base / f"{name}-{number}").exists():
         number += 1
-    return base / f"{name}-{number}"
+    return base / f"{name}-{max(1, number - 1) if resume else number}"
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{folder} is no finished run", hint="go on with pronk train ... --resume") from error
 
 
