@@ -1,6 +1,6 @@
 """Damage good pictures at random and decode them: run as a program, so that a crash is seen from outside.
 
-    python fuzzing.py FIRST COUNT      prints a JSON object; mutant N is the same in every run
+python fuzzing.py FIRST COUNT      prints a JSON object; mutant N is the same in every run
 """
 
 import faulthandler

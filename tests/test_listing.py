@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import subprocess
 
 import pytest
 from hypothesis import given
@@ -50,7 +49,8 @@ def test_numbers_are_compared_by_value(first, second, start):
 @given(st.lists(names))
 def test_any_names_have_one_order(texts):
     ordered = sorted(texts, key=natural_key)
-    assert sorted(texts[::-1], key=natural_key) == ordered
+    backwards = texts[::-1]
+    assert sorted(backwards, key=natural_key) == ordered
     assert len({natural_key(text) for text in texts}) == len(set(texts))
 
 
@@ -138,11 +138,10 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 def test_paths_too_long_to_open_are_named_and_the_rest_is_listed(tmp_path):
     make(tmp_path, "cat/1.jpg", "dog/1.jpg")
     with contextlib.chdir(tmp_path / "cat"):
-        for _ in range(2200):
-            os.mkdir("d")  # noqa: PTH102 - a path that grows cannot be given whole
-            os.chdir("d")
+        for _ in range(17):
+            os.mkdir("d" * 250)  # noqa: PTH102 - a path that grows cannot be given whole
+            os.chdir("d" * 250)
     listing = list_photos(tmp_path)
-    subprocess.run(["rm", "-r", tmp_path / "cat" / "d"], check=True)  # Python's own way recurses too deep
     assert [entry.label for entry in listing.entries] == ["cat", "cat", "dog"]
     assert len(str(tmp_path / listing.entries[1].path)) > 4000
 

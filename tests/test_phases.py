@@ -70,12 +70,14 @@ def frozen(dataset, rows):
 
 
 def tune(backbone, dataset, rows, frozen, work, *, settings=SETTINGS, stop_after=None):
-    """Fine-tune in a new network, as a new process would; perhaps stopped after some epochs."""
+    """Fine-tune in a new network, as a new process would; perhaps stopped in the step after some epochs."""
     network = build_network(backbone, classes=2, settings=settings)
+    steps = -(-dataset.counts["train"] // settings.batch_size)
 
     def watch(stage, done, total):
-        assert (stage, total) == ("fine_tune", settings.epochs)
-        if done == stop_after:
+        assert stage == "fine_tune"
+        at_end = stop_after == settings.epochs and done == total < steps * settings.epochs
+        if stop_after and (at_end or done == steps * stop_after + 1):
             raise KeyboardInterrupt
 
     return network, fine_tune(network, frozen, dataset, rows, settings, work, on_progress=watch)

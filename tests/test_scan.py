@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import random
 import shutil
+import tempfile
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -92,12 +95,13 @@ def test_the_corpus_has_every_reason_that_one_look_can_give(corpus):
     assert changed("cat/1.jpg").code == Reason.CHANGED
 
 
-def test_unreadable_files_have_a_reason(tmp_path):
-    root = tmp_path / "open"
-    write_pictures(root, labels=("cat", "dog"), count=2)
-    (root / "cat" / "cat_000.jpg").chmod(0)
-    (root / "dog" / "sub").mkdir(mode=0)
-    codes = _as_nobody(root) if os.geteuid() == 0 else _scan_codes(root)
+def test_unreadable_files_have_a_reason():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        Path(folder).chmod(0o755)
+        root = write_pictures(Path(folder) / "photos", labels=("cat", "dog"), count=2)
+        (root / "cat" / "cat_000.jpg").chmod(0)
+        (root / "dog" / "sub").mkdir(mode=0)
+        codes = _as_nobody(root) if os.geteuid() == 0 else _scan_codes(root)
     assert codes == {
         "cat/cat_000.jpg": "unreadable",
         "cat/cat_001.jpg": None,
@@ -113,11 +117,6 @@ def _scan_codes(root):
 
 
 def _as_nobody(root):
-    for folder in root.parents:
-        if folder.stat().st_uid == 0 and folder.name.startswith("pytest"):
-            folder.chmod(0o755)
-    for folder in (root.parent, root):
-        folder.chmod(0o755)
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
@@ -168,8 +167,6 @@ def test_group_by_joins_equal_matches(photo_folder):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_files_may_change_while_they_are_looked_at(tmp_path, seed):
-    import random
-
     root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=150, size=(64, 48))
     listed = list_photos(root)
     rng, stop = random.Random(seed), threading.Event()
@@ -203,7 +200,7 @@ def test_files_may_change_while_they_are_looked_at(tmp_path, seed):
     assert Reason.OK in verdicts
 
 
-def test_files_gone_after_listing_are_named_and_the_rest_loads(photo_folder, monkeypatch):
+def test_files_gone_after_listing_are_named_and_the_rest_loads(photo_folder):
     listed = list_photos(photo_folder)
     (photo_folder / "circle/circle_000.jpg").unlink()
     (photo_folder / "circle/circle_001.jpg").write_bytes(b"")

@@ -1,11 +1,14 @@
 """Small networks, photos and runs that the tests of the training half share."""
 
 import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +21,7 @@ from PIL import Image
 
 from pronk.bundle import golden_photo, write_bundle
 from pronk.config import Settings
+from pronk.files import digest_arrays, digest_file
 from pronk.images import load_pixels
 from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import Backbone, random_backbone
@@ -153,3 +157,22 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_copy(whole_bundle: Path, tmp_path: Path) -> Path:
     """A model folder to change."""
     return Path(shutil.copytree(whole_bundle, tmp_path / "model"))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Everything of a finished run that has to be the same when it is repeated: no seconds, no memory."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    history = [line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()]
+    report = re.sub(r"[0-9.]+ (s|min|MiB)\b", "", (folder / "report.html").read_text()).replace(str(folder), "RUN")
+    with zipfile.ZipFile(folder / "model" / "model.keras") as archive:
+        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+        arrays: list[np.ndarray] = []
+        weights.visititems(lambda name, item: arrays.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+    return {
+        "metrics": {name: value for name, value in metrics.items() if name not in ("seconds", "peak_memory_mb")},
+        "history": history,
+        "model.onnx": digest_file(folder / "model" / "model.onnx"),
+        "model.keras": digest_arrays(arrays),
+        "report": report,
+        **{name: (folder / name).read_text() for name in ("split.csv", "predictions.csv")},
+    }

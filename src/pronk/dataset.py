@@ -82,11 +82,16 @@ class Dataset:
         return np.array([index[photo.label] for photo in photos], np.int64)
 
     def without(self, findings: Iterable[Finding]) -> "Dataset":
-        """Return the data set without the photos named by findings, which are kept in the list."""
+        """Return the data set without the photos named by findings, which are kept in the list.
+
+        Raises:
+            DataError: if a class has none left to train on.
+        """
         new = tuple(findings)
         gone = {finding.path for finding in new}
         photos = tuple(photo for photo in self.photos if photo.path not in gone)
-        return dataclasses.replace(self, photos=photos, findings=self.findings + new)
+        left = dataclasses.replace(self, photos=photos, findings=self.findings + new)
+        return dataclasses.replace(left, findings=left.findings + _check_counts(left)) if new else left
 
 
 def load_dataset(

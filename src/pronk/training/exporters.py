@@ -82,8 +82,9 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
     """
     if settings.golden == "drawn":
         return _draw_golden(settings.seed)
-    by_class = [[photo for photo in dataset.part("val") if photo.label == name] for name in dataset.classes]
-    in_turn = [photos[i] for i in range(GOLDEN_PHOTOS) for photos in by_class if i < len(photos)]
+    photos = (*dataset.part("val"), *dataset.part("train"))
+    by_class = [[photo for photo in photos if photo.label == name] for name in dataset.classes]
+    in_turn = [same[i] for i in range(max(map(len, by_class))) for same in by_class if i < len(same)]
     golden: dict[str, bytes] = {}
     for photo in in_turn:
         try:
@@ -94,7 +95,7 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
         if len(golden) == GOLDEN_PHOTOS:
             break
     if not golden:
-        raise DataError("none of the validation photos can be read any more", hint="check the data folder")
+        raise DataError("none of the photos can be read any more", hint="check the data folder")
     return golden
 
 

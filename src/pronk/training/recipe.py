@@ -95,7 +95,7 @@ def train(
             bundle = export(folder / "model", network, kept, backbone, dataset, settings)
         on_progress("export", 1, 1)
         with usage.stage("evaluate"):
-            rows, lost = judge(bundle, dataset, on_progress)
+            rows, lost = judge(bundle, dataset, cache, on_progress)
             dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
             metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, rows)
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}

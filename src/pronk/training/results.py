@@ -27,7 +27,9 @@ METRICS_FORMAT = 1
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
-def judge(bundle: Bundle, dataset: Dataset, on_progress: Progress) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
+def judge(
+    bundle: Bundle, dataset: Dataset, cache: Path, on_progress: Progress
+) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
     """Predict the validation and test photos with the bundle itself.
 
     Returns:
@@ -41,7 +43,7 @@ def judge(bundle: Bundle, dataset: Dataset, on_progress: Progress) -> tuple[list
             raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
         return data
 
-    predictor = Predictor.load(bundle.folder)
+    predictor = Predictor.load(bundle.folder, cache=cache)
     predictions = watch(predictor.stream(photos, read=read), len(photos), "evaluate", on_progress)
     rows, lost = [], []
     for photo, prediction in zip(photos, predictions, strict=True):

@@ -1,0 +1,193 @@
+"""Rows by key: whole or absent, whoever writes, and the least recently used go first."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pronk.cache import RowStore, clear, default_cache, ensure_space, measure, parse_size, trim
+from pronk.errors import SettingsError, StorageError
+
+SHAPES = ((5,), (2, 3, 4))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RowStore(tmp_path / "rows" / "recipe", *SHAPES)
+
+
+def row(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=SHAPES[0]).astype(np.float32), rng.normal(size=SHAPES[1]).astype(np.float16)
+
+
+def fill(store, count):
+    for number in range(count):
+        store.write(f"{number:04d}", *row(number))
+        os.utime(store.path(f"{number:04d}"), (1_000_000 + number, 1_000_000 + number))
+
+
+def left(store):
+    return sorted(int(path.stem) for path in store.folder.rglob("*.row"))
+
+
+def test_a_row_comes_back_as_written(store):
+    store.write("ab12-0", *row())
+    pooled, cut = store.read("ab12-0")
+    np.testing.assert_array_equal(pooled, row()[0])
+    np.testing.assert_array_equal(cut, row()[1])
+    assert (pooled.dtype, cut.dtype) == (np.float32, np.float16)
+    assert store.path("ab12-0").stat().st_size == store.row_bytes
+    assert store.has("ab12-0")
+
+
+def test_rows_are_kept_in_the_agreed_precision(store):
+    store.write("k", row()[0].astype(np.float64), row()[1].astype(np.float32))
+    np.testing.assert_array_equal(store.read("k")[1], row()[1])
+
+
+def test_what_is_not_there_is_none(store):
+    assert not store.has("gone")
+    assert store.read("gone") is None
+
+
+def test_torn_rows_are_none(store):
+    store.write("key", *row())
+    whole = store.path("key").read_bytes()
+    for length in range(len(whole)):
+        store.path("key").write_bytes(whole[:length])
+        assert store.read("key") is None
+        assert not store.has("key")
+    store.path("key").write_bytes(whole + b"x")
+    assert store.read("key") is None
+
+
+def test_rows_with_a_flipped_bit_are_none(store):
+    store.write("key", *row())
+    whole = store.path("key").read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        store.path("key").write_bytes(damaged)
+        assert store.read("key") is None
+    store.write("key", *row())
+    assert store.read("key") is not None
+
+
+def test_a_row_of_another_shape_is_none(store):
+    store.write("key", *row())
+    assert RowStore(store.folder, (6,), SHAPES[1]).read("key") is None
+
+
+def test_trimming_removes_what_was_used_least_recently(store, tmp_path):
+    fill(store, 10)
+    for number in (0, 3):
+        assert store.has(f"{number:04d}")  # marks it as used
+    removed = trim(tmp_path, limit=5 * store.row_bytes)
+    assert removed == 5 * store.row_bytes
+    assert left(store) == [0, 3, 7, 8, 9]
+    assert measure(tmp_path) == (5, 5 * store.row_bytes)
+
+
+@given(st.integers(0, 30), st.integers(0, 30 * 100))
+def test_trimming_keeps_the_limit_and_no_less(tmp_path_factory, count, limit):
+    root = tmp_path_factory.mktemp("cache")
+    store = RowStore(root / "rows" / "r", *SHAPES)
+    fill(store, count)
+    trim(root, limit=limit)
+    assert left(store) == list(range(count))[count - min(count, limit // store.row_bytes) :]
+
+
+def test_trimming_counts_leftovers_of_killed_processes(store, tmp_path):
+    fill(store, 2)
+    leftover = store.folder / "00" / ".0003.row.99-1.tmp"
+    leftover.write_bytes(bytes(10))
+    os.utime(leftover, (1, 1))
+    trim(tmp_path, limit=2 * store.row_bytes)
+    assert not leftover.exists()
+    assert left(store) == [0, 1]
+
+
+def test_clearing_takes_only_what_is_ours(store, tmp_path):
+    fill(store, 3)
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "prefix" / "a.onnx").touch()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "notes.txt").touch()
+    clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letters", "notes.txt"]
+    assert measure(tmp_path) == (0, 0)
+
+
+def test_too_little_room_is_an_error_before_the_work(tmp_path):
+    ensure_space(tmp_path / "not" / "there" / "yet", 1)
+    with pytest.raises(StorageError, match="are free") as caught:
+        ensure_space(tmp_path / "not" / "there" / "yet", 10**18)
+    assert "1,000,000,000,000 MB" in str(caught.value)
+    assert "--cache" in caught.value.hint
+
+
+WRITE = """
+import sys
+from pathlib import Path
+import numpy as np
+from pronk.cache import RowStore
+store = RowStore(Path(sys.argv[1]), (5,), (2, 3, 4))
+for n in range(300):
+    value = float(sys.argv[2])
+    store.write(f"{n % 3}", np.full(5, value), np.full((2, 3, 4), value))
+"""
+
+
+def test_many_may_write_and_read_at_once(store):
+    for number in range(3):
+        store.write(str(number), np.zeros(5), np.zeros((2, 3, 4)))
+    seen, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            for number in range(3):
+                found = store.read(str(number))
+                seen.add(None if found is None else tuple(np.unique(np.concatenate([a.ravel() for a in found]))))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, store.folder, str(n)]) for n in (1, 2)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    stop.set()
+    reader.join()
+    assert seen <= {(0.0,), (1.0,), (2.0,)}
+    assert len(list(store.folder.rglob("*"))) == 6  # three folders, three rows, nothing left over
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("10GB", 10**10), ("1.5gb", 1_500_000_000), (" 20 MB ", 20_000_000), ("3KB", 3000), ("1TB", 10**12)],
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "10", "GB", "-1GB", "0GB", "nanGB", "infGB", "tenGB", "10GiB", "1e999GB", "5 B"])
+def test_other_sizes_are_refused_with_an_example(text):
+    with pytest.raises(SettingsError) as caught:
+        parse_size(text)
+    assert repr(text) in str(caught.value)
+    assert "10GB" in caught.value.hint
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("PRONK_CACHE", str(tmp_path / "named"))
+    assert default_cache() == tmp_path / "named"
+    monkeypatch.delenv("PRONK_CACHE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache() == tmp_path / "xdg" / "pronk"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache" / "pronk"

@@ -1,0 +1,157 @@
+"""Settings: every wrong value named at once, and TOML that reads back as it was."""
+
+import dataclasses
+import os
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pronk.config import ALPHAS, BLOCKS, CHOICES, RANGES, Settings, find_problems, read_settings, to_toml
+from pronk.errors import SettingsError
+
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(os.fsdecode)
+settings = st.builds(
+    Settings,
+    data=texts,
+    split=st.none() | texts,
+    val=st.floats(0.01, 0.45),
+    test=st.floats(0, 0.45),
+    group_by=st.none() | texts,
+    weights=texts,
+    alpha=st.sampled_from(ALPHAS),
+    image_size=st.integers(1, 32).map(lambda n: 32 * n),
+    fit=st.sampled_from(CHOICES["fit"]),
+    views=st.integers(1, 64),
+    fine_tune_from=st.sampled_from(BLOCKS),
+    learning_rate=st.floats(1e-9, 1),
+    frozen_only=st.booleans(),
+    fail_under=st.none() | st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+
+
+def write(path, text):
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return path
+
+
+@given(settings)
+def test_settings_come_back_from_toml(tmp_path_factory, value):
+    file = write(tmp_path_factory.getbasetemp() / "settings.toml", to_toml(value))
+    assert Settings(**read_settings(file)) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "with space",
+        'quote"',
+        "back\\slash",
+        "new\nline",
+        "tab\t",
+        "\x7f\x00\x1b",
+        "é ü 😀",
+        os.fsdecode(b"\xff\xfe"),
+    ],
+)
+def test_odd_names_come_back(tmp_path, name):
+    file = write(tmp_path / "settings.toml", to_toml(Settings(data=name)))
+    assert read_settings(file)["data"] == name
+
+
+def test_toml_names_every_setting_that_has_a_value():
+    named = tomllib.loads(to_toml(Settings()))
+    unset = {field.name for field in dataclasses.fields(Settings) if getattr(Settings(), field.name) is None}
+    assert named.keys() | unset == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_bytes(b"\xef\xbb\xbfviews = 2\r\nval = 1\r\n")
+    with pytest.raises(SettingsError):
+        Settings(**read_settings(file))
+    file.write_bytes(b"\xef\xbb\xbfviews = 2\r\nval = 0.2\r\n")
+    assert Settings(**read_settings(file)) == Settings(views=2, val=0.2)
+
+
+def test_all_faults_of_a_file_are_named_at_once(tmp_path):
+    file = write(tmp_path / "settings.toml", 'veiws = 2\nviews = "2"\nfrozen_only = 1\nseed = true\nval = 0.2\n')
+    with pytest.raises(SettingsError) as caught:
+        read_settings(file)
+    for part in ("unknown setting 'veiws'", "views must be a int", "frozen_only must be a bool", "seed must be a int"):
+        assert part in str(caught.value)
+    assert "val" not in str(caught.value).replace(file.name, "")
+    assert "views" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["views =", "views = 1\nviews = 2", "\x00", "= 3"])
+def test_what_is_no_toml_is_refused(tmp_path, text):
+    with pytest.raises(SettingsError, match="not valid TOML") as caught:
+        read_settings(write(tmp_path / "settings.toml", text))
+    assert caught.value.hint
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"cannot read .*gone.toml"):
+        read_settings(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_both_ends_of_each_range(name):
+    low, high = RANGES[name]
+    kind = type(getattr(Settings(), name) or 0.0)
+    if name not in ("val", "test", "image_size"):
+        assert not find_problems(Settings(**{name: kind(low)}))
+        assert not find_problems(Settings(**{name: kind(high)}))
+    for wrong in (low - (1 if kind is int else 1e-10), high + (1 if kind is int else 1e-6)):
+        with pytest.raises(SettingsError, match="--" + name.replace("_", "-")):
+            Settings(**{name: kind(wrong)})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_only_known_choices(name):
+    for value in CHOICES[name]:
+        assert getattr(Settings(**{name: value}), name) == value
+    with pytest.raises(SettingsError, match="must be one of") as caught:
+        Settings(**{name: "other"})
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"val": 0.5, "test": 0.5},
+        {"alpha": 0.6},
+        {"image_size": 200},
+        {"learning_rate": float("nan")},
+        {"views": 2.5},
+        {"views": "2"},
+        {"views": None},
+        {"seed": True},
+        {"frozen_only": "yes"},
+        {"data": b"photos"},
+    ],
+)
+def test_other_wrong_values_are_refused(changes):
+    with pytest.raises(SettingsError, match=next(iter(changes)).replace("_", "[-_]")):
+        Settings(**changes)
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(SettingsError) as caught:
+        Settings(fit="stretch", views=0, epochs=0, image_size=100)
+    for option in ("--fit", "--views", "--epochs", "--image-size"):
+        assert option in str(caught.value)
+
+
+def test_whole_numbers_serve_as_floats():
+    assert Settings(test=0, learning_rate=1).test == 0
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().views = 2
+    assert Settings().replace(views=2) == Settings(views=2)

@@ -1,0 +1,111 @@
+import dataclasses
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from training_fixtures import lively_backbone, tiny_settings, write_photos
+
+from pronk.bundle import open_bundle
+from pronk.dataset import load_dataset
+from pronk.errors import DataError, ModelError
+from pronk.images import load_pixels
+from pronk.predictor import Predictor
+from pronk.training import exporters
+from pronk.training.exporters import Kept, choose_golden, export
+from pronk.training.head import Head
+from pronk.training.network import build_network
+
+SETTINGS = tiny_settings("unused")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return load_dataset(write_photos(tmp_path / "photos", 14), val=0.3)
+
+
+def test_keras_and_onnx_say_the_same(tmp_path, dataset):
+    import keras
+
+    backbone, rng = lively_backbone(0.35), np.random.default_rng(0)
+    trained = lively_backbone(0.35, seed=5)
+    head = Head(rng.normal(0, 0.05, (1280, 2)).astype(np.float32), np.array([0.5, -0.5], np.float32))
+    kept = Kept(head, trained.weights, {"kept": "fine_tuned"})
+    network = build_network(backbone, classes=2, settings=SETTINGS)
+    bundle = export(tmp_path / "model", network, kept, backbone, dataset, SETTINGS)
+    assert bundle.weights == {"name": "random", "sha256": backbone.sha256}
+    assert (bundle.classes, bundle.size, bundle.fit) == (("cold", "warm"), 32, "crop")
+    assert set(bundle.files) == {"model.onnx", "model.keras", "golden/expected.json"} | {
+        f"golden/{i}.jpg" for i in range(1, 9)
+    }
+    photos = np.stack([load_pixels(dataset.root / photo.path, size=32) for photo in dataset.photos])
+    loaded = keras.models.load_model(tmp_path / "model" / "model.keras")
+    served = Predictor.load(tmp_path / "model").predict_proba(photos)
+    np.testing.assert_allclose(served, np.asarray(loaded(photos)), atol=1e-4)
+    assert served[:, 0].std() > 0.01, "the photos are told apart"
+
+
+def answering(probabilities):
+    return lambda pixels, training: np.tile(np.array(probabilities, np.float32), (len(pixels), 1))
+
+
+def test_files_that_differ_are_refused(tmp_path, dataset, monkeypatch):
+    backbone = lively_backbone(0.35)
+    kept = Kept(Head(np.ones((1280, 2), np.float32), np.zeros(2, np.float32)), backbone.weights, {})
+    monkeypatch.setattr("pronk.training.network.set_weights", lambda *arguments: None)
+    monkeypatch.setattr("pronk.training.network.set_head", lambda *arguments: None)
+    with pytest.raises(ModelError, match=r"differ by 0\.4 on the golden photos"):
+        export(tmp_path / "model", answering([0.9, 0.1]), kept, backbone, dataset, SETTINGS)
+    assert not (tmp_path / "model").exists()
+
+
+def test_numbers_that_are_none_are_refused(dataset):
+    photos = list(choose_golden(dataset, SETTINGS).values())
+    runtime = SimpleNamespace(run=lambda pixels: SimpleNamespace(probabilities=np.full((1, 2), 0.5)))
+    with pytest.raises(ModelError, match="differ by nan"):
+        exporters._compare(answering([np.nan, np.nan]), runtime, photos, SETTINGS)
+
+
+# --- golden photos
+
+
+def sizes(golden):
+    return [Image.open(io.BytesIO(data)).size for data in golden.values()]
+
+
+def test_eight_validation_photos_classes_in_turn(dataset):
+    golden = choose_golden(dataset, SETTINGS)
+    assert list(golden) == [f"{i}.jpg" for i in range(1, 9)]
+    # The tiny photos are blue in one class and red in the other.
+    means = [np.asarray(Image.open(io.BytesIO(data))).mean(axis=(0, 1)) for data in golden.values()]
+    assert [mean[0] > mean[2] for mean in means] == [False, True] * 4
+
+
+def test_few_validation_photos_are_filled_up_with_others(tmp_path):
+    dataset = load_dataset(write_photos(tmp_path / "few", 8))
+    assert dataset.counts["val"] < 8
+    assert len(choose_golden(dataset, SETTINGS)) == 8
+
+
+def test_drawn_ones_are_none_of_yours_and_the_same_each_time(dataset):
+    drawn = choose_golden(dataset, SETTINGS.replace(golden="drawn"))
+    assert len(drawn) == 8
+    assert set(sizes(drawn)) == {(512, 384)}
+    assert drawn == choose_golden(dataset, SETTINGS.replace(golden="drawn"))
+
+
+def test_photos_that_are_gone_are_passed_over(dataset):
+    for photo in dataset.part("val")[:2]:
+        (dataset.root / photo.path).unlink()
+    assert len(choose_golden(dataset, SETTINGS)) == 8
+    with pytest.raises(DataError, match="can be read any more"):
+        choose_golden(dataclasses.replace(dataset, root=dataset.root / "gone"), SETTINGS)
+
+
+def test_the_golden_photos_of_a_run_prove_it(tiny_run):
+    bundle = open_bundle(tiny_run.folder)
+    expected = json.loads((bundle.folder / "golden" / "expected.json").read_text())
+    assert len(expected) == 8
+    assert all(check["difference"] < 1e-6 for check in Predictor.load(tiny_run.folder).verify())

@@ -1,0 +1,164 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pronk.config import Settings
+from pronk.errors import RunError, StorageError
+from pronk.training.run import hold_run, new_run_folder, read_metrics
+
+SETTINGS = Settings(data="/photos", seed=3)
+
+
+def start(folder, *, settings=SETTINGS, resume=False):
+    """Begin a run that is then stopped with some work done."""
+    with pytest.raises(KeyboardInterrupt), hold_run(folder, settings, resume=resume) as done:
+        assert not done
+        (folder / "split.csv").write_text("path\n")
+        (folder / ".work").mkdir(exist_ok=True)
+        raise KeyboardInterrupt
+
+
+def test_a_finished_run_leaves_no_lock_and_no_work(tmp_path):
+    with hold_run(tmp_path / "run", SETTINGS, resume=False) as done:
+        assert not done
+        assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
+        (tmp_path / "run" / ".work").mkdir()
+        (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "settings.toml"]
+
+
+def test_an_existing_run_is_an_error(tmp_path):
+    start(tmp_path / "run")
+    with pytest.raises(RunError, match="exists already") as caught, hold_run(tmp_path / "run", SETTINGS, resume=False):
+        pass
+    assert "--resume" in caught.value.hint
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_folder_with_other_things_is_never_used(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    for resume in (False, True):
+        with pytest.raises(RunError), hold_run(tmp_path, SETTINGS, resume=resume):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file"), hold_run(tmp_path / "file", SETTINGS, resume=True):
+        pass
+
+
+def test_an_empty_folder_can_be_used(tmp_path):
+    with hold_run(tmp_path, SETTINGS, resume=False) as done:
+        assert not done
+
+
+def test_resume_starts_goes_on_and_tells_when_done(tmp_path):
+    start(tmp_path / "run", resume=True)
+    with hold_run(tmp_path / "run", SETTINGS, resume=True) as done:
+        assert not done
+        assert (tmp_path / "run" / ".work").is_dir()
+        (tmp_path / "run" / "metrics.json").write_text('{"format": 1}')
+    with hold_run(tmp_path / "run", SETTINGS, resume=True) as done:
+        assert done
+    assert read_metrics(tmp_path / "run") == {"format": 1}
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    start(tmp_path / "run")
+    other = SETTINGS.replace(seed=4, views=7, split="s.csv")
+    with (
+        pytest.raises(RunError, match="other settings: seed, split, views") as caught,
+        hold_run(tmp_path / "run", other, resume=True),
+    ):
+        pass
+    assert "settings.toml" in caught.value.hint
+    assert (tmp_path / "run" / "split.csv").exists()
+
+
+def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), hold_run(tmp_path / "run", SETTINGS, resume=False):
+        raise ZeroDivisionError
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_settings_are_no_run(tmp_path):
+    start(tmp_path / "run")
+    (tmp_path / "run" / "settings.toml").unlink()
+    with pytest.raises(RunError, match="no run folder"), hold_run(tmp_path / "run", SETTINGS, resume=True):
+        pass
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    start(tmp_path / "run")
+    (tmp_path / "run" / ".work" / ".checkpoint-1.npz.99.tmp").write_bytes(b"half")
+    with hold_run(tmp_path / "run", SETTINGS, resume=True):
+        assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"), hold_run(tmp_path / "file" / "run", SETTINGS, resume=False):
+        pass
+
+
+HOLDER = """
+    import sys, time
+    from pathlib import Path
+    from pronk.config import Settings
+    from pronk.training.run import hold_run
+    with hold_run(Path(sys.argv[1]), Settings(data="/photos", seed=3), resume=True):
+        (Path(sys.argv[1]) / "split.csv").write_text("path")
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_the_second_is_refused_with_the_pid_and_a_stale_lock_is_taken_over(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            for resume in (True, False):
+                with (
+                    pytest.raises(RunError, match=f"in use by process {holder.pid}"),
+                    hold_run(tmp_path / "run", SETTINGS, resume=resume),
+                ):
+                    pass
+        finally:
+            holder.kill()
+    assert (tmp_path / "run" / ".lock").exists()
+    with hold_run(tmp_path / "run", SETTINGS, resume=True) as done:
+        assert not done
+
+
+def test_the_next_free_name(tmp_path):
+    (tmp_path / "pets.v2").mkdir()
+    (tmp_path / "list.csv").touch()
+    base = tmp_path / "runs"
+    assert new_run_folder(tmp_path / "pets.v2", base).name == "pets.v2-1"
+    for taken in ("pets.v2-1", "pets.v2-3"):
+        (base / taken).mkdir(parents=True)
+    assert new_run_folder(tmp_path / "pets.v2", base).name == "pets.v2-2"
+    assert new_run_folder(tmp_path / "list.csv", base).name == "list-1"
+
+
+def test_resume_without_a_name_goes_on_with_the_last_run(tmp_path):
+    base = tmp_path / "runs"
+    assert new_run_folder(tmp_path / "pets", base, resume=True).name == "pets-1"
+    for taken in ("pets-1", "pets-2"):
+        (base / taken).mkdir(parents=True)
+    assert new_run_folder(tmp_path / "pets", base, resume=True).name == "pets-2"
+    assert new_run_folder(tmp_path / "pets", base).name == "pets-3"
+
+
+def test_metrics_that_are_not_there_or_damaged(tmp_path):
+    for text in (None, "", "{", "[1]", "3"):
+        if text is not None:
+            (tmp_path / "metrics.json").write_text(text)
+        with pytest.raises(RunError, match="no finished run"):
+            read_metrics(tmp_path)
