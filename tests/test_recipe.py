@@ -27,7 +27,7 @@ from pronk.training.recipe import choose, finish, train
 
 @pytest.fixture
 def photos(tmp_path, tiny_photos):
-    return Path(shutil.copytree(tiny_photos, tmp_path / "photos"))
+    return Path(shutil.copytree(tiny_photos, tmp_path / "tiny"))
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_class_that_vanishes_meanwhile_is_an_error(go, photos, tmp_path):
 def test_a_mistake_leaves_no_run_behind(go, tmp_path):
     with pytest.raises(ModelError):
         go(settings=tiny_settings("gone.h5"))
-    lonely = write_photos(tmp_path / "lonely", 2)
+    lonely = write_photos(tmp_path / "lonely", 1)
     with pytest.raises(DataError):
         go(data=lonely)
     with pytest.raises(SettingsError):
@@ -228,7 +228,7 @@ def test_a_mistake_leaves_no_run_behind(go, tmp_path):
 
 def test_neither_run_nor_cache_lie_inside_the_photos(go, photos):
     with pytest.raises(RunError, match="inside the photos"):
-        go("photos/run")
+        go("tiny/run")
     with pytest.raises(RunError, match="inside the photos"):
         go(cache=photos / "cache")
     assert sorted(path.name for path in photos.iterdir()) == ["cold", "warm"]
@@ -325,14 +325,17 @@ def test_same_seed_same_run_whatever_hashes_and_folders_do(tmp_path, tiny_photos
     code = (
         "import os, random, sys; import pronk; from pathlib import Path\n"
         "scandir, rng = os.scandir, random.Random(int(sys.argv[1]))\n"
-        "class Shuffled(list):\n"
-        "    __enter__ = lambda self: self\n"
+        "class Shuffled:\n"
+        "    def __init__(self, path='.'):\n"
+        "        with scandir(path) as entries: self.found = list(entries)\n"
+        "        rng.shuffle(self.found)\n"
+        "    __iter__ = __enter__ = lambda self: self\n"
         "    __exit__ = lambda self, *error: None\n"
-        "    close = lambda self: None\n"
-        "def shuffled(path='.'):\n"
-        "    with scandir(path) as entries: found = list(entries)\n"
-        "    rng.shuffle(found); return Shuffled(found)\n"
-        "os.scandir = shuffled\n"
+        "    def close(self): pass\n"
+        "    def __next__(self):\n"
+        "        if not self.found: raise StopIteration\n"
+        "        return self.found.pop()\n"
+        "os.scandir = Shuffled\n"
         "settings = pronk.Settings(**eval(sys.argv[3]))\n"
         "pronk.train(sys.argv[2], out='run', settings=settings, cache='cache')\n"
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +150,11 @@ def find_problems(settings: Settings) -> list[str]:
         problems.append(f"--val and --test leave no photos to train on. Got {settings.val} and {settings.test}")
     if settings.alpha not in ALPHAS:
         problems.append(f"--alpha must be one of {', '.join(map(str, ALPHAS))}. Got {settings.alpha!r}")
+    if settings.group_by is not None:
+        try:
+            re.compile(settings.group_by)
+        except re.error as error:
+            problems.append(f"--group-by must be a regular expression. Got {settings.group_by!r} ({error})")
     if settings.image_size % 32:
         problems.append(f"--image-size must be a multiple of 32. Got {settings.image_size}")
     return problems

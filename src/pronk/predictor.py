@@ -184,7 +184,7 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
         lines: stands in for `-`, one path per line.
 
     Raises:
-        DataError: naming everything that means no file.
+        DataError: naming the folders and patterns without any file.
 
     Example:
         >>> expand_paths(["-"], ["a.jpg\\n"])
@@ -200,7 +200,7 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - patterns may be absolute
         else:
-            found = [Path(argument)] if os.path.lexists(argument) else []
+            found = [Path(argument)]  # one that is not there gets a row with its error, like any other
         if not found:
             missing.append(argument)
         paths += found

@@ -19,20 +19,20 @@ def check(data: Path, as_json: bool) -> None:
     Example:
         pronk check photos
     """
-    from pronk.cli.console import make_console, print_json, show_progress
+    from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings
     from pronk.scan import check_dataset
 
-    console = make_console()
-    with show_progress(console) as on_progress:
-        checked = check_dataset(data, on_progress=on_progress)
-    if as_json:
-        findings = [dataclasses.asdict(finding) for finding in checked.findings]
-        print_json({"files": checked.files, "classes": checked.classes, "findings": findings})
-    else:
-        for name, count in checked.classes.items():
-            click.echo(f"{name}: {count} usable photos".encode("utf-8", "backslashreplace").decode())
-        print_findings(console, checked.findings, most=20)
-        notes = sum(finding.severity == "info" for finding in checked.findings)
-        console.print(f"{checked.files} files looked at, {len(checked.findings) - notes} findings, {notes} notes.")
+    with open_console() as console:
+        with show_progress(console) as on_progress:
+            checked = check_dataset(data, on_progress=on_progress)
+        if as_json:
+            findings = [dataclasses.asdict(finding) for finding in checked.findings]
+            print_json({"files": checked.files, "classes": checked.classes, "findings": findings})
+        else:
+            for name, count in checked.classes.items():
+                click.echo(f"{name}: {count} usable photos".encode("utf-8", "backslashreplace").decode())
+            print_findings(console, checked.findings, most=20)
+            notes = sum(finding.severity == "info" for finding in checked.findings)
+            console.print(f"{checked.files} files looked at, {len(checked.findings) - notes} findings, {notes} notes.")
     sys.exit(1 if any(finding.severity != "info" for finding in checked.findings) else 0)

@@ -31,17 +31,19 @@ def is_quiet() -> bool:
     return "--quiet" in sys.argv
 
 
-def make_console(file: TextIO | None = None) -> "Console":
-    """Return a console on stderr; it respects NO_COLOR."""
+@contextlib.contextmanager
+def open_console() -> Iterator["Console"]:
+    """Give a console on stderr, and let nothing else write there meanwhile; it respects NO_COLOR."""
     from rich.console import Console
 
-    return Console(file=file or sys.stderr, quiet=is_quiet(), highlight=False)
+    with _hush_libraries() as stderr:
+        yield Console(file=stderr, quiet=is_quiet(), highlight=False)
 
 
 @contextlib.contextmanager
-def show_progress(console: "Console") -> Iterator[Callable[[str, int, int], None]]:
+def show_progress(console: "Console", *, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Give a progress callback (stage, done, total): live bars on a terminal, plain lines elsewhere."""
-    if is_quiet():
+    if is_quiet() or not shown:
         yield lambda stage, done, total: None
     elif console.is_terminal:
         with _bars(console) as bars:
@@ -51,10 +53,10 @@ def show_progress(console: "Console") -> Iterator[Callable[[str, int, int], None
 
 
 @contextlib.contextmanager
-def hush_libraries() -> Iterator[TextIO]:
+def _hush_libraries() -> Iterator[TextIO]:
     """Give the real stderr, while what libraries written in C print there goes nowhere.
 
-    Training frameworks greet with a screenful of messages that mean nothing to a reader. `--debug` shows them.
+    Training frameworks greet with a screenful, and decoders remark on damaged files. `--debug` shows it all.
     """
     if "--debug" in sys.argv:
         yield sys.stderr

@@ -15,11 +15,10 @@ def demo(out: Path, as_json: bool) -> None:
     Example:
         pronk demo --out demo
     """
-    from pronk.cli.console import make_console, show_progress
+    from pronk.cli.console import open_console, show_progress
     from pronk.cli.train import run_training
     from pronk.demo import demo_settings, draw_demo
 
-    console = make_console()
-    with show_progress(console) as on_progress:
+    with open_console() as console, show_progress(console) as on_progress:
         photos = draw_demo(out, on_progress=on_progress)
     run_training(photos, out=out / "run", settings=demo_settings(), cache=out / "cache", as_json=as_json)

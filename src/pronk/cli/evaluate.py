@@ -21,14 +21,16 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     Example:
         pronk evaluate runs/photos-1 more-photos --report more.html
     """
-    from pronk.cli.console import make_console, print_json, show_progress
+    from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
     from pronk.evaluation import evaluate as judge
     from pronk.files import write_atomically
 
-    console = make_console()
-    with show_progress(console) as on_progress:
-        evaluation = judge(model, data, on_progress=on_progress)
+    with open_console() as console:
+        with show_progress(console) as on_progress:
+            evaluation = judge(model, data, on_progress=on_progress)
+        print_findings(console, evaluation.findings)
+        print_confusion(console, evaluation.classes, evaluation.result["confusion"])
     if report:
         from pronk.report import ReportContent, render_report
 
@@ -46,8 +48,6 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
             model_path=str(model),
         )
         write_atomically(report, render_report(content).encode())
-    print_findings(console, evaluation.findings)
-    print_confusion(console, evaluation.classes, evaluation.result["confusion"])
     if as_json:
         print_json(evaluation.result)
     else:

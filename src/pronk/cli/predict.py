@@ -1,8 +1,5 @@
 """`pronk predict`."""
 
-import contextlib
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from pronk.files import format_csv_line
 
 FORMATS = ("table", "csv", "json", "jsonl")
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}
@@ -32,31 +31,33 @@ def predict(model: Path, paths: tuple[str, ...], top: int, form: str | None, out
     Example:
         pronk predict runs/photos-1 holiday/*.jpg --out answers.csv
     """
-    from pronk.cli.console import make_console, show_progress
+    from pronk.cli.console import open_console, show_progress
     from pronk.errors import DataError
     from pronk.files import write_atomically
     from pronk.predictor import Predictor, expand_paths
+    from pronk.scan import Progress
 
     predictor = Predictor.load(model)
     photos = expand_paths(paths, sys.stdin if "-" in paths else ())
     form = form or (SUFFIXES.get(out.suffix.lower()) if out else None) or "table"
     failed = 0
 
-    def records() -> Iterator[dict[str, Any]]:
+    def records(on_progress: Progress) -> Iterator[dict[str, Any]]:
         nonlocal failed
-        with show_progress(make_console()) if len(photos) > 1 else contextlib.nullcontext() as on_progress:
-            for done, prediction in enumerate(predictor.stream(photos), start=1):
-                failed += prediction.error is not None
-                if on_progress:
-                    on_progress("predict", done, len(photos))
-                yield prediction.record(top)
+        for done, prediction in enumerate(predictor.stream(photos), start=1):
+            failed += prediction.error is not None
+            on_progress("predict", done, len(photos))
+            yield prediction.record(top)
 
-    lines = write_records(form, records(), min(top, len(predictor.classes)))
-    if out:
-        write_atomically(out, "".join(lines).encode("utf-8", "surrogateescape"))
-    else:
-        for line in lines:
-            click.echo(line.encode("utf-8", "surrogateescape"), nl=False)
+    # A bar amid the answers on one terminal would garble both.
+    has_bar = len(photos) > 1 and (out is not None or not sys.stdout.isatty())
+    with open_console() as console, show_progress(console, shown=has_bar) as on_progress:
+        lines = write_records(form, records(on_progress), min(top, len(predictor.classes)))
+        if out:
+            write_atomically(out, "".join(lines).encode("utf-8", "surrogateescape"))
+        else:
+            for line in lines:
+                click.echo(line.encode("utf-8", "surrogateescape"), nl=False)
     if failed == len(photos):
         raise DataError(f"none of {failed} photos can be used", hint="see the messages above, or pronk check")
     sys.exit(1 if strict and failed else 0)
@@ -96,17 +97,14 @@ def write_json(records: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 def write_csv(records: Iterable[dict[str, Any]], top: int) -> Iterator[str]:
     """Yield CSV lines; the scores become label_1, score_1 and so on."""
-    ranks = [f"{key}_{rank}" for rank in range(1, top + 1) for key in ("label", "score")]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*COLUMNS, *ranks], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    columns = [*COLUMNS, *(f"{key}_{rank}" for rank in range(1, top + 1) for key in ("label", "score"))]
+    yield format_csv_line(columns)
     for record in records:
-        scores = {f"{key}_{rank}": score[key] for rank, score in enumerate(record["scores"], 1) for key in score}
-        error = record["error"] or {}
-        writer.writerow(record | scores | {"error_code": error.get("code"), "error_message": error.get("message")})
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
+        flat = dict(record)
+        for rank, score in enumerate(record["scores"], start=1):
+            flat |= {f"{key}_{rank}": value for key, value in score.items()}
+        flat |= {f"error_{key}": value for key, value in (record["error"] or {}).items()}
+        yield format_csv_line([flat.get(column) for column in columns])
 
 
 def _shown(text: str) -> str:

@@ -103,12 +103,11 @@ def train(
 
 def run_training(data: Path, *, as_json: bool, settings: Settings, **options: Any) -> None:
     """Train with progress on stderr, then print the run folder or the metrics."""
-    from pronk.cli.console import hush_libraries, make_console, print_json, show_progress
+    from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings, print_training
 
     train_run = _load_train()
-    with hush_libraries() as stderr:
-        console = make_console(stderr)
+    with open_console() as console:
         if settings.golden == "photos":
             console.print("8 of your photos, made small, go into the model folder (--golden drawn keeps them out).")
         with show_progress(console) as on_progress:

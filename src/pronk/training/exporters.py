@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pronk.bundle import Bundle, golden_photo, write_bundle
+from pronk.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.config import Settings
 from pronk.dataset import Dataset
 from pronk.errors import DataError, ImageError, ModelError
@@ -88,7 +88,7 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
     golden: dict[str, bytes] = {}
     for photo in in_turn:
         try:
-            image = decode(read_bytes(dataset.root / photo.path)).image
+            image = decode(read_bytes(dataset.root / photo.path), min_side=GOLDEN_SIDE // 2).image
         except ImageError:  # gone since it was checked; another one does as well
             continue
         golden[f"{len(golden) + 1}.jpg"] = golden_photo(image)

@@ -1,0 +1,355 @@
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from training_fixtures import run_pronk, tiny_settings, write_photos
+
+from pronk.bundle import FORMAT
+from pronk.cli import cli
+from pronk.cli.train import HELP, make_settings
+from pronk.config import Settings, to_toml
+from pronk.errors import SettingsError
+from pronk.files import digest_file
+from pronk.training.usage import tree_memory_mb
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 4)
+
+
+def ok(done):
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def fails(done, *, code=1):
+    """A failed command says what is wrong and what to do, on stderr, and nothing on stdout."""
+    text = done.stderr.decode()
+    assert done.returncode == code, text
+    assert "Traceback" not in text
+    if code == 1:
+        lines = [line for line in text.splitlines() if line.startswith(("error: ", "hint: "))]
+        assert [line.split(":")[0] for line in lines] == ["error", "hint"], text
+    return text
+
+
+# --- everywhere
+
+
+def test_the_version_and_the_commands():
+    assert ok(run_pronk("--version")).startswith("pronk, version ")
+    text = ok(run_pronk("--help"))
+    for command in ("demo", "check", "train", "evaluate", "predict", "verify", "cache"):
+        assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize("command", ["demo", "check", "train", "evaluate", "predict", "verify", "cache"])
+def test_every_command_has_help_with_an_example(command):
+    text = CliRunner().invoke(cli, [command, "--help"]).output
+    assert "Example:" in text
+    assert "--quiet" in text
+    assert "--debug" in text
+    for line in text.splitlines():
+        assert len(line) <= 80
+
+
+def test_every_option_of_the_contract_is_there():
+    text = CliRunner().invoke(cli, ["train", "--help"]).output
+    for option in (
+        "--out", "--config", "--split", "--val", "--test", "--group-by", "--weights", "--alpha", "--image-size", "--fit",
+        "--views", "--fine-tune-from", "--epochs", "--learning-rate", "--frozen-only", "--class-weights", "--keep",
+        "--fail-under", "--seed", "--resume", "--cache", "--cache-limit", "--golden", "--json",
+    ):  # fmt: skip
+        assert f"  {option} " in text or f"  {option}\n" in text, option
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["train"], ["train", "photos", "--views", "many"], ["predict"], ["predict", "model"], ["verify"],
+     ["train", "photos", "--fit", "stretch"], ["--nothing"], ["predict", "m", "p", "--top", "0"]],
+)  # fmt: skip
+def test_wrong_usage_is_2(arguments):
+    done = run_pronk(*arguments)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
+
+
+def test_debug_shows_where_it_went_wrong(tmp_path):
+    done = run_pronk("--debug", "verify", tmp_path)
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+    assert b"error: no model at" in done.stderr
+    assert b"Traceback" in run_pronk("verify", tmp_path, "--debug").stderr
+
+
+def test_a_fault_of_ours_is_no_wall_of_text(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pronk.bundle\ndef broken(model): raise RuntimeError('broken')\npronk.bundle.open_bundle = broken\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    text = fails(run_pronk("verify", tmp_path, env={"PYTHONPATH": path}))
+    assert "unexpected RuntimeError: broken" in text
+    assert "--debug" in text
+
+
+def test_output_that_nobody_reads_is_no_error(whole_bundle, photos):
+    command = [sys.executable, "-m", "pronk", "predict", str(whole_bundle), *[str(photos)] * 30, "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert b"Traceback" not in stderr
+    assert b"error" not in stderr
+
+
+# --- predict
+
+
+def predicted(bundle, *arguments, **options):
+    return json.loads(ok(run_pronk("predict", bundle, *arguments, "--format", "json", **options)))
+
+
+def test_predict_tells_one_record_per_photo_in_order(whole_bundle, photos):
+    paths = [photos / "warm" / "2.png", photos / "cold" / "0.png"]
+    records = predicted(whole_bundle, *paths)
+    assert [record["path"] for record in records] == list(map(str, paths))
+    assert list(records[0]) == ["path", "label", "score", "scores", "unknown", "distance", "error"]
+
+
+def test_predict_in_all_forms(whole_bundle, photos, tmp_path):
+    records = predicted(whole_bundle, photos)
+    assert len(records) == 8
+    lines = ok(run_pronk("predict", whole_bundle, photos, "--format", "jsonl")).splitlines()
+    assert [json.loads(line) for line in lines] == records
+    rows = list(csv.DictReader(io.StringIO(ok(run_pronk("predict", whole_bundle, photos, "--format", "csv")))))
+    assert [row["label_1"] for row in rows] == [record["label"] for record in records]
+    assert list(rows[0]) == [
+        "path", "label", "score", "unknown", "distance", "error_code", "error_message", "label_1", "score_1", "label_2",
+        "score_2",
+    ]  # fmt: skip
+    table = ok(run_pronk("predict", whole_bundle, photos / "cold" / "0.png"))
+    assert table.startswith(str(photos / "cold" / "0.png"))
+    assert "%" in table
+    for suffix in ("csv", "json", "jsonl", "txt"):
+        assert ok(run_pronk("predict", whole_bundle, photos, "--out", tmp_path / f"o.{suffix}")) == ""
+    assert json.loads((tmp_path / "o.json").read_text()) == records
+    assert (tmp_path / "o.jsonl").read_text().splitlines() == lines
+    assert (tmp_path / "o.csv").read_text().startswith("path,label,score")
+    assert (tmp_path / "o.txt").read_text().startswith(str(photos))
+
+
+def test_predict_takes_folders_patterns_and_standard_input(whole_bundle, photos):
+    listed = f"{photos / 'cold' / '1.png'}\n{photos / 'warm' / '3.png'}\n".encode()
+    assert [Path(r["path"]).name for r in predicted(whole_bundle, "-", stdin=listed)] == ["1.png", "3.png"]
+    assert len(predicted(whole_bundle, f"{photos}/*/2.png")) == 2
+    assert len(predicted(whole_bundle, photos / "cold", f"{photos}/warm/*.png")) == 8
+    assert "no photo at '-'" in fails(run_pronk("predict", whole_bundle, "-"))
+
+
+def test_predict_goes_on_past_bad_files(whole_bundle, photos):
+    (photos / "cold" / "0.png").write_bytes(b"")
+    records = predicted(whole_bundle, photos)
+    assert [record["error"] and record["error"]["code"] for record in records] == ["zero_byte", *[None] * 7]
+    done = run_pronk("predict", whole_bundle, photos, "--strict", "--format", "jsonl")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 8
+    done = run_pronk("predict", whole_bundle, photos / "cold" / "0.png", "--format", "json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)[0]["label"] is None
+    assert b"none of 1 photos can be used" in done.stderr
+
+
+def test_top_limits_the_scores(whole_bundle, photos):
+    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", "1")] == [1] * 4
+    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", "9")] == [2] * 4
+
+
+HOSTILE = [b"new\nline.png", b"=HYPERLINK(1).png", b"<img onerror=alert(1)>.png", b'quo"te,.png', b"\xff\xfe.png",
+           "\u202egnp.exe".encode() + b".png"]  # fmt: skip
+
+
+def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    for name in HOSTILE:
+        shutil.copy(photos / "cold" / "0.png", os.path.join(os.fsencode(folder), name))
+    wanted = sorted(os.path.join(os.fsencode(folder), name) for name in HOSTILE)
+    assert sorted(os.fsencode(record["path"]) for record in predicted(whole_bundle, folder)) == wanted
+    run_pronk("predict", whole_bundle, folder, "--out", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", errors="surrogateescape") as file:
+        assert sorted(os.fsencode(row["path"]) for row in csv.DictReader(file)) == wanted
+    table = run_pronk("predict", whole_bundle, folder, env={"LC_ALL": "C.UTF-8"})
+    assert table.returncode == 0
+    assert b"Traceback" not in table.stderr
+
+
+def test_an_output_that_cannot_be_written(whole_bundle, photos, tmp_path):
+    text = fails(run_pronk("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png" / "out.csv"))
+    assert "out.csv" in text
+    assert (photos / "cold" / "0.png").read_bytes()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="only Linux tells memory by process tree")
+def test_one_photo_takes_little_memory(whole_bundle, tmp_path):
+    from PIL import Image
+
+    Image.effect_noise((4000, 3000), 60).convert("RGB").save(tmp_path / "large.jpg", quality=85)
+    command = [sys.executable, "-m", "pronk", "predict", str(whole_bundle), str(tmp_path / "large.jpg")]
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, tree_memory_mb(process.pid))
+            time.sleep(0.005)
+    assert process.returncode == 0
+    print(f"peak memory of predict: {peak:.0f} MiB")
+    assert 10 < peak <= 300
+
+
+# --- evaluate, verify, check, cache
+
+
+def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
+    text = ok(run_pronk("evaluate", whole_bundle, photos, "--report", tmp_path / "report.html"))
+    assert "% of 8 photos right (95 % interval" in text
+    assert len(text.splitlines()) == 1
+    record = json.loads(ok(run_pronk("evaluate", whole_bundle, photos, "--json")))
+    assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion"]
+    assert "<html" in (tmp_path / "report.html").read_text()
+    (photos / "warm").rename(photos / "hot")
+    assert "does not know the class 'hot'" in fails(run_pronk("evaluate", whole_bundle, photos))
+    fails(run_pronk("evaluate", whole_bundle, tmp_path / "gone"))
+
+
+def test_verify_compares(whole_bundle, bundle_copy):
+    assert ok(run_pronk("verify", whole_bundle)).startswith("ok: 10 files whole, 8 golden photos")
+    record = json.loads(ok(run_pronk("verify", whole_bundle, "--json")))
+    assert list(record) == ["ok", "max_difference", "checks"]
+    assert record["ok"] is True
+    assert len(record["checks"]) == 8
+    answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
+    answers["5.jpg"] = [1.0, 0.0]
+    (bundle_copy / "golden" / "expected.json").write_text(json.dumps(answers))
+    assert "golden/expected.json was altered" in fails(run_pronk("verify", bundle_copy))
+    stored = json.loads((bundle_copy / "model.json").read_text())
+    stored["files"]["golden/expected.json"] = digest_file(bundle_copy / "golden" / "expected.json")
+    (bundle_copy / "model.json").write_text(json.dumps(stored))
+    done = run_pronk("verify", bundle_copy, "--json")
+    assert "golden/5.jpg" in done.stderr.decode()
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["ok"] is False
+    assert "fails its self-test" in fails(run_pronk("predict", bundle_copy, bundle_copy / "golden"))
+    stored["format"] = FORMAT + 1
+    stored["versions"]["pronk"] = "9.0"
+    (bundle_copy / "model.json").write_text(json.dumps(stored))
+    assert 'hint: pip install "pronk>=9.0"' in fails(run_pronk("verify", bundle_copy))
+
+
+def test_check_has_exit_codes_for_machines(photos):
+    text = ok(run_pronk("check", photos))
+    assert "cold: 4 usable photos" in text
+    (photos / "cold" / "0.png").write_bytes(b"")
+    done = run_pronk("check", photos, "--json")
+    assert done.returncode == 1
+    record = json.loads(done.stdout)
+    assert list(record) == ["files", "classes", "findings"]
+    assert (record["files"], record["classes"]) == (8, {"cold": 3, "warm": 4})
+    assert list(record["findings"][0]) == ["path", "code", "severity", "message", "hint", "related"]
+    fails(run_pronk("check", photos / "gone"))
+
+
+def test_cache_tells_its_size_and_clears(tmp_path):
+    (tmp_path / "rows" / "a").mkdir(parents=True)
+    (tmp_path / "rows" / "a" / "b.row").write_bytes(bytes(1_500_000))
+    (tmp_path / "mine.txt").touch()
+    assert ok(run_pronk("cache", env={"PRONK_CACHE": str(tmp_path)})) == f"{tmp_path}: 1 files, 1.5 MB\n"
+    assert ok(run_pronk("cache", "--clear", "--cache", tmp_path)) == f"{tmp_path}: 0 files, 0.0 MB\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# --- train
+
+
+def test_settings_file_and_what_was_typed(tmp_path):
+    (tmp_path / "s.toml").write_text(to_toml(Settings(views=7, seed=3)))
+    assert make_settings(tmp_path / "s.toml", {"seed": 5, "views": None}) == Settings(views=7, seed=5)
+    with pytest.raises(SettingsError, match=r"s2\.toml"):
+        make_settings(tmp_path / "s2.toml", {})
+    assert set(HELP) <= {field for field in Settings.__dataclass_fields__}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--image-size", "100"], "--image-size must be a multiple of 32. Got 100"),
+        (["--val", "0.6", "--test", "0.5"], "leave no photos to train on"),
+        (["--weights", "gone.h5"], "no weights at"),
+        (["--cache-limit", "lots"], "--cache-limit must be a size"),
+        (["--config", "gone.toml"], "cannot read gone.toml"),
+        (["--split", "gone.csv"], "gone.csv"),
+        (["--seed", "-1"], "--seed must be from 0"),
+        (["--group-by", "("], "is no regular expression"),
+        (["--fail-under", "nan"], "--fail-under must be"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments, says):
+    done = run_pronk("train", photos, "--out", tmp_path / "run", "--weights", "offline", *arguments)
+    assert says in fails(done)
+    assert not (tmp_path / "run").exists()
+
+
+def train_arguments(run, photos, weights, *more):
+    settings = tiny_settings(weights)
+    return (
+        "train", photos, "--out", run, "--weights", weights, "--image-size", settings.image_size, "--views", 2,
+        "--epochs", 2, "--learning-rate", 0.001, "--fine-tune-from", settings.fine_tune_from, "--golden", "drawn", *more,
+    )  # fmt: skip
+
+
+def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
+    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--fail-under", "0.99"))]
+    done = run_pronk(*arguments)
+    assert done.returncode == 1, "the gate is closed"
+    assert done.stdout.decode() == f"{tmp_path / 'run'}\n"
+    text = done.stderr.decode()
+    assert "below --fail-under 0.99" in text
+    assert "kept model, test" in text
+    assert "95 % interval" in text
+    assert "Fine-tuning" in text
+    assert f"pronk predict {tmp_path / 'run'}" in " ".join(text.split())
+    assert "oneDNN" not in text
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    again = run_pronk(*arguments, "--resume", "--json")
+    assert again.returncode == 1
+    assert json.loads(again.stdout) == metrics
+    assert "exists already" in fails(run_pronk(*arguments))
+    assert "other settings: seed" in fails(run_pronk(*arguments, "--resume", "--seed", "7"))
+    assert ok(run_pronk("predict", tmp_path / "run", tiny_photos / "warm" / "0.png"))
+
+
+@pytest.mark.parametrize("after", [0.6, 2.5, pytest.param(5.0, marks=pytest.mark.more)])
+def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
+    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--cache", tmp_path / "cache"))]
+    command = [sys.executable, "-m", "pronk", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr.decode()
+    assert stdout == b""
+    if after > 1:  # earlier, Python itself may be what was stopped
+        assert "stopped; the same command with --resume goes on" in stderr.decode()
+    assert b"Traceback" not in stderr
+    assert not (tmp_path / "run" / ".lock").exists()

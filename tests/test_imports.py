@@ -1,0 +1,109 @@
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+from training_fixtures import write_photos
+
+import pronk
+
+FRAMEWORKS = {"keras", "tensorflow", "torch", "jax"}
+TRAINING_ONLY = FRAMEWORKS | {"h5py", "onnx", "scipy", "loky", "sklearn"}
+
+REPORT = "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+
+
+def modules_after(code, *arguments):
+    """The packages that a fresh interpreter has imported after some code."""
+    command = [sys.executable, "-X", "importtime", "-c", code + REPORT, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def after_command(*arguments):
+    return modules_after(
+        "import sys; from pronk.cli import cli\n"
+        "try: cli.main(sys.argv[1:], standalone_mode=False)\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "sys.stdout.flush()",
+        *arguments,
+    )
+
+
+def test_importing_pronk_imports_nothing_else():
+    found = modules_after("import pronk")
+    assert "numpy" not in found
+    assert not found & (TRAINING_ONLY | {"PIL", "onnxruntime", "click", "rich", "jinja2", "matplotlib"})
+
+
+def test_settings_need_nothing_else():
+    assert not modules_after("import pronk; pronk.Settings(views=2)") & {"numpy", "PIL", "onnxruntime"}
+
+
+def test_help_imports_little():
+    assert not after_command("--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
+    assert not after_command("train", "--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "verify", "check", "cache"])
+def test_using_a_model_reaches_no_framework(command, whole_bundle, tmp_path):
+    photos = write_photos(tmp_path / "photos", 2)
+    arguments = {
+        "predict": (whole_bundle, photos),
+        "evaluate": (whole_bundle, photos, "--json"),
+        "verify": (whole_bundle,),
+        "check": (photos,),
+        "cache": (),
+    }[command]
+    assert not after_command(command, *arguments) & (TRAINING_ONLY | {"matplotlib"})
+
+
+def test_the_command_to_train_imports_no_framework_to_say_no(tmp_path):
+    code = "import sys, pronk\ntry: pronk.train('gone', out='run')\nexcept pronk.PronkError: pass"
+    assert not modules_after(code) & FRAMEWORKS
+
+
+def test_all_names_what_can_be_imported():
+    assert pronk.__all__ == sorted(pronk.__all__)
+    assert dir(pronk) == pronk.__all__
+    assert set(pronk.__all__) == set(pronk._HOMES)
+    for name in pronk.__all__:
+        assert getattr(pronk, name).__module__.startswith("pronk.")
+        assert getattr(pronk, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = pronk.nothing
+
+
+def test_no_public_name_is_a_module():
+    modules = {module.name for module in pkgutil.iter_modules(pronk.__path__)}
+    assert not modules & set(pronk.__all__)
+
+
+def test_every_public_name_has_a_docstring_and_every_module_its_step():
+    for name in pronk.__all__:
+        assert getattr(pronk, name).__doc__, name
+    for found in pkgutil.walk_packages(pronk.__path__, "pronk."):
+        if found.name != "pronk.__main__":
+            lines = (importlib.import_module(found.name).__doc__ or "").splitlines()
+            assert lines, found.name
+            assert len(lines[0]) < 121, found.name
+
+
+def test_without_the_extra_the_message_names_it(tmp_path):
+    (tmp_path / "h5py.py").write_text("raise ModuleNotFoundError('no h5py', name='h5py')")
+    code = "import pronk\ntry: pronk.train\nexcept pronk.PronkError as error: print(error, '|', error.hint)"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.strip() == 'pronk.train needs packages that are not installed | pip install "pronk[train]"'
+
+
+def test_no_module_is_longer_than_300_lines():
+    for found in pkgutil.walk_packages(pronk.__path__, "pronk."):
+        if ".drawing" not in found.name and found.name != "pronk.__main__":
+            path = importlib.import_module(found.name).__file__
+            with open(path, encoding="utf-8") as file:
+                assert len(file.readlines()) <= 300, path
