@@ -1,6 +1,5 @@
 import io
 import json
-import os
 
 import numpy as np
 import pytest
@@ -65,7 +64,8 @@ def test_a_newer_format_names_the_version_to_install(bundle_copy):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "{}", '{"format": "one"}', '{"format": 1}', '{"format": 1, "classes": null}', "\xff"]
+    "text",
+    ["", "{", "[]", "null", "{}", '{"format": "one"}', '{"format": 1}', '{"format": 1, "classes": null}', "\xff"],
 )
 def test_a_damaged_record_is_an_error(bundle_copy, text):
     (bundle_copy / "model.json").write_bytes(text.encode("latin-1"))
@@ -104,7 +104,7 @@ def test_a_file_outside_the_folder_is_refused(bundle_copy):
 def test_a_link_to_outside_is_refused(bundle_copy):
     outside = bundle_copy.parent / "outside.onnx"
     (bundle_copy / "model.onnx").rename(outside)
-    os.symlink(outside, bundle_copy / "model.onnx")
+    (bundle_copy / "model.onnx").symlink_to(outside)
     with pytest.raises(ModelError, match="outside the model folder"):
         open_bundle(bundle_copy)
 

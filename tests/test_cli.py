@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from training_fixtures import run_pronk, tiny_settings, write_photos
 
 from pronk.bundle import FORMAT
 from pronk.cli import cli
@@ -20,6 +19,7 @@ from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
 from pronk.files import digest_file
 from pronk.training.usage import tree_memory_mb
+from training_fixtures import run_pronk, tiny_settings, write_photos
 
 
 @pytest.fixture
@@ -66,8 +66,9 @@ def test_every_command_has_help_with_an_example(command):
 def test_every_option_of_the_contract_is_there():
     text = CliRunner().invoke(cli, ["train", "--help"]).output
     for option in (
-        "--out", "--config", "--split", "--val", "--test", "--group-by", "--weights", "--alpha", "--image-size", "--fit",
-        "--views", "--fine-tune-from", "--epochs", "--learning-rate", "--frozen-only", "--class-weights", "--keep",
+        "--out", "--config", "--split", "--val", "--test", "--group-by", "--weights", "--alpha", "--image-size",
+        "--fit", "--views", "--fine-tune-from", "--epochs", "--learning-rate", "--frozen-only", "--class-weights",
+        "--keep",
         "--fail-under", "--seed", "--resume", "--cache", "--cache-limit", "--golden", "--json",
     ):  # fmt: skip
         assert f"  {option} " in text or f"  {option}\n" in text, option
@@ -183,8 +184,8 @@ def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
     folder = tmp_path / "hostile"
     folder.mkdir()
     for name in HOSTILE:
-        shutil.copy(photos / "cold" / "0.png", os.path.join(os.fsencode(folder), name))
-    wanted = sorted(os.path.join(os.fsencode(folder), name) for name in HOSTILE)
+        shutil.copy(photos / "cold" / "0.png", folder / os.fsdecode(name))
+    wanted = sorted(os.fsencode(folder / os.fsdecode(name)) for name in HOSTILE)
     assert sorted(os.fsencode(record["path"]) for record in predicted(whole_bundle, folder)) == wanted
     run_pronk("predict", whole_bundle, folder, "--out", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="", errors="surrogateescape") as file:
@@ -200,8 +201,8 @@ def test_an_output_that_cannot_be_written(whole_bundle, photos, tmp_path):
     assert (photos / "cold" / "0.png").read_bytes()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="only Linux tells memory by process tree")
-def test_one_photo_takes_little_memory(whole_bundle, tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells memory by process tree")
+def test_one_photo_takes_little_memory(whole_bundle, tmp_path, record_property):
     from PIL import Image
 
     Image.effect_noise((4000, 3000), 60).convert("RGB").save(tmp_path / "large.jpg", quality=85)
@@ -212,7 +213,7 @@ def test_one_photo_takes_little_memory(whole_bundle, tmp_path):
             peak = max(peak, tree_memory_mb(process.pid))
             time.sleep(0.005)
     assert process.returncode == 0
-    print(f"peak memory of predict: {peak:.0f} MiB")
+    record_property("MiB", peak)
     assert 10 < peak <= 300
 
 
@@ -231,7 +232,7 @@ def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
     fails(run_pronk("evaluate", whole_bundle, tmp_path / "gone"))
 
 
-def test_verify_compares(whole_bundle, bundle_copy):
+def test_verify_compares(whole_bundle, bundle_copy, tmp_path):
     assert ok(run_pronk("verify", whole_bundle)).startswith("ok: 10 files whole, 8 golden photos")
     record = json.loads(ok(run_pronk("verify", whole_bundle, "--json")))
     assert list(record) == ["ok", "max_difference", "checks"]
@@ -248,7 +249,8 @@ def test_verify_compares(whole_bundle, bundle_copy):
     assert "golden/5.jpg" in done.stderr.decode()
     assert done.returncode == 1
     assert json.loads(done.stdout)["ok"] is False
-    assert "fails its self-test" in fails(run_pronk("predict", bundle_copy, bundle_copy / "golden"))
+    fresh = {"PRONK_CACHE": str(tmp_path / "cache")}
+    assert "fails its self-test" in fails(run_pronk("predict", bundle_copy, bundle_copy / "golden", env=fresh))
     stored["format"] = FORMAT + 1
     stored["versions"]["pronk"] = "9.0"
     (bundle_copy / "model.json").write_text(json.dumps(stored))
@@ -285,7 +287,7 @@ def test_settings_file_and_what_was_typed(tmp_path):
     assert make_settings(tmp_path / "s.toml", {"seed": 5, "views": None}) == Settings(views=7, seed=5)
     with pytest.raises(SettingsError, match=r"s2\.toml"):
         make_settings(tmp_path / "s2.toml", {})
-    assert set(HELP) <= {field for field in Settings.__dataclass_fields__}
+    assert set(HELP) <= set(Settings.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,7 @@ def test_settings_file_and_what_was_typed(tmp_path):
         (["--config", "gone.toml"], "cannot read gone.toml"),
         (["--split", "gone.csv"], "gone.csv"),
         (["--seed", "-1"], "--seed must be from 0"),
-        (["--group-by", "("], "is no regular expression"),
+        (["--group-by", "("], "regular expression"),
         (["--fail-under", "nan"], "--fail-under must be"),
     ],
 )
@@ -312,7 +314,8 @@ def train_arguments(run, photos, weights, *more):
     settings = tiny_settings(weights)
     return (
         "train", photos, "--out", run, "--weights", weights, "--image-size", settings.image_size, "--views", 2,
-        "--epochs", 2, "--learning-rate", 0.001, "--fine-tune-from", settings.fine_tune_from, "--golden", "drawn", *more,
+        "--epochs", 2, "--learning-rate", 0.001, "--fine-tune-from", settings.fine_tune_from, "--golden", "drawn",
+        *more,
     )  # fmt: skip
 
 
@@ -341,9 +344,7 @@ def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
 def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
     arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--cache", tmp_path / "cache"))]
     command = [sys.executable, "-m", "pronk", *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
-from training_fixtures import write_photos
 
 import pronk
 from pronk.errors import DataError
 from pronk.predictor import Predictor
+from training_fixtures import write_photos
 
 
 @pytest.fixture
@@ -36,7 +36,10 @@ def test_an_opened_model_does_as_well(whole_bundle, photos):
 def test_only_the_test_part_is_used(whole_bundle, photos):
     lines = ["path,label,part"]
     for i in range(6):
-        lines += [f"cold/{i}.png,cold,{'test' if i < 2 else 'train'}", f"warm/{i}.png,warm,{'test' if i < 1 else 'val'}"]
+        lines += [
+            f"cold/{i}.png,cold,{'test' if i < 2 else 'train'}",
+            f"warm/{i}.png,warm,{'test' if i < 1 else 'val'}",
+        ]
     (photos / "list.csv").write_text("\n".join(lines))
     evaluation = pronk.evaluate(whole_bundle, photos / "list.csv")
     assert [row["path"] for row in evaluation.rows] == ["cold/0.png", "cold/1.png", "warm/0.png"]

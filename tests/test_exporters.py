@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from training_fixtures import lively_backbone, tiny_settings, write_photos
 
 from pronk.bundle import open_bundle
 from pronk.dataset import load_dataset
@@ -17,6 +16,7 @@ from pronk.training import exporters
 from pronk.training.exporters import Kept, choose_golden, export
 from pronk.training.head import Head
 from pronk.training.network import build_network
+from training_fixtures import lively_backbone, tiny_settings, write_photos
 
 SETTINGS = tiny_settings("unused")
 

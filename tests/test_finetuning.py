@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from training_fixtures import lively_backbone
 
 from pronk.config import Settings
 from pronk.training.finetuning import FineTuning
 from pronk.training.network import build_network, build_suffix
+from training_fixtures import lively_backbone
 
 SETTINGS = Settings(image_size=32, epochs=5, patience=2, learning_rate=1e-3, fine_tune_from="block_15_add")
 
@@ -44,17 +44,17 @@ def test_no_loss_that_is_not_a_number_is_best(suffix):
 def test_a_checkpoint_restores_everything(suffix, tmp_path):
     state = FineTuning(suffix, SETTINGS)
     state.epoch = 1
-    state.run_epoch(batches())
+    state.run_epoch(batches(), int)
     state.keep_if_best(0.7)
     state.epoch = 2
     state.history.append({"epoch": 2, "loss": 0.1})
-    state.run_epoch(batches())
+    state.run_epoch(batches(), int)
     state.save(tmp_path, np.array([[0.25, 0.75]]))
     weights, optimizer = suffix.get_weights(), [np.asarray(variable) for variable in state.optimizer.variables]
     assert any(np.abs(array).max() > 0 for array in optimizer[2:]), "the moments of Adam belong to the state"
 
     other = FineTuning(suffix, SETTINGS)
-    other.run_epoch(batches(1))
+    other.run_epoch(batches(1), int)
     best = other.restore(tmp_path)
     np.testing.assert_array_equal(best, [[0.25, 0.75]])
     assert (other.epoch, other.best_epoch, other.best_loss) == (2, 1, 0.7)

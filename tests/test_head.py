@@ -44,9 +44,7 @@ def test_weights_of_rows_count_as_in_scikit_learn(classes):
     X, targets = blobs(90, classes)
     weights = np.random.default_rng(1).uniform(0.2, 5, 90)
     head = fit_head(X, targets, classes=classes, weights=weights, strength=0.01)
-    np.testing.assert_allclose(
-        head.predict_proba(X), sklearn_probabilities(X, targets, weights, 0.01, X), atol=2e-3
-    )
+    np.testing.assert_allclose(head.predict_proba(X), sklearn_probabilities(X, targets, weights, 0.01, X), atol=2e-3)
     scaled = fit_head(X, targets, classes=classes, weights=7 * weights, strength=0.01)
     np.testing.assert_allclose(scaled.predict_proba(X), head.predict_proba(X), atol=1e-4)
 

@@ -4,11 +4,12 @@ import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from training_fixtures import write_photos
 
 import pronk
+from training_fixtures import write_photos
 
 FRAMEWORKS = {"keras", "tensorflow", "torch", "jax"}
 TRAINING_ONLY = FRAMEWORKS | {"h5py", "onnx", "scipy", "loky", "sklearn"}
@@ -104,6 +105,5 @@ def test_without_the_extra_the_message_names_it(tmp_path):
 def test_no_module_is_longer_than_300_lines():
     for found in pkgutil.walk_packages(pronk.__path__, "pronk."):
         if ".drawing" not in found.name and found.name != "pronk.__main__":
-            path = importlib.import_module(found.name).__file__
-            with open(path, encoding="utf-8") as file:
-                assert len(file.readlines()) <= 300, path
+            path = Path(importlib.import_module(found.name).__file__)
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path

@@ -111,7 +111,7 @@ def test_the_trap_that_this_avoids(backbone):
 
 
 @pytest.mark.more
-def test_float16_at_the_cut_costs_no_accuracy(real_photos, real_weights):
+def test_float16_at_the_cut_costs_no_accuracy(real_photos, real_weights, record_property):
     backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))
     photos = real_pixels(real_photos, 120, size=160)
     targets = np.arange(len(photos)) % 2  # the classes take turns
@@ -126,7 +126,7 @@ def test_float16_at_the_cut_costs_no_accuracy(real_photos, real_weights):
     stored = suffix.predict_on_batch(cuts.astype(np.float16).astype(np.float32))
     judged = slice(60, None)
     accuracies = [float((p[judged].argmax(axis=1) == targets[judged]).mean()) for p in (exact, stored)]
-    print(f"accuracy float32 {accuracies[0]:.4f}, float16 {accuracies[1]:.4f}, largest {np.abs(exact - stored).max():.2g}")
+    record_property("accuracy float32, float16, largest difference", (*accuracies, float(np.abs(exact - stored).max())))
     assert accuracies[0] > 0.8
     assert accuracies[1] >= accuracies[0]
     assert np.abs(exact - stored).max() < 0.01

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
-from training_fixtures import lively_backbone
 
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
@@ -14,6 +13,7 @@ from pronk.metrics import log_loss
 from pronk.training.checkpoints import load_checkpoint
 from pronk.training.network import batch_norms, build_network, build_prefix, get_weights, set_head
 from pronk.training.phases import class_weights, fine_tune, part_record, train_head
+from training_fixtures import lively_backbone
 
 SETTINGS = Settings(
     image_size=32, views=2, epochs=3, patience=3, learning_rate=1e-3, fine_tune_from="block_15_add", batch_size=8

@@ -5,15 +5,15 @@ import time
 
 import numpy as np
 import pytest
-from photos import encode
-from training_fixtures import CLASSES, draw_tiny, write_photos
 
+from photos import encode
 from pronk.bundle import open_bundle
 from pronk.errors import DataError, ModelError, Reason
 from pronk.files import digest_file
 from pronk.images import load_pixels
 from pronk.predictor import Predictor, expand_paths
 from pronk.runtime import Outputs
+from training_fixtures import CLASSES, draw_tiny, write_photos
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +198,10 @@ def test_a_file_that_is_not_there_gets_a_row_of_its_own(predictor, photos):
 
 @pytest.mark.parametrize("name", [b"new\nline.png", b"=cmd().png", b"\xff\xfe.png", "\u202eexe.png".encode()])
 def test_hostile_names_are_files_like_others(predictor, photos, name):
-    path = os.path.join(os.fsencode(photos), name)
-    os.rename(photos / "cold" / "0.png", path)
-    found = predictor.predict(expand_paths([os.fsdecode(path)]))
-    assert found[0].path == os.fsdecode(path)
+    path = photos / os.fsdecode(name)
+    (photos / "cold" / "0.png").rename(path)
+    found = predictor.predict(expand_paths([str(path)]))
+    assert found[0].path == str(path)
     assert found[0].label in CLASSES
 
 

@@ -3,7 +3,6 @@ import hashlib
 import json
 
 import pytest
-from training_fixtures import draw_tiny, write_photos
 
 from pronk.bundle import open_bundle
 from pronk.dataset import load_dataset
@@ -11,6 +10,7 @@ from pronk.evaluation import score_rows
 from pronk.predictor import Predictor
 from pronk.scan import no_progress
 from pronk.training.results import judge
+from training_fixtures import draw_tiny, write_photos
 
 
 def read(path):

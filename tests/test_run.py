@@ -14,7 +14,7 @@ SETTINGS = Settings(data="/photos", seed=3)
 
 def start(folder, *, settings=SETTINGS, resume=False):
     """Begin a run that is then stopped with some work done."""
-    with pytest.raises(KeyboardInterrupt), hold_run(folder, settings, resume=resume) as done:
+    with pytest.raises(KeyboardInterrupt), hold_run(folder, settings, resume=resume) as done:  # noqa: PT012
         assert not done
         (folder / "split.csv").write_text("path\n")
         (folder / ".work").mkdir(exist_ok=True)

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,13 +25,13 @@ def test_stages_add_up_and_may_overlap():
 
 def test_a_stage_that_fails_is_counted():
     usage = Usage()
-    with pytest.raises(ValueError), usage.stage("head"):
+    with pytest.raises(ValueError), usage.stage("head"):  # noqa: PT012
         time.sleep(0.02)
         raise ValueError
     assert usage.seconds()["head"] > 0.01
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="only Linux tells memory by process tree")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells memory by process tree")
 def test_children_count_and_pages_of_files_do_not(tmp_path):
     (tmp_path / "large").write_bytes(bytes(120 * 2**20))
     code = (

@@ -164,7 +164,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     metrics = json.loads((folder / "metrics.json").read_text())
     history = [line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()]
     report = (folder / "report.html").read_text().replace(str(folder), "RUN")
-    report = re.sub(r"<caption>Seconds per stage.*?MiB\.", "", report, flags=re.DOTALL)
+    report = re.sub(r'aria-label="Seconds per stage".*?MiB\.', "", report, flags=re.DOTALL)
     with zipfile.ZipFile(folder / "model" / "model.keras") as archive:
         weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
         arrays: list[np.ndarray] = []

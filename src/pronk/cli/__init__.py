@@ -19,8 +19,21 @@ from pronk.errors import PronkError
 INTERRUPTED = 130
 
 
+def installed_version() -> str:
+    """Return pronk's version.
+
+    Example:
+        >>> installed_version().count(".") >= 1
+        True
+    """
+    try:
+        return version("pronk")
+    except PackageNotFoundError:
+        return "0.0"
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(None, package_name="pronk", prog_name="pronk")
+@click.version_option(installed_version(), prog_name="pronk")
 @click.option("--quiet", is_flag=True, help="No progress and no summary, only results and errors.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(quiet: bool, debug: bool) -> None:
@@ -97,16 +110,3 @@ def _say(text: str) -> None:
 
 def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def installed_version() -> str:
-    """Return pronk's version.
-
-    Example:
-        >>> installed_version().count(".") >= 1
-        True
-    """
-    try:
-        return version("pronk")
-    except PackageNotFoundError:
-        return "0.0"

@@ -1,7 +1,7 @@
 """Folder of photos -> run folder: the whole story, one stage after the other."""
 
 import dataclasses
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, tra
 from pronk.training.results import judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
 from pronk.training.usage import Usage
-from pronk.training.workers import start_workers
+from pronk.training.workers import start_beside, start_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,11 @@ def train(
         if done:
             return finish(folder, read_metrics(folder), settings)
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
-        with ThreadPoolExecutor(1) as side, start_workers() as pool:
-            # The worker processes check, extract and fit the head while this process imports Keras.
-            study = side.submit(study_photos, settings, backbone, folder, cache, pool, usage, on_progress)
-            network = import_network(backbone, len(classes), settings)
-            dataset, features, frozen = study.result()
+        with start_workers() as pool:
+            # The worker processes check, extract and fit the head while this one imports Keras.
+            building = start_beside(lambda: import_network(backbone, len(classes), settings))
+            dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
+            network = building.result()
         fine_tuned = None
         if not settings.frozen_only:
             with usage.stage("fine_tune"):

@@ -45,6 +45,25 @@ def start_workers() -> Iterator[Executor]:
         pool.shutdown(wait=True, kill_workers=True)
 
 
+def start_beside(work: Callable[[], Result]) -> Future[Result]:
+    """Run something in a thread that nobody waits for, should the rest fail or be stopped.
+
+    Example:
+        >>> start_beside(lambda: 2).result()
+        2
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def run_unordered(pool: Executor, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
     """Yield results as they come, with a few tasks waiting per worker, so that a million tasks need no memory.
 
