@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TESTS := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more test-slow check format bench clean
+.PHONY: help demo test test-more test-slow check format docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ check: $(VENV)/test.stamp  ## lint, format, types and import contracts
 format: $(VENV)/test.stamp  ## put the code into the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/train.stamp  ## write docs/reference from the help texts and docstrings
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/train.stamp  ## time pronk against the tutorial flow on the photos in $$PRONK_PHOTOS
 	$(BIN)/python benchmarks/compare.py

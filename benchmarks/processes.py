@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-INTERVAL = 0.1  # seconds between two samples
+INTERVAL = 0.5  # seconds; each sample of a large process costs milliseconds of the processor that is measured
 GRACE = 5.0  # seconds for what still runs when the command has ended
 PR_SET_CHILD_SUBREAPER = 36
 TICKS = os.sysconf("SC_CLK_TCK")

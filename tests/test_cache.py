@@ -119,8 +119,10 @@ def test_clearing_takes_only_what_is_ours(store, tmp_path):
     (tmp_path / "prefix" / "a.onnx").touch()
     (tmp_path / "letters").mkdir()
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "rows" / "mine.txt").touch()
     clear(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["letters", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letters", "notes.txt", "rows"]
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["mine.txt"]
     assert measure(tmp_path) == (0, 0)
 
 

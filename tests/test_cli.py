@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,7 @@ def fails(done, *, code=1):
     text = done.stderr.decode()
     assert done.returncode == code, text
     assert "Traceback" not in text
-    if code == 1:
+    if code in (1, 2):
         lines = [line for line in text.splitlines() if line.startswith(("error: ", "hint: "))]
         assert [line.split(":")[0] for line in lines] == ["error", "hint"], text
     return text
@@ -220,6 +221,32 @@ def test_one_photo_takes_little_memory(whole_bundle, tmp_path, record_property):
 # --- evaluate, verify, check, cache
 
 
+def test_predict_never_replaces_a_photo(whole_bundle, photos):
+    photo, other = photos / "cold" / "0.png", photos / "cold" / "1.png"
+    before = photo.read_bytes()
+    says = fails(run_pronk("predict", whole_bundle, other, photo, "--out", photo, "--format", "csv"), code=2)
+    assert "would replace the photo" in says
+    assert "--out must end in" in fails(run_pronk("predict", whole_bundle, other, "--out", photo), code=2)
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_closed_streams_are_no_fault(whole_bundle, closed):
+    command = f"{shlex.quote(sys.executable)} -m pronk verify {shlex.quote(str(whole_bundle))} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_nothing_is_sent_anywhere(whole_bundle, photos, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    done = run_pronk("predict", whole_bundle, photos / "cold" / "0.png", env={**os.environ, "HOME": str(home)})
+    ok(done)
+    # ONNX Runtime keeps an identifier of the device there, unless its telemetry is switched off.
+    assert not list(home.rglob("*onnxruntime*"))
+
+
 def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
     text = ok(run_pronk("evaluate", whole_bundle, photos, "--report", tmp_path / "report.html"))
     assert "% of 8 photos right (95 % interval" in text
@@ -291,22 +318,25 @@ def test_settings_file_and_what_was_typed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "says", "code"),
     [
-        (["--image-size", "100"], "--image-size must be a multiple of 32. Got 100"),
-        (["--val", "0.6", "--test", "0.5"], "leave no photos to train on"),
-        (["--weights", "gone.h5"], "no weights at"),
-        (["--cache-limit", "lots"], "--cache-limit must be a size"),
-        (["--config", "gone.toml"], "cannot read gone.toml"),
-        (["--split", "gone.csv"], "gone.csv"),
-        (["--seed", "-1"], "--seed must be from 0"),
-        (["--group-by", "("], "regular expression"),
-        (["--fail-under", "nan"], "--fail-under must be"),
+        (["--image-size", "100"], "--image-size must be a multiple of 32. Got 100", 2),
+        (["--val", "0.6", "--test", "0.5"], "leave no photos to train on", 2),
+        (["--weights", "gone.h5"], "no weights at", 1),
+        (["--cache-limit", "lots"], "--cache-limit must be a size", 2),
+        (["--config", "gone.toml"], "cannot read gone.toml", 2),
+        (["--split", "gone.csv"], "gone.csv", 1),
+        (["--seed", "-1"], "--seed must be from 0", 2),
+        (["--group-by", "("], "regular expression", 2),
+        (["--fail-under", "nan"], "--fail-under must be", 2),
+        (["--fail-under", ".5", "--test", "0"], "needs a test part", 2),
+        (["--frozen-only", "--keep", "fine-tuned"], "needs phase 2", 2),
+        (["--fit", "nonsense"], "'nonsense'", 2),
     ],
 )
-def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments, says):
+def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments, says, code):
     done = run_pronk("train", photos, "--out", tmp_path / "run", "--weights", "offline", *arguments)
-    assert says in fails(done)
+    assert says in fails(done, code=code)
     assert not (tmp_path / "run").exists()
 
 

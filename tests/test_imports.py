@@ -52,7 +52,7 @@ def test_help_imports_little():
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "verify", "check", "cache"])
 def test_using_a_model_reaches_no_framework(command, whole_bundle, tmp_path):
-    photos = write_photos(tmp_path / "photos", 2)
+    photos = write_photos(tmp_path / "photos", 3)
     arguments = {
         "predict": (whole_bundle, photos),
         "evaluate": (whole_bundle, photos, "--json"),

@@ -118,6 +118,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     data = tmp_path / "data"
     (data / "cat" / "more").symlink_to(tmp_path / "elsewhere")
     (data / "cat" / "round").symlink_to(data / "cat")
+    (data / "cat" / "up").symlink_to("..")
     (data / "cat" / "self.jpg").symlink_to("self.jpg")
     (data / "cat" / "gone.jpg").symlink_to("nowhere")
     (data / "bird").symlink_to(tmp_path / "elsewhere")

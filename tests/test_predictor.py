@@ -160,6 +160,15 @@ def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch)
     assert sorted((path, path.stat().st_mtime_ns) for path in bundle_copy.rglob("*")) == before
 
 
+def test_another_recipe_is_tested_again(bundle_copy, tmp_path):
+    Predictor.load(bundle_copy, cache=tmp_path / "cache")
+    record = json.loads((bundle_copy / "model.json").read_text())
+    record["image"]["fit"] = "squash"
+    (bundle_copy / "model.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="self-test"):
+        Predictor.load(bundle_copy, cache=tmp_path / "cache")
+
+
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(bundle_copy, tmp_path):
     (tmp_path / "file").touch()
     assert Predictor.load(bundle_copy, cache=tmp_path / "file").classes == CLASSES

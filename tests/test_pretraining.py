@@ -70,9 +70,19 @@ def test_scenes_have_the_promised_shapes_and_types(scripts: dict[str, ModuleType
 
 def test_main_object_is_of_the_kind_asked_for_and_visible(scripts: dict[str, ModuleType], world: object) -> None:
     wanted = torch.tensor([1, 2, 3, 4])
-    scenes = draw(scripts, world, 0, shape=wanted)
+    easy = scripts["generator"].Settings(count=4, size=64, hardness=0.0)
+    scenes = scripts["generator"].draw_scenes(world, easy, 0, shape=wanted)
     assert torch.equal(scenes.shape, wanted)
-    assert (scenes.mask.flatten(1).amax(1) > 0.5).all()
+    assert (scenes.mask.flatten(1).amax(1) > 0.2).all()
+
+
+def test_pictures_without_main_object_have_no_labels_for_it(scripts: dict[str, ModuleType], world: object) -> None:
+    settings = scripts["generator"].Settings(count=40, size=64, hardness=0.0)
+    scenes = scripts["generator"].draw_scenes(world, settings, 1)
+    absent = scenes.shape < 0
+    assert 0 < absent.sum() < 40
+    assert (scenes.mask[absent] == 0).all()
+    assert (scenes.texture[absent] == -1).all()
 
 
 def test_textures_fill_the_grey_range(world: object) -> None:

@@ -226,10 +226,17 @@ def test_a_mistake_leaves_no_run_behind(go, tmp_path):
 
 
 def test_neither_run_nor_cache_lie_inside_the_photos(go, photos):
-    with pytest.raises(RunError, match="inside the photos"):
+    with pytest.raises(RunError, match="among the photos"):
         go("tiny/run")
-    with pytest.raises(RunError, match="inside the photos"):
+    with pytest.raises(RunError, match="among the photos"):
         go(cache=photos / "cache")
+    listed = photos.parent / "listed.csv"
+    listed.write_text(
+        "path,label\n"
+        + "".join(f"{photos.name}/{p.parent.name}/{p.name},{p.parent.name}\n" for p in photos.glob("*/*"))
+    )
+    with pytest.raises(RunError, match="among the photos"):
+        go("tiny/warm/run", data=listed)
     assert sorted(path.name for path in photos.iterdir()) == ["cold", "warm"]
 
 

@@ -219,3 +219,17 @@ def test_progress_counts_every_file(photo_folder):
     calls = []
     check_dataset(photo_folder, on_progress=lambda *call: calls.append(call))
     assert calls == [("check", n, 36) for n in range(1, 37)]
+
+
+def test_of_many_copies_each_is_named_once(tmp_path):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    for number in range(6):
+        shutil.copy(root / "cat" / "cat_000.jpg", root / "cat" / f"copy_{number}.jpg")
+    copies = [finding.path for finding in check_dataset(root).findings if finding.code == "exact_duplicate"]
+    assert copies == [f"cat/copy_{number}.jpg" for number in range(6)]
+
+
+def test_classes_too_thin_to_train_on_are_named(tmp_path):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    (root / "dog" / "dog_000.jpg").unlink()
+    assert [finding.path for finding in check_dataset(root).findings if finding.code == "too_few"] == ["dog"]

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -22,6 +23,12 @@ from pronk.files import write_atomically
 
 MAGIC = b"pronkrow"
 DEFAULT_LIMIT = "10GB"
+# What pronk writes below a cache folder; nothing else in it is ever touched.
+OWN_FILES = {
+    "rows": re.compile(r".+\.row|\..+\.tmp"),
+    "prefix": re.compile(r".+\.onnx|\..+\.tmp"),
+    "verified": re.compile(r"[0-9a-f]{32}|\..+\.tmp"),
+}
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -161,8 +168,13 @@ def clear(root: Path) -> None:
     Example:
         >>> clear(Path("no such folder"))
     """
-    for name in ("rows", "prefix", "verified"):
-        shutil.rmtree(root / name, ignore_errors=True)
+    for _, path, _ in _files(root):
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+    for name in OWN_FILES:
+        for folder, _, _ in os.walk(root / name, topdown=False):
+            with contextlib.suppress(OSError):  # what holds other people's files stays
+                Path(folder).rmdir()
 
 
 def ensure_space(folder: Path, needed: int) -> None:
@@ -188,9 +200,9 @@ def ensure_space(folder: Path, needed: int) -> None:
 
 
 def _files(root: Path) -> Iterator[tuple[float, str, int]]:
-    for name in ("rows", "prefix"):
+    for name, pattern in OWN_FILES.items():
         for folder, _, names in os.walk(root / name):
-            for file in names:
+            for file in filter(pattern.fullmatch, names):
                 path = os.path.join(folder, file)  # noqa: PTH118 - a hundred thousand Path objects take seconds
                 with contextlib.suppress(OSError):
                     status = os.stat(path)  # noqa: PTH116

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pronk.config import Settings
+from pronk.text import visible
 
 
 def render_card(metrics: Mapping[str, Any], settings: Settings) -> str:
@@ -15,7 +16,7 @@ def render_card(metrics: Mapping[str, Any], settings: Settings) -> str:
         >>> render_card(metrics, Settings()).splitlines()[1]
         'library_name: keras'
     """
-    classes = ", ".join(metrics["classes"])
+    classes = ", ".join(map(visible, metrics["classes"]))
     counts, comparison = metrics["counts"], metrics["comparison"]
     return f"""---
 library_name: keras

@@ -150,6 +150,10 @@ def find_problems(settings: Settings) -> list[str]:
         problems.append(f"--val and --test leave no photos to train on. Got {settings.val} and {settings.test}")
     if settings.alpha not in ALPHAS:
         problems.append(f"--alpha must be one of {', '.join(map(str, ALPHAS))}. Got {settings.alpha!r}")
+    if settings.fail_under is not None and not settings.test and settings.split is None:
+        problems.append("--fail-under needs a test part. Got --test 0")
+    if settings.frozen_only and settings.keep == "fine-tuned":
+        problems.append("--keep fine-tuned needs phase 2. Got --frozen-only")
     if settings.group_by is not None:
         try:
             re.compile(settings.group_by)
@@ -178,7 +182,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}", hint="name an existing TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError, OverflowError) as error:  # TOMLDecodeError is a ValueError
         raise SettingsError(f"{path} is not valid TOML: {error}", hint="each line reads: name = value") from error
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     problems = [f"unknown setting {name!r}" for name in values if name not in fields]

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -56,10 +57,11 @@ def storage_error(path: Path, error: OSError) -> StorageError:
         >>> str(storage_error(Path("model.onnx"), OSError(28, "No space left on device")))
         'cannot write model.onnx: No space left on device'
     """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if full else "check the path and its permissions"
     return StorageError(
         f"cannot write {path}: {error.strerror or error}",
-        hint="free some space or name another folder; what was there before is unchanged, "
-        "and the same command with --resume goes on",
+        hint=f"{remedy}, or name another folder; what was there before is unchanged",
     )
 
 

@@ -159,6 +159,8 @@ def _list_csv(path: Path) -> Listing:
         name, label, part = row["path"], row["label"], (row.get("part") or "").lower()
         if not name or not label:
             problems.append(f"line {line}: path or label is missing")
+        elif any("\udc80" <= character <= "\udcff" for character in label):
+            problems.append(f"line {line}: the label is not UTF-8; save the file as UTF-8")
         elif part and part not in PART_FOLDERS:
             problems.append(f"line {line}: part must be train, val or test. Got {part!r}")
         else:
@@ -218,7 +220,9 @@ def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
 
 def _walk(root: Path, folder: Path) -> Iterator[str]:
     """Yield each visible file below a folder, and each folder that cannot be listed: reading it will say why."""
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    status = root.stat()
+    above = frozenset() if folder == root else frozenset({(status.st_dev, status.st_ino)})
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, above)]
     while waiting:
         current, above = waiting.pop()
         try:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import COPY_AGAIN, GOLDEN_TOLERANCE, Bundle, open_bundle
+from pronk.bundle import COPY_AGAIN, GOLDEN_TOLERANCE, MODEL_FILE, Bundle, open_bundle
 from pronk.cache import default_cache
 from pronk.errors import DataError, ImageError, ModelError, StorageError
-from pronk.files import available_cores, write_atomically
+from pronk.files import available_cores, digest_file, write_atomically
 from pronk.images import load_pixels, read_bytes
 from pronk.listing import list_files
 from pronk.runtime import Runtime, describe_runtime, open_runtime
@@ -158,13 +158,14 @@ class Predictor:
         return Prediction(path, self.classes, self.predict_proba(pixels[None])[0])
 
     def _verify_once(self, cache: Path) -> None:
-        key = hashlib.sha256(f"{self.bundle.files['model.onnx']}:{describe_runtime()}".encode()).hexdigest()
+        model = digest_file(self.bundle.folder / MODEL_FILE)
+        key = hashlib.sha256(f"{model}:{describe_runtime()}".encode()).hexdigest()
         marker = cache / "verified" / key[:32]
         if marker.exists():
             return
         checks = self.verify()
         worst = max((check["difference"] for check in checks), default=0.0)
-        if worst > GOLDEN_TOLERANCE:
+        if not all(check["ok"] for check in checks):
             raise ModelError(
                 f"the model {self.bundle.folder} fails its self-test here (largest difference {worst:.2g}, "
                 f"allowed {GOLDEN_TOLERANCE})",
@@ -194,7 +195,7 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
     missing = []
     for argument in arguments:
         if argument == "-":
-            found = [Path(line.rstrip("\n")) for line in lines if line.strip()]
+            found = [Path(line.rstrip("\r\n")) for line in lines if line.strip()]
         elif os.path.isdir(argument):  # noqa: PTH112 - says no to impossible names
             found = [Path(argument) / name for name in list_files(Path(argument))]
         elif not os.path.lexists(argument) and glob.has_magic(argument):

@@ -7,7 +7,6 @@ and class names come from strangers: every text passes `visible` and Jinja's esc
 import dataclasses
 import functools
 import shlex
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from markupsafe import Markup
 
 from pronk.curves import PHASE_NAMES, draw_curves
 from pronk.errors import Reason
+from pronk.text import visible
 
 MOST_MISTAKES = 200
 WIDE = 0.12  # an interval this wide deserves a word
@@ -94,21 +94,6 @@ def render_report(content: ReportContent) -> str:
     )
 
 
-def visible(text: str) -> str:
-    r"""Spell out the characters that hide, reorder or break text.
-
-    Control and direction characters become their escapes, bytes of undecodable names become `\xNN`. The two
-    joiners that some scripts and emoji need stay.
-
-    Example:
-        >>> print(visible("photo\u202egpj.exe"), visible("a\nb"), visible("caf\udce9.jpg"))
-        photo\u202egpj.exe a\nb caf\xe9.jpg
-    """
-    if text.isprintable():
-        return text
-    return "".join(map(_visible_character, text))
-
-
 def percent(share: float) -> str:
     """Write a share with one decimal, never rounded up to all or down to nothing.
 
@@ -129,14 +114,6 @@ def _environment() -> Environment:
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"percent": percent, "duration": _duration, "name": _name}
     return environment
-
-
-def _visible_character(character: str) -> str:
-    if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character in "\u200c\u200d":
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _shown(value: Any) -> Any:

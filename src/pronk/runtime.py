@@ -43,14 +43,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, model: bytes, *, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own exceptions have no common public base
-            raise ModelError(f"ONNX Runtime cannot open the model: {error}", hint=COPY_AGAIN) from error
+        self._session = open_session(model, threads=threads)
 
     @property
     def shapes(self) -> dict[str, list[Any]]:
@@ -60,6 +53,31 @@ class OnnxRuntime:
     def run(self, pixels: np.ndarray) -> Outputs:
         """Run uint8 pixels [n, size, size, 3]."""
         return Outputs(*self._session.run(["probabilities", "features", "feature_map"], {"image": pixels}))
+
+
+def open_session(model: bytes, *, threads: int = 1) -> Any:
+    """Open an ONNX file in ONNX Runtime on the CPU; the one place that does.
+
+    Args:
+        model: bytes of the ONNX file.
+        threads: per call.
+
+    Raises:
+        ModelError: if it cannot be opened.
+
+    Example:
+        >>> open_session(b"no model")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: ...
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions have no common public base
+        raise ModelError(f"ONNX Runtime cannot open the model: {error}", hint=COPY_AGAIN) from error
 
 
 def open_runtime(bundle: Bundle) -> Runtime:

@@ -19,6 +19,8 @@ from pronk.images import decode, read_bytes
 from pronk.listing import Entry, Finding, Listing, list_photos
 
 FILES_PER_TASK = 8
+MIN_PER_CLASS = 3  # one each for training, validation and test
+NEEDED = f"training needs at least {MIN_PER_CLASS} in each class"
 HASH_SIDE = 48  # pixels; small enough for JPEG's quick decoding, larger than the hash's grid
 
 Progress = Callable[[str, int, int], None]
@@ -65,13 +67,16 @@ def check_dataset(data: Path | str, *, on_progress: Progress = no_progress) -> C
     listing = list_photos(Path(data))
     scans = scan_photos(listing, on_progress=on_progress)
     usable = [scan for scan in scans if scan.signs is not None]
+    groups, copies = group_photos(usable, None)
+    findings = (*listing.findings, *(finding for scan in scans for finding in scan.findings), *copies)
     counted = Counter(scan.entry.label for scan in usable)
-    findings = (
-        *listing.findings,
-        *(finding for scan in scans for finding in scan.findings),
-        *group_photos(usable, None)[1],
-    )
-    return Checked(len(scans), {name: counted[name] for name in listing.classes}, findings)
+    different = Counter(label for label, _ in {(usable[i].entry.label, groups[i]) for i in range(len(usable))})
+    thin = [
+        Finding(name, "too_few", "warning", f"{name!r} has {different[name]} photos that are not copies", NEEDED)
+        for name in listing.classes
+        if different[name] < MIN_PER_CLASS
+    ]
+    return Checked(len(scans), {name: counted[name] for name in listing.classes}, (*findings, *thin))
 
 
 def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: Progress = no_progress) -> list[Scan]:
@@ -142,7 +147,7 @@ def group_photos(usable: Sequence[Scan], group_by: str | None) -> tuple[list[int
     """Group photos that must stay together: copies, near copies, and matches of `group_by`.
 
     Returns:
-        For each photo the index of its group's first photo, and a finding per pair of copies.
+        For each photo the index of its group's first photo, and a finding per copy.
 
     Raises:
         DataError: if `group_by` is no regular expression.
@@ -153,9 +158,12 @@ def group_photos(usable: Sequence[Scan], group_by: str | None) -> tuple[list[int
     """
     exact = list(chain_equal([scan.digest for scan in usable]))
     signs = np.array([scan.signs for scan in usable], np.int8).reshape(len(usable), BITS)
-    similar = sorted(set(find_similar(signs)) - set(exact)) if len(usable) else []
+    similar = sorted(find_similar(signs)) if len(usable) else []
     keys = [_group_key(scan.entry.path, group_by) for scan in usable]
-    findings = [_duplicate(usable[i], usable[j]) for i, j in (*exact, *similar)]
+    first: dict[int, int] = {}
+    for i, j in (*exact, *similar):  # of a hundred copies each is named once, not each pair
+        first.setdefault(j, i)
+    findings = [_duplicate(usable[i], usable[j]) for j, i in sorted(first.items())]
     return group_indices(len(usable), (*exact, *similar, *chain_equal(keys))), findings
 
 

@@ -14,8 +14,9 @@ from pronk.cli.evaluate import evaluate
 from pronk.cli.predict import predict
 from pronk.cli.train import train
 from pronk.cli.verify import verify
-from pronk.errors import PronkError
+from pronk.errors import PronkError, SettingsError
 
+USAGE = 2
 INTERRUPTED = 130
 
 
@@ -58,20 +59,20 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 the work failed, 2 usage, 130 after Ctrl-C.
     """
+    _open_missing_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
         code = cli.main(arguments, prog_name="pronk", standalone_mode=False)
         _leave(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        _say("stopped; the same command with --resume goes on" if "train" in arguments else "stopped")
-        _leave(INTERRUPTED)
-    except KeyboardInterrupt:
-        _say("stopped; the same command with --resume goes on" if "train" in arguments else "stopped")
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _say("stopped; the same command with --resume goes on" if "train" in arguments[:1] else "stopped")
         _leave(INTERRUPTED)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        command = getattr(getattr(error, "ctx", None), "command_path", "pronk")
+        _fail(error.format_message(), f"{command} --help", debug, code=error.exit_code)
+    except SettingsError as error:
+        _fail(str(error), error.hint, debug, code=USAGE)
     except PronkError as error:
         _fail(str(error), error.hint, debug)
     except BrokenPipeError:
@@ -88,13 +89,21 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"unexpected {type(error).__name__}: {error}", "repeat with --debug and report what it shows", debug)
 
 
-def _fail(message: str, hint: str, debug: bool) -> None:
+def _fail(message: str, hint: str, debug: bool, *, code: int = 1) -> None:
     if debug:
         traceback.print_exc()
     _say(f"error: {_printable(message)}")
     if hint:
         _say(f"hint: {_printable(hint)}")
-    _leave(1)
+    _leave(code)
+
+
+def _open_missing_streams() -> None:
+    # A shell can start a program without any of its three streams; the first file opened would then become one.
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _leave(code: int) -> None:

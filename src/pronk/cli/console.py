@@ -24,6 +24,7 @@ STAGES = {
     "predict": "predicting",
 }
 PLAIN_SECONDS = 10.0
+LOG_WIDTH = 500
 
 
 def is_quiet() -> bool:
@@ -37,7 +38,9 @@ def open_console() -> Iterator["Console"]:
     from rich.console import Console
 
     with _hush_libraries() as stderr:
-        yield Console(file=stderr, quiet=is_quiet(), highlight=False)
+        # In a log file nobody gains by lines broken at 80 characters.
+        width = None if stderr.isatty() else LOG_WIDTH
+        yield Console(file=stderr, quiet=is_quiet(), highlight=False, width=width)
 
 
 @contextlib.contextmanager
@@ -92,12 +95,14 @@ class _Plain:
         self.console = console
         self.started: dict[str, float] = {}
         self.told = 0.0
+        self.last = ("", 0, 0)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         started = self.started.setdefault(stage, now)
-        if done != total and now - max(self.told, started) < PLAIN_SECONDS:
+        if (done != total and now - max(self.told, started) < PLAIN_SECONDS) or self.last == (stage, done, total):
             return
+        self.last = (stage, done, total)
         self.told = now
         left = f", about {(now - started) / done * (total - done):.0f} s left" if 0 < done < total else ""
         self.console.print(f"{STAGES.get(stage, stage)}: {done}{f' of {total}' if total else ''}{left}", markup=False)

@@ -26,6 +26,8 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     from pronk.evaluation import evaluate as judge
     from pronk.files import write_atomically
 
+    if report and report.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--report must end in .html. Got {str(report)!r}")
     with open_console() as console:
         with show_progress(console) as on_progress:
             evaluation = judge(model, data, on_progress=on_progress)
@@ -36,7 +38,7 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
 
         counted = Counter(row["label"] for row in evaluation.rows)
         content = ReportContent(
-            title=data.resolve().stem,
+            title=data.resolve().name,
             metrics={
                 "classes": evaluation.classes,
                 "counts": {"test": len(evaluation.rows)},

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from pronk.files import format_csv_line
+from pronk.text import visible
 
 FORMATS = ("table", "csv", "json", "jsonl")
-SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}
+SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".txt": "table"}
 COLUMNS = ("path", "label", "score", "unknown", "distance", "error_code", "error_message")
 
 
@@ -37,9 +38,13 @@ def predict(model: Path, paths: tuple[str, ...], top: int, form: str | None, out
     from pronk.predictor import Predictor, expand_paths
     from pronk.scan import Progress
 
+    if out and not form and out.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format be given. Got {str(out)!r}")
     predictor = Predictor.load(model)
     photos = expand_paths(paths, sys.stdin if "-" in paths else ())
-    form = form or (SUFFIXES.get(out.suffix.lower()) if out else None) or "table"
+    if out and out.resolve() in {photo.resolve() for photo in photos}:
+        raise click.UsageError(f"--out would replace the photo {str(out)!r}")
+    form = form or (SUFFIXES[out.suffix.lower()] if out else "table")
     failed = 0
 
     def records(on_progress: Progress) -> Iterator[dict[str, Any]]:
@@ -73,11 +78,11 @@ def write_records(form: str, records: Iterable[dict[str, Any]], top: int) -> Ite
 def write_table(records: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield one line per photo, for people."""
     for record in records:
-        name = _shown(record["path"])
+        name = visible(record["path"])
         if record["error"]:
-            yield f"{name}  error {record['error']['code']}: {_shown(record['error']['message'])}\n"
+            yield f"{name}  error {record['error']['code']}: {visible(record['error']['message'])}\n"
         else:
-            scores = "  ".join(f"{_shown(score['label'])} {100 * score['score']:.1f} %" for score in record["scores"])
+            scores = "  ".join(f"{visible(score['label'])} {100 * score['score']:.1f} %" for score in record["scores"])
             yield f"{name}  {scores}\n"
 
 
@@ -105,7 +110,3 @@ def write_csv(records: Iterable[dict[str, Any]], top: int) -> Iterator[str]:
             flat |= {f"{key}_{rank}": value for key, value in score.items()}
         flat |= {f"error_{key}": value for key, value in (record["error"] or {}).items()}
         yield format_csv_line([flat.get(column) for column in columns])
-
-
-def _shown(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,9 +1,12 @@
 """Results -> a closing summary that a person understands at a glance."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pronk.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +46,7 @@ def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any])
         f"\nTook {metrics['seconds']['total']:.0f} s, at most {metrics['peak_memory_mb']:.0f} MiB.", markup=False
     )
     console.print(f"Look at it:   {folder / 'report.html'}", markup=False)
-    console.print(f"Use it:       pronk predict {folder} PHOTO...", markup=False)
+    console.print(f"Use it:       pronk predict {shlex.quote(str(folder))} PHOTO...", markup=False)
 
 
 def print_confusion(console: "Console", classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
@@ -71,8 +74,7 @@ def print_findings(console: "Console", findings: Sequence["Finding"], *, most: i
         word = "left out" if examples[0].severity == "error" else "worth a look"
         console.print(f"{word}: {count} {code}", style="yellow", markup=False)
         for finding in examples[:most]:
-            name = finding.path.encode("utf-8", "backslashreplace").decode()
-            console.print(f"  {name!r}  {finding.message}".replace("'", ""), markup=False)
+            console.print(f"  {visible(finding.path)}  {visible(finding.message)}", markup=False)
         if count > most:
             console.print(f"  and {count - most} more", markup=False)
 

@@ -108,12 +108,14 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, **options: An
 
     train_run = _load_train()
     with open_console() as console:
-        if settings.golden == "photos":
-            console.print("8 of your photos, made small, go into the model folder (--golden drawn keeps them out).")
         with show_progress(console) as on_progress:
             result = train_run(data, settings=settings, on_progress=on_progress, **options)
         print_findings(console, result.findings)
         print_training(console, result.folder, result.metrics)
+        if settings.golden == "photos":
+            golden = result.folder / "model" / "golden"
+            number = len(list(golden.glob("*.jpg")))
+            console.print(f"{number} of your photos, made small, are in {golden} (--golden drawn keeps them out).")
     print_json(result.metrics) if as_json else click.echo(str(result.folder))
     if result.gate:
         raise result.gate

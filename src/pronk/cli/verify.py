@@ -17,7 +17,7 @@ def verify(model: Path, as_json: bool) -> None:
     Example:
         pronk verify runs/photos-1
     """
-    from pronk.bundle import GOLDEN_TOLERANCE, open_bundle
+    from pronk.bundle import COPY_AGAIN, GOLDEN_TOLERANCE, open_bundle
     from pronk.cli.console import print_json
     from pronk.errors import ModelError
     from pronk.predictor import Predictor
@@ -26,12 +26,14 @@ def verify(model: Path, as_json: bool) -> None:
     bundle = open_bundle(model)
     checks = Predictor(bundle, open_runtime(bundle)).verify()
     worst = max((check["difference"] for check in checks), default=0.0)
-    ok = all(check["ok"] for check in checks)
+    ok = bool(checks) and all(check["ok"] for check in checks)
     if as_json:
         print_json({"ok": ok, "max_difference": worst, "checks": checks})
     elif ok:
         click.echo(f"ok: {len(bundle.files)} files whole, {len(checks)} golden photos, largest difference {worst:.2g}")
     if not ok:
+        if not checks:
+            raise ModelError(f"{bundle.folder} has no golden photos to test with", hint=COPY_AGAIN)
         wrong = ", ".join(check["file"] for check in checks if not check["ok"])
         raise ModelError(
             f"{wrong}: the largest difference is {worst:.2g}, allowed {GOLDEN_TOLERANCE}",

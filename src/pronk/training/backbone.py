@@ -3,12 +3,14 @@
 Read with h5py alone, so that features can be extracted while Keras is still being imported.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.resources
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -169,8 +171,9 @@ def _imagenet_file(alpha: float) -> Path:
     try:
         import keras
 
-        # Keras knows where its file is, and puts it under this name.
-        keras.applications.MobileNetV2((224, 224, 3), alpha=float(alpha), include_top=False, weights="imagenet")
+        # Keras knows where its file is, and puts it under this name; it tells of the download on stdout.
+        with contextlib.redirect_stdout(sys.stderr):
+            keras.applications.MobileNetV2((224, 224, 3), alpha=float(alpha), include_top=False, weights="imagenet")
     except Exception as error:  # whatever the network does; Keras raises a bare Exception
         path.unlink(missing_ok=True)
         raise ModelError(

@@ -148,17 +148,19 @@ def run_on_gpu(
     from pronk.training.network import build_network, build_prefix
 
     prefix = build_prefix(build_network(backbone, classes=2, settings=settings), settings.fine_tune_from)
+
+    def draw(batch: Sequence[Job]) -> list[tuple[Job, np.ndarray | Finding]]:
+        return [(job, draw_job(recipe, job)) for job in batch]
+
     with ThreadPoolExecutor(available_cores()) as pool:
-        for batch, drawn in zip(
-            batches, pool.map(lambda jobs: [draw_job(recipe, job) for job in jobs], batches), strict=True
-        ):
-            whole = [(job, views) for job, views in zip(batch, drawn, strict=True) if not isinstance(views, Finding)]
+        for drawn in run_unordered(pool, draw, batches):
+            whole = [(job, views) for job, views in drawn if not isinstance(views, Finding)]
             if whole:
                 cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
                 rows = zip(((job, number) for job, _ in whole for number in job.numbers), pooled, cut, strict=True)
                 for (job, number), pooled_row, cut_row in rows:
                     recipe.store.write(row_key(job.photo, number, recipe.seed), pooled_row, cut_row)
-            yield Worked(tuple(views for views in drawn if isinstance(views, Finding)), 0.0)
+            yield Worked(tuple(views for _, views in drawn if isinstance(views, Finding)), 0.0)
 
 
 def _key(*parts: object) -> str:

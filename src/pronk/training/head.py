@@ -15,6 +15,7 @@ FOLDS = 4
 MAX_ITERATIONS = 300
 MAX_CROSS_VALIDATED = 2000
 TOLERANCE = 1e-5
+LEAST_DEVIATION = 1e-3  # of the features' mean deviation
 
 OnIteration = Callable[[int, "Head"], None]
 
@@ -136,9 +137,12 @@ class Scaler:
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Scaler":
-        """Measure features [n, d]; a constant feature is left as it is."""
+        """Measure features [n, d]; a feature that hardly varies is left as it is, or its weight would be huge."""
         deviation = features.std(axis=0, dtype=np.float64)
-        return cls(features.mean(axis=0, dtype=np.float64), np.where(deviation > 1e-6, deviation, 1.0))
+        return cls(
+            features.mean(axis=0, dtype=np.float64),
+            np.where(deviation > LEAST_DEVIATION * deviation.mean() + 1e-6, deviation, 1.0),
+        )
 
     def transform(self, features: np.ndarray) -> np.ndarray:
         """Standardise features, float32 [n, d]."""

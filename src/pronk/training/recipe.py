@@ -10,7 +10,7 @@ from pronk.config import Settings
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.errors import GateError, RunError
 from pronk.files import read_csv
-from pronk.listing import Finding, list_photos
+from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.scan import Progress, no_progress
 from pronk.training.backbone import Backbone, load_backbone
@@ -69,18 +69,18 @@ def train(
         Traceback (most recent call last):
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
-    classes = list_photos(Path(data)).classes  # says what is wrong before a run folder is made
+    listing = list_photos(Path(data))  # says what is wrong before a run folder is made
     settings = make_absolute((settings or Settings()).replace(data=str(data)))
     folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
     cache, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
-    keep_out(Path(data), folder, cache)
+    keep_out(Path(data), listing, out=folder, cache=cache)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
         if done:
             return finish(folder, read_metrics(folder), settings)
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
         with start_workers() as pool:
             # The worker processes check, extract and fit the head while this one imports Keras.
-            building = start_beside(lambda: import_network(backbone, len(classes), settings))
+            building = start_beside(lambda: import_network(backbone, len(listing.classes), settings))
             dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
             network = building.result()
         fine_tuned = None
@@ -117,18 +117,21 @@ def make_absolute(settings: Settings) -> Settings:
     return settings.replace(**{name: str(Path(path).absolute()) for name, path in paths.items() if path})
 
 
-def keep_out(data: Path, *folders: Path) -> None:
-    """Refuse to write into the photos' folder, where a run would become a class of the next one.
+def keep_out(data: Path, listing: Listing, **folders: Path) -> None:
+    """Refuse to write among the photos, where a run would become a class of the next one.
 
     Raises:
-        RunError: naming the folder.
+        RunError: naming the folder and the option.
 
     Example:
-        >>> keep_out(Path("photos"), Path("runs/1"))
+        >>> keep_out(Path("photos"), Listing(Path("photos"), (), (), ()), out=Path("runs/1"))
     """
-    for folder in folders:
-        if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
-            raise RunError(f"{folder} lies inside the photos in {data}", hint="name a folder elsewhere, with --out")
+    photos = {(listing.root / entry.path).parent.resolve() for entry in listing.entries}
+    if data.is_dir():
+        photos.add(data.resolve())
+    for option, folder in folders.items():
+        if photos & {folder.resolve(), *folder.resolve().parents}:
+            raise RunError(f"{folder} lies among the photos", hint=f"name a folder elsewhere, with --{option}")
 
 
 def study_photos(

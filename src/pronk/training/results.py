@@ -98,7 +98,7 @@ def write_results(
     write_csv(folder / "predictions.csv", columns, rows)
     write_atomically(folder / "model" / "README.md", render_card(metrics, settings).encode())
     content = ReportContent(
-        title=Path(settings.data).stem,
+        title=Path(settings.data).name,
         metrics=metrics,
         history=history,
         predictions=rows,

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from pronk.cache import RowStore
 from pronk.dataset import Photo
 from pronk.errors import ImageError
 from pronk.images import decode, read_bytes
 from pronk.listing import Finding
+from pronk.runtime import open_session
 from pronk.scan import changed, left_out
 from pronk.views import draw_views
 
@@ -95,7 +95,4 @@ def draw_job(recipe: Recipe, job: Job) -> np.ndarray | Finding:
 @functools.lru_cache(maxsize=1)
 def open_prefix(path: Path) -> Any:
     """Open a prefix, once per process; one thread, since there is a process per core."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return open_session(path.read_bytes())

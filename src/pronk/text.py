@@ -1,0 +1,26 @@
+"""Names from strangers -> text that is safe to show."""
+
+import unicodedata
+
+
+def visible(text: str) -> str:
+    r"""Spell out the characters that hide, reorder or break text.
+
+    Control and direction characters become their escapes, bytes of undecodable names become `\xNN`. The two
+    joiners that some scripts and emoji need stay.
+
+    Example:
+        >>> print(visible("photo\u202egpj.exe"), visible("a\nb"), visible("caf\udce9.jpg"))
+        photo\u202egpj.exe a\nb caf\xe9.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(character: str) -> str:
+    if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character in "\u200c\u200d":
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
