@@ -106,7 +106,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=42, help="of the first repeat; each further one adds 1")
-    parser.add_argument("--learning-rate", default="3e-5", help="of pronk's second run")
+    parser.add_argument("--learning-rate", default="1e-4", help="of pronk's second run")
     args = parser.parse_args()
     bench = open_bench(args, name="compare")
 

@@ -1,7 +1,6 @@
 import dataclasses
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from pronk.dataset import load_dataset
 from pronk.errors import DataError, ModelError
 from pronk.images import load_pixels
 from pronk.predictor import Predictor
-from pronk.training import exporters
-from pronk.training.exporters import Kept, choose_golden, export
+from pronk.training.exporters import Kept, choose_golden, compare, export
 from pronk.training.head import Head
 from pronk.training.network import build_network
 from training_fixtures import lively_backbone, tiny_settings, write_photos
@@ -35,6 +33,7 @@ def test_keras_and_onnx_say_the_same(tmp_path, dataset):
     kept = Kept(head, trained.weights, {"kept": "fine_tuned"})
     network = build_network(backbone, classes=2, settings=SETTINGS)
     bundle = export(tmp_path / "model", network, kept, backbone, dataset, SETTINGS)
+    compare(network, bundle)
     assert bundle.weights == {"name": "random", "sha256": backbone.sha256}
     assert (bundle.classes, bundle.size, bundle.fit) == (("cold", "warm"), 32, "crop")
     assert set(bundle.files) == {"model.onnx", "model.keras", "golden/expected.json"} | {
@@ -51,21 +50,10 @@ def answering(probabilities):
     return lambda pixels, training: np.tile(np.array(probabilities, np.float32), (len(pixels), 1))
 
 
-def test_files_that_differ_are_refused(tmp_path, dataset, monkeypatch):
-    backbone = lively_backbone(0.35)
-    kept = Kept(Head(np.ones((1280, 2), np.float32), np.zeros(2, np.float32)), backbone.weights, {})
-    monkeypatch.setattr("pronk.training.network.set_weights", lambda *arguments: None)
-    monkeypatch.setattr("pronk.training.network.set_head", lambda *arguments: None)
-    with pytest.raises(ModelError, match=r"differ by 0\.4 on the golden photos"):
-        export(tmp_path / "model", answering([0.9, 0.1]), kept, backbone, dataset, SETTINGS)
-    assert not (tmp_path / "model").exists()
-
-
-def test_numbers_that_are_none_are_refused(dataset):
-    photos = list(choose_golden(dataset, SETTINGS).values())
-    runtime = SimpleNamespace(run=lambda pixels: SimpleNamespace(probabilities=np.full((1, 2), 0.5)))
-    with pytest.raises(ModelError, match="differ by nan"):
-        exporters._compare(answering([np.nan, np.nan]), runtime, photos, SETTINGS)
+@pytest.mark.parametrize("says", [[2.0, -1.0], [np.nan, np.nan]])
+def test_files_that_differ_are_refused(whole_bundle, says):
+    with pytest.raises(ModelError, match=r"differ by .* on the golden photos"):
+        compare(answering(says), open_bundle(whole_bundle))
 
 
 # --- golden photos

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pronk.curves import draw_curves
 from pronk.metrics import accuracy_record, score, wilson_interval
 from pronk.report import ReportContent, percent, render_report, visible
 
@@ -104,7 +105,7 @@ def finding(path, code, severity, message="", hint=""):
 @pytest.fixture
 def drawn(content):
     """The content with learning curves, which take a moment to draw."""
-    return dataclasses.replace(content, history=HISTORY)
+    return dataclasses.replace(content, curves=draw_curves(HISTORY))
 
 
 def with_metrics(content, **changed):

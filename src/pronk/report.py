@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.curves import PHASE_NAMES, draw_curves
+from pronk.curves import PHASE_NAMES, Curve
 from pronk.errors import Reason
 from pronk.text import visible
 
@@ -32,7 +32,7 @@ class ReportContent:
     Attributes:
         title: the page's heading.
         metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
-        history: rows of history.csv, in order; numbers or their texts.
+        curves: learning curves, from `pronk.curves.draw_curves`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
         findings: what `check` found: path, code, severity, message and hint.
         class_counts: photos per class and part, `{class: {part: n}}`, if known.
@@ -47,7 +47,7 @@ class ReportContent:
 
     title: str
     metrics: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]] = ()
+    curves: Sequence[Curve] = ()
     predictions: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     class_counts: Mapping[str, Mapping[str, int]] | None = None
@@ -60,9 +60,6 @@ def render_report(content: ReportContent) -> str:
 
     Returns:
         A whole HTML document that can be encoded as UTF-8, whatever the file names.
-
-    Raises:
-        MissingExtra: if there are learning curves to draw and matplotlib is not installed.
 
     Example:
         >>> metrics = {"classes": ["cat", "dog"], "counts": {"test": 0}, "test": None}
@@ -80,7 +77,7 @@ def render_report(content: ReportContent) -> str:
             trained="frozen" in metrics,
             answer=_answer(metrics),
             fine_tuning=_fine_tuning(metrics),
-            curves=draw_curves(content.history),
+            curves=content.curves,
             mistakes=mistakes[:MOST_MISTAKES],
             more_mistakes=max(0, len(mistakes) - MOST_MISTAKES),
             has_predictions=bool(content.predictions),

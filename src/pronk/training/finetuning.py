@@ -9,6 +9,9 @@ import numpy as np
 from pronk.config import Settings
 from pronk.training.checkpoints import load_checkpoint, save_checkpoint
 
+# An epoch that lowers the mean log-loss by less is not worth its time: .001 is a tenth of a percent of likelihood.
+LEAST_GAIN = 1e-3
+
 HistoryRow = dict[str, Any]
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # activations, targets, sample weights
 
@@ -32,13 +35,14 @@ class FineTuning:
         self.best_epoch = 0
         self.best_loss = np.inf
         self.best = suffix.get_weights()
+        self.waited = 0
+        self.reference = np.inf
         self.history: list[HistoryRow] = []
 
     @property
     def is_done(self) -> bool:
         """Tell whether all epochs are done, or the validation loss has stopped falling."""
-        waited = self.epoch - self.best_epoch
-        return self.epoch >= self.settings.epochs or waited >= self.settings.patience
+        return self.epoch >= self.settings.epochs or self.waited >= self.settings.patience
 
     def run_epoch(self, batches: Iterable[Batch], on_step: Callable[[int], None]) -> tuple[float, float]:
         """Train on batches, telling the number of each step done; return the mean loss and accuracy."""
@@ -54,7 +58,10 @@ class FineTuning:
         return float(logs["loss"]), float(logs["accuracy"])
 
     def keep_if_best(self, val_loss: float) -> bool:
-        """Remember the weights if the validation loss is the lowest so far."""
+        """Remember the weights if the validation loss is the lowest so far; count epochs that hardly lower it."""
+        self.waited += 1
+        if val_loss < self.reference - LEAST_GAIN:
+            self.reference, self.waited = val_loss, 0
         if not val_loss < self.best_loss:
             return False
         self.best_epoch, self.best_loss, self.best = self.epoch, val_loss, self.suffix.get_weights()
@@ -70,6 +77,8 @@ class FineTuning:
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
             "best_loss": self.best_loss,
+            "waited": self.waited,
+            "reference": self.reference,
             "history": self.history,
         }
         save_checkpoint(folder, self.epoch, arrays, state)
@@ -87,4 +96,5 @@ class FineTuning:
             variable.assign(arrays[f"optimizer{i}"])
         self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
         self.best_loss, self.history = state["best_loss"], state["history"]
+        self.waited, self.reference = state["waited"], state["reference"]
         return arrays["val_probabilities"]

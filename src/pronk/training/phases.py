@@ -119,7 +119,6 @@ def fine_tune(
     features: Features,
     settings: Settings,
     work: Path,
-    *,
     on_progress: Progress = no_progress,
 ) -> FineTuned:
     """Phase 2: train the blocks after the cut and the head on cached activations, until the validation loss rises.

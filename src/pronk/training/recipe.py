@@ -7,6 +7,7 @@ from typing import Any
 
 from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
+from pronk.curves import draw_curves
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.errors import GateError, RunError
 from pronk.files import read_csv
@@ -14,10 +15,10 @@ from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.scan import Progress, no_progress
 from pronk.training.backbone import Backbone, load_backbone
-from pronk.training.exporters import Kept, export
+from pronk.training.exporters import Kept, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, train_head
-from pronk.training.results import judge, summarise, write_results
+from pronk.training.results import join_history, judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
 from pronk.training.usage import Usage
 from pronk.training.workers import start_beside, start_workers
@@ -83,23 +84,25 @@ def train(
             building = start_beside(lambda: import_network(backbone, len(listing.classes), settings))
             dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
             network = building.result()
-        fine_tuned = None
-        if not settings.frozen_only:
-            with usage.stage("fine_tune"):
-                fine_tuned = fine_tune(
-                    network, frozen, dataset, features, settings, folder / WORK, on_progress=on_progress
-                )
-        kept = choose(frozen, fine_tuned, backbone, dataset, settings)
-        on_progress("export", 0, 1)
-        with usage.stage("export"):
-            bundle = export(folder / "model", network, kept, backbone, dataset, settings)
-        on_progress("export", 1, 1)
-        with usage.stage("evaluate"):
-            rows, lost = judge(bundle, dataset, cache, on_progress)
-            dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
-            metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, rows)
+            fine_tuned = None
+            if not settings.frozen_only:
+                with usage.stage("fine_tune"):
+                    fine_tuned = fine_tune(network, frozen, dataset, features, settings, folder / WORK, on_progress)
+            kept = choose(frozen, fine_tuned, backbone, dataset, settings)
+            drawing = pool.submit(draw_curves, join_history(frozen, fine_tuned))
+            on_progress("export", 0, 1)
+            with usage.stage("export"):
+                bundle = export(folder / "model", network, kept, backbone, dataset, settings)
+            on_progress("export", 1, 1)
+            comparing = start_beside(lambda: compare(network, bundle))
+            with usage.stage("evaluate"):
+                rows, lost = judge(bundle, dataset, cache, on_progress)
+            comparing.result()
+            curves = drawing.result()
+        dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
+        metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, rows)
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
-        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, rows)
+        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, rows, curves)
     trim(cache, limit=limit)
     return finish(folder, metrics, settings, dataset.findings)
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pronk.bundle import Bundle
 from pronk.card import render_card
 from pronk.config import Settings
+from pronk.curves import Curve
 from pronk.dataset import Dataset, Photo
 from pronk.errors import ImageError, Reason
 from pronk.evaluation import prediction_row, score_rows, watch
@@ -20,6 +21,7 @@ from pronk.report import ReportContent, render_report
 from pronk.scan import Progress, changed, left_out
 from pronk.training.backbone import Backbone
 from pronk.training.exporters import Kept
+from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, part_record
 from pronk.training.run import METRICS
 
@@ -82,6 +84,11 @@ def summarise(
     }
 
 
+def join_history(frozen: Frozen, fine_tuned: FineTuned | None) -> list[HistoryRow]:
+    """Return the rows of history.csv: both phases, one after the other."""
+    return [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
+
+
 def write_results(
     folder: Path,
     metrics: Mapping[str, Any],
@@ -90,17 +97,17 @@ def write_results(
     frozen: Frozen,
     fine_tuned: FineTuned | None,
     rows: list[dict[str, Any]],
+    curves: Sequence[Curve],
 ) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
-    history = [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
-    write_csv(folder / "history.csv", HISTORY_COLUMNS, history)
+    write_csv(folder / "history.csv", HISTORY_COLUMNS, join_history(frozen, fine_tuned))
     columns = ("path", "part", "label", "predicted", "score", *(f"p_{name}" for name in dataset.classes))
     write_csv(folder / "predictions.csv", columns, rows)
     write_atomically(folder / "model" / "README.md", render_card(metrics, settings).encode())
     content = ReportContent(
         title=Path(settings.data).name,
         metrics=metrics,
-        history=history,
+        curves=curves,
         predictions=rows,
         findings=[dataclasses.asdict(finding) for finding in dataset.findings],
         class_counts=dataset.counts_by_class,
