@@ -22,6 +22,7 @@ from pronk.files import available_cores
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_AHEAD = 4
+NICENESS = 10  # a second run waits for the import of Keras in the main process, which so gets a core of its own
 
 
 @contextlib.contextmanager
@@ -87,6 +88,8 @@ def run_unordered(pool: Executor, work: Callable[[Task], Result], tasks: Iterabl
 
 def _prepare(parent: int) -> None:
     warnings.simplefilter("ignore")
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
