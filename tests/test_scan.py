@@ -16,6 +16,7 @@ from photos import draw_picture, encode, write_pictures
 from pronk.dataset import load_dataset, write_split
 from pronk.errors import DataError, Reason
 from pronk.files import read_csv
+from pronk.images import decode
 from pronk.listing import Entry, list_photos
 from pronk.scan import changed, check_dataset, group_photos, scan_photo, scan_photos
 
@@ -233,3 +234,27 @@ def test_classes_too_thin_to_train_on_are_named(tmp_path):
     root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
     (root / "dog" / "dog_000.jpg").unlink()
     assert [finding.path for finding in check_dataset(root).findings if finding.code == "too_few"] == ["dog"]
+
+
+def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    listing, memo = list_photos(root), tmp_path / "memo"
+    first = scan_photos(listing, memo=memo)
+    files = list(memo.rglob("*.json"))
+    assert len(files) == 6
+    files[0].write_bytes(b"{torn")
+    decoded = []
+    monkeypatch.setattr(
+        "pronk.scan.decode", lambda data, min_side: (decoded.append(1), decode(data, min_side=min_side))[1]
+    )
+    again = scan_photos(listing, memo=memo)
+    assert len(decoded) == 1, "only what was damaged is looked at again"
+    for before, after in zip(first, again, strict=True):
+        assert (before.digest, before.findings) == (after.digest, after.findings)
+        assert (before.signs == after.signs).all()
+
+
+def test_a_file_that_is_no_picture_is_not_remembered(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    assert scan_photo(tmp_path, Entry("a.jpg", "a"), tmp_path / "memo").findings[0].code == "not_an_image"
+    assert not (tmp_path / "memo").exists()

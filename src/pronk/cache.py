@@ -27,6 +27,7 @@ DEFAULT_LIMIT = "10GB"
 OWN_FILES = {
     "rows": re.compile(r".+\.row|\..+\.tmp"),
     "prefix": re.compile(r".+\.onnx|\..+\.tmp"),
+    "scans": re.compile(r"[0-9a-f]{64}\.json|\..+\.tmp"),
     "verified": re.compile(r"[0-9a-f]{32}|\..+\.tmp"),
 }
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

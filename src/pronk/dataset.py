@@ -103,6 +103,7 @@ def load_dataset(
     group_by: str | None = None,
     split: Path | str | None = None,
     pool: Executor | None = None,
+    memo: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Dataset:
     """Check, group and split a folder of photos; nothing in it is changed.
@@ -115,6 +116,7 @@ def load_dataset(
         group_by: regular expression looked for in each path; equal matches stay in one part.
         split: CSV with `path,label,part`; photos named there keep their part.
         pool: of worker processes; None uses threads of this one.
+        memo: folder that remembers what was seen in a file, by content; None looks at everything anew.
         on_progress: called with ("check", done, total).
 
     Raises:
@@ -126,7 +128,7 @@ def load_dataset(
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_photos(Path(data))
-    scans = scan_photos(listing, pool=pool, on_progress=on_progress)
+    scans = scan_photos(listing, pool=pool, memo=memo, on_progress=on_progress)
     usable = [scan for scan in scans if scan.signs is not None]
     given, shares = _given_parts(listing, usable, split, {"val": val, "test": test})
     groups, duplicates = group_photos(usable, group_by)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from pronk.duplicates import BITS, chain_equal, find_similar, group_indices, perceptual_hash
-from pronk.errors import DataError, ImageError, Reason
-from pronk.files import available_cores
+from pronk.errors import DataError, ImageError, Reason, StorageError
+from pronk.files import available_cores, write_atomically
 from pronk.formats import SUFFIXES
 from pronk.images import decode, read_bytes
 from pronk.listing import Entry, Finding, Listing, list_photos
@@ -21,6 +22,8 @@ from pronk.listing import Entry, Finding, Listing, list_photos
 FILES_PER_TASK = 8
 MIN_PER_CLASS = 3  # one each for training, validation and test
 NEEDED = f"training needs at least {MIN_PER_CLASS} in each class"
+# Raise it when decoding or hashing change what they tell.
+LOOK_VERSION = 1
 HASH_SIDE = 48  # pixels; small enough for JPEG's quick decoding, larger than the hash's grid
 
 Progress = Callable[[str, int, int], None]
@@ -32,6 +35,15 @@ def no_progress(stage: str, done: int, total: int) -> None:
     Example:
         >>> no_progress("check", 1, 2)
     """
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What the bytes of a usable picture told: format, remarks, and signs of the perceptual hash, int8 (255,)."""
+
+    format: str
+    notes: tuple[str, ...]
+    signs: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +91,22 @@ def check_dataset(data: Path | str, *, on_progress: Progress = no_progress) -> C
     return Checked(len(scans), {name: counted[name] for name in listing.classes}, (*findings, *thin))
 
 
-def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: Progress = no_progress) -> list[Scan]:
+def scan_photos(
+    listing: Listing, *, pool: Executor | None = None, memo: Path | None = None, on_progress: Progress = no_progress
+) -> list[Scan]:
     """Look at every listed file once, on all cores.
 
     Args:
         listing: from `list_photos`.
         pool: of worker processes; None uses threads of this one.
+        memo: folder that remembers what was seen, by content; None looks at everything anew.
         on_progress: called with ("check", done, total).
 
     Example:
         >>> scan_photos(Listing(Path("photos"), (), (), ()))
         []
     """
-    paths = [(listing.root, entry) for entry in listing.entries]
+    paths = [(listing.root, entry, memo) for entry in listing.entries]
     scans: list[Scan] = []
     with ThreadPoolExecutor(available_cores()) if pool is None else contextlib.nullcontext(pool) as executor:
         for scan in executor.map(_scan, paths, chunksize=FILES_PER_TASK):
@@ -100,12 +115,17 @@ def scan_photos(listing: Listing, *, pool: Executor | None = None, on_progress: 
     return scans
 
 
-def _scan(path: tuple[Path, Entry]) -> Scan:
-    return scan_photo(*path)
+def _scan(arguments: tuple[Path, Entry, Path | None]) -> Scan:
+    return scan_photo(*arguments)
 
 
-def scan_photo(root: Path, entry: Entry) -> Scan:
-    """Decode one file far enough to know that it is whole, and hash it.
+def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
+    """Look at one file: is it whole, what is its digest, its perceptual hash.
+
+    Args:
+        root: the data folder.
+        entry: the file.
+        memo: folder that remembers what was seen, by content.
 
     Example:
         >>> scan_photo(Path("."), Entry("gone.jpg", "cat")).findings[0].code
@@ -113,14 +133,45 @@ def scan_photo(root: Path, entry: Entry) -> Scan:
     """
     try:
         data = read_bytes(root / entry.path)
-        decoded = decode(data, min_side=HASH_SIDE)
+        digest = hashlib.sha256(data).hexdigest()
+        content = look(data, memo and memo / digest[:2] / f"{digest}.json")
     except ImageError as error:
         return Scan(entry, findings=(left_out(entry.path, error),))
-    notes = list(decoded.notes)
-    if not entry.path.lower().endswith(SUFFIXES[decoded.format]):
-        notes.append(f"the content is {decoded.format}, whatever its name says")
+    notes = list(content.notes)
+    if not entry.path.lower().endswith(SUFFIXES[content.format]):
+        notes.append(f"the content is {content.format}, whatever its name says")
     findings = tuple(Finding(entry.path, Reason.OK_WITH_WARNING.value, "info", note) for note in notes)
-    return Scan(entry, hashlib.sha256(data).hexdigest(), perceptual_hash(decoded.image), findings)
+    return Scan(entry, digest, content.signs, findings)
+
+
+def look(data: bytes, memo: Path | None = None) -> Content:
+    """Decode a picture far enough to know that it is whole, or remember what that told the last time.
+
+    Args:
+        data: the bytes of a picture file.
+        memo: file to keep the answer in; it must be named by the content.
+
+    Raises:
+        ImageError: if the picture cannot be used; that is not remembered.
+
+    Example:
+        >>> look(b"no picture")
+        Traceback (most recent call last):
+        pronk.errors.ImageError: the content is not a picture
+    """
+    if memo:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads(memo.read_bytes())
+            signs = np.frombuffer(bytes.fromhex(record["signs"]), np.int8)
+            if len(signs) == BITS:
+                return Content(record["format"], tuple(record["notes"]), signs)
+    decoded = decode(data, min_side=HASH_SIDE)
+    content = Content(decoded.format, decoded.notes, perceptual_hash(decoded.image))
+    if memo:
+        record = {"format": content.format, "notes": content.notes, "signs": content.signs.tobytes().hex()}
+        with contextlib.suppress(StorageError):  # then the next run looks again
+            write_atomically(memo, json.dumps(record).encode(), durable=False)
+    return content
 
 
 def left_out(path: str, error: ImageError) -> Finding:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from concurrent.futures import Executor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pronk.errors import GateError, RunError
 from pronk.files import read_csv
 from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
-from pronk.scan import Progress, no_progress
+from pronk.scan import LOOK_VERSION, Progress, no_progress
 from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import Kept, compare, export
 from pronk.training.features import Features, extract_features
@@ -156,6 +157,7 @@ def study_photos(
             group_by=settings.group_by,
             split=settings.split,
             pool=pool,
+            memo=cache / "scans" / f"{LOOK_VERSION}-{version('pillow')}",
             on_progress=on_progress,
         )
     with usage.stage("extract"):
