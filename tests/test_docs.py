@@ -74,7 +74,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_options_in_pages_exist(page):
     known = {option for command in cli.commands.values() for param in command.params for option in param.opts}
-    known |= {"--version", "--help", "--extra-index-url"}
+    known |= {"--version", "--help"}
     for line in page.read_text(encoding="utf-8").splitlines():
         if "pronk" in line or "`--" in line:
             assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)) <= known, line
