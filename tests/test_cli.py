@@ -372,7 +372,9 @@ def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
 
 @pytest.mark.parametrize("after", [0.6, 2.5, pytest.param(5.0, marks=pytest.mark.more)])
 def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
-    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--cache", tmp_path / "cache"))]
+    (tmp_path / "long.toml").write_text("patience = 1000")  # so that a quick machine is not done before it is stopped
+    options = ("--cache", tmp_path / "cache", "--config", tmp_path / "long.toml", "--epochs", 1000)
+    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, *options))]
     command = [sys.executable, "-m", "pronk", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         time.sleep(after)
