@@ -376,7 +376,14 @@ def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
     options = ("--cache", tmp_path / "cache", "--config", tmp_path / "long.toml", "--epochs", 1000)
     arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, *options))]
     command = [sys.executable, "-m", "pronk", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would all that these tests start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
