@@ -249,7 +249,7 @@ def test_the_photos_are_never_written_to(go, photos):
 def test_everything_kept_between_runs_lies_in_the_cache_that_was_named(go, tmp_path, monkeypatch):
     monkeypatch.setenv("PRONK_CACHE", str(tmp_path / "usual"))
     go(settings=tiny_settings(_weights(go), frozen_only=True), cache=tmp_path / "named")
-    assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["prefix", "rows", "verified"]
+    assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["prefix", "rows", "scans", "verified"]
     assert not (tmp_path / "usual").exists()
 
 

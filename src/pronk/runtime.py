@@ -1,15 +1,20 @@
 """Model file -> a function from pixels to probabilities: the seam between bundle and inference engine."""
 
 import dataclasses
+import os
 import platform
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 
 from pronk.bundle import COPY_AGAIN, Bundle
 from pronk.errors import ModelError
+
+# ONNX Runtime's own switch, read while it is imported: nothing about a user's machine is to leave it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime
 
 
 @dataclasses.dataclass(frozen=True)
