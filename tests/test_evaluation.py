@@ -4,6 +4,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 import pronk
 from pronk.errors import DataError
+from pronk.files import digest_file, write_csv
 from pronk.predictor import Predictor
 from training_fixtures import write_photos
 
@@ -74,3 +75,22 @@ def test_nothing_usable_is_an_error(whole_bundle, photos):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of 12 files"):
         pronk.evaluate(whole_bundle, photos)
+
+
+def test_photos_the_model_was_trained_with_are_named(bundle_copy, photos):
+    """A model judged on its own training photos looks better than it is."""
+    split = bundle_copy.parent / "split.csv"
+    parts = {"cold/0.png": "train", "cold/1.png": "val", "cold/2.png": "test", "warm/0.png": "train"}
+    rows = [
+        {"path": "elsewhere.png", "part": part, "digest": digest_file(photos / path)} for path, part in parts.items()
+    ]
+    write_csv(split, ("path", "part", "digest"), rows)
+    evaluation = pronk.evaluate(bundle_copy, photos)
+    assert [(finding.path, finding.code, finding.severity) for finding in evaluation.findings] == [
+        ("cold/0.png", "leak", "warning"), ("cold/1.png", "leak", "warning"), ("warm/0.png", "leak", "warning"),
+    ]  # fmt: skip
+    assert "train part" in evaluation.findings[0].message
+    assert evaluation.result["accuracy"]["n"] == 12, "they are judged all the same, as asked"
+    for other in ("nothing,like\nit,at all\n", 'path,part,digest\n"' + "x" * 200_000):
+        split.write_text(other)
+        assert pronk.evaluate(bundle_copy, photos).findings == ()

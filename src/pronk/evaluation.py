@@ -1,5 +1,7 @@
 """Model + labelled photos -> numbers, measured on the very file that is served."""
 
+import contextlib
+import csv
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pronk.errors import DataError
+from pronk.errors import DataError, Reason
+from pronk.files import digest_file, read_csv
 from pronk.listing import Finding, list_photos
 from pronk.metrics import score
 from pronk.predictor import Prediction, Predictor
@@ -22,7 +25,7 @@ class Evaluation:
         classes: of the model.
         result: the `test` part of metrics.json.
         rows: one per photo, as in predictions.csv.
-        findings: photos that could not be used.
+        findings: photos that could not be used, and photos that the model was trained with.
     """
 
     classes: tuple[str, ...]
@@ -71,7 +74,37 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
     ]
     if not rows:
         raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
+    findings += find_known(predictor.bundle.folder.parent / "split.csv", listing.root, [row["path"] for row in rows])
     return Evaluation(predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings))
+
+
+def find_known(split: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
+    """Find photos that the model was trained or chosen with: what it makes of them says little about new ones.
+
+    Args:
+        split: split.csv of the model's run; where there is none, as beside a copied model, nothing is known.
+        root: the data folder.
+        paths: of the photos, relative to it.
+
+    Example:
+        >>> find_known(Path("no such file"), Path("photos"), ["cat/a.jpg"])
+        []
+    """
+    parts: dict[str | None, str] = {}
+    with contextlib.suppress(OSError, csv.Error):
+        parts = {row.get("digest"): row["part"] for row in read_csv(split) if row.get("part") in ("train", "val")}
+    found = [(path, parts.get(digest_file(root / path))) for path in paths] if parts else []
+    return [
+        Finding(
+            path,
+            Reason.LEAK.value,
+            "warning",
+            f"the model knows it from its {part} part, so it says little about new photos",
+            "judge the model on photos that it has not seen",
+        )
+        for path, part in found
+        if part
+    ]
 
 
 def prediction_row(path: str, part: str, label: str, prediction: Prediction) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import click
 def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> None:
     """Judge MODEL on the labelled photos in DATA.
 
-    Where DATA has a test folder, only that is used; else all of it, so leave out photos the model was trained on.
+    Where DATA has a test folder, only that is used; else all of it. Photos that the model was trained with are named.
 
     \b
     Example:
