@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from pronk.config import BLOCKS, Settings
-from pronk.files import digest_arrays
 from pronk.training.backbone import layer_names, load_backbone
 from pronk.training.head import Head, fit_head
 from pronk.training.network import (
@@ -16,7 +15,7 @@ from pronk.training.network import (
     set_head,
     set_weights,
 )
-from training_fixtures import lively_backbone, real_pixels
+from training_fixtures import digest_arrays, lively_backbone, real_pixels
 
 SETTINGS = Settings(image_size=32, dropout=0.2)
 

@@ -1,6 +1,7 @@
 """Small networks, photos and runs that the tests of the training half share."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from PIL import Image
 
 from pronk.bundle import golden_photo, write_bundle
 from pronk.config import Settings
-from pronk.files import digest_arrays, digest_file
+from pronk.files import digest_file
 from pronk.images import load_pixels
 from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import Backbone, random_backbone
@@ -157,6 +158,15 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_copy(whole_bundle: Path, tmp_path: Path) -> Path:
     """A model folder to change."""
     return Path(shutil.copytree(whole_bundle, tmp_path / "model"))
+
+
+def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
+    """The sha256 over dtypes, shapes and bytes, in the order given."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pronk.errors import RunError, StorageError
 
@@ -132,20 +131,6 @@ def digest_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_arrays(arrays: Iterable[Any]) -> str:
-    """Return the sha256 over NumPy arrays' bytes, in the order given.
-
-    Example:
-        >>> digest_arrays([])[:8]
-        'e3b0c442'
-    """
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -22,7 +22,6 @@ from pronk.errors import ModelError
 from pronk.training.graphs import LAST_BLOCK
 
 OFFLINE_FILE = "offline_mobilenet_v2_0.35.h5"
-OFFLINE_ALPHA = 0.35
 MAX_BYTES = 100 * 2**20
 # (channels at alpha 1, number of blocks) of the seven stages in table 2 of Sandler et al. 2018.
 STAGES = ((16, 1), (24, 2), (32, 3), (64, 4), (96, 3), (160, 3), (320, 1))
