@@ -29,7 +29,8 @@ class FineTuning:
         self.suffix = suffix
         self.settings = settings
         self.optimizer = keras.optimizers.Adam(settings.learning_rate)
-        suffix.compile(self.optimizer, loss="sparse_categorical_crossentropy", weighted_metrics=["accuracy"])
+        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # made here, or the step is traced twice
+        suffix.compile(self.optimizer, loss="sparse_categorical_crossentropy", weighted_metrics=[accuracy])
         self.optimizer.build(suffix.trainable_variables)
         self.epoch = 0
         self.best_epoch = 0
@@ -48,7 +49,7 @@ class FineTuning:
         """Train on batches, telling the number of each step done; return the mean loss and accuracy."""
         self.suffix.reset_metrics()
         for layer in self.suffix.layers:
-            if layer.name == "dropout":
+            if layer.name == "dropout" and layer.rate:
                 # Its random numbers are no part of any checkpoint, so they are set, not carried on.
                 layer.seed_generator.state.assign(np.array([self.settings.seed, self.epoch], "uint32"))
         logs: dict[str, Any] = {}
