@@ -32,7 +32,8 @@ def test_keras_and_onnx_say_the_same(tmp_path, dataset):
     head = Head(rng.normal(0, 0.05, (1280, 2)).astype(np.float32), np.array([0.5, -0.5], np.float32))
     kept = Kept(head, trained.weights, {"kept": "fine_tuned"})
     network = build_network(backbone, classes=2, settings=SETTINGS)
-    bundle = export(tmp_path / "model", network, kept, backbone, dataset, SETTINGS)
+    golden = choose_golden(dataset, SETTINGS)
+    bundle = export(tmp_path / "model", network, kept, golden, backbone, dataset.classes, SETTINGS)
     compare(network, bundle)
     assert bundle.weights == {"name": "random", "sha256": backbone.sha256}
     assert (bundle.classes, bundle.size, bundle.fit) == (("cold", "warm"), 32, "crop")

@@ -7,9 +7,10 @@ import pytest
 
 from pronk.dataset import load_dataset
 from pronk.errors import DataError, StorageError
+from pronk.images import load_pixels
 from pronk.training import features as features_module
 from pronk.training.features import extract_features, has_gpu, make_recipe, run_on_gpu
-from pronk.training.rows import Job, row_key
+from pronk.training.rows import Job, load_square, row_key
 from training_fixtures import draw_tiny, lively_backbone, tiny_settings, write_photos
 
 SETTINGS = tiny_settings("unused", views=3)
@@ -38,7 +39,9 @@ def extract(tmp_path, photos, backbone, pool, monkeypatch):
 
     def run(settings=SETTINGS, *, split=None, dataset=None, backbone=backbone, **options):
         dataset = dataset or load_dataset(photos, seed=settings.seed, split=split)
-        return dataset, extract_features(dataset, backbone, settings, tmp_path / "cache", pool, **options)
+        return dataset, extract_features(
+            dataset, backbone, settings, tmp_path / "cache", tmp_path / "work", pool, **options
+        )
 
     return run
 
@@ -152,6 +155,34 @@ def test_photos_that_change_after_the_scan_are_left_out_and_named(extract, photo
     assert features.pooled(left.photos).shape == (13, 1280)
 
 
+def test_the_photos_to_be_judged_are_kept_as_pixels(extract, photos, tmp_path):
+    for _ in ("from the empty cache", "from the full one"):
+        dataset, features = extract()
+        judged = [photo for photo in dataset.photos if photo.part != "train"]
+        squares = features.recipe.squares
+        assert {path.name for path in squares.iterdir()} == {photo.digest for photo in judged}
+        for photo in judged:
+            expected = load_pixels(photos / photo.path, size=32)
+            np.testing.assert_array_equal(load_square(squares, photos, photo, size=32, fit="crop"), expected)
+            np.testing.assert_array_equal(load_square(tmp_path, photos, photo, size=32, fit="crop"), expected)
+            (squares / photo.digest).write_bytes(b"torn")  # as by a power cut; the next run makes its own
+
+
+def test_only_so_many_photos_are_kept_as_pixels(extract, monkeypatch):
+    monkeypatch.setattr(features_module, "SQUARES_BYTES", 3 * 32 * 32 * 3)
+    dataset, features = extract()
+    assert len(list(features.recipe.squares.iterdir())) == 3
+    assert features.computed == rows_of(dataset)
+
+
+def test_without_room_for_pixels_the_photos_are_decoded_again(extract, photos, tmp_path):
+    (tmp_path / "work").write_text("no folder")
+    dataset, features = extract()
+    photo = dataset.part("test")[0]
+    pixels = load_square(features.recipe.squares, photos, photo, size=32, fit="crop")
+    np.testing.assert_array_equal(pixels, load_pixels(photos / photo.path, size=32))
+
+
 def test_nothing_is_written_beside_the_photos(extract, photos):
     before = sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*"))
     extract()
@@ -174,10 +205,10 @@ def test_a_disk_that_fills_up_is_told_with_its_path(extract, monkeypatch):
 
 
 def test_the_prefix_is_written_once(tmp_path, photos, backbone, monkeypatch):
-    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "cache")
+    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "cache", tmp_path / "work")
     os.utime(recipe.prefix, (1, 1))
     monkeypatch.setattr(features_module, "write_prefix", None)
-    assert make_recipe(photos, backbone, SETTINGS, tmp_path / "cache") == recipe
+    assert make_recipe(photos, backbone, SETTINGS, tmp_path / "cache", tmp_path / "work") == recipe
     assert recipe.prefix.stat().st_mtime > 1, "it counts as used"
 
 
@@ -191,7 +222,7 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
 
 def test_the_road_of_a_gpu_comes_to_the_same_rows(extract, photos, backbone, tmp_path):
     dataset, expected = extract()
-    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "other cache")
+    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "other cache", tmp_path / "work")
     gone = dataset.part("val")[0]
     (photos / gone.path).unlink()
     jobs = [Job(photo, tuple(range(3 if photo.part == "train" else 1))) for photo in dataset.photos]

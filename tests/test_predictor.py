@@ -6,14 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from photos import encode
 from pronk.bundle import open_bundle
 from pronk.errors import DataError, ModelError, Reason
 from pronk.files import digest_file
 from pronk.images import load_pixels
 from pronk.predictor import Predictor, expand_paths
 from pronk.runtime import Outputs
-from training_fixtures import CLASSES, draw_tiny, write_photos
+from training_fixtures import CLASSES, write_photos
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +81,17 @@ def test_scores_are_sorted(predictor, photos):
 
 def test_only_a_few_photos_are_held(whole_bundle):
     """A reader that is far ahead of what is asked for would fill the memory."""
-    data, read = encode(draw_tiny(np.random.default_rng(0), "warm")), []
+    pixels, loaded = np.zeros((32, 32, 3), np.uint8), []
 
     class Slow:
         def run(self, pixels):
             return Outputs(np.ones((1, 2), np.float32) / 2, None, None)
 
     predictor = Predictor(open_bundle(whole_bundle), Slow())
-    stream = predictor.stream(range(500), read=lambda number: (read.append(number), data)[1])
+    stream = predictor.stream(range(500), load=lambda number: (loaded.append(number), pixels)[1])
     next(stream)
     time.sleep(0.3)
-    assert len(read) < 50
+    assert len(loaded) < 50
     stream.close()
 
 

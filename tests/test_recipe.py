@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -263,13 +262,16 @@ def test_a_small_cache_limit_is_kept(go, tmp_path):
 
 
 def failing(number, code):
-    """Let the n-th write of the run folder fail, as the system would say it."""
+    """Let the n-th write of the run folder fail, as the system would say it.
+
+    The pixels to be judged are left alone: where they cannot be kept, the photos are decoded once more.
+    """
     count = 0
     replace = Path.replace
 
     def refuse(self, target):
         nonlocal count
-        if "run" in Path(target).parts:
+        if "run" in Path(target).parts and "squares" not in Path(target).parts:
             count += 1
             if count == number:
                 raise OSError(code, os.strerror(code))
@@ -360,22 +362,26 @@ def test_same_seed_same_run_whatever_hashes_and_folders_do(tmp_path, tiny_photos
     assert found[0] == found[1]
 
 
+def test_without_dropout(go):
+    assert go(settings=tiny_settings(_weights(go), dropout=0.0)).metrics["fine_tuned"]
+
+
 @pytest.mark.more
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_other_backends_train_too(tmp_path, photos, tiny_weights, tiny_run, backend):
+def test_other_backends_train_too(go, tmp_path, tiny_run, backend):
+    """Without dropout, whose random numbers are the backend's own, they come to the same."""
     pytest.importorskip(backend)
-    config = tmp_path / "settings.toml"
-    values = tomllib.loads((tiny_run.folder / "settings.toml").read_text()) | {"data": str(photos)}
-    config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+    reference = go("reference", settings=tiny_settings(_weights(go), dropout=0.0))
     done = run_pronk(
-        "train", "--config", config, "--out", tmp_path / "run", "--cache", tiny_run.folder.parent / "cache",
+        "train", "--config", reference.folder / "settings.toml", "--out", tmp_path / "run",
+        "--cache", tiny_run.folder.parent / "cache",
         env={"KERAS_BACKEND": backend},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    reference = tiny_run.metrics
-    assert metrics["frozen"] == reference["frozen"], "phase 1 does not depend on the backend"
-    assert metrics["fine_tuned"]["val"]["loss"] == pytest.approx(reference["fine_tuned"]["val"]["loss"], rel=0.2)
+    assert metrics["frozen"] == reference.metrics["frozen"], "phase 1 does not depend on the backend"
+    loss = reference.metrics["fine_tuned"]["val"]["loss"]
+    assert metrics["fine_tuned"]["val"]["loss"] == pytest.approx(loss, rel=1e-2)
     assert all(check["ok"] for check in Predictor.load(tmp_path / "run").verify())
 
 

@@ -126,7 +126,7 @@ def test_photos_that_change_before_the_end_are_left_out_once(whole_bundle, tmp_p
     (dataset.root / gone).unlink()
     draw_tiny(np.random.default_rng(5), "cold").save(dataset.root / replaced)
     (dataset.root / cut).write_bytes((dataset.root / cut).read_bytes()[:100])
-    rows, lost = judge(open_bundle(whole_bundle), dataset, tmp_path / "cache", no_progress)
+    rows, lost = judge(open_bundle(whole_bundle), dataset, tmp_path / "squares", tmp_path / "cache", no_progress)
     assert sorted((finding.path, finding.code) for finding in lost) == sorted(
         [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]
     )

@@ -16,7 +16,7 @@ from pronk.bundle import COPY_AGAIN, GOLDEN_TOLERANCE, MODEL_FILE, Bundle, open_
 from pronk.cache import default_cache
 from pronk.errors import DataError, ImageError, ModelError, StorageError
 from pronk.files import available_cores, digest_file, write_atomically
-from pronk.images import load_pixels, read_bytes
+from pronk.images import load_pixels
 from pronk.listing import list_files
 from pronk.runtime import Runtime, describe_runtime, open_runtime
 
@@ -114,21 +114,23 @@ class Predictor:
 
     def predict_one(self, source: Path | str | bytes) -> Prediction:
         """Predict one photo."""
-        return self._predict(source, _read)
+        return self._predict(source, self._load)
 
-    def stream(self, sources: Iterable[Any], *, read: Callable[[Any], bytes] | None = None) -> Iterator[Prediction]:
+    def stream(
+        self, sources: Iterable[Any], *, load: Callable[[Any], np.ndarray] | None = None
+    ) -> Iterator[Prediction]:
         """Predict photos in order, on all cores, holding only a few in memory.
 
         Args:
-            sources: paths or bytes, or whatever `read` takes.
-            read: turns a source into the bytes of an encoded photo, or raises ImageError.
+            sources: paths or bytes, or whatever `load` takes.
+            load: turns a source into pixels, uint8 [size, size, 3], or raises ImageError.
         """
         threads = available_cores()
         pending: deque[Future[Prediction]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
                 for source in sources:
-                    pending.append(pool.submit(self._predict, source, read or _read))
+                    pending.append(pool.submit(self._predict, source, load or self._load))
                     if len(pending) >= PHOTOS_AHEAD * threads:
                         yield pending.popleft().result()
                 while pending:
@@ -140,18 +142,23 @@ class Predictor:
     def verify(self) -> list[dict[str, Any]]:
         """Predict the golden photos and compare: one {file, difference, ok} per photo."""
         checks = []
-        for name, expected in self.bundle.golden().items():
-            prediction = self.predict_one(self.bundle.folder / name)
+        golden = self.bundle.golden()
+        predictions = self.stream(self.bundle.folder / name for name in golden)
+        for (name, expected), prediction in zip(golden.items(), predictions, strict=True):
             if prediction.probabilities is None:
                 raise ModelError(f"golden photo {name}: {prediction.error}", hint=COPY_AGAIN)
             difference = float(np.abs(prediction.probabilities - np.array(expected)).max())
             checks.append({"file": name, "difference": difference, "ok": difference <= GOLDEN_TOLERANCE})
         return checks
 
-    def _predict(self, source: Any, read: Callable[[Any], bytes]) -> Prediction:
+    def _load(self, source: Path | str | bytes) -> np.ndarray:
+        data = source if isinstance(source, bytes) else Path(source)
+        return load_pixels(data, size=self.bundle.size, fit=self.bundle.fit)
+
+    def _predict(self, source: Any, load: Callable[[Any], np.ndarray]) -> Prediction:
         path = os.fspath(source) if isinstance(source, str | Path) else str(getattr(source, "path", ""))
         try:
-            pixels = load_pixels(read(source), size=self.bundle.size, fit=self.bundle.fit)
+            pixels = load(source)
         except ImageError as error:
             return Prediction(path, self.classes, None, error)
         # One photo at a time: several threads then use all cores, and a photo's result depends on nothing else.
@@ -208,7 +215,3 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
     if missing:
         raise DataError(f"no photo at {', '.join(map(repr, missing))}", hint="check the spelling, or quote the pattern")
     return paths
-
-
-def _read(source: Path | str | bytes) -> bytes:
-    return source if isinstance(source, bytes) else read_bytes(Path(source))

@@ -18,9 +18,10 @@ from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import write_model
 from pronk.training.head import Head
+from pronk.training.workers import start_beside
 
 GOLDEN_PHOTOS = 8
-COMPARED_PHOTOS = 4  # each layer by layer, which takes longer than all the rest of the export
+COMPARED_PHOTOS = 2  # each layer by layer, which takes longer than all the rest of the export
 EXPORT_TOLERANCE = 1e-4
 
 
@@ -39,23 +40,32 @@ class Kept:
     comparison: dict[str, Any]
 
 
-def export(folder: Path, network: Any, kept: Kept, backbone: Backbone, dataset: Dataset, settings: Settings) -> Bundle:
+def export(
+    folder: Path,
+    network: Any,
+    kept: Kept,
+    golden: Mapping[str, bytes],
+    backbone: Backbone,
+    classes: Sequence[str],
+    settings: Settings,
+) -> Bundle:
     """Write the kept model as model.keras and model.onnx, with golden photos and what the latter says of them.
 
     Args:
         folder: the model folder to write.
         network: the Keras model, which takes the kept weights.
         kept: what was chosen.
+        golden: encoded photos by file name, from `choose_golden`.
         backbone: where the weights came from, for the record.
-        dataset: gives classes and golden photos.
-        settings: image size, fit, golden.
+        classes: in the order of the probabilities.
+        settings: image size and fit.
     """
     from pronk.training.network import save_network, set_head, set_weights
 
     set_weights(network, kept.weights)
     set_head(network, kept.head)
+    saving = start_beside(lambda: save_network(network))
     onnx = write_model(kept.weights, kept.head.kernel, kept.head.bias, size=settings.image_size)
-    golden = choose_golden(dataset, settings)
     runtime = OnnxRuntime(onnx)
     answers = {
         name: runtime.run(load_pixels(photo, size=settings.image_size, fit=settings.fit)[None]).probabilities[0]
@@ -63,12 +73,12 @@ def export(folder: Path, network: Any, kept: Kept, backbone: Backbone, dataset: 
     }
     contents = {f"golden/{name}": data for name, data in golden.items()}
     contents["golden/expected.json"] = json.dumps({name: row.tolist() for name, row in answers.items()}).encode()
-    contents["model.keras"] = save_network(network)
+    contents["model.keras"] = saving.result()
     contents["model.onnx"] = onnx
     return write_bundle(
         folder,
         contents,
-        classes=dataset.classes,
+        classes=classes,
         size=settings.image_size,
         fit=settings.fit,
         weights={"name": backbone.name, "sha256": backbone.sha256},

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from pronk.training.workers import run_unordered
 # Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.
 RECIPE_VERSION = 1
 PHOTOS_PER_JOB = 4
+SQUARES_BYTES = 512 * 1024**2  # of pixels that wait in the run folder to be judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,24 +71,30 @@ def extract_features(
     backbone: Backbone,
     settings: Settings,
     cache: Path,
+    work: Path,
     pool: Executor,
     *,
     on_progress: Progress = no_progress,
 ) -> Features:
     """Compute the rows that the cache lacks: all views of training photos, view 0 of the others.
 
+    The photos that are judged at the end are kept as pixels too, so that none is decoded twice, and a second run
+    decodes them while it waits for the import of Keras.
+
     Args:
         dataset: the photos.
         backbone: the network.
         settings: image size, fit, views, cut and seed.
         cache: folder of the cache.
+        work: folder of the run for what it needs until its end.
         pool: of worker processes.
         on_progress: called with ("extract", photos done, photos to do).
 
     Raises:
         StorageError: if the disk has too little room; checked before the first row.
     """
-    recipe = make_recipe(dataset.root, backbone, settings, cache)
+    recipe = make_recipe(dataset.root, backbone, settings, cache, work)
+    shutil.rmtree(recipe.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
     jobs = list(_missing_jobs(dataset, recipe, settings.views))
     computed = sum(len(job.numbers) for job in jobs)
     ensure_space(cache, computed * recipe.store.row_bytes)
@@ -104,8 +112,8 @@ def extract_features(
     return Features(recipe, computed, decode_seconds, tuple(findings))
 
 
-def make_recipe(root: Path, backbone: Backbone, settings: Settings, cache: Path) -> Recipe:
-    """Write the prefix into the cache and name the folder of its rows."""
+def make_recipe(root: Path, backbone: Backbone, settings: Settings, cache: Path, work: Path) -> Recipe:
+    """Write the prefix into the cache, and name the folders of its rows and of the pixels to be judged."""
     size, cut = settings.image_size, settings.fine_tune_from
     key = _key(RECIPE_VERSION, backbone.sha256, size, cut)
     prefix = cache / "prefix" / f"{key}.onnx"
@@ -114,7 +122,7 @@ def make_recipe(root: Path, backbone: Backbone, settings: Settings, cache: Path)
     os.utime(prefix)
     rows = cache / "rows" / _key(key, settings.fit)
     shapes = (pooled_size(backbone.weights),), cut_shape(backbone.weights, size=size, cut=cut)
-    return Recipe(root.absolute(), prefix, RowStore(rows, *shapes), size, settings.fit, settings.seed)
+    return Recipe(root.absolute(), prefix, RowStore(rows, *shapes), size, settings.fit, settings.seed, work / "squares")
 
 
 def has_gpu() -> bool:
@@ -132,13 +140,16 @@ def has_gpu() -> bool:
 
 def _missing_jobs(dataset: Dataset, recipe: Recipe, views: int) -> Iterator[Job]:
     seen: set[str] = set()
+    squares = SQUARES_BYTES // (recipe.size**2 * 3)
     for photo in dataset.photos:
         wanted = range(views if photo.part == "train" else 1)
         keys = {number: row_key(photo, number, recipe.seed) for number in wanted}
         numbers = tuple(n for n, key in keys.items() if key not in seen and not recipe.store.has(key))
         seen.update(keys.values())
-        if numbers:
-            yield Job(photo, numbers)
+        judged = photo.part != "train" and squares > 0
+        squares -= judged
+        if numbers or judged:
+            yield Job(photo, numbers, square=judged)
 
 
 def run_on_gpu(
@@ -154,7 +165,7 @@ def run_on_gpu(
 
     with ThreadPoolExecutor(available_cores()) as pool:
         for drawn in run_unordered(pool, draw, batches):
-            whole = [(job, views) for job, views in drawn if not isinstance(views, Finding)]
+            whole = [(job, views) for job, views in drawn if not isinstance(views, Finding) and len(views)]
             if whole:
                 cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
                 rows = zip(((job, number) for job, _ in whole for number in job.numbers), pooled, cut, strict=True)

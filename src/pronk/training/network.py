@@ -89,9 +89,8 @@ def save_network(network: Any) -> bytes:
 
 
 def predict_eagerly(network: Any, pixels: np.ndarray) -> np.ndarray:
-    """Return probabilities [n, C] without tracing the network first, which pays for a handful of photos.
+    """Return probabilities [n, C] without tracing the network first, which pays for a few photos.
 
-    Run like this, a functional model holds on to the outputs of all its layers, so only two photos go in at a time.
+    Run like this, a functional model holds on to the outputs of all its layers: 50 MB for a photo of 224 pixels.
     """
-    halves = [network(pixels[i : i + 2], training=False) for i in range(0, len(pixels), 2)]
-    return np.concatenate([keras.ops.convert_to_numpy(half) for half in halves])
+    return np.asarray(keras.ops.convert_to_numpy(network(pixels, training=False)))

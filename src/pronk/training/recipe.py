@@ -1,6 +1,9 @@
 """Folder of photos -> run folder: the whole story, one stage after the other."""
 
+import contextlib
 import dataclasses
+import gc
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +19,7 @@ from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.scan import LOOK_VERSION, Progress, no_progress
 from pronk.training.backbone import Backbone, load_backbone
-from pronk.training.exporters import Kept, compare, export
+from pronk.training.exporters import Kept, choose_golden, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, train_head
 from pronk.training.results import join_history, judge, summarise, write_results
@@ -84,6 +87,7 @@ def train(
             # The worker processes check, extract and fit the head while this one imports Keras.
             building = start_beside(lambda: import_network(backbone, len(listing.classes), settings))
             dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
+            golden = pool.submit(choose_golden, dataset, settings)
             network = building.result()
             fine_tuned = None
             if not settings.frozen_only:
@@ -93,11 +97,11 @@ def train(
             drawing = pool.submit(draw_curves, join_history(frozen, fine_tuned))
             on_progress("export", 0, 1)
             with usage.stage("export"):
-                bundle = export(folder / "model", network, kept, backbone, dataset, settings)
+                bundle = export(folder / "model", network, kept, golden.result(), backbone, dataset.classes, settings)
             on_progress("export", 1, 1)
             comparing = start_beside(lambda: compare(network, bundle))
             with usage.stage("evaluate"):
-                rows, lost = judge(bundle, dataset, cache, on_progress)
+                rows, lost = judge(bundle, dataset, features.recipe.squares, cache, on_progress)
             comparing.result()
             curves = drawing.result()
         dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
@@ -161,7 +165,7 @@ def study_photos(
             on_progress=on_progress,
         )
     with usage.stage("extract"):
-        features = extract_features(dataset, backbone, settings, cache, pool, on_progress=on_progress)
+        features = extract_features(dataset, backbone, settings, cache, folder / WORK, pool, on_progress=on_progress)
     usage.add("decode", features.decode_seconds)
     dataset = dataset.without(features.missing)
     keep_split(folder, dataset)
@@ -173,9 +177,28 @@ def study_photos(
 
 def import_network(backbone: Backbone, classes: int, settings: Settings) -> Any:
     """Build the Keras model; importing the framework is most of it."""
-    from pronk.training.network import build_network
+    with pause_garbage_collection():
+        from pronk.training.network import build_network
 
-    return build_network(backbone, classes=classes, settings=settings)
+        return build_network(backbone, classes=classes, settings=settings)
+
+
+@contextlib.contextmanager
+def pause_garbage_collection() -> Iterator[None]:
+    """Look for no garbage among the million objects that an import makes to stay: a quarter of its time.
+
+    Example:
+        >>> with pause_garbage_collection():
+        ...     gc.isenabled()
+        False
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def keep_split(folder: Path, dataset: Dataset) -> None:

@@ -1,20 +1,20 @@
 """Two phases and a bundle -> the numbers and files of the run folder."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pronk.bundle import Bundle
 from pronk.card import render_card
 from pronk.config import Settings
 from pronk.curves import Curve
 from pronk.dataset import Dataset, Photo
-from pronk.errors import ImageError, Reason
+from pronk.errors import Reason
 from pronk.evaluation import prediction_row, score_rows, watch
 from pronk.files import write_atomically, write_csv, write_json
-from pronk.images import read_bytes
 from pronk.listing import Finding
 from pronk.predictor import Predictor
 from pronk.report import ReportContent, render_report
@@ -23,6 +23,7 @@ from pronk.training.backbone import Backbone
 from pronk.training.exporters import Kept
 from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, part_record
+from pronk.training.rows import load_square
 from pronk.training.run import METRICS
 
 METRICS_FORMAT = 1
@@ -30,23 +31,27 @@ HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accura
 
 
 def judge(
-    bundle: Bundle, dataset: Dataset, cache: Path, on_progress: Progress
+    bundle: Bundle, dataset: Dataset, squares: Path, cache: Path, on_progress: Progress
 ) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
     """Predict the validation and test photos with the bundle itself.
+
+    Args:
+        bundle: the model folder.
+        dataset: the photos.
+        squares: folder of those that workers of this run have decoded already.
+        cache: remembers that the model has tested itself here.
+        on_progress: called with ("evaluate", done, total).
 
     Returns:
         Rows of predictions.csv, and findings for photos that were changed or removed meanwhile.
     """
     photos = (*dataset.part("val"), *dataset.part("test"))
 
-    def read(photo: Photo) -> bytes:
-        data = read_bytes(dataset.root / photo.path)
-        if hashlib.sha256(data).hexdigest() != photo.digest:
-            raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
-        return data
+    def load(photo: Photo) -> np.ndarray:
+        return load_square(squares, dataset.root, photo, size=bundle.size, fit=bundle.fit)
 
     predictor = Predictor.load(bundle.folder, cache=cache)
-    predictions = watch(predictor.stream(photos, read=read), len(photos), "evaluate", on_progress)
+    predictions = watch(predictor.stream(photos, load=load), len(photos), "evaluate", on_progress)
     rows, lost = [], []
     for photo, prediction in zip(photos, predictions, strict=True):
         if prediction.error is None:

@@ -1,5 +1,6 @@
 """One photo -> rows of the cache: what each worker process does."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,8 +13,9 @@ import numpy as np
 
 from pronk.cache import RowStore
 from pronk.dataset import Photo
-from pronk.errors import ImageError
-from pronk.images import decode, read_bytes
+from pronk.errors import ImageError, Reason, StorageError
+from pronk.files import write_atomically
+from pronk.images import decode, load_pixels, read_bytes
 from pronk.listing import Finding
 from pronk.runtime import open_session
 from pronk.scan import changed, left_out
@@ -22,10 +24,17 @@ from pronk.views import draw_views
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One photo and the views of it that are missing in the cache."""
+    """What is to be done with one photo.
+
+    Attributes:
+        photo: which one.
+        numbers: its views that are missing in the cache.
+        square: whether to keep view 0 as pixels too, for the judging at the end; then no other view is asked for.
+    """
 
     photo: Photo
     numbers: tuple[int, ...]
+    square: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Recipe:
     size: int
     fit: str
     seed: int
+    squares: Path
 
 
 def row_key(photo: Photo, number: int, seed: int) -> str:
@@ -81,15 +91,41 @@ def compute_rows(recipe: Recipe, jobs: Sequence[Job]) -> Worked:
 def draw_job(recipe: Recipe, job: Job) -> np.ndarray | Finding:
     """Decode a photo and draw its missing views: uint8 [n, size, size, 3]; or say why it cannot be used any more."""
     try:
-        data = read_bytes(recipe.root / job.photo.path)
-        if hashlib.sha256(data).hexdigest() != job.photo.digest:
-            return changed(job.photo.path)
+        data = read_photo(recipe.root, job.photo)
         image = decode(data, min_side=recipe.size).image
     except ImageError as error:
-        return left_out(job.photo.path, error)
-    return draw_views(
-        image, size=recipe.size, fit=recipe.fit, numbers=job.numbers, digest=job.photo.digest, seed=recipe.seed
+        return changed(job.photo.path) if error.reason is Reason.CHANGED else left_out(job.photo.path, error)
+    numbers = job.numbers or (0,)
+    views = draw_views(
+        image, size=recipe.size, fit=recipe.fit, numbers=numbers, digest=job.photo.digest, seed=recipe.seed
     )
+    if job.square:
+        with contextlib.suppress(StorageError):  # then the photo is decoded once more
+            write_atomically(recipe.squares / job.photo.digest, views[0].tobytes(), durable=False)
+    return views[: len(job.numbers)]
+
+
+def load_square(squares: Path, root: Path, photo: Photo, *, size: int, fit: str) -> np.ndarray:
+    """Return a photo as the network sees it: as a worker of this run left it, else decoded in the same way.
+
+    Raises:
+        ImageError: if the photo is not what it was, or cannot be read any more.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        return np.frombuffer((squares / photo.digest).read_bytes(), np.uint8).reshape(size, size, 3)
+    return load_pixels(read_photo(root, photo), size=size, fit=fit)
+
+
+def read_photo(root: Path, photo: Photo) -> bytes:
+    """Return the bytes of a photo's file, if they are still those that were split.
+
+    Raises:
+        ImageError: if the file was removed or replaced.
+    """
+    data = read_bytes(root / photo.path)
+    if hashlib.sha256(data).hexdigest() != photo.digest:
+        raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
+    return data
 
 
 @functools.lru_cache(maxsize=1)

@@ -67,7 +67,8 @@ def hold_run(folder: Path, settings: Settings, *, resume: bool) -> Iterator[bool
 
 def _remove_if_empty(folder: Path) -> None:
     """Remove a run that has come to nothing, so that the same name can be used once the mistake is mended."""
-    if {path.name for path in folder.iterdir()} <= {".lock", SETTINGS}:
+    # Without split.csv there is no checkpoint either; what is in .work is made again.
+    if {path.name for path in folder.iterdir()} <= {".lock", SETTINGS, WORK}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
