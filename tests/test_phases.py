@@ -8,12 +8,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
 from pronk.errors import SettingsError
-from pronk.files import digest_arrays
 from pronk.metrics import log_loss
 from pronk.training.checkpoints import load_checkpoint
 from pronk.training.network import batch_norms, build_network, build_prefix, get_weights, set_head
 from pronk.training.phases import class_weights, fine_tune, part_record, train_head
-from training_fixtures import lively_backbone
+from training_fixtures import digest_arrays, lively_backbone
 
 SETTINGS = Settings(
     image_size=32, views=2, epochs=3, patience=3, learning_rate=1e-3, fine_tune_from="block_15_add", batch_size=8
