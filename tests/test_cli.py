@@ -50,11 +50,11 @@ def fails(done, *, code=1):
 def test_the_version_and_the_commands():
     assert ok(run_pronk("--version")).startswith("pronk, version ")
     text = ok(run_pronk("--help"))
-    for command in ("demo", "check", "train", "evaluate", "predict", "verify", "cache"):
+    for command in ("demo", "check", "train", "evaluate", "predict", "explain", "verify", "cache"):
         assert f"\n  {command} " in text
 
 
-@pytest.mark.parametrize("command", ["demo", "check", "train", "evaluate", "predict", "verify", "cache"])
+@pytest.mark.parametrize("command", ["demo", "check", "train", "evaluate", "predict", "explain", "verify", "cache"])
 def test_every_command_has_help_with_an_example(command):
     text = CliRunner().invoke(cli, [command, "--help"]).output
     assert "Example:" in text
@@ -78,7 +78,8 @@ def test_every_option_of_the_contract_is_there():
 @pytest.mark.parametrize(
     "arguments",
     [["nothing"], ["train"], ["train", "photos", "--views", "many"], ["predict"], ["predict", "model"], ["verify"],
-     ["train", "photos", "--fit", "stretch"], ["--nothing"], ["predict", "m", "p", "--top", "0"]],
+     ["train", "photos", "--fit", "stretch"], ["--nothing"], ["predict", "m", "p", "--top", "0"],
+     ["explain", "m", "p"], ["explain", "m", "--out", "maps"]],
 )  # fmt: skip
 def test_wrong_usage_is_2(arguments):
     done = run_pronk(*arguments)
@@ -216,6 +217,57 @@ def test_one_photo_takes_little_memory(whole_bundle, tmp_path, record_property):
     assert process.returncode == 0
     record_property("MiB", peak)
     assert 10 < peak <= 300
+
+
+# --- explain
+
+
+def test_explain_names_its_pictures(whole_bundle, photos, tmp_path):
+    out = tmp_path / "maps"
+    done = run_pronk("explain", whole_bundle, photos / "warm" / "2.png", photos / "cold" / "0.png", "--out", out)
+    assert ok(done).splitlines() == [str(out / "2.png"), str(out / "0.png")]
+    assert "2 of 2" in done.stderr.decode()
+    assert sorted(path.name for path in out.iterdir()) == ["0-beside.png", "0.png", "2-beside.png", "2.png"]
+    record = json.loads(ok(run_pronk("explain", whole_bundle, photos / "cold", "--out", out, "--json", "--quiet")))[0]
+    assert list(record) == ["path", "label", "score", "image", "error"]
+    assert record["image"] == str(out / "0-2.png"), "nothing is overwritten"
+    (wanted,) = predicted(whole_bundle, photos / "cold" / "0.png")
+    assert {key: record[key] for key in ("path", "label", "score", "error")} == {
+        key: wanted[key] for key in ("path", "label", "score", "error")
+    }
+
+
+def test_explain_takes_a_class(whole_bundle, photos, tmp_path):
+    arguments = ("explain", whole_bundle, f"{photos}/cold/*.png", "--out", tmp_path / "maps", "--label")
+    records = json.loads(ok(run_pronk(*arguments, "warm", "--json")))
+    assert [record["label"] for record in records] == ["warm"] * 4
+    text = fails(run_pronk(*arguments, "hot"), code=2)
+    assert "error: the model has no class 'hot'" in text
+    assert "hint: its classes are cold, warm" in text
+
+
+def test_explain_goes_on_past_bad_files(whole_bundle, photos, tmp_path):
+    bad, out = photos / "cold" / "0.png", tmp_path / "maps"
+    bad.write_bytes(b"")
+    listed = f"{bad}\n{photos / 'cold' / '1.png'}\n".encode()
+    done = run_pronk("explain", whole_bundle, "-", "--out", out, stdin=listed)
+    assert ok(done) == f"{out / '1.png'}\n"
+    assert f"{bad}  error zero_byte: " in done.stderr.decode()
+    done = run_pronk("explain", whole_bundle, bad, "--out", out, "--json", "--quiet")
+    assert f"{bad}  error zero_byte: " in fails(done)
+    assert "none of 1 photos can be used" in done.stderr.decode()
+    assert [record["error"]["code"] for record in json.loads(done.stdout)] == ["zero_byte"]
+    assert len(list(out.iterdir())) == 2
+
+
+def test_explain_writes_nothing_among_the_photos(whole_bundle, photos, tmp_path):
+    before = sorted(photos.rglob("*"))
+    for out in (photos, photos / "maps", photos / "cold" / "maps"):
+        text = fails(run_pronk("explain", whole_bundle, photos, "--out", out), code=2)
+        assert "--out must lie outside of the folder of photos" in text
+    text = fails(run_pronk("explain", whole_bundle, photos / "cold" / "1.png", "--out", photos / "cold"), code=2)
+    assert "holds the photos" in text
+    assert sorted(photos.rglob("*")) == before
 
 
 # --- evaluate, verify, check, cache

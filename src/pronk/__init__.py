@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pronk.errors import PronkError as PronkError
     from pronk.evaluation import Evaluation as Evaluation
     from pronk.evaluation import evaluate as evaluate
+    from pronk.heatmaps import explain as explain
     from pronk.predictor import Prediction as Prediction
     from pronk.predictor import Predictor as Predictor
     from pronk.training.recipe import TrainResult as TrainResult
@@ -31,6 +32,7 @@ _HOMES = {
     "Settings": "pronk.config",
     "TrainResult": "pronk.training.recipe",
     "evaluate": "pronk.evaluation",
+    "explain": "pronk.heatmaps",
     "load_dataset": "pronk.dataset",
     "train": "pronk.training.recipe",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "Settings",
     "TrainResult",
     "evaluate",
+    "explain",
     "load_dataset",
     "train",
 ]

@@ -11,6 +11,7 @@ from pronk.cli.cache import cache
 from pronk.cli.check import check
 from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
+from pronk.cli.explain import explain
 from pronk.cli.predict import predict
 from pronk.cli.train import train
 from pronk.cli.verify import verify
@@ -47,7 +48,7 @@ def cli(quiet: bool, debug: bool) -> None:
     """
 
 
-for command in (demo, check, train, evaluate, predict, verify, cache):
+for command in (demo, check, train, evaluate, predict, explain, verify, cache):
     cli.add_command(command)
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
     command.params.append(click.Option(["--quiet"], is_flag=True, expose_value=False, help="Only results and errors."))

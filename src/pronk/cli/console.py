@@ -22,6 +22,7 @@ STAGES = {
     "export": "writing the model",
     "evaluate": "judging the model",
     "predict": "predicting",
+    "explain": "drawing heat maps",
 }
 PLAIN_SECONDS = 10.0
 LOG_WIDTH = 500

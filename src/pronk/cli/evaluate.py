@@ -3,8 +3,12 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pronk.evaluation import Evaluation
 
 
 @click.command()
@@ -24,7 +28,6 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
     from pronk.evaluation import evaluate as judge
-    from pronk.files import write_atomically
 
     if report and report.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--report must end in .html. Got {str(report)!r}")
@@ -34,23 +37,42 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
         print_findings(console, evaluation.findings)
         print_confusion(console, evaluation.classes, evaluation.result["confusion"])
     if report:
-        from pronk.report import ReportContent, render_report
-
-        counted = Counter(row["label"] for row in evaluation.rows)
-        content = ReportContent(
-            title=data.resolve().name,
-            metrics={
-                "classes": evaluation.classes,
-                "counts": {"test": len(evaluation.rows)},
-                "test": evaluation.result,
-            },
-            predictions=evaluation.rows,
-            findings=[dataclasses.asdict(finding) for finding in evaluation.findings],
-            class_counts={name: {"test": counted[name]} for name in evaluation.classes},
-            model_path=str(model),
-        )
-        write_atomically(report, render_report(content).encode())
+        write_report(report, model, data, evaluation)
     if as_json:
         print_json(evaluation.result)
     else:
         click.echo(accuracy_text(evaluation.result["accuracy"]))
+
+
+def write_report(report: Path, model: Path, data: Path, evaluation: "Evaluation") -> None:
+    """Write the page; without matplotlib it has no plot."""
+    from pronk.curves import draw_calibration
+    from pronk.errors import MissingExtra
+    from pronk.files import write_atomically
+    from pronk.gallery import make_gallery
+    from pronk.images import load_pixels
+    from pronk.listing import list_photos
+    from pronk.predictor import Predictor
+    from pronk.report import ReportContent, render_report
+
+    predictor, root = Predictor.load(model), list_photos(data, min_classes=1).root
+    size, fit = predictor.bundle.size, predictor.bundle.fit
+    calibration = []
+    try:
+        calibration = draw_calibration(evaluation.rows)
+    except MissingExtra as error:
+        click.echo(f"note: {error}; {error.hint}", err=True)
+    counted = Counter(row["label"] for row in evaluation.rows)
+    content = ReportContent(
+        title=data.resolve().name,
+        metrics={"classes": evaluation.classes, "counts": {"test": len(evaluation.rows)}, "test": evaluation.result},
+        calibration=calibration,
+        gallery=make_gallery(
+            predictor, evaluation.rows, lambda row: load_pixels(root / row["path"], size=size, fit=fit)
+        ),
+        predictions=evaluation.rows,
+        findings=[dataclasses.asdict(finding) for finding in evaluation.findings],
+        class_counts={name: {"test": counted[name]} for name in evaluation.classes},
+        model_path=str(model),
+    )
+    write_atomically(report, render_report(content).encode())

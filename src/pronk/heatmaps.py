@@ -1,0 +1,293 @@
+"""Model + photo -> what in the photo spoke for a class, as a heat map over it; no training framework is needed."""
+
+import contextlib
+import io
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pronk.bundle import COPY_AGAIN
+from pronk.errors import ImageError, ModelError, SettingsError, StorageError
+from pronk.files import available_cores, storage_error, write_atomically
+from pronk.images import decode, fit_pixels, read_bytes
+from pronk.predictor import Prediction, Predictor
+from pronk.protobuf import only, read_integers, read_parts
+from pronk.scan import Progress, no_progress
+
+# Where things lie in an ONNX file (onnx.proto): ModelProto, GraphProto and TensorProto.
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER = 5
+TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
+FLOAT = 1
+HEAD_KERNEL = b"head/kernel"
+
+LONGEST_SIDE = 1024
+LONGEST_STEM = 180  # bytes: room for "-beside", a number and the ending of a temporary file within 255
+# Eight colours of the scale "plasma" (Smith and van der Walt 2015, CC0), without its greenish end: lightness rises
+# evenly from dark blue to gold, for colour-blind eyes too, and its pinks and oranges are rare in photos.
+ANCHORS = ((13, 8, 135), (76, 2, 161), (126, 3, 168), (170, 35, 149), (204, 71, 120), (230, 108, 92), (248, 149, 64),
+           (253, 197, 39))  # fmt: skip
+STRONGEST = 0.62  # share of the colour where the heat is 1: the photo stays visible there too
+UNSEEN = 0.35  # brightness that is left of what the network did not see
+LEVELS = np.linspace(0, 1, 256)
+COLOURS = np.stack([np.interp(LEVELS, np.linspace(0, 1, len(ANCHORS)), part) for part in zip(*ANCHORS, strict=True)], 1)
+COLOURS = (COLOURS + 0.5).astype(np.uint8)
+OPACITY = (255 * STRONGEST * LEVELS + 0.5).astype(np.uint8)
+ENLARGE = Image.Resampling.BICUBIC
+
+
+def read_head(model: bytes) -> np.ndarray:
+    """Read the kernel of the Dense head out of an ONNX file.
+
+    Args:
+        model: content of a model.onnx that pronk wrote.
+
+    Returns:
+        Kernel of dtype float32 and shape (1280, C): how much each pooled feature speaks for each class.
+
+    Raises:
+        ModelError: if the file is damaged, or holds no such kernel in float32.
+
+    Example:
+        >>> read_head(b"no model")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: ...
+    """
+    graph = only(read_parts(model, MODEL_GRAPH), "graph")
+    arrays = read_parts(graph, GRAPH_INITIALIZER)
+    head = (array for array in arrays if only(read_parts(array, TENSOR_NAME), "name of an array") == HEAD_KERNEL)
+    tensor = only(head, "array head/kernel")
+    kind = only(read_integers(tensor, TENSOR_TYPE), "type of the head")
+    shape = list(islice(read_integers(tensor, TENSOR_DIMS), 3))
+    raw = only(read_parts(tensor, TENSOR_RAW), "content of the head")
+    if kind != FLOAT or len(shape) != 2 or 0 in shape or 4 * shape[0] * shape[1] != len(raw):
+        raise ModelError(f"the head of the model has type {kind}, shape {shape} and {len(raw)} bytes", hint=COPY_AGAIN)
+    kernel = np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
+    if not np.isfinite(kernel).all():
+        raise ModelError("the head of the model holds numbers that are not finite", hint=COPY_AGAIN)
+    return kernel
+
+
+def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int) -> np.ndarray:
+    """Tell where a photo speaks for a class.
+
+    This is the class activation map of Zhou et al. 2016 (https://arxiv.org/abs/1512.04150) without what speaks
+    against the class. Where pooling and one Dense layer follow the feature map, as here, it equals Grad-CAM
+    (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) up to a factor, and is exact: its mean, before
+    negative values are cut off, is the class's logit without the bias.
+
+    Args:
+        feature_map: of one photo, float32 [h, w, 1280].
+        kernel: of the Dense head, float32 [1280, C], from `read_head`.
+        index: of the class.
+
+    Returns:
+        Heat from 0 to 1, float32 [h, w]; the largest is 1, unless nothing speaks for the class: then all are 0.
+
+    Example:
+        >>> class_activation_map(np.array([[[1, 0], [4, 1], [0, 3]]], np.float32), np.eye(2, dtype=np.float32), 0)
+        array([[0.25, 1.  , 0.  ]], dtype=float32)
+    """
+    heat: np.ndarray = np.maximum(feature_map.astype(np.float32) @ kernel[:, index].astype(np.float32), 0)
+    return heat / (heat.max(initial=0) or 1)
+
+
+def draw_overlay(image: Image.Image, heat: np.ndarray, *, fit: str = "squash") -> Image.Image:
+    """Lay a heat map over a picture, which stays visible: the hotter, the more colour.
+
+    Args:
+        image: mode RGB, of any size; it is not changed.
+        heat: from 0 to 1, float32 [h, w], over the square that the network saw.
+        fit: how the picture became that square: `squash` spreads the heat over the whole picture, also over one
+            that is the square itself; `crop` over the centre square, around which the picture is dimmed; `pad` over
+            a square around the picture.
+
+    Returns:
+        A picture of the same size, mode RGB.
+
+    Example:
+        >>> picture = draw_overlay(Image.new("RGB", (64, 32)), np.ones((2, 2), np.float32), fit="crop")
+        >>> picture.size, picture.getpixel((0, 0)), picture.getpixel((32, 16))
+        ((64, 32), (0, 0, 0), (157, 122, 24))
+    """
+    box = _network_square(image.size, fit)
+    levels = _spread_heat(heat, image.size, box)
+    coloured = Image.composite(Image.fromarray(COLOURS[levels]), image, Image.fromarray(OPACITY[levels]))
+    overlay = image.convert("L").point(lambda value: UNSEEN * value).convert("RGB")
+    seen = (max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height))
+    overlay.paste(coloured.crop(seen), seen[:2])
+    return overlay
+
+
+def explain(
+    model: Path | str | Predictor,
+    paths: Iterable[Path | str],
+    *,
+    out: Path | str,
+    label: str | None = None,
+    on_progress: Progress = no_progress,
+) -> list[dict[str, Any]]:
+    """Draw what in each photo speaks for a class: `<name>.png`, and `<name>-beside.png` with the photo on its left.
+
+    The pictures have the photo's own aspect and are at most 1024 pixels long. Nothing is overwritten: where a name
+    is taken, by a file in the folder or by another photo of the same name, `-2` and so on is added to it.
+
+    Args:
+        model: a run folder, its `model/`, an export, or an opened predictor.
+        paths: of the photos.
+        out: folder to write to, made where it is missing; it must not be one that the photos lie in.
+        label: the class to explain; None for each photo's most likely one.
+        on_progress: called with ("explain", done, total).
+
+    Returns:
+        One record per photo, in order: path, label (the class explained) and score (its probability), image (path
+        of the overlay), and error, {code, message} where the photo cannot be used, else None.
+
+    Raises:
+        ModelError: if the model is missing, damaged or fails its self-test.
+        SettingsError: if the model does not know the class, or `out` is a folder of the photos.
+        StorageError: if a picture cannot be written.
+
+    Example:
+        >>> explain("no such run", ["a.jpg"], out="heat-maps")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: no model at no such run
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
+    folder, photos, records = Path(out), list(paths), []
+    index = _find_class(predictor.classes, label)
+    _check_folder(folder, photos)
+    kernel = read_head(predictor.bundle.model_path.read_bytes())
+    if kernel.shape[1] != len(predictor.classes):
+        raise ModelError(f"{predictor.bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
+    names = _choose_names(folder, photos)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        work = [
+            pool.submit(_explain_one, predictor, kernel, index, path, folder / name)
+            for path, name in zip(photos, names, strict=True)
+        ]
+        try:
+            for future in work:
+                records.append(future.result())
+                on_progress("explain", len(records), len(work))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return records
+
+
+def _network_square(size: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
+    """Return the box of the network's square in a picture: within it for crop, around it for pad."""
+    width, height = size
+    if fit == "squash":
+        return 0, 0, width, height
+    side = min(size) if fit == "crop" else max(size)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _spread_heat(heat: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
+    """Enlarge a heat map to the box of a picture; return levels from 0 to 255, uint8 [height, width]."""
+    left, top, right, bottom = box
+    enlarged = Image.fromarray(np.asarray(heat, np.float32)).resize((right - left, bottom - top), ENLARGE)
+    spread = Image.new("F", size)
+    spread.paste(enlarged, (left, top))
+    # Bicubic interpolation swings a little beyond the values it passes through.
+    levels: np.ndarray = np.clip(np.asarray(spread), 0, 1) * 255 + 0.5
+    return levels.astype(np.uint8)
+
+
+def _find_class(classes: Sequence[str], label: str | None) -> int | None:
+    if label is not None and label not in classes:
+        raise SettingsError(f"the model has no class {label!r}", hint=f"its classes are {', '.join(classes)}")
+    return None if label is None else classes.index(label)
+
+
+def _check_folder(folder: Path, paths: Iterable[Path | str]) -> None:
+    """Refuse to mix heat maps with the photos: a later command would take them for photos."""
+    for parent in {Path(path).parent for path in paths}:
+        with contextlib.suppress(OSError, ValueError):  # one of them is missing, or has an impossible name
+            if parent.samefile(folder):
+                raise SettingsError(
+                    f"the folder {str(folder)!r} holds the photos", hint="name another folder for --out"
+                )
+
+
+def _choose_names(folder: Path, paths: Iterable[Path | str]) -> list[str]:
+    """Choose a name per photo, without an ending, that is free in the folder and among the other photos."""
+    try:
+        taken = {_fold(file.name) for file in folder.iterdir()}
+    except FileNotFoundError:
+        taken = set()
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    names, numbers = [], Counter[str]()
+    for path in paths:
+        stem = Path(path).stem
+        while len(stem.encode("utf-8", "surrogatepass")) > LONGEST_STEM:
+            stem = stem[:-1]
+        name = stem
+        while not taken.isdisjoint(_fold(file) for file in _files_of(name)):
+            numbers[stem] += 1
+            name = f"{stem}-{numbers[stem] + 1}"
+        taken.update(_fold(file) for file in _files_of(name))
+        names.append(name)
+    return names
+
+
+def _files_of(name: str) -> tuple[str, str]:
+    return f"{name}.png", f"{name}-beside.png"
+
+
+def _fold(name: str) -> str:
+    """Return what is equal for names that some system takes for the same file."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _explain_one(
+    predictor: Predictor, kernel: np.ndarray, index: int | None, path: Path | str, target: Path
+) -> dict[str, Any]:
+    """Draw one photo's heat map and return its record."""
+    record: dict[str, Any] = {"path": os.fspath(path), "label": None, "score": None, "image": None, "error": None}
+    try:
+        pixels, photo = _load(Path(path), predictor)
+    except ImageError as error:
+        return record | {"error": Prediction(record["path"], predictor.classes, None, error).record()["error"]}
+    outputs = predictor.runtime.run(pixels[None])
+    chosen = int(outputs.probabilities[0].argmax()) if index is None else index
+    heat = class_activation_map(outputs.feature_map[0], kernel, chosen)
+    overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit)
+    beside = Image.new("RGB", (2 * photo.width, photo.height))
+    beside.paste(photo, (0, 0))
+    beside.paste(overlay, (photo.width, 0))
+    files = [target.with_name(name) for name in _files_of(target.name)]
+    for picture, file in zip((overlay, beside), files, strict=True):
+        _save(picture, file)
+    score = float(outputs.probabilities[0][chosen])
+    return record | {"label": predictor.classes[chosen], "score": score, "image": str(files[0])}
+
+
+def _load(path: Path, predictor: Predictor) -> tuple[np.ndarray, Image.Image]:
+    """Read a photo as the network sees it and as people do."""
+    data, size = read_bytes(path), predictor.bundle.size
+    image = decode(data, min_side=size).image
+    pixels = fit_pixels(image, size=size, fit=predictor.bundle.fit)
+    if max(image.size) < LONGEST_SIDE:  # perhaps only because the network needs no more
+        image = decode(data, min_side=LONGEST_SIDE // 2).image
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return pixels, image
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)  # photos hardly shrink further, and it takes half the time
+    if os.path.lexists(path):
+        raise StorageError(f"{path} has appeared meanwhile and is not overwritten", hint="type the same command again")
+    write_atomically(path, buffer.getvalue(), durable=False)
