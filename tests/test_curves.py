@@ -3,10 +3,12 @@
 import re
 import sys
 
+import numpy as np
 import pytest
 
-from pronk.curves import draw_curves
+from pronk.curves import _group_point, draw_calibration, draw_curves
 from pronk.errors import MissingExtra
+from pronk.metrics import wilson_interval
 
 
 def row(phase, step, **changed):
@@ -84,3 +86,35 @@ def test_gaps_stay_gaps():
     for curve in draw_curves(lines):
         assert "nan" not in curve.svg
         assert "inf" not in curve.svg.replace("infinity", "")
+
+
+# --- how sure, how right
+
+
+def answers(scores, correct):
+    return [
+        {"part": "test", "label": "a", "predicted": "a" if right else "b", "score": score}
+        for score, right in zip(scores, correct, strict=True)
+    ]
+
+
+def test_too_few_answers_have_no_calibration():
+    assert draw_calibration(answers([0.9] * 15, [True] * 15)) == []
+    assert draw_calibration([row | {"part": "val"} for row in answers([0.9] * 50, [True] * 50)]) == []
+
+
+def test_calibration_is_one_drawing_whatever_the_order():
+    scores = [0.5 + i / 200 for i in range(100)]
+    rows = answers(scores, [i % 4 > 0 for i in range(100)])
+    (curve,) = draw_calibration(rows)
+    assert curve.svg.count("<svg") == 1
+    assert "how sure the answers" in curve.svg
+    assert draw_calibration(rows[::-1]) == [curve]
+
+
+def test_points_lie_where_the_answers_do():
+    rows = answers([0.6] * 20 + [0.9] * 20, [True] * 10 + [False] * 10 + [True] * 20)
+    pairs = np.array(sorted((row["score"], row["label"] == row["predicted"]) for row in rows))
+    sure, right, below, above = _group_point(pairs[:20])
+    assert (sure, right) == (pytest.approx(0.6), 0.5)
+    assert (right - below, right + above) == pytest.approx(wilson_interval(10, 20))

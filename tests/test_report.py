@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pronk.curves import draw_curves
+from pronk.curves import draw_calibration, draw_curves
+from pronk.gallery import Explained, Gallery
 from pronk.metrics import accuracy_record, score, wilson_interval
 from pronk.report import ReportContent, percent, render_report, visible
 
@@ -22,7 +23,10 @@ SECTIONS = (
     "confusion",
     "classes",
     "mistakes",
+    "right",
+    "calibration",
     "left_out",
+    "views",
     "data",
     "settings",
     "use",
@@ -102,10 +106,27 @@ def finding(path, code, severity, message="", hint=""):
     return {"path": path, "code": code, "severity": severity, "message": message, "hint": hint}
 
 
+PIXEL = "data:image/jpeg;base64,AAAA"
+
+
+def pictured(content):
+    """The content with pictures of its own predictions."""
+    wrong = [row for row in content.predictions if row["label"] != row["predicted"]]
+    right = [row for row in content.predictions if row["label"] == row["predicted"]]
+    gallery = Gallery(
+        {row["path"]: PIXEL for row in content.predictions if row["part"] == "test"},
+        [Explained(row, PIXEL, PIXEL, PIXEL) for row in wrong],
+        [Explained(row, PIXEL, PIXEL) for row in right],
+        [PIXEL] * 10,
+    )
+    return dataclasses.replace(content, gallery=gallery)
+
+
 @pytest.fixture
 def drawn(content):
-    """The content with learning curves, which take a moment to draw."""
-    return dataclasses.replace(content, curves=draw_curves(HISTORY))
+    """The content with pictures and plots, which take a moment to draw."""
+    calibration = draw_calibration([prediction("a.jpg", score=0.5 + i / 100) for i in range(40)])
+    return dataclasses.replace(pictured(content), curves=draw_curves(HISTORY), calibration=calibration)
 
 
 def with_metrics(content, **changed):
@@ -276,6 +297,30 @@ def test_confusion_and_classes(content):
     assert "alpaca 24 100.0 % 92.3 % 96.0 %" in words(section(page, "classes"))
 
 
+def test_behind_each_number_are_its_photos(content):
+    page = render_report(pictured(content))
+    shown = section(page, "confusion")
+    assert 'href="#cell-0-1"' in shown
+    assert 'id="cell-0-1"' in shown
+    text = words(shown)
+    assert "alpaca taken for not_alpaca: 0 photos" in text, "the numbers are those of the matrix"
+    behind = re.search(r'id="cell-0-1">.*?</ul>', shown, flags=re.DOTALL)[0]
+    assert behind.index("a/less.jpg") < behind.index("a/sure.jpg"), "the least sure come first"
+    assert "a/val.jpg" not in behind
+
+
+def test_telling_answers_are_shown_with_heat_maps(content):
+    page = render_report(pictured(content))
+    text = words(section(page, "mistakes"))
+    assert "Is alpaca, was taken for not_alpaca, 99.0 % sure" in text
+    assert "speaks for not_alpaca speaks for alpaca" in text
+    assert "a/val.jpg (validation)" in text
+    assert "alpaca, 90.0 % sure a/fine.jpg" in words(section(page, "right"))
+    assert section(page, "right").count("<img") == 2
+    assert section(page, "views").count("<img") == 10
+    assert "this run used the first 4" in words(section(page, "views"))
+
+
 def test_mistakes_are_listed_surest_first(content):
     text = words(section(render_report(content), "mistakes"))
     assert text.index("a/sure.jpg") < text.index("a/less.jpg") < text.index("a/val.jpg")
@@ -325,6 +370,11 @@ def test_commands_can_be_copied(content):
 # --- safety
 
 
+def gallery_of(name):
+    wrong, right = prediction(name, label=name, predicted="b"), prediction(name, label=name, predicted=name)
+    return Gallery({name: PIXEL}, [Explained(wrong, PIXEL, PIXEL, PIXEL)], [Explained(right, PIXEL, PIXEL)], [PIXEL])
+
+
 def hostile(content, name):
     """The same content with a stranger's name wherever a name can stand."""
     metrics = copy.deepcopy(dict(content.metrics))
@@ -340,6 +390,7 @@ def hostile(content, name):
         class_counts={name: {"train": 1}, "b": {"val": 1}},
         settings={name: name},
         model_path=name,
+        gallery=gallery_of(name),
     )
 
 
@@ -385,7 +436,10 @@ def test_the_page_loads_and_runs_nothing(drawn):
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in html.unescape(page)
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page)
     tags = {tag for tag, _ in Tags(page).seen}
-    assert not tags & {"script", "link", "img", "iframe", "object", "form", "base"}
+    assert not tags & {"script", "link", "iframe", "object", "form", "base"}
+    pictures = [attrs["src"] for tag, attrs in Tags(page).seen if tag == "img"]
+    assert pictures
+    assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
 
 
 def test_equal_content_gives_equal_bytes(drawn):

@@ -116,6 +116,8 @@ def test_card_and_report_tell_the_same(tiny_run):
     assert "<html" in report
     assert "http://" not in report.replace("http://www.w3.org", "")
     assert "<script" not in report
+    for shown in ("What it is sure of", "One photo, nine ways", "data:image/jpeg;base64,"):
+        assert shown in report
 
 
 def test_photos_that_change_before_the_end_are_left_out_once(whole_bundle, tmp_path):
@@ -126,12 +128,12 @@ def test_photos_that_change_before_the_end_are_left_out_once(whole_bundle, tmp_p
     (dataset.root / gone).unlink()
     draw_tiny(np.random.default_rng(5), "cold").save(dataset.root / replaced)
     (dataset.root / cut).write_bytes((dataset.root / cut).read_bytes()[:100])
-    rows, lost = judge(open_bundle(whole_bundle), dataset, tmp_path / "squares", tmp_path / "cache", no_progress)
-    assert sorted((finding.path, finding.code) for finding in lost) == sorted(
+    found = judge(open_bundle(whole_bundle), dataset, tmp_path / "squares", tmp_path / "cache", no_progress)
+    assert sorted((finding.path, finding.code) for finding in found.lost) == sorted(
         [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]
     )
     judged = [photo.path for photo in (*dataset.part("val"), *dataset.part("test"))]
-    assert [row["path"] for row in rows] == [path for path in judged if path not in (gone, replaced, cut)]
+    assert [row["path"] for row in found.rows] == [path for path in judged if path not in (gone, replaced, cut)]
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "settings.toml", "report.html", "split.csv", "model/model.json"])

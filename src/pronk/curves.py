@@ -1,24 +1,29 @@
-"""Rows of a training history -> learning curves as inline SVG that follow the page's colours.
+"""Rows of a history, or of predictions -> plots as inline SVG that follow the page's colours.
 
-Both phases share one axis. Their steps differ in kind (iterations of the head, epochs of fine-tuning) and in
-number, so each phase gets about a third of the width at least, and its own tick marks.
+In the learning curves both phases share one axis. Their steps differ in kind (iterations of the head, epochs of
+fine-tuning) and in number, so each phase gets about a third of the width at least, and its own tick marks.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from pronk.errors import MissingExtra
+from pronk.metrics import accuracy_record
 
 PHASE_NAMES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
 LEAST_WIDTH = 1 / 3
 MOST_MARKED = 30
 SIZE = (4.6, 2.5)
+MOST_GROUPS = 10
+LEAST_PER_GROUP = 8
 
 # Drawn as these numbers, replaced by the page's own colours so that the curves follow light and dark.
 INK, GRID, VALIDATION, TRAINING = "#010101", "#010102", "#010103", "#010104"
@@ -27,7 +32,7 @@ PAGE_COLOURS = {INK: "--muted", GRID: "--line", VALIDATION: "--accent", TRAINING
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One drawn quantity: its heading and the SVG element.
+    """One plot: its heading and the SVG element.
 
     Example:
         >>> Curve("Loss", Markup("<svg></svg>")).title
@@ -57,23 +62,81 @@ def draw_curves(history: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """
     if not history:
         return []
+    quantities = (("Loss", "loss"), ("Accuracy", "accuracy"))
+    with _style():
+        return [Curve(title, _draw_history(history, column, title)) for title, column in quantities]
+
+
+def draw_calibration(predictions: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """Draw how sure answers were, and how many of them were right: a reliability diagram.
+
+    The answers are sorted by their probability and cut into groups of equal size, ten at most (DeGroot and Fienberg
+    1983). The groups stand side by side, since those of a sure model would all share one place on an axis of
+    probabilities.
+
+    Args:
+        predictions: rows of predictions.csv; those of test photos are used.
+
+    Returns:
+        One curve, none where there are too few answers to make two groups.
+
+    Raises:
+        MissingExtra: if there is something to draw and matplotlib is not installed.
+
+    Example:
+        >>> row = {"part": "test", "label": "cat", "predicted": "cat", "score": 0.9}
+        >>> [curve.title for curve in draw_calibration([row] * 16)]
+        ['Sureness']
+    """
+    tested = [row for row in predictions if row["part"] == "test"]
+    groups = min(MOST_GROUPS, len(tested) // LEAST_PER_GROUP)
+    if groups < 2:
+        return []
+    pairs = np.array(sorted((float(row["score"]), row["label"] == row["predicted"]) for row in tested))
+    sure, right, below, above = np.transpose([_group_point(group) for group in np.array_split(pairs, groups)])
+    with _style():
+        figure, axes = _open_figure(SIZE, (0.1, 0.2, 0.88, 0.76))
+        places = np.arange(groups)
+        axes.plot(places, sure, "--", marker="o", markersize=4, color=TRAINING, linewidth=1.4)
+        axes.errorbar(places, right, (below, above), fmt="o", color=VALIDATION, markersize=5, linewidth=1.4, capsize=3)
+        _dress(axes)
+        axes.set_xticks(places, [f"{100 * value:.3g} %" for value in sure])
+        axes.set_xlabel("how sure the answers of each group were", color=INK)
+        axes.set_xlim(-0.5, groups - 0.5)
+        axes.set_ylim(max(0.0, math.floor(10 * min(sure.min(), (right - below).min())) / 10), 1.03)
+        axes.yaxis.set_major_formatter(_percent)
+        return [Curve("Sureness", _to_svg(figure, "sureness", "How sure answers were, and how many were right"))]
+
+
+def _group_point(group: np.ndarray) -> tuple[float, float, float, float]:
+    # Mean probability, share of right answers, and how far its interval reaches below and above.
+    record = accuracy_record(group[:, 1] > 0)
+    value = record["value"]
+    return float(group[:, 0].mean()), value, value - record["low"], record["high"] - value
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError as error:
-        raise MissingExtra("report", "drawing the learning curves") from error
-    quantities = (("Loss", "loss"), ("Accuracy", "accuracy"))
+        raise MissingExtra("report", "drawing the curves") from error
     # Text stays text, so that it takes the page's font; the salt keeps the names of marks equal in every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pronk", "font.size": 9.5}):
-        return [Curve(title, _draw(history, column, title)) for title, column in quantities]
+        yield
 
 
-def _draw(history: Sequence[Mapping[str, Any]], column: str, title: str) -> Markup:
+def _open_figure(size: tuple[float, float], place: tuple[float, float, float, float]) -> tuple[Any, Any]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE)
+    figure = Figure(figsize=size)
     FigureCanvasSVG(figure)
-    axes = figure.add_axes((0.1, 0.13, 0.88, 0.76))
+    return figure, figure.add_axes(place)
+
+
+def _draw_history(history: Sequence[Mapping[str, Any]], column: str, title: str) -> Markup:
+    figure, axes = _open_figure(SIZE, (0.1, 0.13, 0.88, 0.76))
     phases = _phases(history)
     ticks: dict[float, str] = {}
     for phase, (start, width) in _places(phases).items():
@@ -88,10 +151,21 @@ def _draw(history: Sequence[Mapping[str, Any]], column: str, title: str) -> Mark
         axes.text(start + width / 2, 1.03, PHASE_NAMES.get(phase, phase), color=INK, **place)
         if start:
             axes.axvline(start, color=INK, linewidth=1, linestyle=":")
-    _dress(axes, ticks, is_share=column == "accuracy")
+    _dress(axes)
+    axes.set_xlim(0, 1)
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    if column == "accuracy":
+        axes.set_ylim(top=1.0)
+        axes.yaxis.set_major_formatter(_percent)
+    else:
+        axes.set_ylim(bottom=0)
+    return _to_svg(figure, column, f"{title} of training and validation over both phases")
+
+
+def _to_svg(figure: Any, prefix: str, label: str) -> Markup:
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return Markup(_page_svg(text.getvalue(), column, f"{title} of training and validation over both phases"))
+    return Markup(_page_svg(text.getvalue(), prefix, label))
 
 
 def _phases(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -127,18 +201,15 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _dress(axes: Any, ticks: Mapping[float, str], *, is_share: bool) -> None:
-    axes.set_xlim(0, 1)
-    axes.set_xticks(list(ticks), list(ticks.values()))
+def _percent(value: float, _: int) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _dress(axes: Any) -> None:
     axes.tick_params(colors=INK, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
-    if is_share:
-        axes.set_ylim(top=1.0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    else:
-        axes.set_ylim(bottom=0)
 
 
 def _page_svg(text: str, prefix: str, label: str) -> str:

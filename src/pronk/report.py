@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from pronk.curves import PHASE_NAMES, Curve
 from pronk.errors import Reason
+from pronk.gallery import Gallery, sort_mistakes
 from pronk.text import visible
 
 MOST_MISTAKES = 200
@@ -33,6 +34,8 @@ class ReportContent:
         title: the page's heading.
         metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
         curves: learning curves, from `pronk.curves.draw_curves`.
+        calibration: from `pronk.curves.draw_calibration`.
+        gallery: pictures, from `pronk.gallery.make_gallery`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
         findings: what `check` found: path, code, severity, message and hint.
         class_counts: photos per class and part, `{class: {part: n}}`, if known.
@@ -48,6 +51,8 @@ class ReportContent:
     title: str
     metrics: Mapping[str, Any]
     curves: Sequence[Curve] = ()
+    calibration: Sequence[Curve] = ()
+    gallery: Gallery = dataclasses.field(default_factory=Gallery)
     predictions: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     class_counts: Mapping[str, Mapping[str, int]] | None = None
@@ -67,7 +72,7 @@ def render_report(content: ReportContent) -> str:
         >>> "<h1>&lt;Pets&gt;</h1>" in page
         True
     """
-    metrics, mistakes = content.metrics, _mistakes(content.predictions)
+    metrics, mistakes = content.metrics, sort_mistakes(content.predictions)
     return (
         _environment()
         .get_template("report.html")
@@ -78,6 +83,9 @@ def render_report(content: ReportContent) -> str:
             answer=_answer(metrics),
             fine_tuning=_fine_tuning(metrics),
             curves=content.curves,
+            calibration=content.calibration,
+            gallery=content.gallery,
+            cells=_cells(content),
             mistakes=mistakes[:MOST_MISTAKES],
             more_mistakes=max(0, len(mistakes) - MOST_MISTAKES),
             has_predictions=bool(content.predictions),
@@ -85,6 +93,7 @@ def render_report(content: ReportContent) -> str:
             class_counts=content.class_counts,
             part_names=PART_NAMES,
             settings=_flat(content.settings),
+            settings_views=content.settings.get("views"),
             command=shlex.quote(content.model_path),
             python_path=repr(content.model_path),
         )
@@ -231,11 +240,15 @@ def _comparison_in_words(
 # --- tables
 
 
-def _mistakes(predictions: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    # Test photos first, in each part the surest mistakes first.
-    wrong = [row for row in predictions if row["label"] != row["predicted"]]
-    wrong = [{"part": "", **row, "score": float(row["score"])} for row in wrong]
-    return sorted(wrong, key=lambda row: (row["part"] != "test", row["part"], -row["score"], row["path"]))
+def _cells(content: ReportContent) -> list[dict[str, Any]]:
+    """Return the cells of the confusion matrix that have photos to show, wrong answers first."""
+    names, thumbnails = list(content.metrics["classes"]), content.gallery.thumbnails
+    cells: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+    for row in content.predictions:
+        if row["path"] in thumbnails and row["part"] == "test":
+            cells.setdefault((names.index(row["label"]), names.index(row["predicted"])), []).append(row)
+    ordered = sorted(cells.items(), key=lambda cell: (cell[0][0] == cell[0][1], cell[0]))
+    return [{"place": place, "rows": sorted(rows, key=lambda row: float(row["score"]))} for place, rows in ordered]
 
 
 def _group(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

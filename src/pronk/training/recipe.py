@@ -11,7 +11,7 @@ from typing import Any
 
 from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
-from pronk.curves import draw_curves
+from pronk.curves import draw_calibration, draw_curves
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.errors import GateError, RunError
 from pronk.files import read_csv
@@ -22,7 +22,7 @@ from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import Kept, choose_golden, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, train_head
-from pronk.training.results import join_history, judge, summarise, write_results
+from pronk.training.results import draw_example, join_history, judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
 from pronk.training.usage import Usage
 from pronk.training.workers import start_beside, start_workers
@@ -88,6 +88,7 @@ def train(
             building = start_beside(lambda: import_network(backbone, len(listing.classes), settings))
             dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
             golden = pool.submit(choose_golden, dataset, settings)
+            example = pool.submit(draw_example, dataset, settings)
             network = building.result()
             fine_tuned = None
             if not settings.frozen_only:
@@ -101,13 +102,15 @@ def train(
             on_progress("export", 1, 1)
             comparing = start_beside(lambda: compare(network, bundle))
             with usage.stage("evaluate"):
-                rows, lost = judge(bundle, dataset, features.recipe.squares, cache, on_progress)
+                squares = features.recipe.squares
+                judged = judge(bundle, dataset, squares, cache, on_progress, views=example.result())
+            calibration = pool.submit(draw_calibration, judged.rows).result()
             comparing.result()
             curves = drawing.result()
-        dataset = dataclasses.replace(dataset, findings=dataset.findings + lost)
-        metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, rows)
+        dataset = dataclasses.replace(dataset, findings=dataset.findings + judged.lost)
+        metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, judged.rows)
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
-        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, rows, curves)
+        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, curves, calibration)
     trim(cache, limit=limit)
     return finish(folder, metrics, settings, dataset.findings)
 

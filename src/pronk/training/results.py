@@ -12,9 +12,11 @@ from pronk.card import render_card
 from pronk.config import Settings
 from pronk.curves import Curve
 from pronk.dataset import Dataset, Photo
-from pronk.errors import Reason
+from pronk.errors import ImageError, Reason
 from pronk.evaluation import prediction_row, score_rows, watch
 from pronk.files import write_atomically, write_csv, write_json
+from pronk.gallery import Gallery, make_gallery
+from pronk.images import decode
 from pronk.listing import Finding
 from pronk.predictor import Predictor
 from pronk.report import ReportContent, render_report
@@ -23,16 +25,39 @@ from pronk.training.backbone import Backbone
 from pronk.training.exporters import Kept
 from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, part_record
-from pronk.training.rows import load_square
+from pronk.training.rows import load_square, read_photo
 from pronk.training.run import METRICS
+from pronk.views import draw_views
 
 METRICS_FORMAT = 1
+VIEWS_SHOWN = 9
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What the bundle says of the validation and test photos.
+
+    Attributes:
+        rows: of predictions.csv.
+        lost: findings for photos that were changed or removed meanwhile.
+        gallery: pictures of the most telling answers.
+    """
+
+    rows: list[dict[str, Any]]
+    lost: tuple[Finding, ...]
+    gallery: Gallery
+
+
 def judge(
-    bundle: Bundle, dataset: Dataset, squares: Path, cache: Path, on_progress: Progress
-) -> tuple[list[dict[str, Any]], tuple[Finding, ...]]:
+    bundle: Bundle,
+    dataset: Dataset,
+    squares: Path,
+    cache: Path,
+    on_progress: Progress,
+    *,
+    views: Sequence[np.ndarray] = (),
+) -> Judged:
     """Predict the validation and test photos with the bundle itself.
 
     Args:
@@ -41,9 +66,7 @@ def judge(
         squares: folder of those that workers of this run have decoded already.
         cache: remembers that the model has tested itself here.
         on_progress: called with ("evaluate", done, total).
-
-    Returns:
-        Rows of predictions.csv, and findings for photos that were changed or removed meanwhile.
+        views: one photo as training saw it, from `draw_example`.
     """
     photos = (*dataset.part("val"), *dataset.part("test"))
 
@@ -60,7 +83,22 @@ def judge(
             lost.append(changed(photo.path))
         else:
             lost.append(left_out(photo.path, prediction.error))
-    return rows, tuple(lost)
+    by_path = {photo.path: photo for photo in photos}
+    gallery = make_gallery(predictor, rows, lambda row: load(by_path[row["path"]]), views=views)
+    return Judged(rows, tuple(lost), gallery)
+
+
+def draw_example(dataset: Dataset, settings: Settings) -> list[np.ndarray]:
+    """Draw one training photo as it is and augmented nine ways; nothing where the run has no augmentation."""
+    if settings.views == 1:
+        return []
+    photo = dataset.part("train")[0]
+    try:
+        image = decode(read_photo(dataset.root, photo), min_side=settings.image_size).image
+    except ImageError:  # it was used while it was there
+        return []
+    size, fit, seed = settings.image_size, settings.fit, settings.seed
+    return list(draw_views(image, size=size, fit=fit, numbers=range(1 + VIEWS_SHOWN), digest=photo.digest, seed=seed))
 
 
 def summarise(
@@ -101,23 +139,34 @@ def write_results(
     settings: Settings,
     frozen: Frozen,
     fine_tuned: FineTuned | None,
-    rows: list[dict[str, Any]],
+    judged: Judged,
     curves: Sequence[Curve],
+    calibration: Sequence[Curve],
 ) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
     write_csv(folder / "history.csv", HISTORY_COLUMNS, join_history(frozen, fine_tuned))
     columns = ("path", "part", "label", "predicted", "score", *(f"p_{name}" for name in dataset.classes))
-    write_csv(folder / "predictions.csv", columns, rows)
+    write_csv(folder / "predictions.csv", columns, judged.rows)
     write_atomically(folder / "model" / "README.md", render_card(metrics, settings).encode())
     content = ReportContent(
         title=Path(settings.data).name,
         metrics=metrics,
         curves=curves,
-        predictions=rows,
+        calibration=calibration,
+        gallery=judged.gallery,
+        predictions=judged.rows,
         findings=[dataclasses.asdict(finding) for finding in dataset.findings],
         class_counts=dataset.counts_by_class,
-        settings={name: value for name, value in dataclasses.asdict(settings).items() if name != "data"},
+        settings=_shown_settings(settings),
         model_path=str(folder),
     )
     write_atomically(folder / "report.html", render_report(content).encode())
     write_json(folder / METRICS, metrics)
+
+
+def _shown_settings(settings: Settings) -> dict[str, Any]:
+    # The page may be shown to others: files are named without their folders, and `data` is the title already. The
+    # width is a setting of Keras's own weights only; the others have theirs.
+    hidden = {"data"} if settings.weights == "imagenet" else {"data", "alpha"}
+    shown = {name: value for name, value in dataclasses.asdict(settings).items() if name not in hidden}
+    return shown | {name: Path(shown[name]).name for name in ("weights", "split") if shown[name]}

@@ -1,0 +1,175 @@
+"""Judged photos -> the pictures of the report: thumbnails, heat maps over the most telling answers, augmented views.
+
+All are small JPEG files inside `data:` addresses, so that the report stays one file.
+"""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, zip_longest
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pronk.errors import ImageError
+from pronk.files import available_cores
+from pronk.heatmaps import class_activation_map, draw_overlay, read_head
+from pronk.predictor import Predictor
+
+THUMBNAIL_SIDE = 96
+PICTURE_SIDE = 224
+QUALITY = 75
+MOST_THUMBNAILS = 240  # of 3 KB each
+MOST_PER_CELL = 24
+MOST_MISTAKES = 8
+MOST_RIGHT = 6
+
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """One answer with its pictures, as `data:` addresses.
+
+    Attributes:
+        row: of predictions.csv: path, part, label, predicted, score.
+        photo: what the network saw.
+        answer: the same under the heat map of the answer.
+        truth: under the heat map of the true class, where that is another one.
+    """
+
+    row: Row
+    photo: str
+    answer: str
+    truth: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """The pictures of a report.
+
+    Attributes:
+        thumbnails: small pictures of test photos by path.
+        mistakes: the surest wrong answers, test photos first.
+        right: the surest right answers to test photos, classes in turn.
+        views: one photo augmented, view 0 first; empty where there was no augmentation.
+    """
+
+    thumbnails: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    mistakes: Sequence[Explained] = ()
+    right: Sequence[Explained] = ()
+    views: Sequence[str] = ()
+
+
+def make_gallery(
+    predictor: Predictor, rows: Sequence[Row], load: Callable[[Row], np.ndarray], *, views: Sequence[np.ndarray] = ()
+) -> Gallery:
+    """Draw the pictures of a report.
+
+    Args:
+        predictor: the judged model.
+        rows: of predictions.csv.
+        load: returns a row's photo as the network sees it, uint8 [size, size, 3], or raises ImageError; photos that
+            are gone by now have no picture.
+        views: one photo as the network saw it in training, uint8 [size, size, 3] each.
+    """
+    kernel = read_head(predictor.bundle.model_path.read_bytes())
+
+    def show(row: Row) -> tuple[str, str] | None:
+        try:
+            return str(row["path"]), encode_picture(load(row), side=THUMBNAIL_SIDE)
+        except ImageError:
+            return None
+
+    def explain(row: Row) -> Explained | None:
+        try:
+            return explain_row(predictor, kernel, row, load(row))
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        thumbnails = pool.map(show, pick_thumbnails(rows))
+        mistakes = pool.map(explain, sort_mistakes(rows)[:MOST_MISTAKES])
+        right = pool.map(explain, pick_right(rows, predictor.classes))
+        return Gallery(
+            dict(filter(None, thumbnails)),
+            tuple(filter(None, mistakes)),
+            tuple(filter(None, right)),
+            tuple(encode_picture(view, side=PICTURE_SIDE) for view in views),
+        )
+
+
+def explain_row(predictor: Predictor, kernel: np.ndarray, row: Row, pixels: np.ndarray) -> Explained:
+    """Draw one answer: the photo, and what spoke for the answer and for the truth."""
+    feature_map = predictor.runtime.run(pixels[None]).feature_map[0]
+    photo = Image.fromarray(pixels)
+
+    def heat(label: str) -> str:
+        activation = class_activation_map(feature_map, kernel, predictor.classes.index(label))
+        return encode_picture(np.asarray(draw_overlay(photo, activation)), side=PICTURE_SIDE)
+
+    is_right = row["label"] == row["predicted"]
+    return Explained(
+        row, encode_picture(pixels, side=PICTURE_SIDE), heat(row["predicted"]), None if is_right else heat(row["label"])
+    )
+
+
+def encode_picture(pixels: np.ndarray, *, side: int) -> str:
+    """Return pixels, uint8 [h, w, 3], as the `data:` address of a JPEG file of at most `side` pixels.
+
+    Example:
+        >>> encode_picture(np.zeros((4, 4, 3), np.uint8), side=2)[:23]
+        'data:image/jpeg;base64,'
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def sort_mistakes(rows: Iterable[Row]) -> list[Row]:
+    """Return the wrong answers: those to test photos first, in each part the surest first.
+
+    Example:
+        >>> wrong = {"part": "test", "label": "cat", "predicted": "dog"}
+        >>> rows = [wrong | {"path": "a", "score": 0.6}, wrong | {"path": "b", "score": 0.9}]
+        >>> [row["path"] for row in sort_mistakes(rows)]
+        ['b', 'a']
+    """
+    wrong = [row for row in rows if row["label"] != row["predicted"]]
+    return sorted(wrong, key=lambda row: (row["part"] != "test", row["part"], -float(row["score"]), row["path"]))
+
+
+def pick_right(rows: Iterable[Row], classes: Sequence[str]) -> list[Row]:
+    """Pick the surest right answers to test photos, classes in turn.
+
+    Example:
+        >>> labels = ("cat", "cat", "dog")
+        >>> rows = [{"path": i, "part": "test", "label": x, "predicted": x, "score": 1} for i, x in enumerate(labels)]
+        >>> [row["path"] for row in pick_right(rows, ("cat", "dog"))]
+        [0, 2, 1]
+    """
+    right = [row for row in rows if row["part"] == "test" and row["label"] == row["predicted"]]
+    right.sort(key=lambda row: (-float(row["score"]), row["path"]))
+    by_class = [[row for row in right if row["label"] == name] for name in classes]
+    in_turn = chain.from_iterable(zip_longest(*by_class))
+    return [row for row in in_turn if row is not None][:MOST_RIGHT]
+
+
+def pick_thumbnails(rows: Iterable[Row]) -> list[Row]:
+    """Pick the test photos that are shown behind each cell of the confusion matrix: wrong answers, then unsure ones.
+
+    Example:
+        >>> pick_thumbnails([{"path": "a", "part": "val", "label": "cat", "predicted": "cat", "score": 1}])
+        []
+    """
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["label"] == row["predicted"], float(row["score"]), row["path"])):
+        if row["part"] == "test":
+            cells.setdefault((row["label"], row["predicted"]), []).append(row)
+    shown = [row for cell in cells.values() for row in cell[:MOST_PER_CELL]]
+    return shown[:MOST_THUMBNAILS]
