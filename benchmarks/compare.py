@@ -12,12 +12,13 @@ import shutil
 from statistics import median
 
 from programs import (
-    PHOTO_SIZE,
     Bench,
     add_arguments,
     describe_machine,
     open_bench,
     report,
+    show_machine,
+    spread,
     train_pronk,
     train_tutorial,
     write_results,
@@ -45,16 +46,6 @@ def run_repeat(bench: Bench, *, seed: int, learning_rate: str) -> dict[str, dict
     return records
 
 
-def spread(values: list[float], form: str) -> str:
-    """Return "median (least to greatest)".
-
-    >>> spread([3.0, 1.0, 2.0], ".0f")
-    '2 (1 to 3)'
-    """
-    middle = format(median(values), form)
-    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
-
-
 def show_accuracy(records: list[dict], part: str) -> str:
     """Return median and range, and the interval of the run in the middle with its n."""
     scores = sorted((record[part] for record in records), key=lambda score: score["value"])
@@ -69,8 +60,32 @@ def compare_speed(runs: dict[str, list[dict]], field: str) -> dict[str, float]:
     return {name: round(middle["tutorial"] / middle[name], 2) for name in ("cold", "warm")}
 
 
+def compare(bench: Bench, *, repeats: int, seed: int, learning_rate: str) -> dict:
+    """Run the three programs `repeats` times; return all records and the ratios of their medians."""
+    content = {
+        "data": bench.title,
+        "photos": 0,
+        "image_size": bench.image_size,
+        "weights": bench.weights.name,
+        "alpha": bench.alpha,
+        "train_options": bench.train_options,
+        "machine": describe_machine(),
+    }
+    runs: dict[str, list[dict]] = {name: [] for name in ROWS}
+    for number in range(seed, seed + repeats):
+        for name, record in run_repeat(bench, seed=number, learning_rate=learning_rate).items():
+            runs[name].append(record)
+        content |= runs | {
+            "photos": sum(runs["cold"][0]["metrics"]["counts"].values()),
+            "times_faster": compare_speed(runs, "wall_seconds"),
+            "times_less_cpu": compare_speed(runs, "cpu_seconds"),
+        }
+        write_results(bench.out / "results.json", content)  # after each repeat: a stopped benchmark is not lost
+    return content
+
+
 def write_table(content: dict) -> str:
-    """Return the Markdown: the table, the ratios, and on what it was measured."""
+    """Return the Markdown: the table, the ratios, and what was measured."""
     lines = [
         "| | seconds | CPU seconds | peak memory, MiB | validation accuracy | test accuracy |",
         "|---|---|---|---|---|---|",
@@ -83,9 +98,8 @@ def write_table(content: dict) -> str:
         ]
         cells = [title, *numbers, show_accuracy(records, "val"), show_accuracy(records, "test")]
         lines.append(f"| {' | '.join(cells)} |")
-    wall, cpu, machine = content["times_faster"], content["times_less_cpu"], content["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    repeats = len(content["cold"])
+    wall, cpu = content["times_faster"], content["times_less_cpu"]
+    options = f", pronk train {' '.join(content['train_options'])}" if content["train_options"] else ""
     return "\n".join(
         [
             *lines,
@@ -95,8 +109,8 @@ def write_table(content: dict) -> str:
             f" second run ({cpu['warm']:.1f} times).",
             "",
             f"{content['photos']} photos ({content['data']}), {content['image_size']} px,"
-            f" {repeats} repeat(s): median (range), and for accuracies the 95 % interval of the middle run."
-            f" {machine['cores']} cores of {machine['processor']}; Python {machine['python']}, {versions}.",
+            f" {content['weights']}{options}."
+            f" {len(content['cold'])} repeat(s): median (range), and of the middle accuracy the 95 % interval.",
         ]
     )
 
@@ -109,25 +123,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", default="1e-4", help="of pronk's second run")
     args = parser.parse_args()
     bench = open_bench(args, name="compare")
-
-    content = {
-        "data": f"drawn, {'x'.join(map(str, PHOTO_SIZE))}" if args.drawn else bench.data.resolve().name,
-        "photos": 0,
-        "image_size": bench.image_size,
-        "train_options": bench.train_options,
-        "machine": describe_machine(),
-    }
-    runs: dict[str, list[dict]] = {name: [] for name in ROWS}
-    for seed in range(args.seed, args.seed + args.repeats):
-        for name, record in run_repeat(bench, seed=seed, learning_rate=args.learning_rate).items():
-            runs[name].append(record)
-        content |= runs | {
-            "photos": sum(runs["cold"][0]["metrics"]["counts"].values()),
-            "times_faster": compare_speed(runs, "wall_seconds"),
-            "times_less_cpu": compare_speed(runs, "cpu_seconds"),
-        }
-        write_results(bench.out / "results.json", content)  # after each repeat: a stopped benchmark is not lost
-    table = write_table(content)
+    content = compare(bench, repeats=args.repeats, seed=args.seed, learning_rate=args.learning_rate)
+    table = f"{write_table(content)}\n\n{show_machine(content['machine'])}"
     (bench.out / "results.md").write_text(table + "\n", encoding="utf-8")
     print(table)
 

@@ -4,7 +4,7 @@
 
 CPU seconds are user plus system time of the process and of all its descendants. This process makes itself
 their "subreaper": a worker that outlives its parent falls to us and is waited for, so its seconds count too.
-Peak memory is the largest sum over the tree, sampled every 100 ms, of Pss_Anon and Pss_Shmem: each shared
+Peak memory is the largest sum over the tree, sampled twice a second, of Pss_Anon and Pss_Shmem: each shared
 page counts once, and file-backed pages, which the system may drop at any time, not at all.
 """
 

@@ -1,6 +1,6 @@
 """Photos, weights, seed -> one measured run of `pronk train` or of the tutorial flow, as plain records.
 
-Shared by compare.py and seeds.py. A record holds what processes.py measured plus the accuracies, each as
+Shared by the programs that run them. A record holds what processes.py measured plus the accuracies, each as
 {value, low, high, n} with a 95 % interval, and no path of this machine, so that it can be published.
 """
 
@@ -16,6 +16,7 @@ import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
 from processes import measure
 
@@ -23,10 +24,11 @@ BENCHMARKS = Path(__file__).resolve().parent
 WEIGHTS_NAME = "mobilenet_v2_1.0_224_no_top.h5"
 PACKAGES = ("pronk", "keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "numpy", "pillow")
 PHOTO_SIZE = (1024, 768)
+PRONK = ("-m", "pronk")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that compare.py and seeds.py have in common."""
+    """Add the arguments that compare.py, seeds.py and stages.py have in common."""
     photos, weights = os.environ.get("PRONK_PHOTOS"), os.environ.get("PRONK_WEIGHTS")
     parser.add_argument("data", nargs="?", type=Path, default=photos, help="default: $PRONK_PHOTOS")
     parser.add_argument("--drawn", type=int, metavar="N", help="draw N photos and use these instead of DATA")
@@ -49,32 +51,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What all runs of one benchmark share."""
+    """What all runs of one benchmark share; `title` says in public what the photos are."""
 
+    title: str
     data: Path
     weights: Path
+    alpha: float
     image_size: int
     out: Path
-    train_options: tuple[str, ...]
-    former: tuple[dict, ...]
+    train_options: tuple[str, ...] = ()
+    former: tuple[dict, ...] = ()
 
 
 def open_bench(args: argparse.Namespace, *, name: str) -> Bench:
-    """Make the folder; find the photos or draw them, and read each once, so that no run finds them colder."""
+    """Make the folder, and find the photos or draw them."""
     if not args.weights or not args.weights.is_file():
         sys.exit(f"error: no weights at {args.weights}\nhint: --weights FILE.h5, or set PRONK_WEIGHTS")
-    out = args.out or next(folder for n in range(1, 10_000) if not (folder := Path(f"runs/{name}-{n}")).exists())
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(args.out, name=name)
     data = draw(args.drawn, out / "drawn") if args.drawn else args.data
     if not data or not data.is_dir():
         sys.exit(f"error: no photos at {data}\nhint: name a folder, set PRONK_PHOTOS, or --drawn 300")
-    for path in data.rglob("*"):
-        if path.is_file():
-            path.read_bytes()
     former = ()
     if args.tutorial_result:
         former = tuple(json.loads(args.tutorial_result.read_text(encoding="utf-8"))["tutorial"])
-    return Bench(data, args.weights, args.image_size, out, tuple(shlex.split(args.train_options)), former)
+    return make_bench(
+        drawn_title() if args.drawn else data.resolve().name,
+        data,
+        weights=args.weights,
+        image_size=args.image_size,
+        out=out,
+        train_options=tuple(shlex.split(args.train_options)),
+        former=former,
+    )
+
+
+def make_bench(title: str, data: Path, *, weights: Path, **rest) -> Bench:
+    """Read the width off the weights, and each photo once, so that no run finds them colder."""
+    from pronk.training.backbone import load_backbone
+
+    for path in data.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+    return Bench(title, data, weights, load_backbone(str(weights)).alpha, **rest)
+
+
+def make_folder(out: Path | None, *, name: str) -> Path:
+    """Make a folder for everything; without a name the next free one in runs/."""
+    out = out or next(folder for n in range(1, 10_000) if not (folder := Path(f"runs/{name}-{n}")).exists())
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def draw(photos: int, folder: Path) -> Path:
@@ -84,9 +109,15 @@ def draw(photos: int, folder: Path) -> Path:
     return draw_photos(folder, photos_per_class=math.ceil(photos / 3), seed=42, size=PHOTO_SIZE)
 
 
-def train_pronk(bench: Bench, run: Path, *, cache: Path, seed: int, options: tuple[str, ...] = ()) -> dict:
+def drawn_title() -> str:
+    return f"drawn, {'x'.join(map(str, PHOTO_SIZE))}"
+
+
+def train_pronk(
+    bench: Bench, run: Path, *, cache: Path, seed: int, options: tuple = (), program: tuple = PRONK
+) -> dict:
     """Run `pronk train` as a whole process; return its record, with metrics.json as `metrics`."""
-    command = [sys.executable, "-m", "pronk", "train", bench.data, "--weights", bench.weights]
+    command = [sys.executable, *program, "train", bench.data, "--weights", bench.weights]
     command += ["--image-size", bench.image_size, "--seed", seed, "--cache", cache, "--out", run]
     record = run_measured([*command, *bench.train_options, *options], log=run.with_suffix(".log"))
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -110,7 +141,8 @@ def train_tutorial(bench: Bench, split: Path, *, seed: int) -> dict:
             return record
     result = bench.out / f"tutorial-{seed}.json"
     command = [sys.executable, BENCHMARKS / "tutorial.py", bench.data, "--split", split, "--out", result]
-    command += ["--weights", bench.weights, "--image-size", bench.image_size, "--seed", seed]
+    command += ["--weights", bench.weights, "--alpha", bench.alpha]
+    command += ["--image-size", bench.image_size, "--seed", seed]
     record = run_measured(command, log=result.with_suffix(".log"))
     content = json.loads(result.read_text(encoding="utf-8"))
     accuracies = {
@@ -143,6 +175,18 @@ def wilson(value: float, n: int) -> dict[str, float]:
     return {"value": value, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "n": n}
 
 
+def spread(values: list[float], form: str) -> str:
+    """Return "median (least to greatest)".
+
+    >>> spread([3.0, 1.0, 2.0], ".0f")
+    '2 (1 to 3)'
+    >>> spread([2.04, 1.96], ".1f")
+    '2.0'
+    """
+    least, middle, greatest = (format(value, form) for value in (min(values), median(values), max(values)))
+    return middle if least == greatest else f"{middle} ({least} to {greatest})"
+
+
 def describe_machine() -> dict:
     """Return processor, cores and versions: what a reader needs to judge the seconds."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -154,6 +198,16 @@ def describe_machine() -> dict:
         "python": platform.python_version(),
         "versions": {name: installed[name] for name in PACKAGES if name in installed},
     }
+
+
+def show_machine(machine: dict) -> str:
+    """Return one sentence.
+
+    >>> show_machine({"processor": "Z80", "cores": 1, "python": "3.11", "versions": {"numpy": "2.0"}})
+    '1 core(s) of Z80; Python 3.11, numpy 2.0.'
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['cores']} core(s) of {machine['processor']}; Python {machine['python']}, {versions}."
 
 
 def write_results(path: Path, content: dict) -> None:

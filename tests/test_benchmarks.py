@@ -1,0 +1,199 @@
+"""Benchmarks: what they count and write is right, and one command runs them all on a few photos."""
+
+import doctest
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pronk.training import recipe
+from pronk.training.backbone import random_backbone
+from pronk.training.graphs import write_model, write_prefix
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+NAMES = ("bench", "compare", "marked", "operators", "processes", "programs", "seeds", "stages", "throughput")
+MACHINE = {"processor": "Z80", "cores": 1, "python": "3.11", "versions": {"numpy": "2.0"}}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Import the programs in benchmarks/, which are no package."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield {name: importlib.import_module(name) for name in NAMES}
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+def make_record(seconds, accuracy):
+    score = {"value": accuracy, "low": 0.5, "high": 1.0, "n": 40}
+    metrics = {"counts": {"train": 200, "val": 40, "test": 40}}
+    times = {"wall_seconds": seconds, "cpu_seconds": 2 * seconds, "peak_memory_mb": 700.4}
+    return {**times, "val": score, "test": score, "metrics": metrics, "result": {}}
+
+
+@pytest.fixture
+def comparison():
+    runs = {
+        "tutorial": [make_record(60.0, 0.9), make_record(80.0, 0.8), make_record(70.0, 0.95)],
+        "cold": [make_record(10.0, 0.9), make_record(12.0, 0.95), make_record(14.0, 1.0)],
+        "warm": [make_record(7.0, 0.9), make_record(7.0, 0.95), make_record(7.0, 1.0)],
+    }
+    about = {"data": "drawn", "photos": 280, "image_size": 224, "weights": "w.h5", "train_options": ()}
+    ratios = {"times_faster": {"cold": 5.83, "warm": 10.0}, "times_less_cpu": {"cold": 5.8, "warm": 10.0}}
+    return {**about, **ratios, **runs, "machine": MACHINE}
+
+
+@pytest.fixture
+def stage_runs():
+    steps = {"start Python, import pronk": 1.0, "compute the missing features": 4.0, "trim the cache, end": 0.5}
+    beside = {"beside: import Keras, build the network": [1.0, 4.0]}
+    run = {"seed": 42, "wall_seconds": 5.5, "steps": steps, "beside": beside, "decode_seconds": 1.0, "features": 400}
+    return {"cold": [run, run | {"wall_seconds": 6.5}], "warm": [run, run]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_in_the_programs_hold(programs, name):
+    assert doctest.testmod(programs[name]).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("alpha", "size", "millions"),
+    # Sandler et al. 2018: 300 million multiply-adds at 224 px, 1.28 of them in the layer that is not there.
+    [(1.0, 224, 299.5), (0.35, 224, 58.0), (1.0, 96, 55.0)],
+)
+def test_multiply_adds_of_mobilenet_are_those_of_the_paper(programs, alpha, size, millions):
+    prefix = write_prefix(random_backbone(alpha=alpha).weights, size=size, cut="block_15_add")
+    assert sum(programs["operators"].count_multiply_adds(prefix).values()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_the_whole_model_costs_what_the_prefix_costs(programs):
+    weights = random_backbone(alpha=0.35).weights
+    prefix = write_prefix(weights, size=64, cut="block_12_add")
+    model = write_model(weights, np.zeros((1280, 2)), np.zeros(2), size=64)
+    count = programs["operators"].count_multiply_adds
+    assert count(prefix) == count(model)
+
+
+def test_the_profile_sees_every_convolution(programs, tmp_path):
+    operators, prefix = programs["operators"], tmp_path / "prefix.onnx"
+    prefix.write_bytes(write_prefix(random_backbone(alpha=0.35).weights, size=64, cut="block_12_add"))
+    counted = operators.count_multiply_adds(prefix.read_bytes())
+    table = operators.profile_operators(prefix, {"image": np.zeros((1, 64, 64, 3), np.uint8)})
+    assert all(row["milliseconds"] > 0 for row in table.values())
+    # At this width many layers have fewer channels than fill a block.
+    assert all(counted[kind] <= table[kind]["executed"] <= 2 * counted[kind] for kind in counted)
+    assert len(operators.write_operators(table, counted, peak=100.0)) == 2 + len(table) + 2
+
+
+def test_products_and_prefix_run_side_by_side(programs, tmp_path):
+    throughput, prefix = programs["throughput"], tmp_path / "prefix.onnx"
+    prefix.write_bytes(write_prefix(random_backbone(alpha=0.35).weights, size=32, cut="block_12_add"))
+    assert min(throughput.run_prefix(prefix, 0.01, lambda: None)) > 0
+    assert set(throughput.multiply_matrices(1, 0.01, lambda: None)) == set(throughput.SIZES)
+    assert all(speed > 0 for speed, _ in throughput.run_side_by_side(throughput.run_prefix, prefix, 0.01))
+
+
+def test_a_failing_process_ends_the_measurement(programs, tmp_path):
+    with pytest.raises(RuntimeError, match="failed"):
+        programs["throughput"].run_side_by_side(programs["throughput"].run_prefix, tmp_path / "none.onnx", 0.01)
+
+
+def test_what_the_stop_watch_watches_is_there(programs):
+    marked, stages, original = programs["marked"], programs["stages"], recipe.export
+    moments = {}
+    with marked.watch_training(moments):
+        assert recipe.export is not original
+    assert recipe.export is original
+    watched = {*marked.WATCHED, "first_step"}
+    assert {mark for _, mark, _ in stages.STEPS} | set(stages.BESIDE.values()) <= watched
+
+
+def test_steps_add_up_to_the_whole(programs):
+    stages = programs["stages"]
+    moments = {mark: [number + 0.25, number + 1.0] for number, (_, mark, _) in enumerate(stages.STEPS)}
+    steps = stages.split_time(moments, 20.0)
+    assert sum(steps.values()) == pytest.approx(20.0)
+    assert list(steps) == [title for title, _, _ in stages.STEPS] + [stages.LAST_STEP]
+
+
+def test_the_comparison_shows_medians_and_ranges(programs, comparison):
+    table = programs["compare"].write_table(comparison)
+    assert "| tutorial flow | 70.0 (60.0 to 80.0) | 140.0 (120.0 to 160.0) | 700 | 0.900 (0.800 to 0.950)" in table
+    assert "| pronk again, other learning rate | 7.0 |" in table
+    assert "5.8 times as long" in table
+    runs = {name: comparison[name] for name in programs["compare"].ROWS}
+    assert programs["compare"].compare_speed(runs, "wall_seconds") == {"cold": 5.83, "warm": 10.0}
+
+
+def test_the_page_holds_every_part_and_no_more_than_was_measured(programs, comparison, stage_runs, tmp_path):
+    bench = programs["bench"]
+    kinds = ("1x1 convolutions", "depthwise convolutions", "first convolution", "all else")
+    speed = {"features": 280.0, "core_time": 0.99, "reached": 168.0, "share": 0.84}
+    peaks = {"process_per_core": 200.0, "all_cores_in_one": 190.0}
+    throughput = {
+        "cores": 2,
+        "blas": "openblas",
+        "multiply_adds": {kinds[0]: 300_000_000},
+        "rounds": [speed | peaks],
+        "operators": {kind: {"milliseconds": 2.0, "executed": 80_000_000} for kind in kinds},
+    }
+    measured = {"comparisons": {"drawn": comparison}, "stages": {"drawn": stage_runs}, "throughput": throughput}
+    bench.publish({"machine": MACHINE, **measured}, tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert "70.0 (60.0 to 80.0)" in page
+    assert "| compute the missing features | 4.00 | 4.00 |" in page
+    assert "| **share of the faster of the two** | 84% |" in page
+    assert "reaches the goal of 65%" in page
+    assert "400 features, 100 a second" in page
+    published = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
+    assert set(published["comparisons"]["drawn"]["cold"][0]) == set(make_record(1, 1)) - {"metrics", "result"}
+    ElementTree.parse(tmp_path / "benchmarks.svg")
+
+    empty = bench.write_page({"machine": MACHINE, "comparisons": {}, "stages": {}, "throughput": None})
+    assert re.findall(r"^#+ (.*)$", empty, re.MULTILINE) == ["Benchmarks", "How to read the numbers"]
+
+
+def test_the_demo_is_measured_with_the_demos_settings(programs):
+    options = programs["bench"].demo_options()
+    assert dict(zip(options[::2], options[1::2], strict=True))["--views"] == "4"
+    assert not {"--weights", "--image-size"} & set(options)
+
+
+@pytest.mark.more
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="watches processes through /proc")
+def test_one_command_measures_and_writes_the_page(tmp_path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    # The comparison is left out: it would take as long again, and starts pronk in the same way.
+    command = [sys.executable, FOLDER / "bench.py", "--repeats", "1", "--seconds", "0.1"]
+    command += ["--drawn", "24", "--image-size", "32", "--skip", "demo", "--skip", "photos", "--skip", "compare"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PRONK_PHOTOS", "PRONK_WEIGHTS")}
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "out", "--docs", docs],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in docs.iterdir()) == ["benchmarks.json", "benchmarks.md", "benchmarks.svg"]
+    content = json.loads((docs / "benchmarks.json").read_text(encoding="utf-8"))
+    (runs,) = content["stages"].values()
+    for run in (runs["cold"][0], runs["warm"][0]):
+        assert sum(run["steps"].values()) == pytest.approx(run["wall_seconds"], abs=0.1)
+        assert min(run["steps"].values()) >= 0
+    assert runs["cold"][0]["features"] > 24  # training photos have two views
+    assert runs["warm"][0]["features"] == 0
+    page = (docs / "benchmarks.md").read_text(encoding="utf-8")
+    assert str(tmp_path) not in page + json.dumps(content)
