@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TESTS := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more test-slow check format docs bench clean
+.PHONY: help demo test test-more test-slow check format docs notebook bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt
 
 $(VENV)/test.stamp: $(VENV)/train.stamp
 	$(PIP) 'pip>=25.1'
-	$(PIP) --group test --group lint
+	$(PIP) --group test --group browser --group lint --group notebook
 	@touch $@
 
 demo: $(VENV)/train.stamp  ## draw a small photo set, train on it offline, say where the report is
@@ -47,8 +47,11 @@ format: $(VENV)/test.stamp  ## put the code into the house format
 docs: $(VENV)/train.stamp  ## write docs/reference from the help texts and docstrings
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/train.stamp  ## time pronk against the tutorial flow on the photos in $$PRONK_PHOTOS
-	$(BIN)/python benchmarks/compare.py
+notebook: $(VENV)/test.stamp  ## run notebooks/*.py on drawn photos, save it with its pictures as .ipynb
+	$(BIN)/python notebooks/regenerate.py
+
+bench: $(VENV)/train.stamp  ## time pronk against the tutorial flow, write docs/benchmarks.md (BENCH_OPTIONS="--repeats 1")
+	$(BIN)/python benchmarks/bench.py $(BENCH_OPTIONS)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) demo build dist

@@ -67,23 +67,23 @@ def read_bytes(path: Path) -> bytes:
         status = path.stat()
         # Opening a FIFO would wait for ever, so look before opening.
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(Reason.NOT_REGULAR_FILE, f"{path} is a folder", hint="check whether it can be opened")
+            raise ImageError(Reason.NOT_REGULAR_FILE, f"{path.name} is a folder", hint="check whether it can be opened")
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(Reason.NOT_REGULAR_FILE, f"{path} is not a regular file", hint="remove it")
+            raise ImageError(Reason.NOT_REGULAR_FILE, f"{path.name} is not a regular file", hint="remove it")
         if status.st_size == 0:
-            raise ImageError(Reason.ZERO_BYTE, f"{path} is empty", hint="copy the photo again")
+            raise ImageError(Reason.ZERO_BYTE, f"{path.name} is empty", hint="copy the photo again")
         if status.st_size > MAX_BYTES:
             raise ImageError(
-                Reason.TOO_LARGE, f"{path} has {status.st_size / 2**20:.0f} MiB", hint="save it at most 100 MiB large"
+                Reason.TOO_LARGE, f"{path.name} has {status.st_size / 2**20:.0f} MiB", hint="save it at most 100 MiB large"
             )
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(Reason.VANISHED, f"{path} does not exist", hint="check the path") from error
+        raise ImageError(Reason.VANISHED, f"{path.name} does not exist", hint="check the path") from error
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or str(error)
-        raise ImageError(Reason.UNREADABLE, f"{path} cannot be read: {cause}", hint="check its permissions") from error
+        raise ImageError(Reason.UNREADABLE, f"{path.name} cannot be read: {cause}", hint="check its permissions") from error
 
 
 def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
