@@ -74,7 +74,9 @@ def read_bytes(path: Path) -> bytes:
             raise ImageError(Reason.ZERO_BYTE, f"{path.name} is empty", hint="copy the photo again")
         if status.st_size > MAX_BYTES:
             raise ImageError(
-                Reason.TOO_LARGE, f"{path.name} has {status.st_size / 2**20:.0f} MiB", hint="save it at most 100 MiB large"
+                Reason.TOO_LARGE,
+                f"{path.name} has {status.st_size / 2**20:.0f} MiB",
+                hint="save it at most 100 MiB large",
             )
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
@@ -83,7 +85,9 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(Reason.VANISHED, f"{path.name} does not exist", hint="check the path") from error
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or str(error)
-        raise ImageError(Reason.UNREADABLE, f"{path.name} cannot be read: {cause}", hint="check its permissions") from error
+        raise ImageError(
+            Reason.UNREADABLE, f"{path.name} cannot be read: {cause}", hint="check its permissions"
+        ) from error
 
 
 def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
