@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from pronk.config import Settings
@@ -11,7 +13,7 @@ from pronk.errors import SettingsError
 from pronk.metrics import log_loss
 from pronk.training.checkpoints import load_checkpoint
 from pronk.training.network import batch_norms, build_network, build_prefix, get_weights, set_head
-from pronk.training.phases import class_weights, fine_tune, part_record, train_head
+from pronk.training.phases import _cut_evenly, class_weights, fine_tune, part_record, train_head
 from training_fixtures import digest_arrays, lively_backbone
 
 SETTINGS = Settings(
@@ -234,3 +236,11 @@ def test_fewer_photos_than_a_batch(backbone, dataset, rows, frozen, tmp_path):
     settings = SETTINGS.replace(batch_size=64, epochs=1)
     _, result = tune(backbone, dataset, rows, frozen, tmp_path, settings=settings)
     assert result.val_probabilities.shape == (8, 2)
+
+
+@given(count=st.integers(1, 400), most=st.integers(1, 64))
+def test_batches_are_equal_and_hold_every_photo(count, most):
+    batches = _cut_evenly(np.arange(count), most)
+    assert batches.shape[1] <= most
+    assert set(batches.ravel()) == set(range(count))
+    assert batches.size - count < len(batches), "at most one photo more in each batch"

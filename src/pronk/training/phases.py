@@ -170,7 +170,8 @@ def fine_tune(
 class _Batches(Sequence[Batch]):
     """The batches of one epoch, read from the cache as they are asked for.
 
-    All have the same size, so that the training step is traced once: the last one is filled up from the start.
+    All have the same size, so that the training step is traced once, and as few photos as possible come up twice to
+    fill the last one.
     """
 
     def __init__(self, dataset: Dataset, features: Features, settings: Settings, epoch: int) -> None:
@@ -178,10 +179,8 @@ class _Batches(Sequence[Batch]):
         self.targets = dataset.targets(self.photos)
         self.weights = class_weights(self.targets, len(dataset.classes), settings.class_weights)[self.targets]
         self.features, self.view = features, epoch % settings.views
-        self.size = min(settings.batch_size, len(self.photos))
-        steps = -(-len(self.photos) // self.size)
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.photos))
-        self.batches = np.resize(order, (steps, self.size))
+        self.batches = _cut_evenly(order, settings.batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -192,11 +191,17 @@ class _Batches(Sequence[Batch]):
         return cuts, self.targets[chosen], self.weights[chosen]
 
 
+def _cut_evenly(order: np.ndarray, most: int) -> np.ndarray:
+    # Batches of equal size, at most `most`; the last one is filled up from the start.
+    steps = -(-len(order) // most)
+    return np.resize(order, (steps, -(-len(order) // steps)))
+
+
 def _predict(suffix: Any, features: Features, photos: Sequence[Photo], size: int) -> np.ndarray:
-    """Predict in batches of one size, the last one filled up, so that one trace serves all."""
-    size = min(size, len(photos))
-    padded = np.resize(np.arange(len(photos)), (-(-len(photos) // size), size))
-    batches = (features.cuts([photos[i] for i in chosen], view=0) for chosen in padded)
+    """Predict in batches of one size, so that one trace serves all."""
+    batches = (
+        features.cuts([photos[i] for i in chosen], view=0) for chosen in _cut_evenly(np.arange(len(photos)), size)
+    )
     outputs = [np.asarray(suffix.predict_on_batch(batch), np.float64) for batch in batches]
     return np.concatenate(outputs)[: len(photos)]
 

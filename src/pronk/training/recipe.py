@@ -79,7 +79,8 @@ def train(
     folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
     cache, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
     keep_out(Path(data), listing, out=folder, cache=cache)
-    with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
+    with hold_run(folder, settings, resume=resume) as done, Usage() as usage, contextlib.ExitStack() as at_end:
+        at_end.callback(gc.unfreeze)
         if done:
             return finish(folder, read_metrics(folder), settings)
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
@@ -104,7 +105,7 @@ def train(
             with usage.stage("evaluate"):
                 squares = features.recipe.squares
                 judged = judge(bundle, dataset, squares, cache, on_progress, views=example.result())
-            calibration = pool.submit(draw_calibration, judged.rows).result()
+            calibration = draw_calibration(judged.rows)
             comparing.result()
             curves = drawing.result()
         dataset = dataclasses.replace(dataset, findings=dataset.findings + judged.lost)
@@ -190,16 +191,20 @@ def import_network(backbone: Backbone, classes: int, settings: Settings) -> Any:
 def pause_garbage_collection() -> Iterator[None]:
     """Look for no garbage among the million objects that an import makes to stay: a quarter of its time.
 
+    Nor is it looked for among them afterwards, until `gc.unfreeze`.
+
     Example:
         >>> with pause_garbage_collection():
         ...     gc.isenabled()
         False
+        >>> gc.unfreeze()
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if was_enabled:
             gc.enable()
 
