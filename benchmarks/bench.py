@@ -1,4 +1,4 @@
-"""Nothing, or photos and weights -> docs/benchmarks.md, .json and .svg, from one run of all measurements.
+"""Nothing, or photos and weights -> docs/benchmarks.md, .json, .svg and the README's table, from one run.
 
     python benchmarks/bench.py [--repeats 3] [--drawn 1400] [--skip PART]
 
@@ -13,6 +13,7 @@ import importlib.resources
 import os
 import sys
 from pathlib import Path
+from statistics import median
 
 import compare
 import stages
@@ -37,6 +38,7 @@ PARTS = ("demo", "photos", "compare", "stages", "throughput")
 SEED = 42  # of the first repeat
 OTHER_RATE = "1e-4"  # of the second run, where the first has the default
 NAME = "benchmarks"
+MARKS = ("<!-- benchmark -->", "<!-- /benchmark -->")  # around the README's table
 
 INTRODUCTION = """\
 # Benchmarks
@@ -202,12 +204,50 @@ def write_page(content: dict) -> str:
     return "\n".join([*page, READING])
 
 
+def write_summary(comparisons: dict[str, dict]) -> str:
+    """Return the README's table: medians of seconds and test accuracy, a row for each set of photos."""
+    lines = [f"| photos | {' | '.join(compare.ROWS.values())} |", "|---|---|---|---|"]
+    for title, comparison in comparisons.items():
+        cells = [f"{comparison['photos']:,}, {title}"]
+        for name in compare.ROWS:
+            seconds = median(record["wall_seconds"] for record in comparison[name])
+            accuracy = median(record["test"]["value"] for record in comparison[name])
+            times = comparison["times_faster"].get(name)
+            faster = "" if times is None else f" ({times:.1f} times faster)"
+            cells.append(f"{seconds:.0f} s{faster}, {100 * accuracy:.1f} % right")
+        lines.append(f"| {' | '.join(cells)} |")
+    repeats = max(len(comparison["cold"]) for comparison in comparisons.values())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Whole processes on the same photos, split and weights; medians of {repeats} repeat(s), test photos."
+            f" `make bench` measures it: [docs/{NAME}.md](docs/{NAME}.md).",
+        ]
+    )
+
+
+def fill_marked(text: str, table: str) -> str:
+    r"""Put a table between the marks of a page.
+
+    >>> fill_marked("a\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nb", "new").splitlines()
+    ['a', '<!-- benchmark -->', 'new', '<!-- /benchmark -->', 'b']
+    """
+    begin, end = MARKS
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
 def publish(content: dict, docs: Path) -> None:
-    """Replace the pages, the one that people read last."""
+    """Replace the pages, those that people read last."""
     if content["stages"]:
         stages.draw_picture(content["stages"], docs / f"{NAME}.svg")
     write_results(docs / f"{NAME}.json", shorten(content))
     write_atomically(docs / f"{NAME}.md", write_page(content).encode())
+    readme = docs.parent / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if content["comparisons"] and all(mark in text for mark in MARKS):
+        write_atomically(readme, fill_marked(text, write_summary(content["comparisons"])).encode())
 
 
 def main() -> None:

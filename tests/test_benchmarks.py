@@ -148,16 +148,23 @@ def test_the_page_holds_every_part_and_no_more_than_was_measured(programs, compa
         "operators": {kind: {"milliseconds": 2.0, "executed": 80_000_000} for kind in kinds},
     }
     measured = {"comparisons": {"drawn": comparison}, "stages": {"drawn": stage_runs}, "throughput": throughput}
-    bench.publish({"machine": MACHINE, **measured}, tmp_path)
-    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (tmp_path / "README.md").write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    bench.publish({"machine": MACHINE, **measured}, docs)
+    page = (docs / "benchmarks.md").read_text(encoding="utf-8")
     assert "70.0 (60.0 to 80.0)" in page
     assert "| compute the missing features | 4.00 | 4.00 |" in page
     assert "| **share of the faster of the two** | 84% |" in page
     assert "reaches the goal of 65%" in page
     assert "400 features, 100 a second" in page
-    published = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
+    published = json.loads((docs / "benchmarks.json").read_text(encoding="utf-8"))
     assert set(published["comparisons"]["drawn"]["cold"][0]) == set(make_record(1, 1)) - {"metrics", "result"}
-    ElementTree.parse(tmp_path / "benchmarks.svg")
+    ElementTree.parse(docs / "benchmarks.svg")
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("before\n<!-- benchmark -->\n| photos |")
+    assert readme.endswith("<!-- /benchmark -->\nafter\n")
+    assert "| 280, drawn | 70 s, 90.0 % right | 12 s (5.8 times faster), 95.0 % right |" in readme
 
     empty = bench.write_page({"machine": MACHINE, "comparisons": {}, "stages": {}, "throughput": None})
     assert re.findall(r"^#+ (.*)$", empty, re.MULTILINE) == ["Benchmarks", "How to read the numbers"]
