@@ -353,7 +353,7 @@ def test_cache_tells_its_size_and_clears(tmp_path):
     (tmp_path / "rows" / "a").mkdir(parents=True)
     (tmp_path / "rows" / "a" / "b.row").write_bytes(bytes(1_500_000))
     (tmp_path / "mine.txt").touch()
-    assert ok(run_pronk("cache", env={"PRONK_CACHE": str(tmp_path)})) == f"{tmp_path}: 1 files, 1.5 MB\n"
+    assert ok(run_pronk("cache", env={"PRONK_CACHE": str(tmp_path)})) == f"{tmp_path}: 1 file, 1.5 MB\n"
     assert ok(run_pronk("cache", "--clear", "--cache", tmp_path)) == f"{tmp_path}: 0 files, 0.0 MB\n"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from pronk.curves import PHASE_NAMES, Curve
 from pronk.errors import Reason
 from pronk.gallery import Gallery, sort_mistakes
-from pronk.text import visible
+from pronk.text import count, visible
 
 MOST_MISTAKES = 200
 WIDE = 0.12  # an interval this wide deserves a word
@@ -130,10 +130,6 @@ def _name(text: object) -> Markup:
     return Markup("<bdi>{}</bdi>").format(visible(str(text)))
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def _duration(seconds: float) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -165,7 +161,7 @@ def _answer(metrics: Mapping[str, Any]) -> dict[str, Any]:
     else:
         accuracy, tone, baseline, sentences = None, "none", None, ["There is nothing to judge."]
     if accuracy and accuracy["high"] - accuracy["low"] > WIDE:
-        few = f"The interval is wide because {_count(accuracy['n'], 'photo')} cannot say more"
+        few = f"The interval is wide because {count(accuracy['n'], 'photo')} cannot say more"
         sentences.append(f"{few}: four times as many would about halve it.")
     return {"tone": tone, "accuracy": accuracy, "baseline": baseline, "sentences": sentences}
 
@@ -175,7 +171,7 @@ def _hits_in_words(accuracy: Mapping[str, Any], which: str, seen: str) -> str:
     hits = round(accuracy["value"] * n)
     right = "none was" if hits == 0 else f"{hits:,} {'was' if hits == 1 else 'were'}"
     return (
-        f"Of {_count(n, which)}{seen}, {right} right: {percent(accuracy['value'])}, and with 95 % certainty "
+        f"Of {count(n, which)}{seen}, {right} right: {percent(accuracy['value'])}, and with 95 % certainty "
         f"between {percent(accuracy['low'])} and {percent(accuracy['high'])}."
     )
 
@@ -222,7 +218,7 @@ def _comparison_in_words(
 ) -> list[str]:
     gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
     before, after = (round(model["accuracy"]["value"] * model["accuracy"]["n"]) for model in (frozen, tuned))
-    photos = _count(tuned["accuracy"]["n"], "validation photo")
+    photos = count(tuned["accuracy"]["n"], "validation photo")
     move = "fell" if tuned["loss"] < frozen["loss"] else "did not fall"
     loss = f"The validation loss {move}: {frozen['loss']:.3f} before, {tuned['loss']:.3f} after."
     if gained == lost == 0:

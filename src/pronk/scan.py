@@ -18,6 +18,7 @@ from pronk.files import available_cores, write_atomically
 from pronk.formats import SUFFIXES
 from pronk.images import decode, read_bytes
 from pronk.listing import Entry, Finding, Listing, list_photos
+from pronk.text import count
 
 FILES_PER_TASK = 8
 MIN_PER_CLASS = 3  # one each for training, validation and test
@@ -84,7 +85,7 @@ def check_dataset(data: Path | str, *, on_progress: Progress = no_progress) -> C
     counted = Counter(scan.entry.label for scan in usable)
     different = Counter(label for label, _ in {(usable[i].entry.label, groups[i]) for i in range(len(usable))})
     thin = [
-        Finding(name, "too_few", "warning", f"{name!r} has {different[name]} photos that are not copies", NEEDED)
+        Finding(name, "too_few", "warning", f"{name!r} has {count(different[name], 'photo')} apart from copies", NEEDED)
         for name in listing.classes
         if different[name] < MIN_PER_CLASS
     ]

@@ -1,4 +1,4 @@
-"""Names from strangers -> text that is safe to show."""
+"""Names from strangers, and numbers -> text to show."""
 
 import unicodedata
 
@@ -24,3 +24,13 @@ def _visible_character(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def count(n: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    Example:
+        >>> count(1, "photo"), count(1200, "photo")
+        ('1 photo', '1,200 photos')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

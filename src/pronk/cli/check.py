@@ -22,6 +22,7 @@ def check(data: Path, as_json: bool) -> None:
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings
     from pronk.scan import check_dataset
+    from pronk.text import count
 
     with open_console() as console:
         with show_progress(console) as on_progress:
@@ -30,9 +31,10 @@ def check(data: Path, as_json: bool) -> None:
             findings = [dataclasses.asdict(finding) for finding in checked.findings]
             print_json({"files": checked.files, "classes": checked.classes, "findings": findings})
         else:
-            for name, count in checked.classes.items():
-                click.echo(f"{name}: {count} usable photos".encode("utf-8", "backslashreplace").decode())
+            for name, usable in checked.classes.items():
+                click.echo(f"{name}: {count(usable, 'usable photo')}".encode("utf-8", "backslashreplace").decode())
             print_findings(console, checked.findings, most=20)
             notes = sum(finding.severity == "info" for finding in checked.findings)
-            console.print(f"{checked.files} files looked at, {len(checked.findings) - notes} findings, {notes} notes.")
+            told = count(len(checked.findings) - notes, "finding"), count(notes, "note")
+            console.print(f"{count(checked.files, 'file')} looked at, {', '.join(told)} (all of them with --json).")
     sys.exit(1 if any(finding.severity != "info" for finding in checked.findings) else 0)

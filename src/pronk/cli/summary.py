@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pronk.text import visible
+from pronk.text import count, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ def accuracy_text(accuracy: Mapping[str, Any]) -> str:
         '95.9 % of 49 photos right (95 % interval 86.3 % to 98.9 %)'
     """
     value, low, high = (f"{100 * accuracy[name]:.1f} %" for name in ("value", "low", "high"))
-    return f"{value} of {accuracy['n']} photos right (95 % interval {low} to {high})"
+    return f"{value} of {count(accuracy['n'], 'photo')} right (95 % interval {low} to {high})"
 
 
 def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -37,6 +37,8 @@ def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any])
         table.add_row("fine-tuned, validation", accuracy_text(metrics["fine_tuned"]["val"]["accuracy"]))
     if metrics["test"]:
         table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics['test']['accuracy'])}[/bold]")
+    else:
+        table.add_row("kept model, test", "no photos could be set aside: there is no honest number")
     console.print()
     console.print(table)
     console.print(_fine_tuning(metrics), markup=False)
@@ -69,14 +71,17 @@ def print_confusion(console: "Console", classes: Sequence[str], confusion: Seque
 def print_findings(console: "Console", findings: Sequence["Finding"], *, most: int = 5) -> None:
     """Say what was left out and what is worth a look: counts by code, and a few examples each."""
     shown = [finding for finding in findings if finding.severity != "info"]
-    for code, count in Counter(finding.code for finding in shown).most_common():
+    for code, number in Counter(finding.code for finding in shown).most_common():
         examples = [finding for finding in shown if finding.code == code]
         word = "left out" if examples[0].severity == "error" else "worth a look"
-        console.print(f"{word}: {count} {code}", style="yellow", markup=False)
+        console.print(f"{word}: {number} {code}", style="yellow", markup=False)
         for finding in examples[:most]:
             console.print(f"  {visible(finding.path)}  {visible(finding.message)}", markup=False)
-        if count > most:
-            console.print(f"  and {count - most} more", markup=False)
+        hints = {finding.hint for finding in examples if finding.hint}
+        if len(hints) == 1:
+            console.print(f"  hint: {visible(hints.pop())}", markup=False)
+        if number > most:
+            console.print(f"  and {number - most} more", markup=False)
 
 
 def _fine_tuning(metrics: Mapping[str, Any]) -> str:
@@ -84,9 +89,9 @@ def _fine_tuning(metrics: Mapping[str, Any]) -> str:
     if not metrics["fine_tuned"]:
         return "Fine-tuning was left out."
     gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
-    helped = "helped" if comparison["kept"] == "fine_tuned" else "did not help, so the frozen model was kept"
+    helped = "helped" if gained > lost else "lowered the validation loss"
+    helped = helped if comparison["kept"] == "fine_tuned" else "did not help, so the frozen model was kept"
     if comparison["why"].startswith("asked"):
         helped = f"was compared; the {comparison['kept'].replace('_', '-')} model was kept as asked"
-    return (
-        f"Fine-tuning {helped}: {gained} photos gained, {lost} lost (exact McNemar p = {p:.2g}); {comparison['why']}."
-    )
+    changed = f"{count(gained, 'photo')} gained, {lost} lost (exact McNemar p = {p:.2g})"
+    return f"Fine-tuning {helped}: {changed}; {comparison['why']}."

@@ -105,6 +105,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, **options: An
     """Train with progress on stderr, then print the run folder or the metrics."""
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings, print_training
+    from pronk.text import count
 
     train_run = _load_train()
     with open_console() as console:
@@ -115,7 +116,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, **options: An
         if settings.golden == "photos":
             golden = result.folder / "model" / "golden"
             number = len(list(golden.glob("*.jpg")))
-            console.print(f"{number} of your photos, made small, are in {golden} (--golden drawn keeps them out).")
+            console.print(f"{count(number, 'photo')}, made small, went into {golden} (--golden drawn keeps them out).")
     print_json(result.metrics) if as_json else click.echo(str(result.folder))
     if result.gate:
         raise result.gate

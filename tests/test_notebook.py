@@ -1,0 +1,137 @@
+import importlib.util
+import json
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAME = "transfer_learning_mobilenetv2"
+PICTURES = 9
+# What the cells computed, told by a last cell of its own.
+TELL = """
+import json
+record = {
+    "real": bool(real), "alpha": ALPHA, "moved": list(moved.values()), "norms": int(strips.shape[1]),
+    "unfrozen": 2 * sum(isinstance(layer, layers.BatchNormalization) for layer in base.layers[first:]),
+    "trainable": sorted({type(layer).__name__ for layer in base.layers if layer.trainable and layer.weights}),
+    "gap": float(gap), "guess": guess, "held_out": len(truth), "plain": right / len(truth), "fit_epochs": len(epochs),
+    "pronk": float(((alpaca > 0.5) == truth).mean()), "pronk_test": result.metrics["test"]["accuracy"],
+    "losses": phase_1["val_loss"] + phase_2["val_loss"], "seconds": [plain_seconds, pronk_seconds],
+    "wilson": wilson(47, 49), "report": (result.folder / "report.html").is_file(),
+}
+print(json.dumps(record))
+"""
+
+pytestmark = pytest.mark.more
+
+
+@pytest.fixture(scope="module")
+def regenerate():
+    spec = importlib.util.spec_from_file_location("regenerate", NOTEBOOKS / "regenerate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def saved():
+    import nbformat
+
+    return nbformat.read(NOTEBOOKS / f"{NAME}.ipynb", as_version=4)
+
+
+def run_all_cells(regenerate, folder, **variables):
+    """Run the notebook in a folder; return it and the record that its last cell tells."""
+    notebook = regenerate.read_source()
+    notebook.cells.append(type(notebook.cells[0])(cell_type="code", id="tell", metadata={}, source=TELL, outputs=[]))
+    # Nothing comes from, or goes to, the user's folders; a download would fail.
+    variables |= {"KERAS_HOME": str(folder / "keras"), "https_proxy": "http://127.0.0.1:9"}
+    regenerate.execute(notebook, folder, variables={**os.environ, **variables})
+    told = [output.text for output in notebook.cells[-1].outputs if output.get("name") == "stdout"]
+    return notebook, json.loads("".join(told))
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def pictures_in(notebook):
+    return [output.data["image/jpeg"] for output in outputs_of(notebook) if "image/jpeg" in output.get("data", {})]
+
+
+def check_record(record, *, plain, pronk):
+    """What holds for any photos; `plain` and `pronk` are the least accuracies."""
+    frozen, unfrozen, still = record["moved"]
+    assert (record["norms"], frozen, still) == (104, 0, 0)
+    assert unfrozen == record["unfrozen"] == 26
+    assert record["trainable"] == ["Conv2D", "DepthwiseConv2D"]
+    assert record["gap"] < 1e-4
+    assert len(record["losses"]) == record["fit_epochs"] == 10
+    assert record["losses"][-1] < record["losses"][0]
+    assert record["plain"] >= plain > record["guess"]
+    assert record["pronk"] >= pronk > record["guess"]
+    assert record["pronk_test"]["n"] == record["held_out"], "pronk was judged on the photos that were held out"
+    assert record["pronk_test"]["value"] == pytest.approx(record["pronk"])
+    assert record["wilson"] == pytest.approx([0.863, 0.989], abs=5e-4)
+    assert record["report"]
+
+
+def test_it_runs_on_drawn_photos_without_a_network(regenerate, tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    notebook, record = run_all_cells(regenerate, folder)
+    assert (record["real"], record["alpha"], record["held_out"]) == (False, 0.35, 48)
+    check_record(record, plain=0.7, pronk=0.8)
+    assert len(pictures_in(notebook)) == PICTURES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notebooks"]
+
+
+def test_it_runs_on_real_photos(regenerate, tmp_path, real_photos, real_weights):
+    if not (real_weights / "mobilenet_v2_1.0_224_no_top.h5").is_file():
+        pytest.skip("$PRONK_WEIGHTS holds no mobilenet_v2_1.0_224_no_top.h5")
+    if not (real_photos / "alpaca").is_dir():
+        pytest.skip("$PRONK_PHOTOS holds no folder named alpaca")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (tmp_path / "dataset").symlink_to(real_photos.resolve(), target_is_directory=True)
+    before = sorted(path.relative_to(real_photos) for path in real_photos.rglob("*"))
+    notebook, record = run_all_cells(regenerate, folder, PRONK_WEIGHTS=str(real_weights.resolve()))
+    assert (record["real"], record["alpha"]) == (True, 1.0)
+    check_record(record, plain=0.75, pronk=0.8)
+    assert len(pictures_in(notebook)) == PICTURES
+    assert sorted(path.relative_to(real_photos) for path in real_photos.rglob("*")) == before
+
+
+def test_the_saved_notebook_has_the_cells_of_the_script(regenerate, saved):
+    source = regenerate.read_source()
+    cells = [(cell.cell_type, cell.id, cell.source) for cell in saved.cells]
+    assert cells == [(cell.cell_type, cell.id, cell.source) for cell in source.cells], "run make notebook"
+    assert saved.metadata.jupytext.formats == "ipynb,py:percent"
+
+
+def test_the_saved_outputs_are_those_of_one_whole_run(saved):
+    code = [cell for cell in saved.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = outputs_of(saved)
+    assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
+    assert {output.name for output in outputs if output.output_type == "stream"} == {"stdout"}
+    assert len(pictures_in(saved)) == PICTURES
+    assert "drawn photos" in outputs[0].text, "no photo of anyone is kept in the repository"
+    assert any("| pronk |" in output.get("data", {}).get("text/markdown", "") for output in outputs)
+    assert (NOTEBOOKS / f"{NAME}.ipynb").stat().st_size < 1_500_000
+
+
+def test_the_saved_notebook_tells_nothing_of_the_machine_it_ran_on(saved):
+    pictures = set(pictures_in(saved))
+    text = json.dumps(saved)
+    for picture in pictures:
+        text = text.replace(json.dumps(picture)[1:-1], "")
+    assert len(text) < 100_000
+    assert not re.search(r"/(home|root|tmp|var|mnt|opt|usr|Users)/|\b[A-Z]:\\", text)
+    for own in (str(Path.home()), str(NOTEBOOKS.parent), socket.gethostname()):
+        assert len(own) < 5 or own not in text
+    assert set(saved.metadata) == {"jupytext", "kernelspec", "language_info"}
+    assert all(cell.metadata == {} for cell in saved.cells)
