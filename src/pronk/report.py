@@ -101,16 +101,16 @@ def render_report(content: ReportContent) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share with one decimal, never rounded up to all or down to nothing.
+    """Write a share with one decimal, never rounded up to all or down to nothing; its sign stays on the same line.
 
     Example:
-        >>> percent(47 / 49), percent(0.9999), percent(1.0)
-        ('95.9 %', '99.9 %', '100.0 %')
+        >>> [percent(share).split() for share in (47 / 49, 0.9999, 1.0)]
+        [['95.9', '%'], ['99.9', '%'], ['100.0', '%']]
     """
     shown = 100 * share
     if 0 < share < 1:
         shown = min(max(shown, 0.1), 99.9)
-    return f"{shown:.1f} %"
+    return f"{shown:.1f}\u00a0%"
 
 
 @functools.cache
@@ -171,7 +171,7 @@ def _hits_in_words(accuracy: Mapping[str, Any], which: str, seen: str) -> str:
     hits = round(accuracy["value"] * n)
     right = "none was" if hits == 0 else f"{hits:,} {'was' if hits == 1 else 'were'}"
     return (
-        f"Of {count(n, which)}{seen}, {right} right: {percent(accuracy['value'])}, and with 95 % certainty "
+        f"Of {count(n, which)}{seen}, {right} right: {percent(accuracy['value'])}, and with 95\u00a0% certainty "
         f"between {percent(accuracy['low'])} and {percent(accuracy['high'])}."
     )
 
