@@ -14,6 +14,7 @@ from statistics import median
 from programs import (
     Bench,
     add_arguments,
+    add_repeat_arguments,
     describe_machine,
     open_bench,
     report,
@@ -118,9 +119,7 @@ def write_table(content: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=42, help="of the first repeat; each further one adds 1")
-    parser.add_argument("--learning-rate", default="1e-4", help="of pronk's second run")
+    add_repeat_arguments(parser)
     args = parser.parse_args()
     bench = open_bench(args, name="compare")
     content = compare(bench, repeats=args.repeats, seed=args.seed, learning_rate=args.learning_rate)

@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of programs that repeat a cold and a warm run: compare.py and stages.py."""
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=42, help="of the first repeat; each further one adds 1")
+    parser.add_argument("--learning-rate", default="1e-4", help="of pronk's second run in each repeat")
+
+
 @dataclasses.dataclass(frozen=True)
 class Bench:
     """What all runs of one benchmark share; `title` says in public what the photos are."""

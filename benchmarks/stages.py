@@ -16,6 +16,7 @@ from programs import (
     BENCHMARKS,
     Bench,
     add_arguments,
+    add_repeat_arguments,
     open_bench,
     report,
     spread,
@@ -185,9 +186,7 @@ def _draw_run(axes, run: dict, title: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=42, help="of the first repeat; each further one adds 1")
-    parser.add_argument("--learning-rate", default="1e-4", help="of the second run of each repeat")
+    add_repeat_arguments(parser)
     args = parser.parse_args()
     bench = open_bench(args, name="stages")
     runs = profile(bench, repeats=args.repeats, seed=args.seed, learning_rate=args.learning_rate)

@@ -1,4 +1,3 @@
-import importlib.util
 import itertools
 import pkgutil
 import re
@@ -13,6 +12,7 @@ import pronk
 from pronk.cli import cli
 from pronk.config import Settings
 from pronk.metrics import wilson_interval
+from scripts import load_script
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -30,10 +30,7 @@ def each_page(pages):
 
 @pytest.fixture(scope="module")
 def generate():
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(DOCS / "generate.py")
 
 
 def read(page):

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import re
@@ -6,6 +5,8 @@ import socket
 from pathlib import Path
 
 import pytest
+
+from scripts import load_script
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAME = "transfer_learning_mobilenetv2"
@@ -30,10 +31,7 @@ pytestmark = pytest.mark.more
 
 @pytest.fixture(scope="module")
 def regenerate():
-    spec = importlib.util.spec_from_file_location("regenerate", NOTEBOOKS / "regenerate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(NOTEBOOKS / "regenerate.py")
 
 
 @pytest.fixture(scope="module")

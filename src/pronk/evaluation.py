@@ -22,12 +22,14 @@ class Evaluation:
     """How a model does on labelled photos.
 
     Attributes:
+        root: folder that the paths are relative to.
         classes: of the model.
         result: the `test` part of metrics.json.
         rows: one per photo, as in predictions.csv.
         findings: photos that could not be used, and photos that the model was trained with.
     """
 
+    root: Path
     classes: tuple[str, ...]
     result: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
@@ -75,7 +77,9 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
     if not rows:
         raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
     findings += find_known(predictor.bundle.folder.parent / "split.csv", listing.root, [row["path"] for row in rows])
-    return Evaluation(predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings))
+    return Evaluation(
+        listing.root, predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings)
+    )
 
 
 def find_known(split: Path, root: Path, paths: Iterable[str]) -> list[Finding]:

@@ -19,7 +19,7 @@ from pronk.errors import Reason
 from pronk.gallery import Gallery, sort_mistakes
 from pronk.text import count, visible
 
-MOST_MISTAKES = 200
+MOST_LISTED = 200
 WIDE = 0.12  # an interval this wide deserves a word
 SEVERITIES = ("error", "warning", "info")
 LEFT_OUT = frozenset(Reason) - {Reason.OK, Reason.OK_WITH_WARNING}
@@ -86,8 +86,8 @@ def render_report(content: ReportContent) -> str:
             calibration=content.calibration,
             gallery=content.gallery,
             cells=_cells(content),
-            mistakes=mistakes[:MOST_MISTAKES],
-            more_mistakes=max(0, len(mistakes) - MOST_MISTAKES),
+            mistakes=mistakes[:MOST_LISTED],
+            more_mistakes=max(0, len(mistakes) - MOST_LISTED),
             has_predictions=bool(content.predictions),
             findings=_group(content.findings),
             class_counts=content.class_counts,

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from pronk.evaluation import Evaluation
+    from pronk.predictor import Predictor
 
 
 @click.command()
@@ -28,34 +29,35 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
     from pronk.evaluation import evaluate as judge
+    from pronk.predictor import Predictor
 
     if report and report.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--report must end in .html. Got {str(report)!r}")
+    predictor = Predictor.load(model)
     with open_console() as console:
         with show_progress(console) as on_progress:
-            evaluation = judge(model, data, on_progress=on_progress)
+            evaluation = judge(predictor, data, on_progress=on_progress)
         print_findings(console, evaluation.findings)
         print_confusion(console, evaluation.classes, evaluation.result["confusion"])
     if report:
-        write_report(report, model, data, evaluation)
+        write_report(report, predictor, evaluation, title=data.resolve().name, model_path=str(model))
     if as_json:
         print_json(evaluation.result)
     else:
         click.echo(accuracy_text(evaluation.result["accuracy"]))
 
 
-def write_report(report: Path, model: Path, data: Path, evaluation: "Evaluation") -> None:
+def write_report(
+    report: Path, predictor: "Predictor", evaluation: "Evaluation", *, title: str, model_path: str
+) -> None:
     """Write the page; without matplotlib it has no plot."""
     from pronk.curves import draw_calibration
     from pronk.errors import MissingExtra
     from pronk.files import write_atomically
     from pronk.gallery import make_gallery
     from pronk.images import load_pixels
-    from pronk.listing import list_photos
-    from pronk.predictor import Predictor
     from pronk.report import ReportContent, render_report
 
-    predictor, root = Predictor.load(model), list_photos(data, min_classes=1).root
     size, fit = predictor.bundle.size, predictor.bundle.fit
     calibration = []
     try:
@@ -64,15 +66,15 @@ def write_report(report: Path, model: Path, data: Path, evaluation: "Evaluation"
         click.echo(f"note: {error}; {error.hint}", err=True)
     counted = Counter(row["label"] for row in evaluation.rows)
     content = ReportContent(
-        title=data.resolve().name,
+        title=title,
         metrics={"classes": evaluation.classes, "counts": {"test": len(evaluation.rows)}, "test": evaluation.result},
         calibration=calibration,
         gallery=make_gallery(
-            predictor, evaluation.rows, lambda row: load_pixels(root / row["path"], size=size, fit=fit)
+            predictor, evaluation.rows, lambda row: load_pixels(evaluation.root / row["path"], size=size, fit=fit)
         ),
         predictions=evaluation.rows,
         findings=[dataclasses.asdict(finding) for finding in evaluation.findings],
         class_counts={name: {"test": counted[name]} for name in evaluation.classes},
-        model_path=str(model),
+        model_path=model_path,
     )
     write_atomically(report, render_report(content).encode())

@@ -89,7 +89,7 @@ def train(
             building = start_beside(lambda: import_network(backbone, len(listing.classes), settings))
             dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
             golden = pool.submit(choose_golden, dataset, settings)
-            example = pool.submit(draw_example, dataset, settings)
+            example = pool.submit(draw_example, dataset, features.recipe, settings)
             network = building.result()
             fine_tuned = None
             if not settings.frozen_only:

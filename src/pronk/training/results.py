@@ -12,11 +12,10 @@ from pronk.card import render_card
 from pronk.config import Settings
 from pronk.curves import Curve
 from pronk.dataset import Dataset, Photo
-from pronk.errors import ImageError, Reason
+from pronk.errors import Reason
 from pronk.evaluation import prediction_row, score_rows, watch
 from pronk.files import write_atomically, write_csv, write_json
 from pronk.gallery import Gallery, make_gallery
-from pronk.images import decode
 from pronk.listing import Finding
 from pronk.predictor import Predictor
 from pronk.report import ReportContent, render_report
@@ -25,9 +24,8 @@ from pronk.training.backbone import Backbone
 from pronk.training.exporters import Kept
 from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, part_record
-from pronk.training.rows import load_square, read_photo
+from pronk.training.rows import Job, Recipe, draw_job, load_square
 from pronk.training.run import METRICS
-from pronk.views import draw_views
 
 METRICS_FORMAT = 1
 VIEWS_SHOWN = 9
@@ -88,17 +86,12 @@ def judge(
     return Judged(rows, tuple(lost), gallery)
 
 
-def draw_example(dataset: Dataset, settings: Settings) -> list[np.ndarray]:
+def draw_example(dataset: Dataset, recipe: Recipe, settings: Settings) -> list[np.ndarray]:
     """Draw one training photo as it is and augmented nine ways; nothing where the run has no augmentation."""
     if settings.views == 1:
         return []
-    photo = dataset.part("train")[0]
-    try:
-        image = decode(read_photo(dataset.root, photo), min_side=settings.image_size).image
-    except ImageError:  # it was used while it was there
-        return []
-    size, fit, seed = settings.image_size, settings.fit, settings.seed
-    return list(draw_views(image, size=size, fit=fit, numbers=range(1 + VIEWS_SHOWN), digest=photo.digest, seed=seed))
+    drawn = draw_job(recipe, Job(dataset.part("train")[0], tuple(range(1 + VIEWS_SHOWN))))
+    return [] if isinstance(drawn, Finding) else list(drawn)  # it may be gone by now
 
 
 def summarise(
