@@ -14,6 +14,7 @@ import numpy as np
 from pronk.cache import RowStore, ensure_space
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
+from pronk.engines import run_unordered
 from pronk.errors import DataError
 from pronk.files import available_cores, write_atomically
 from pronk.listing import Finding
@@ -21,7 +22,6 @@ from pronk.scan import Progress, no_progress
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import cut_shape, pooled_size, write_prefix
 from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
-from pronk.training.workers import run_unordered
 
 # Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.
 RECIPE_VERSION = 1

@@ -5,13 +5,12 @@ loky rather than the standard pool, because it neither runs the user's script ag
 """
 
 import contextlib
-import itertools
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 import loky
@@ -19,9 +18,7 @@ import loky
 from pronk.errors import PronkError
 from pronk.files import available_cores
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
-TASKS_AHEAD = 4
 NICENESS = 10  # a second run waits for the import of Keras in the main process, which so gets a core of its own
 
 
@@ -63,27 +60,6 @@ def start_beside(work: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-def run_unordered(pool: Executor, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-    """Yield results as they come, with a few tasks waiting per worker, so that a million tasks need no memory.
-
-    Example:
-        >>> from concurrent.futures import ThreadPoolExecutor
-        >>> with ThreadPoolExecutor(1) as pool:
-        ...     sorted(run_unordered(pool, abs, [-2, 1]))
-        [1, 2]
-    """
-    waiting = iter(tasks)
-    running: set[Future[Result]] = set()
-    while True:
-        for task in itertools.islice(waiting, TASKS_AHEAD * available_cores() - len(running)):
-            running.add(pool.submit(work, task))
-        if not running:
-            return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
 
 
 def _prepare(parent: int) -> None:
