@@ -7,13 +7,16 @@ import pytest
 from PIL import Image
 
 from pronk.bundle import open_bundle
+from pronk.calibration import SetScores
 from pronk.dataset import load_dataset
 from pronk.errors import DataError, ModelError
 from pronk.images import load_pixels
 from pronk.predictor import Predictor
-from pronk.training.exporters import Kept, choose_golden, compare, export
+from pronk.training.answers import Answers
+from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.head import Head
 from pronk.training.network import build_network
+from pronk.training.phases import Kept
 from training_fixtures import lively_backbone, tiny_settings, write_photos
 
 SETTINGS = tiny_settings("unused")
@@ -30,11 +33,13 @@ def test_keras_and_onnx_say_the_same(tmp_path, dataset):
     backbone, rng = lively_backbone(0.35), np.random.default_rng(0)
     trained = lively_backbone(0.35, seed=5)
     head = Head(rng.normal(0, 0.05, (1280, 2)).astype(np.float32), np.array([0.5, -0.5], np.float32))
-    kept = Kept(head, trained.weights, {"kept": "fine_tuned"})
+    kept = Kept(head, trained.weights, np.full((1, 2), 0.5), {"kept": "fine_tuned"})
+    answers = Answers(1.7, None, SetScores.fit(np.array([[0.75, 0.25]]), np.array([0])))
     network = build_network(backbone, classes=2, settings=SETTINGS)
     golden = choose_golden(dataset, SETTINGS)
-    bundle = export(tmp_path / "model", network, kept, golden, backbone, dataset.classes, SETTINGS)
+    bundle = export(tmp_path / "model", network, kept, answers, golden, backbone, dataset.classes, SETTINGS)
     compare(network, bundle)
+    assert (bundle.temperature, bundle.unknown, bundle.sets.n) == (1.7, None, 1)
     assert bundle.weights == {"name": "random", "sha256": backbone.sha256}
     assert (bundle.classes, bundle.size, bundle.fit) == (("cold", "warm"), 32, "crop")
     assert set(bundle.files) == {"model.onnx", "model.keras", "golden/expected.json"} | {

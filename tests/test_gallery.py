@@ -34,7 +34,7 @@ class LeftAndRight:
 
 @pytest.fixture
 def predictor(whole_bundle, monkeypatch):
-    monkeypatch.setattr("pronk.gallery.read_head", lambda model: np.eye(1280, 2, dtype=np.float32))
+    monkeypatch.setattr("pronk.gallery.load_head", lambda bundle: np.eye(1280, 2, dtype=np.float32))
     return Predictor(open_bundle(whole_bundle), LeftAndRight())
 
 

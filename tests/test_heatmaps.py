@@ -20,9 +20,9 @@ from pronk.heatmaps import (
     class_activation_map,
     draw_overlay,
     explain,
-    read_head,
 )
 from pronk.images import fit_pixels
+from pronk.kernel import read_head
 from pronk.predictor import Predictor
 from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import load_backbone
@@ -412,7 +412,7 @@ def test_who_stops_it_need_not_wait_for_all(predictor, photos, tmp_path):
 
 
 def test_a_head_for_other_classes_is_refused(predictor, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pronk.heatmaps.read_head", lambda model: KERNEL[:, :2])
+    monkeypatch.setattr("pronk.heatmaps.load_head", lambda bundle: KERNEL[:, :2])
     with pytest.raises(ModelError, match="does not fit"):
         explain(predictor, in_order(photos), out=tmp_path / "maps")
 

@@ -151,7 +151,7 @@ def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch)
     for _ in range(2):
         Predictor.load(bundle_copy, cache=cache)
     assert len(calls) == 1
-    monkeypatch.setattr("pronk.predictor.describe_runtime", lambda: "another processor")
+    monkeypatch.setattr("pronk.predictor.describe_runtime", lambda runtime: "another processor")
     Predictor.load(bundle_copy, cache=cache)
     assert len(calls) == 2
     assert len(list((cache / "verified").iterdir())) == 2

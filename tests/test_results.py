@@ -37,8 +37,8 @@ def test_metrics_have_all_fields_and_only_those(tiny_run):
     metrics = json.loads((tiny_run.folder / "metrics.json").read_text())
     assert metrics == tiny_run.metrics
     assert list(metrics) == [
-        "format", "classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "test", "folds",
-        "seconds", "peak_memory_mb",
+        "format", "classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "calibration",
+        "unknown", "test", "folds", "seconds", "peak_memory_mb",
     ]  # fmt: skip
     assert metrics["format"] == 1
     assert metrics["classes"] == ["cold", "warm"]
@@ -54,7 +54,11 @@ def test_metrics_have_all_fields_and_only_those(tiny_run):
         assert metrics[phase]["val"]["loss"] >= 0
     assert list(metrics["comparison"]) == ["gained", "lost", "p", "kept", "why"]
     assert metrics["comparison"]["kept"] in ("frozen", "fine_tuned")
-    assert list(metrics["test"]) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion"]
+    assert list(metrics["test"]) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
+    assert list(metrics["calibration"]) == ["temperature", "ece"]
+    assert 0.5 <= metrics["calibration"]["temperature"] <= 5
+    assert metrics["calibration"]["ece"]["test"]["after"] == pytest.approx(metrics["test"]["ece"])
+    assert metrics["unknown"] is None, "four validation photos can promise nothing"
     check_accuracy(metrics["test"]["accuracy"])
     assert list(metrics["test"]["per_class"]) == metrics["classes"]
     for record in metrics["test"]["per_class"].values():
@@ -68,9 +72,10 @@ def test_metrics_have_all_fields_and_only_those(tiny_run):
 
 def test_the_test_numbers_are_those_of_the_predictions(tiny_run):
     rows = read(tiny_run.folder / "predictions.csv")
-    assert list(rows[0]) == ["path", "part", "label", "predicted", "score", "p_cold", "p_warm"]
+    assert list(rows[0]) == ["path", "part", "label", "predicted", "score", "p_cold", "p_warm", "distance", "unknown"]
     assert [row["part"] for row in rows] == ["val"] * 4 + ["test"] * 4
-    numbers = [row | {key: float(row[key]) for key in ("p_cold", "p_warm")} for row in rows if row["part"] == "test"]
+    tested = [row for row in rows if row["part"] == "test"]
+    numbers = [row | {key: float(row[key]) for key in ("p_cold", "p_warm")} | {"distance": None} for row in tested]
     assert score_rows(numbers, ["cold", "warm"]) == tiny_run.metrics["test"]
     for row in rows:
         assert float(row["score"]) == max(float(row["p_cold"]), float(row["p_warm"]))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pronk.heatmaps import explain as explain
     from pronk.predictor import Prediction as Prediction
     from pronk.predictor import Predictor as Predictor
+    from pronk.training.delivery import Exported as Exported
+    from pronk.training.delivery import export_model as export_model
     from pronk.training.recipe import TrainResult as TrainResult
     from pronk.training.recipe import train as train
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Dataset": "pronk.dataset",
     "Evaluation": "pronk.evaluation",
+    "Exported": "pronk.training.delivery",
     "Prediction": "pronk.predictor",
     "Predictor": "pronk.predictor",
     "PronkError": "pronk.errors",
@@ -33,6 +36,7 @@ _HOMES = {
     "TrainResult": "pronk.training.recipe",
     "evaluate": "pronk.evaluation",
     "explain": "pronk.heatmaps",
+    "export_model": "pronk.training.delivery",
     "load_dataset": "pronk.dataset",
     "train": "pronk.training.recipe",
 }
@@ -40,6 +44,7 @@ _HOMES = {
 __all__ = [
     "Dataset",
     "Evaluation",
+    "Exported",
     "Prediction",
     "Predictor",
     "PronkError",
@@ -47,6 +52,7 @@ __all__ = [
     "TrainResult",
     "evaluate",
     "explain",
+    "export_model",
     "load_dataset",
     "train",
 ]

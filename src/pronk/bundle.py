@@ -13,13 +13,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pronk.calibration import SetScores, Unknown
 from pronk.config import CHOICES, RANGES
 from pronk.errors import ModelError
 from pronk.files import digest_file, write_atomically, write_json
 
 FORMAT = 1
 MODEL_FILE = "model.json"
+HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
+MODEL_PATHS = {
+    "onnx": "model.onnx",
+    "onnx-int8": "model.onnx",
+    "litert": "model.tflite",
+    "litert-int8": "model.tflite",
+    "savedmodel": "saved_model",
+    "keras": "model.keras",
+}
 GOLDEN_SIDE = 512
+# Float runtimes agree to 1e-5 or so. Where weights have eight bits, another processor may round one of them
+# differently, and everything after it.
+GOLDEN_TOLERANCES = {"onnx-int8": 0.05, "litert-int8": 0.05}
 GOLDEN_TOLERANCE = 1e-3
 GOLDEN_EXPECTED = "golden/expected.json"
 COPY_AGAIN = "copy the model folder again"
@@ -38,6 +51,9 @@ class Bundle:
         files: sha256 of each file, by its path in the folder.
         weights: name and sha256 of the pre-trained weights.
         versions: of the software that wrote it.
+        runtime: what opens the model: a key of MODEL_PATHS.
+        unknown: how to tell photos of other things, where there were enough validation photos.
+        sets: how to answer with several classes, where there were validation photos.
     """
 
     folder: Path
@@ -48,11 +64,19 @@ class Bundle:
     files: Mapping[str, str]
     weights: Mapping[str, str]
     versions: Mapping[str, str]
+    runtime: str = "onnx"
+    unknown: Unknown | None = None
+    sets: SetScores | None = None
 
     @property
     def model_path(self) -> Path:
-        """The ONNX file."""
-        return self.folder / "model.onnx"
+        """The model's file; a folder for savedmodel."""
+        return self.folder / MODEL_PATHS[self.runtime]
+
+    @property
+    def tolerance(self) -> float:
+        """How much a golden photo's probability may differ."""
+        return GOLDEN_TOLERANCES.get(self.runtime, GOLDEN_TOLERANCE)
 
     def golden(self) -> dict[str, list[float]]:
         """Return the expected probabilities of the golden photos, by path in the folder; none where it has none.
@@ -82,17 +106,23 @@ def write_bundle(
     fit: str,
     weights: Mapping[str, str],
     temperature: float = 1.0,
+    runtime: str = "onnx",
+    unknown: Unknown | None = None,
+    sets: SetScores | None = None,
 ) -> Bundle:
     """Write a model folder; model.json, which names the checksum of everything else, comes last.
 
     Args:
         folder: created where it is missing.
-        contents: bytes by path in the folder; `model.onnx` must be among them.
+        contents: bytes by path in the folder; the model must be among them.
         classes: in the order of the probabilities.
         size: of the image in pixels.
         fit: crop, pad or squash.
         weights: name and sha256 of the pre-trained weights.
-        temperature: for the record.
+        temperature: for the record; it lies inside the model.
+        runtime: what opens the model: a key of MODEL_PATHS.
+        unknown: how to tell photos of other things.
+        sets: how to answer with several classes.
 
     Example:
         >>> import tempfile
@@ -107,8 +137,10 @@ def write_bundle(
         "format": FORMAT,
         "classes": list(classes),
         "image": {"size": size, "fit": fit, "resample": "bilinear"},
+        "runtime": runtime,
         "temperature": temperature,
-        "unknown": None,
+        "unknown": unknown and unknown.to_record(),
+        "sets": sets and sets.to_record(),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())},
         "weights": dict(weights),
         "versions": installed_versions(),
@@ -189,6 +221,9 @@ def _parse(folder: Path, record: dict[str, Any]) -> Bundle:
     low, high = RANGES["image_size"]
     if not (isinstance(size, int) and low <= size <= high and fit in CHOICES["fit"]):
         raise ValueError(f"no image of size {size!r} and fit {fit!r}")
+    runtime, unknown, sets = record.get("runtime", "onnx"), record.get("unknown"), record.get("sets")
+    if runtime not in MODEL_PATHS:
+        raise ValueError(f"no runtime {runtime!r}")
     return Bundle(
         folder,
         tuple(classes),
@@ -198,6 +233,9 @@ def _parse(folder: Path, record: dict[str, Any]) -> Bundle:
         dict(record["files"]),
         dict(record["weights"]),
         dict(record["versions"]),
+        runtime,
+        Unknown.from_record(unknown) if unknown else None,
+        SetScores.from_record(sets) if sets else None,
     )
 
 
@@ -220,8 +258,9 @@ def _check_files(bundle: Bundle) -> None:
             wrong.append(f"{name} is missing")
         elif digest_file(path) != digest:
             wrong.append(f"{name} was altered")
-    if "model.onnx" not in bundle.files:
-        wrong.append("model.onnx is not named")
+    model = MODEL_PATHS[bundle.runtime]
+    if not any(name == model or name.startswith(f"{model}/") for name in bundle.files):
+        wrong.append(f"{model} is not named")
     if wrong:
         raise ModelError(
             f"the model in {bundle.folder} is not what was trained: {'; '.join(wrong)}",

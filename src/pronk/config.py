@@ -43,6 +43,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "patience": (1, 1000),
     "fail_under": (0.0, 1.0),
     "seed": (0, 2**32 - 1),
+    "coverage": (0.5, 0.999),
 }
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
@@ -72,6 +73,7 @@ class Settings:
         keep: which model is kept; `best` has the lower validation log-loss.
         fail_under: lowest acceptable lower end of the test interval, or None.
         seed: of split, views, head folds and fine-tuning.
+        coverage: share of genuine photos that are not called unknown, at least.
         golden: `drawn` keeps the user's photos out of the model folder.
         batch_size: photos per step of phase 2.
         dropout: share of pooled features dropped in phase 2.
@@ -108,6 +110,8 @@ class Settings:
     keep: str = "best"
     fail_under: float | None = None
     seed: int = 42
+    # One genuine photo in twenty is what people bear to look at twice; 95 % can be promised from 19 photos on.
+    coverage: float = 0.95
     golden: str = "photos"
     batch_size: int = 32
     dropout: float = 0.2

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pronk.calibration import temper
 from pronk.errors import DataError, Reason
 from pronk.files import digest_file, read_csv
 from pronk.listing import Finding, list_photos
-from pronk.metrics import score
+from pronk.metrics import accuracy_record, expected_calibration_error, score
 from pronk.predictor import Prediction, Predictor
 from pronk.scan import Progress, left_out, no_progress
 
@@ -112,24 +113,70 @@ def find_known(split: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
 
 
 def prediction_row(path: str, part: str, label: str, prediction: Prediction) -> dict[str, Any]:
-    """Return a row of predictions.csv: path, part, label, predicted, score and p_<class> for each class."""
+    """Return a row of predictions.csv: path, part, label, predicted, score, p_<class> for each class, and the distance.
+
+    The predicted class is the most likely one, whether or not the photo counts as unknown.
+    """
     assert prediction.probabilities is not None
-    row = {"path": path, "part": part, "label": label, "predicted": prediction.label, "score": prediction.score}
-    return row | {f"p_{name}": float(p) for name, p in zip(prediction.classes, prediction.probabilities, strict=True)}
+    row = {"path": path, "part": part, "label": label, "predicted": prediction.top, "score": prediction.score}
+    row |= {f"p_{name}": float(p) for name, p in zip(prediction.classes, prediction.probabilities, strict=True)}
+    return row | {"distance": prediction.distance, "unknown": prediction.unknown}
+
+
+def row_columns(classes: Sequence[str]) -> tuple[str, ...]:
+    """Name the columns of predictions.csv.
+
+    Example:
+        >>> row_columns(["a"])
+        ('path', 'part', 'label', 'predicted', 'score', 'p_a', 'distance', 'unknown')
+    """
+    return "path", "part", "label", "predicted", "score", *(f"p_{name}" for name in classes), "distance", "unknown"
 
 
 def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
     """Turn rows of predictions.csv into the `test` part of metrics.json.
+
+    Returns:
+        The numbers of `pronk.metrics.score`, and as `coverage` the share of photos that the model did not call
+        unknown; None where it cannot tell.
 
     Example:
         >>> row = {"label": "a", "p_a": 0.75, "p_b": 0.25}
         >>> score_rows([row], ["a", "b"])["accuracy"]["value"]
         1.0
     """
+    coverage = None
+    if all(row.get("distance") is not None for row in rows):
+        coverage = dict(accuracy_record([not row["unknown"] for row in rows]))
+    return {**score(*read_rows(rows, classes), classes), "coverage": coverage}
+
+
+def calibration_errors(rows: Sequence[dict[str, Any]], classes: Sequence[str], temperature: float) -> dict[str, float]:
+    """Say how far confidence and hit rate lie apart, without the temperature (before) and with it (after).
+
+    Example:
+        >>> row = {"label": "a", "p_a": 0.75, "p_b": 0.25}
+        >>> calibration_errors([row], ["a", "b"], 1.0)
+        {'before': 0.25, 'after': 0.25}
+    """
+    probabilities, targets = read_rows(rows, classes)
+    before = temper(probabilities, 1 / temperature)
+    return {
+        "before": expected_calibration_error(before, targets),
+        "after": expected_calibration_error(probabilities, targets),
+    }
+
+
+def read_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities, float64 [n, C], and targets, int [n], of rows of predictions.csv.
+
+    Example:
+        >>> read_rows([{"label": "b", "p_a": 0.25, "p_b": 0.75}], ["a", "b"])
+        (array([[0.25, 0.75]]), array([1]))
+    """
     probabilities = np.array([[row[f"p_{name}"] for name in classes] for row in rows], np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    targets = np.array([list(classes).index(row["label"]) for row in rows])
-    return dict(score(probabilities, targets, classes))
+    return probabilities, np.array([list(classes).index(row["label"]) for row in rows])
 
 
 def watch(predictions: Iterable[Prediction], total: int, stage: str, on_progress: Progress) -> list[Prediction]:

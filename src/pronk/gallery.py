@@ -16,7 +16,8 @@ from PIL import Image
 
 from pronk.errors import ImageError
 from pronk.files import available_cores
-from pronk.heatmaps import class_activation_map, draw_overlay, read_head
+from pronk.heatmaps import class_activation_map, draw_overlay
+from pronk.kernel import load_head
 from pronk.predictor import Predictor
 
 THUMBNAIL_SIDE = 96
@@ -76,7 +77,7 @@ def make_gallery(
             are gone by now have no picture.
         views: one photo as the network saw it in training, uint8 [size, size, 3] each.
     """
-    kernel = read_head(predictor.bundle.model_path.read_bytes())
+    kernel = load_head(predictor.bundle)
 
     def show(row: Row) -> tuple[str, str] | None:
         try:

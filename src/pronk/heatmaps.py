@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,9 @@ from pronk.bundle import COPY_AGAIN
 from pronk.errors import ImageError, ModelError, SettingsError, StorageError
 from pronk.files import available_cores, storage_error, write_atomically
 from pronk.images import decode, fit_pixels, read_bytes
+from pronk.kernel import load_head
 from pronk.predictor import Prediction, Predictor
-from pronk.protobuf import only, read_integers, read_parts
 from pronk.scan import Progress, no_progress
-
-# Where things lie in an ONNX file (onnx.proto): ModelProto, GraphProto and TensorProto.
-MODEL_GRAPH = 7
-GRAPH_INITIALIZER = 5
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
-FLOAT = 1
-HEAD_KERNEL = b"head/kernel"
 
 LONGEST_SIDE = 1024
 LONGEST_STEM = 180  # bytes: room for "-beside", a number and the ending of a temporary file within 255
@@ -44,38 +36,6 @@ OPACITY = (255 * STRONGEST * LEVELS + 0.5).astype(np.uint8)
 ENLARGE = Image.Resampling.BICUBIC
 
 
-def read_head(model: bytes) -> np.ndarray:
-    """Read the kernel of the Dense head out of an ONNX file.
-
-    Args:
-        model: content of a model.onnx that pronk wrote.
-
-    Returns:
-        Kernel of dtype float32 and shape (1280, C): how much each pooled feature speaks for each class.
-
-    Raises:
-        ModelError: if the file is damaged, or holds no such kernel in float32.
-
-    Example:
-        >>> read_head(b"no model")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: ...
-    """
-    graph = only(read_parts(model, MODEL_GRAPH), "graph")
-    arrays = read_parts(graph, GRAPH_INITIALIZER)
-    head = (array for array in arrays if only(read_parts(array, TENSOR_NAME), "name of an array") == HEAD_KERNEL)
-    tensor = only(head, "array head/kernel")
-    kind = only(read_integers(tensor, TENSOR_TYPE), "type of the head")
-    shape = list(islice(read_integers(tensor, TENSOR_DIMS), 3))
-    raw = only(read_parts(tensor, TENSOR_RAW), "content of the head")
-    if kind != FLOAT or len(shape) != 2 or 0 in shape or 4 * shape[0] * shape[1] != len(raw):
-        raise ModelError(f"the head of the model has type {kind}, shape {shape} and {len(raw)} bytes", hint=COPY_AGAIN)
-    kernel = np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
-    if not np.isfinite(kernel).all():
-        raise ModelError("the head of the model holds numbers that are not finite", hint=COPY_AGAIN)
-    return kernel
-
-
 def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int) -> np.ndarray:
     """Tell where a photo speaks for a class.
 
@@ -86,7 +46,7 @@ def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int
 
     Args:
         feature_map: of one photo, float32 [h, w, 1280].
-        kernel: of the Dense head, float32 [1280, C], from `read_head`.
+        kernel: of the Dense head, float32 [1280, C], from `pronk.kernel.load_head`.
         index: of the class.
 
     Returns:
@@ -165,7 +125,7 @@ def explain(
     folder, photos, records = Path(out), list(paths), []
     index = _find_class(predictor.classes, label)
     _check_folder(folder, photos)
-    kernel = read_head(predictor.bundle.model_path.read_bytes())
+    kernel = load_head(predictor.bundle)
     if kernel.shape[1] != len(predictor.classes):
         raise ModelError(f"{predictor.bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
     names = _choose_names(folder, photos)

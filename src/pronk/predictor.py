@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import COPY_AGAIN, GOLDEN_TOLERANCE, MODEL_FILE, Bundle, open_bundle
+from pronk.bundle import COPY_AGAIN, MODEL_FILE, Bundle, open_bundle
 from pronk.cache import default_cache
+from pronk.calibration import SetScores
 from pronk.errors import DataError, ImageError, ModelError, StorageError
 from pronk.files import available_cores, digest_file, write_atomically
 from pronk.images import load_pixels
 from pronk.listing import list_files
 from pronk.runtime import Runtime, describe_runtime, open_runtime
 
+UNKNOWN = "unknown"  # as a label; no class may have this name
 PHOTOS_AHEAD = 4  # per thread
 
 
@@ -32,6 +34,9 @@ class Prediction:
         classes: in the order of the probabilities.
         probabilities: float32 [C]; None where the photo cannot be used.
         error: why it cannot be used.
+        distance: of its features from those the model was trained with, where the model knows.
+        threshold: what is farther is unknown.
+        sets: answers with several classes, where the model can.
 
     Example:
         >>> Prediction("a.jpg", ("cat", "dog"), np.array([0.25, 0.75], np.float32)).label
@@ -42,19 +47,50 @@ class Prediction:
     classes: tuple[str, ...]
     probabilities: np.ndarray | None
     error: ImageError | None = None
+    distance: float | None = None
+    threshold: float | None = None
+    sets: SetScores | None = None
 
     @property
-    def label(self) -> str | None:
+    def top(self) -> str | None:
         """The most likely class."""
         return None if self.probabilities is None else self.classes[int(self.probabilities.argmax())]
 
     @property
+    def unknown(self) -> bool:
+        """Whether the photo shows something that the model never saw."""
+        return self.distance is not None and self.threshold is not None and self.distance > self.threshold
+
+    @property
+    def label(self) -> str | None:
+        """The most likely class, or `unknown`."""
+        return UNKNOWN if self.unknown else self.top
+
+    @property
     def score(self) -> float | None:
-        """Its probability."""
+        """The probability of the most likely class."""
         return None if self.probabilities is None else float(self.probabilities.max())
 
-    def record(self, top: int | None = None) -> dict[str, Any]:
-        """Return the fields that `pronk predict` writes, with the `top` most likely classes."""
+    def choose_set(self, coverage: float) -> list[str]:
+        """Return the classes of which one is right with the stated probability, most likely first.
+
+        All of them where the model knows too few validation photos to promise less.
+        """
+        if self.probabilities is None:
+            return []
+        order = np.argsort(-self.probabilities, kind="stable")
+        if self.sets is not None:
+            order = self.sets.choose(self.probabilities, coverage)
+        return [self.classes[i] for i in order]
+
+    def record(self, top: int | None = None, *, unknown: str = "keep", coverage: float | None = None) -> dict[str, Any]:
+        """Return the fields that `pronk predict` writes.
+
+        Args:
+            top: number of most likely classes among the scores; None means all.
+            unknown: `keep` labels photos of other things `unknown`; `off` gives them the most likely class too.
+            coverage: adds `set`, the classes of which one is right with this probability.
+        """
         scores = []
         if self.probabilities is not None:
             order = np.argsort(-self.probabilities, kind="stable")[:top]
@@ -62,11 +98,12 @@ class Prediction:
         error = self.error and {"code": self.error.reason.value, "message": str(self.error)}
         return {
             "path": self.path,
-            "label": self.label,
+            "label": self.top if unknown == "off" else self.label,
             "score": self.score,
             "scores": scores,
-            "unknown": False,
-            "distance": None,
+            **({} if coverage is None else {"set": self.choose_set(coverage)}),
+            "unknown": self.unknown and unknown != "off",
+            "distance": self.distance,
             "error": error or None,
         }
 
@@ -148,7 +185,7 @@ class Predictor:
             if prediction.probabilities is None:
                 raise ModelError(f"golden photo {name}: {prediction.error}", hint=COPY_AGAIN)
             difference = float(np.abs(prediction.probabilities - np.array(expected)).max())
-            checks.append({"file": name, "difference": difference, "ok": difference <= GOLDEN_TOLERANCE})
+            checks.append({"file": name, "difference": difference, "ok": difference <= self.bundle.tolerance})
         return checks
 
     def _load(self, source: Path | str | bytes) -> np.ndarray:
@@ -162,11 +199,20 @@ class Predictor:
         except ImageError as error:
             return Prediction(path, self.classes, None, error)
         # One photo at a time: several threads then use all cores, and a photo's result depends on nothing else.
-        return Prediction(path, self.classes, self.predict_proba(pixels[None])[0])
+        outputs, unknown = self.runtime.run(pixels[None]), self.bundle.unknown
+        distance = float(unknown.novelty.distance(outputs.features)[0]) if unknown else None
+        return Prediction(
+            path,
+            self.classes,
+            outputs.probabilities[0],
+            distance=distance,
+            threshold=unknown.threshold if unknown else None,
+            sets=self.bundle.sets,
+        )
 
     def _verify_once(self, cache: Path) -> None:
         model = digest_file(self.bundle.folder / MODEL_FILE)
-        key = hashlib.sha256(f"{model}:{describe_runtime()}".encode()).hexdigest()
+        key = hashlib.sha256(f"{model}:{describe_runtime(self.bundle.runtime)}".encode()).hexdigest()
         marker = cache / "verified" / key[:32]
         if marker.exists():
             return
@@ -175,8 +221,8 @@ class Predictor:
         if not all(check["ok"] for check in checks):
             raise ModelError(
                 f"the model {self.bundle.folder} fails its self-test here (largest difference {worst:.2g}, "
-                f"allowed {GOLDEN_TOLERANCE})",
-                hint=f"see pronk verify {self.bundle.folder}; try another version of onnxruntime",
+                f"allowed {self.bundle.tolerance})",
+                hint=f"see pronk verify {self.bundle.folder}; try another version of what runs it",
             )
         try:
             write_atomically(marker, b"", durable=False)

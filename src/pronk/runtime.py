@@ -3,18 +3,29 @@
 import dataclasses
 import os
 import platform
+import threading
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from pronk.bundle import COPY_AGAIN, Bundle
-from pronk.errors import ModelError
+from pronk.errors import MissingExtra, ModelError
 
 # ONNX Runtime's own switch, read while it is imported: nothing about a user's machine is to leave it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
+
+OUTPUTS = ("probabilities", "features", "feature_map")
+RUNTIME_PACKAGES = {
+    "onnx": ("onnxruntime",),
+    "onnx-int8": ("onnxruntime",),
+    "litert": ("ai-edge-litert",),
+    "litert-int8": ("ai-edge-litert",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +45,10 @@ class Outputs:
 
 class Runtime(Protocol):
     """An opened model."""
+
+    @property
+    def shapes(self) -> Mapping[str, list[Any]]:
+        """Shapes of the inputs and outputs by name, without the number of photos."""
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """Run uint8 pixels [n, size, size, 3]; may be called from several threads at once."""
@@ -57,7 +72,46 @@ class OnnxRuntime:
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """Run uint8 pixels [n, size, size, 3]."""
-        return Outputs(*self._session.run(["probabilities", "features", "feature_map"], {"image": pixels}))
+        return Outputs(*self._session.run(list(OUTPUTS), {"image": pixels}))
+
+
+class LiteRtRuntime:
+    """A model opened by LiteRT.
+
+    Args:
+        model: bytes of the .tflite file.
+
+    Raises:
+        ModelError: if it cannot be opened.
+        MissingExtra: if LiteRT is not installed.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingExtra("litert", "opening a LiteRT model") from error
+        self._model = model
+        self._interpreter = Interpreter
+        self._own = threading.local()  # an interpreter serves one thread at a time
+        try:
+            details = self._open().get_input_details()
+            outputs = self._open().get_output_details()
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"LiteRT cannot open the model: {error}", hint=COPY_AGAIN) from error
+        named = [*details.items(), *outputs.items()]
+        self.shapes = {name: [int(side) for side in detail["shape_signature"][1:]] for name, detail in named}
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """Run uint8 pixels [n, size, size, 3]."""
+        given = self._open()(image=pixels)
+        # The arrays are views of the interpreter's own memory, which its next run overwrites.
+        return Outputs(*(np.array(given[name]) for name in OUTPUTS))
+
+    def _open(self) -> Any:
+        if not hasattr(self._own, "runner"):
+            self._own.runner = self._interpreter(model_content=self._model, num_threads=1).get_signature_runner()
+        return self._own.runner
 
 
 def open_session(model: bytes, *, threads: int = 1) -> Any:
@@ -85,27 +139,55 @@ def open_session(model: bytes, *, threads: int = 1) -> Any:
         raise ModelError(f"ONNX Runtime cannot open the model: {error}", hint=COPY_AGAIN) from error
 
 
-def open_runtime(bundle: Bundle) -> Runtime:
+def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
     """Open a bundle's model.
+
+    Args:
+        bundle: with a model for any of the runtimes.
+        threads: per call, where the runtime lets one choose.
 
     Raises:
         ModelError: if it cannot be opened, or is not for the bundle's classes and image size.
+        MissingExtra: if what opens it is not installed.
     """
-    runtime = OnnxRuntime(bundle.model_path.read_bytes())
-    shapes = runtime.shapes
-    if shapes.get("image") != [bundle.size, bundle.size, 3] or shapes.get("probabilities") != [len(bundle.classes)]:
+    runtime: Runtime
+    if bundle.runtime.startswith("litert"):
+        runtime = LiteRtRuntime(bundle.model_path.read_bytes())
+    elif bundle.runtime.startswith("onnx"):
+        runtime = OnnxRuntime(bundle.model_path.read_bytes(), threads=threads)
+    else:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets with a screenful
+        try:
+            from pronk.training.runtimes import open_with_framework
+        except ImportError as error:
+            raise MissingExtra("train", f"opening a {bundle.runtime} export") from error
+        runtime = open_with_framework(bundle)
+    wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
+    if any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
         raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
     return runtime
 
 
-def describe_runtime() -> str:
+def describe_runtime(runtime: str = "onnx") -> str:
     """Name what computes here; the self-test is repeated when it changes.
+
+    Args:
+        runtime: a key of `pronk.bundle.MODEL_PATHS`.
 
     Example:
         >>> "onnxruntime" in describe_runtime()
         True
     """
-    return f"onnxruntime {onnxruntime.__version__}, {platform.machine()}, {_processor()}"
+    packages = RUNTIME_PACKAGES.get(runtime, ("keras", "tensorflow", "tensorflow-cpu"))
+    used = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
+    return f"{used}, {platform.machine()}, {_processor()}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:

@@ -23,6 +23,7 @@ STAGES = {
     "evaluate": "judging the model",
     "predict": "predicting",
     "explain": "drawing heat maps",
+    "bench": "timing models",
 }
 PLAIN_SECONDS = 10.0
 LOG_WIDTH = 500

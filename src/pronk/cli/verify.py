@@ -17,7 +17,7 @@ def verify(model: Path, as_json: bool) -> None:
     Example:
         pronk verify runs/photos-1
     """
-    from pronk.bundle import COPY_AGAIN, GOLDEN_TOLERANCE, open_bundle
+    from pronk.bundle import COPY_AGAIN, open_bundle
     from pronk.cli.console import print_json
     from pronk.errors import ModelError
     from pronk.predictor import Predictor
@@ -36,6 +36,6 @@ def verify(model: Path, as_json: bool) -> None:
             raise ModelError(f"{bundle.folder} has no golden photos to test with", hint=COPY_AGAIN)
         wrong = ", ".join(check["file"] for check in checks if not check["ok"])
         raise ModelError(
-            f"{wrong}: the largest difference is {worst:.2g}, allowed {GOLDEN_TOLERANCE}",
+            f"{wrong}: the largest difference is {worst:.2g}, allowed {bundle.tolerance}",
             hint=f"it was made with {dict(bundle.versions)}; install these versions, or train again",
         )

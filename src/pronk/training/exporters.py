@@ -1,6 +1,5 @@
 """The kept model -> the model folder: ONNX and Keras files of the same numbers, and golden photos to prove it later."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ from pronk.dataset import Dataset
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.images import decode, load_pixels, read_bytes
 from pronk.runtime import OnnxRuntime
+from pronk.training.answers import Answers
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import write_model
 from pronk.training.head import Head
+from pronk.training.phases import Kept
 from pronk.training.workers import start_beside
 
 GOLDEN_PHOTOS = 8
@@ -25,25 +26,11 @@ COMPARED_PHOTOS = 2  # each layer by layer, which takes longer than all the rest
 EXPORT_TOLERANCE = 1e-4
 
 
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """The model that was chosen.
-
-    Attributes:
-        head: its Dense layer.
-        weights: arrays by layer name of its MobileNetV2.
-        comparison: of the two phases: gained, lost, p, kept, why.
-    """
-
-    head: Head
-    weights: Mapping[str, Sequence[np.ndarray]]
-    comparison: dict[str, Any]
-
-
 def export(
     folder: Path,
     network: Any,
     kept: Kept,
+    answers: Answers,
     golden: Mapping[str, bytes],
     backbone: Backbone,
     classes: Sequence[str],
@@ -55,6 +42,7 @@ def export(
         folder: the model folder to write.
         network: the Keras model, which takes the kept weights.
         kept: what was chosen.
+        answers: what its answers are worth.
         golden: encoded photos by file name, from `choose_golden`.
         backbone: where the weights came from, for the record.
         classes: in the order of the probabilities.
@@ -63,16 +51,18 @@ def export(
     from pronk.training.network import save_network, set_head, set_weights
 
     set_weights(network, kept.weights)
-    set_head(network, kept.head)
+    set_head(network, cool_head(kept.head, answers.temperature))
     saving = start_beside(lambda: save_network(network))
-    onnx = write_model(kept.weights, kept.head.kernel, kept.head.bias, size=settings.image_size)
+    onnx = write_model(
+        kept.weights, kept.head.kernel, kept.head.bias, size=settings.image_size, temperature=answers.temperature
+    )
     runtime = OnnxRuntime(onnx)
-    answers = {
+    expected = {
         name: runtime.run(load_pixels(photo, size=settings.image_size, fit=settings.fit)[None]).probabilities[0]
         for name, photo in golden.items()
     }
     contents = {f"golden/{name}": data for name, data in golden.items()}
-    contents["golden/expected.json"] = json.dumps({name: row.tolist() for name, row in answers.items()}).encode()
+    contents["golden/expected.json"] = json.dumps({name: row.tolist() for name, row in expected.items()}).encode()
     contents["model.keras"] = saving.result()
     contents["model.onnx"] = onnx
     return write_bundle(
@@ -82,7 +72,20 @@ def export(
         size=settings.image_size,
         fit=settings.fit,
         weights={"name": backbone.name, "sha256": backbone.sha256},
+        temperature=answers.temperature,
+        unknown=answers.unknown,
+        sets=answers.sets,
     )
+
+
+def cool_head(head: Head, temperature: float) -> Head:
+    """Divide a head's logits by a temperature: a Keras model then needs no layer of its own for it.
+
+    Example:
+        >>> cool_head(Head(np.ones((1, 2)), np.zeros(2)), 2.0).kernel
+        array([[0.5, 0.5]])
+    """
+    return Head(head.kernel / temperature, head.bias / temperature, head.strength)
 
 
 def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:

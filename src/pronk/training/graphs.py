@@ -102,10 +102,35 @@ def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
     channels_last = writer.node("Transpose", [cut_output], "cut_channels_last", perm=[0, 2, 3, 1])
     writer.node("Cast", [channels_last], "cut", to=TensorProto.FLOAT16)
     outputs = [
-        helper.make_tensor_value_info(features, TensorProto.FLOAT, ["N", pooled_size(weights)]),
-        helper.make_tensor_value_info("cut", TensorProto.FLOAT16, ["N", *cut_shape(weights, size=size, cut=cut)]),
+        _tensor(features, ["N", pooled_size(weights)]),
+        _tensor("cut", ["N", *cut_shape(weights, size=size, cut=cut)], TensorProto.FLOAT16),
     ]
-    return _serialize(writer, size, outputs)
+    return _serialize(writer, _image(size), outputs)
+
+
+def write_suffix(weights: Weights, *, size: int, cut: str) -> bytes:
+    """Write what follows the cut, up to the pooled features.
+
+    Args:
+        weights: arrays by layer name.
+        size: side of the square image in pixels.
+        cut: name of a block's last layer, such as `block_12_add`.
+
+    Returns:
+        An ONNX model: `cut` float32 [N, h, w, c] -> `features` float32 [N, 1280].
+
+    Example:
+        >>> from pronk.training.backbone import random_backbone
+        >>> len(write_suffix(random_backbone(alpha=0.35).weights, size=32, cut="block_15_add")) > 100_000
+        True
+    """
+    writer = GraphWriter(weights)
+    x = writer.node("Transpose", ["cut"], "cut_channels_first", perm=[0, 3, 1, 2])
+    for number in range(int(cut.split("_")[1]) + 1, LAST_BLOCK + 1):
+        x = writer.block(x, number)
+    features = _write_pooling(writer, writer.convolution(x, "Conv_1", "Conv_1_bn"))
+    cut_input = _tensor("cut", ["N", *cut_shape(weights, size=size, cut=cut)])
+    return _serialize(writer, cut_input, [_tensor(features, ["N", pooled_size(weights)])])
 
 
 def write_model(
@@ -143,11 +168,11 @@ def write_model(
     writer.node("Transpose", [feature_map], "feature_map", perm=[0, 2, 3, 1])
     side, channels = size // 32, pooled_size(weights)
     outputs = [
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(bias)]),
-        helper.make_tensor_value_info(features, TensorProto.FLOAT, ["N", channels]),
-        helper.make_tensor_value_info("feature_map", TensorProto.FLOAT, ["N", side, side, channels]),
+        _tensor("probabilities", ["N", len(bias)]),
+        _tensor(features, ["N", channels]),
+        _tensor("feature_map", ["N", side, side, channels]),
     ]
-    return _serialize(writer, size, outputs)
+    return _serialize(writer, _image(size), outputs)
 
 
 def pooled_size(weights: Weights) -> int:
@@ -223,9 +248,16 @@ def _write_pooling(writer: GraphWriter, feature_map: str) -> str:
     return writer.node("Flatten", [pooled], "features")
 
 
-def _serialize(writer: GraphWriter, size: int, outputs: list[onnx.ValueInfoProto]) -> bytes:
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", size, size, 3])
-    graph = helper.make_graph(writer.nodes, "pronk", [image], outputs, writer.constants)
+def _image(size: int) -> onnx.ValueInfoProto:
+    return _tensor("image", ["N", size, size, 3], TensorProto.UINT8)
+
+
+def _tensor(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _serialize(writer: GraphWriter, given: onnx.ValueInfoProto, outputs: list[onnx.ValueInfoProto]) -> bytes:
+    graph = helper.make_graph(writer.nodes, "pronk", [given], outputs, writer.constants)
     model = helper.make_model(
         graph, producer_name="pronk", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )

@@ -9,7 +9,10 @@ import keras
 import numpy as np
 
 from pronk.config import Settings
+from pronk.errors import ModelError
+from pronk.schema import NOT_OURS
 from pronk.training.backbone import Backbone, layer_names
+from pronk.training.h5 import read_network
 from pronk.training.head import Head
 
 
@@ -53,6 +56,14 @@ def build_suffix(network: Any, cut: str) -> Any:
     return keras.Model(network.get_layer(cut).output, network.output)
 
 
+def with_features(network: Any) -> Any:
+    """Return a model with the outputs of model.onnx: {probabilities, features, feature_map}. It shares the layers."""
+    last_map, pooled = network.get_layer("out_relu").output, network.get_layer("pool").output
+    return keras.Model(
+        network.input, {"probabilities": network.output, "features": pooled, "feature_map": last_map}, name="pronk"
+    )
+
+
 def batch_norms(model: Any) -> Iterator[Any]:
     """Yield the BatchNormalization layers."""
     return (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
@@ -86,6 +97,35 @@ def save_network(network: Any) -> bytes:
         path = Path(folder) / "model.keras"
         network.save(path)
         return path.read_bytes()
+
+
+def load_network(path: Path) -> Any:
+    """Open a .keras file after everything in it has been checked.
+
+    Keras gets a copy of what was checked, so nobody can change the file in between.
+
+    Args:
+        path: of a file that pronk may have saved.
+
+    Returns:
+        The network, as `build_network` made it, with its weights; it is not compiled.
+
+    Raises:
+        ModelError: if pronk would not have saved such a file, or Keras cannot read it.
+
+    Example:
+        >>> load_network(Path("no such file"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the model file is refused: no such file is no ordinary file
+    """
+    data = read_network(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        copy.write_bytes(data)
+        try:
+            return keras.saving.load_model(copy, safe_mode=True, compile=False)
+        except Exception as error:  # Keras and its backends raise what they like
+            raise ModelError(f"Keras cannot open {path}: {error}", hint=NOT_OURS) from error
 
 
 def predict_eagerly(network: Any, pixels: np.ndarray) -> np.ndarray:

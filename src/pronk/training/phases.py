@@ -54,6 +54,23 @@ class FineTuned:
     best_epoch: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The model that was chosen.
+
+    Attributes:
+        head: its Dense layer.
+        weights: arrays by layer name of its MobileNetV2.
+        val_probabilities: float64 [n, C] of the validation photos, at temperature 1.
+        comparison: of the two phases: gained, lost, p, kept, why.
+    """
+
+    head: Head
+    weights: Mapping[str, Sequence[np.ndarray]]
+    val_probabilities: np.ndarray
+    comparison: dict[str, Any]
+
+
 def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
     """Return one weight per class.
 

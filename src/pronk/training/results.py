@@ -13,7 +13,7 @@ from pronk.config import Settings
 from pronk.curves import Curve
 from pronk.dataset import Dataset, Photo
 from pronk.errors import Reason
-from pronk.evaluation import prediction_row, score_rows, watch
+from pronk.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
 from pronk.files import write_atomically, write_csv, write_json
 from pronk.gallery import Gallery, make_gallery
 from pronk.listing import Finding
@@ -21,9 +21,8 @@ from pronk.predictor import Predictor
 from pronk.report import ReportContent, render_report
 from pronk.scan import Progress, changed, left_out
 from pronk.training.backbone import Backbone
-from pronk.training.exporters import Kept
 from pronk.training.finetuning import HistoryRow
-from pronk.training.phases import FineTuned, Frozen, part_record
+from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square
 from pronk.training.run import METRICS
 
@@ -101,11 +100,18 @@ def summarise(
     frozen: Frozen,
     fine_tuned: FineTuned | None,
     kept: Kept,
+    bundle: Bundle,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the object of metrics.json, but for seconds and memory."""
     targets = dataset.targets(dataset.part("val"))
     tested = [row for row in rows if row["part"] == "test"]
+    judged = {"val": [row for row in rows if row["part"] == "val"], "test": tested}
+    errors = {
+        part: calibration_errors(some, dataset.classes, bundle.temperature) if some else None
+        for part, some in judged.items()
+    }
+    unknown = bundle.unknown
     return {
         "format": METRICS_FORMAT,
         "classes": list(dataset.classes),
@@ -115,6 +121,8 @@ def summarise(
         "frozen": {"val": part_record(frozen.val_probabilities, targets)},
         "fine_tuned": fine_tuned and {"val": part_record(fine_tuned.val_probabilities, targets)},
         "comparison": kept.comparison,
+        "calibration": {"temperature": bundle.temperature, "ece": errors},
+        "unknown": unknown and {"coverage": unknown.coverage, "n": unknown.n, "threshold": unknown.threshold},
         "test": score_rows(tested, dataset.classes) if tested else None,
         "folds": None,
     }
@@ -138,8 +146,7 @@ def write_results(
 ) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
     write_csv(folder / "history.csv", HISTORY_COLUMNS, join_history(frozen, fine_tuned))
-    columns = ("path", "part", "label", "predicted", "score", *(f"p_{name}" for name in dataset.classes))
-    write_csv(folder / "predictions.csv", columns, judged.rows)
+    write_csv(folder / "predictions.csv", row_columns(dataset.classes), judged.rows)
     write_atomically(folder / "model" / "README.md", render_card(metrics, settings).encode())
     content = ReportContent(
         title=Path(settings.data).name,

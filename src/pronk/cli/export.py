@@ -1,0 +1,86 @@
+"""`pronk export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pronk.text import count
+
+FORMATS = ("onnx-int8", "litert", "litert-int8", "savedmodel", "keras")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(FORMATS), required=True, multiple=True, help="Format; may be given repeatedly.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Labelled photos.  [default: those of the run]")
+@click.option("--min-agreement", type=click.FloatRange(0, 1), help="[default: .99, with 8 bits .97]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: RUN/exports/<format>]")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def export(
+    model: Path,
+    to: tuple[str, ...],
+    calibration: Path | None,
+    min_agreement: float | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Convert MODEL for another runtime, and compare both on the validation photos.
+
+    An export is a model folder of its own: predict, evaluate, verify and bench take it. It carries labels.txt, how a
+    photo has to be decoded, and a short example that needs no pronk. One that gives too many photos another class is
+    set aside as <format>.rejected, and the exit code is 1.
+
+    \b
+    Example:
+        pronk export runs/photos-1 --to onnx-int8 --to litert
+    """
+    from pronk.cli.console import open_console, print_json, show_progress
+
+    if out and len(to) > 1:
+        raise click.UsageError("--out names one folder, so --to can be given once only")
+    export_model = _load_export()
+    done = []
+    with open_console() as console:
+        for form in to:
+            with show_progress(console) as on_progress:
+                exported = export_model(
+                    model, form, calibration=calibration, min_agreement=min_agreement, out=out, on_progress=on_progress
+                )
+            done.append(exported)
+            console.print(describe_parity(exported.parity), markup=False)
+    if as_json:
+        print_json([exported.parity for exported in done])
+    else:
+        for exported in done:
+            click.echo(str(exported.folder))
+    for exported in done:
+        if exported.gate:
+            raise exported.gate
+
+
+def describe_parity(parity: dict[str, Any]) -> str:
+    """Say in a few words how an export compares with the model it was made of.
+
+    Example:
+        >>> accuracy = {"value": 0.98, "low": 0.9, "high": 1.0, "n": 49}
+        >>> print(describe_parity({"format": "litert", "agreement": 1.0, "max_difference": 2e-6,
+        ...     "accuracy": {"reference": accuracy, "exported": accuracy}, "latency_ms": {"p50": 3.0, "p95": 4.0},
+        ...     "bytes": 9_000_000}))
+        litert: 100.0 % of 49 photos get the same class (largest difference of a probability 2e-06)
+          accuracy 98.0 % (was 98.0 %), 3.0 ms a photo, 95 % within 4.0 ms, 9.0 MB
+    """
+    accuracy, latency = parity["accuracy"], parity["latency_ms"]
+    photos = count(accuracy["exported"]["n"], "photo")
+    return (
+        f"{parity['format']}: {100 * parity['agreement']:.1f} % of {photos} get the same class "
+        f"(largest difference of a probability {parity['max_difference']:.2g})\n"
+        f"  accuracy {100 * accuracy['exported']['value']:.1f} % (was {100 * accuracy['reference']['value']:.1f} %), "
+        f"{latency['p50']:.1f} ms a photo, 95 % within {latency['p95']:.1f} ms, {parity['bytes'] / 1e6:.1f} MB"
+    )
+
+
+def _load_export() -> Any:
+    import pronk
+
+    return pronk.export_model

@@ -1,0 +1,122 @@
+"""Two runtimes of one model -> how far they agree, and how fast each of them is."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.files import available_cores
+from pronk.metrics import AccuracyRecord, accuracy_record
+from pronk.runtime import Outputs, Runtime
+
+WARM_UP_RUNS = 3
+TIMED_RUNS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """How fast a model is on this machine, pixels to probabilities, without decoding.
+
+    Attributes:
+        p50: median time for one photo alone, in milliseconds.
+        p95: time that 95 % of the photos keep to.
+        throughput: photos a second on all cores.
+
+    Example:
+        >>> Speed(p50=4.0, p95=5.0, throughput=450.0).p95
+        5.0
+    """
+
+    p50: float
+    p95: float
+    throughput: float
+
+
+def run_all(runtime: Runtime, photos: Sequence[np.ndarray]) -> Outputs:
+    """Run photos one at a time on all cores, as they are served, and stack what comes out.
+
+    Args:
+        runtime: an opened model.
+        photos: uint8 [size, size, 3] each; at least one.
+
+    Returns:
+        Probabilities and features of all of them; the feature maps, which would take much memory, are left out.
+    """
+    with ThreadPoolExecutor(available_cores()) as pool:
+        outputs = list(pool.map(lambda pixels: _without_map(runtime.run(pixels[None])), photos))
+    probabilities, features = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    return Outputs(probabilities, features, np.zeros((len(photos), 0, 0, 0), np.float32))
+
+
+def compare_answers(reference: np.ndarray, exported: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """Compare the probabilities that two runtimes give the same photos.
+
+    Args:
+        reference: of the model that was trained, float [n, C].
+        exported: of the export, float [n, C].
+        targets: the truth, int [n].
+
+    Returns:
+        Share of equal top classes, the largest and the mean difference of a probability, and both accuracies with
+        their intervals.
+
+    Example:
+        >>> same = np.array([[0.75, 0.25]])
+        >>> compare_answers(same, same, np.array([0]))["agreement"]
+        1.0
+    """
+    answers, exported_answers = reference.argmax(axis=1), exported.argmax(axis=1)
+    difference = np.abs(reference.astype(np.float64) - exported)
+    accuracy: dict[str, AccuracyRecord] = {
+        "reference": accuracy_record(answers == targets),
+        "exported": accuracy_record(exported_answers == targets),
+    }
+    return {
+        "agreement": float((answers == exported_answers).mean()),
+        "max_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+        "accuracy": accuracy,
+    }
+
+
+def measure_speed(runtime: Runtime, photos: Sequence[np.ndarray]) -> Speed:
+    """Time one photo after the other, then all cores at once.
+
+    Args:
+        runtime: an opened model.
+        photos: uint8 [size, size, 3] each; taken again from the start until 100 are timed.
+    """
+    pixels = [photos[i % len(photos)][None] for i in range(TIMED_RUNS)]
+    for photo in pixels[:WARM_UP_RUNS]:
+        runtime.run(photo)
+    times = []
+    for photo in pixels:
+        started = time.perf_counter()
+        runtime.run(photo)
+        times.append(1000 * (time.perf_counter() - started))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        started = time.perf_counter()
+        for _ in pool.map(lambda photo: _without_map(runtime.run(photo)), pixels):
+            pass
+        seconds = time.perf_counter() - started
+    p50, p95 = np.percentile(times, [50, 95])
+    return Speed(round(float(p50), 3), round(float(p95), 3), round(TIMED_RUNS / seconds, 1))
+
+
+def count_bytes(model: Path) -> int:
+    """Return the size of a model file, or of all files of a model folder.
+
+    Example:
+        >>> count_bytes(Path("no such file"))
+        0
+    """
+    files = model.rglob("*") if model.is_dir() else [model]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _without_map(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
+    return outputs.probabilities, outputs.features

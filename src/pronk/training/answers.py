@@ -1,0 +1,77 @@
+"""The kept model + validation photos -> what its answers are worth: temperature, `unknown`, sets of classes."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from pronk.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
+from pronk.config import Settings
+from pronk.dataset import Dataset, Photo
+from pronk.files import available_cores
+from pronk.novelty import fit_novelty
+from pronk.runtime import open_session
+from pronk.training.backbone import Backbone
+from pronk.training.features import Features
+from pronk.training.graphs import write_suffix
+from pronk.training.phases import Kept
+
+PHOTOS_AT_ONCE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What is put between a model's numbers and its answers; all of it from validation photos.
+
+    Attributes:
+        temperature: the logits are divided by it.
+        unknown: tells photos of other things; None where too few photos can promise nothing.
+        sets: several classes of which one is right.
+    """
+
+    temperature: float
+    unknown: Unknown | None
+    sets: SetScores
+
+
+def calibrate(kept: Kept, backbone: Backbone, dataset: Dataset, features: Features, settings: Settings) -> Answers:
+    """Fit the temperature, the distance and its threshold, and the sets.
+
+    Args:
+        kept: the model that was chosen.
+        backbone: where its weights came from.
+        dataset: the photos.
+        features: their cached rows.
+        settings: the coverage that is promised, and the cut.
+    """
+    train, val = dataset.part("train"), dataset.part("val")
+    targets = dataset.targets(val)
+    temperature = fit_temperature(kept.val_probabilities, targets)
+    sets = SetScores.fit(temper(kept.val_probabilities, temperature), targets)
+    if conformal_threshold(np.zeros(len(val)), settings.coverage) is None:
+        return Answers(temperature, None, sets)
+    pool = FeaturePool(kept, backbone, features, settings)
+    novelty = fit_novelty(pool.read(train), dataset.targets(train), classes=len(dataset.classes))
+    threshold = conformal_threshold(novelty.distance(pool.read(val)), settings.coverage)
+    assert threshold is not None
+    return Answers(temperature, Unknown(novelty, threshold, settings.coverage, len(val)), sets)
+
+
+class FeaturePool:
+    """Pooled features of the kept model: as cached where it is the frozen one, else through its fine-tuned blocks."""
+
+    def __init__(self, kept: Kept, backbone: Backbone, features: Features, settings: Settings) -> None:
+        self.features = features
+        self.suffix: Any = None
+        if kept.weights is not backbone.weights:
+            suffix = write_suffix(kept.weights, size=settings.image_size, cut=settings.fine_tune_from)
+            self.suffix = open_session(suffix, threads=available_cores())
+
+    def read(self, photos: tuple[Photo, ...]) -> np.ndarray:
+        """Return float32 [n, 1280] of the photos as they are."""
+        if self.suffix is None:
+            return self.features.pooled(photos)
+        chunks = (photos[i : i + PHOTOS_AT_ONCE] for i in range(0, len(photos), PHOTOS_AT_ONCE))
+        return np.concatenate(
+            [self.suffix.run(["features"], {"cut": self.features.cuts(chunk, view=0)})[0] for chunk in chunks]
+        )

@@ -1,0 +1,159 @@
+"""The run's model -> the same model for another runtime."""
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.bundle import HEAD_FILE, MODEL_PATHS, Bundle
+from pronk.errors import ModelError
+from pronk.kernel import load_head, write_head
+
+# The head keeps its float32 weights, which are few and read by heat maps, and answers come in finer steps than 1 / 256.
+HEAD_NODES = ["logits", "logits_tempered", "probabilities"]
+Contents = Mapping[str, bytes]
+
+
+def convert(bundle: Bundle, to: str, samples: np.ndarray) -> Contents:
+    """Convert a run's model.
+
+    Args:
+        bundle: of a run, with model.onnx and model.keras.
+        to: a key of CONVERSIONS.
+        samples: uint8 [n, size, size, 3], of training photos; the formats with eight bits take the range of every
+            activation from them.
+
+    Returns:
+        Bytes by path in the folder of the export.
+
+    Raises:
+        ModelError: if the model cannot be converted.
+    """
+    contents = dict(CONVERSIONS[to](bundle, samples))
+    if not to.startswith("onnx"):
+        contents[HEAD_FILE] = write_head(load_head(bundle))
+    return contents
+
+
+def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Write weights and activations as 8-bit integers (QDQ), each output channel with a scale of its own.
+
+    Both are unsigned: with signed weights the AVX2 instructions of older processors run over, and one photo in 25
+    of the alpaca photos changes its answer.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / MODEL_PATHS["onnx-int8"]
+        quantize_static(
+            bundle.model_path,
+            path,
+            _Samples(samples),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QUInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=HEAD_NODES,
+        )
+        return {path.name: path.read_bytes()}
+
+
+def convert_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Write a .tflite file of float32 numbers, for phones and small computers."""
+    return _write_litert(bundle)
+
+
+def quantize_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Write a .tflite file of 8-bit integers."""
+    import tensorflow as tf  # LiteRT's converter is TensorFlow's; no other backend has one for eight bits
+
+    def representative() -> Iterator[list[np.ndarray]]:
+        for sample in samples:
+            yield [sample[None]]
+
+    return _write_litert(bundle, optimizations=[tf.lite.Optimize.DEFAULT], representative_dataset=representative)
+
+
+def save_savedmodel(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Write a SavedModel folder, for TensorFlow and TensorFlow Serving."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / MODEL_PATHS["savedmodel"]
+        _export(bundle, folder, format="tf_saved_model")
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return {path.relative_to(temporary).as_posix(): path.read_bytes() for path in files}
+
+
+def copy_keras(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Take the Keras file that training wrote."""
+    return {MODEL_PATHS["keras"]: _keras_file(bundle).read_bytes()}
+
+
+CONVERSIONS: Mapping[str, Callable[[Bundle, np.ndarray], Contents]] = {
+    "onnx-int8": quantize_onnx,
+    "litert": convert_litert,
+    "litert-int8": quantize_litert,
+    "savedmodel": save_savedmodel,
+    "keras": copy_keras,
+}
+
+
+class _Samples:
+    """Photos in the form that ONNX Runtime's calibration asks for."""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self._rest = iter(samples)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        sample = next(self._rest, None)
+        return None if sample is None else {"image": sample[None]}
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        raise NotImplementedError("the samples are read once, from the first to the last")
+
+
+def _write_litert(bundle: Bundle, **options: Any) -> Contents:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL_PATHS["litert"]
+        _export(bundle, path, format="litert", **options)
+        return {path.name: path.read_bytes()}
+
+
+def _export(bundle: Bundle, path: Path, **options: Any) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from pronk.training.network import load_network, with_features
+
+    network = with_features(load_network(_keras_file(bundle)))
+    try:
+        with _quiet():
+            network.export(path, verbose=False, **options)
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"Keras cannot write {options['format']} here: {error}",
+            hint="export with the TensorFlow backend: KERAS_BACKEND=tensorflow",
+        ) from error
+
+
+def _keras_file(bundle: Bundle) -> Path:
+    if MODEL_PATHS["keras"] not in bundle.files:
+        raise ModelError(f"{bundle.folder} has no model.keras to convert", hint="name the run that pronk train made")
+    return bundle.folder / MODEL_PATHS["keras"]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # The converters report on both streams, also past Python; stdout is for data, and what matters is an exception.
+    logging.disable(logging.WARNING)
+    with Path(os.devnull).open("w") as nowhere, contextlib.ExitStack() as at_end:
+        at_end.callback(logging.disable, logging.NOTSET)
+        for number in (1, 2):
+            kept = os.dup(number)
+            at_end.callback(os.close, kept)
+            at_end.callback(os.dup2, kept, number)
+            os.dup2(nowhere.fileno(), number)
+        yield
