@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pronk.bundle import FORMAT, golden_photo, open_bundle, write_bundle
+from pronk.bundle import golden_photo, open_bundle, write_bundle
 from pronk.errors import ModelError, StorageError
 from pronk.files import digest_file
+from pronk.manifest import FORMAT
 
 
 def change_record(folder, **changes):
@@ -97,7 +98,7 @@ def test_a_file_outside_the_folder_is_refused(bundle_copy):
     outside = bundle_copy.parent / "outside.txt"
     outside.write_text("x")
     change_record(bundle_copy, files=record["files"] | {"../outside.txt": digest_file(outside)})
-    with pytest.raises(ModelError, match="outside the model folder"):
+    with pytest.raises(ModelError, match=r"no file .* in a model folder"):
         open_bundle(bundle_copy)
 
 
@@ -153,3 +154,81 @@ def test_golden_photos_are_small_upright_and_bare():
     assert b"garden" not in golden
     with Image.open(io.BytesIO(golden_photo(Image.new("RGB", (30, 20))))) as image:
         assert image.size == (30, 20)
+
+
+# --- what a stranger may have written into model.json
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": ["a", "../x"]},
+        {"classes": ["a", "/etc"]},
+        {"classes": ["a", "\0"]},
+        {"classes": ["a", ".."]},
+        {"classes": ["a", ""]},
+        {"classes": ["a", "a"]},
+        {"classes": ["a", "x" * 300]},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"temperature": 1e9},
+        {"image": {"size": True, "fit": "crop"}},
+        {"image": {"size": 32, "fit": "stretch"}},
+        {"files": {"/etc/passwd": "00"}},
+        {"files": {"golden/../../x": "00"}},
+        {"files": {"a\0b": "00"}},
+        {"files": {f"{i}": "00" for i in range(1000)}},
+        {"runtime": "pickle"},
+        {"unknown": {"threshold": 1.0}},
+        {"sets": {"n": 3, "scores": [0.5]}},
+        {"format": True},
+        {"format": 0},
+    ],
+)
+def test_what_cannot_be_true_is_refused(bundle_copy, changes):
+    change_record(bundle_copy, **changes)
+    with pytest.raises(ModelError, match="damaged"):
+        open_bundle(bundle_copy)
+
+
+def test_a_record_of_any_depth_or_size_is_refused(bundle_copy):
+    path = bundle_copy / "model.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ModelError, match="damaged"):
+        open_bundle(bundle_copy)
+    path.write_bytes(b" " * (9 * 2**20))
+    with pytest.raises(ModelError, match="refused"):
+        open_bundle(bundle_copy)
+
+
+def test_a_hint_holds_nothing_that_a_shell_would_run(bundle_copy):
+    change_record(bundle_copy, format=FORMAT + 1, versions={"pronk": '1"; touch /tmp/x; "'})
+    with pytest.raises(ModelError) as caught:
+        open_bundle(bundle_copy)
+    assert "touch" not in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden/1.jpg"])
+def test_a_link_in_place_of_a_file_is_refused(bundle_copy, name):
+    path = bundle_copy / name
+    path.rename(bundle_copy / "kept")
+    path.symlink_to(bundle_copy / "kept")
+    with pytest.raises(ModelError, match="no ordinary file"):
+        open_bundle(bundle_copy)
+
+
+def test_a_huge_file_is_not_even_read(bundle_copy):
+    with (bundle_copy / "model.onnx").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(ModelError, match="bytes"):
+        open_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("expected", ['{"1.jpg": [2, -1]}', '{"1.jpg": [NaN, 0]}', "[" * 100_000, '{"../x": [1, 0]}'])
+def test_golden_answers_are_probabilities_of_golden_photos(bundle_copy, expected):
+    (bundle_copy / "golden" / "expected.json").write_text(expected)
+    record = json.loads((bundle_copy / "model.json").read_text())
+    digest = digest_file(bundle_copy / "golden" / "expected.json")
+    change_record(bundle_copy, files=record["files"] | {"golden/expected.json": digest})
+    with pytest.raises(ModelError, match=r"damaged|does not fit"):
+        open_bundle(bundle_copy).golden()

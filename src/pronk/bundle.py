@@ -4,38 +4,30 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pronk.calibration import SetScores, Unknown
-from pronk.config import CHOICES, RANGES
-from pronk.errors import ModelError
+from pronk.errors import COPY_AGAIN, ModelError
 from pronk.files import digest_file, write_atomically, write_json
+from pronk.manifest import FORMAT, MODEL_FILE, MODEL_PATHS, parse_record, read_record
+from pronk.safety import check_ordinary
 
-FORMAT = 1
-MODEL_FILE = "model.json"
 HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
-MODEL_PATHS = {
-    "onnx": "model.onnx",
-    "onnx-int8": "model.onnx",
-    "litert": "model.tflite",
-    "litert-int8": "model.tflite",
-    "savedmodel": "saved_model",
-    "keras": "model.keras",
-}
 GOLDEN_SIDE = 512
 # Float runtimes agree to 1e-5 or so. Where weights have eight bits, another processor may round one of them
 # differently, and everything after it.
 GOLDEN_TOLERANCES = {"onnx-int8": 0.05, "litert-int8": 0.05}
 GOLDEN_TOLERANCE = 1e-3
 GOLDEN_EXPECTED = "golden/expected.json"
-COPY_AGAIN = "copy the model folder again"
+MOST_GOLDEN = 64
+GOLDEN_BYTES = 2**20  # of expected.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +78,17 @@ class Bundle:
         """
         if GOLDEN_EXPECTED not in self.files:
             return {}
+        path = self.folder / GOLDEN_EXPECTED
         try:
-            expected = json.loads((self.folder / GOLDEN_EXPECTED).read_text(encoding="utf-8"))
+            check_ordinary(path, most=GOLDEN_BYTES * len(self.classes))
+            expected = json.loads(path.read_text(encoding="utf-8"))
             golden = {f"golden/{name}": [float(value) for value in values] for name, values in expected.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelError(f"{self.folder / GOLDEN_EXPECTED} is damaged: {error!r}", hint=COPY_AGAIN) from error
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ModelError(f"{path} is damaged: {error!r}", hint=COPY_AGAIN) from error
         for name, values in golden.items():
-            if name not in self.files or len(values) != len(self.classes):
-                raise ModelError(f"{self.folder / GOLDEN_EXPECTED} does not fit the model at {name}", hint=COPY_AGAIN)
+            is_whole = len(values) == len(self.classes) and all(0 <= value <= 1 for value in values)
+            if name not in self.files or not is_whole or len(golden) > MOST_GOLDEN:
+                raise ModelError(f"{path} does not fit the model at {name!r}", hint=COPY_AGAIN)
         return golden
 
 
@@ -161,12 +156,7 @@ def open_bundle(model: Path | str) -> Bundle:
         pronk.errors.ModelError: no model at no such model
     """
     folder = _find(Path(model))
-    try:
-        record = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        _check_format(folder, record)
-        bundle = _parse(folder, record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint=COPY_AGAIN) from error
+    bundle = Bundle(folder, **parse_record(folder, read_record(folder)))
     _check_files(bundle)
     return bundle
 
@@ -214,49 +204,17 @@ def _find(model: Path) -> Path:
     raise ModelError(f"no model at {model}", hint="name a run folder, its model/ or an export")
 
 
-def _parse(folder: Path, record: dict[str, Any]) -> Bundle:
-    classes, size, fit = record["classes"], record["image"]["size"], record["image"]["fit"]
-    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
-        raise ValueError(f"classes must be a list of names. Got {classes!r}")
-    low, high = RANGES["image_size"]
-    if not (isinstance(size, int) and low <= size <= high and fit in CHOICES["fit"]):
-        raise ValueError(f"no image of size {size!r} and fit {fit!r}")
-    runtime, unknown, sets = record.get("runtime", "onnx"), record.get("unknown"), record.get("sets")
-    if runtime not in MODEL_PATHS:
-        raise ValueError(f"no runtime {runtime!r}")
-    return Bundle(
-        folder,
-        tuple(classes),
-        size,
-        fit,
-        float(record["temperature"]),
-        dict(record["files"]),
-        dict(record["weights"]),
-        dict(record["versions"]),
-        runtime,
-        Unknown.from_record(unknown) if unknown else None,
-        SetScores.from_record(sets) if sets else None,
-    )
-
-
-def _check_format(folder: Path, record: dict[str, Any]) -> None:
-    if record["format"] > FORMAT:
-        needed = record.get("versions", {}).get("pronk", "a newer version")
-        raise ModelError(
-            f"{folder} has format {record['format']}, and this pronk reads formats up to {FORMAT}",
-            hint=f'pip install "pronk>={needed}"',
-        )
-
-
 def _check_files(bundle: Bundle) -> None:
     wrong = []
     for name, digest in bundle.files.items():
         path = bundle.folder / name
         if not path.resolve().is_relative_to(bundle.folder.resolve()):
             raise ModelError(f"{bundle.folder / MODEL_FILE} names a file outside the model folder: {name!r}")
-        if not path.is_file():
+        if not os.path.lexists(path):
             wrong.append(f"{name} is missing")
-        elif digest_file(path) != digest:
+            continue
+        check_ordinary(path)
+        if digest_file(path) != digest:
             wrong.append(f"{name} was altered")
     model = MODEL_PATHS[bundle.runtime]
     if not any(name == model or name.startswith(f"{model}/") for name in bundle.files):

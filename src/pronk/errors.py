@@ -15,6 +15,8 @@ The tree::
 
 from enum import StrEnum
 
+COPY_AGAIN = "copy the model folder again"  # the hint wherever a model is not what was written
+
 
 class Reason(StrEnum):
     """Why a file was left out; the list is closed, so programs may rely on it.
@@ -118,3 +120,8 @@ class MissingExtra(PronkError):  # noqa: N818 - reads as what it is: an extra is
 
     def __init__(self, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs packages that are not installed", hint=f'pip install "pronk[{extra}]"')
+        self.missing = extra, purpose
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Workers send these through pickle, which would otherwise call the class with the message.
+        return MissingExtra, self.missing

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pronk.bundle import COPY_AGAIN
-from pronk.errors import ImageError, ModelError, SettingsError, StorageError
+from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, StorageError
 from pronk.files import available_cores, storage_error, write_atomically
 from pronk.images import decode, fit_pixels, read_bytes
 from pronk.kernel import load_head

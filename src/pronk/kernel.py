@@ -5,8 +5,8 @@ from itertools import islice
 
 import numpy as np
 
-from pronk.bundle import COPY_AGAIN, HEAD_FILE, Bundle
-from pronk.errors import ModelError
+from pronk.bundle import HEAD_FILE, Bundle
+from pronk.errors import COPY_AGAIN, ModelError
 from pronk.protobuf import only, read_integers, read_parts
 
 # Where things lie in an ONNX file (onnx.proto): ModelProto, GraphProto and TensorProto.
@@ -15,6 +15,7 @@ GRAPH_INITIALIZER = 5
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
 FLOAT = 1
 HEAD_KERNEL = b"head/kernel"
+HEAD_BYTES = 2**14  # for each class: up to 4,096 features
 
 
 def load_head(bundle: Bundle) -> np.ndarray:
@@ -36,10 +37,17 @@ def load_head(bundle: Bundle) -> np.ndarray:
         return read_head(bundle.model_path.read_bytes())
     try:
         data = (bundle.folder / HEAD_FILE).read_bytes()
+        if len(data) > HEAD_BYTES * len(bundle.classes):  # NumPy makes room for what the header claims
+            raise ValueError(f"{len(data)} bytes")
         kernel = np.load(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ModelError(f"{bundle.folder / HEAD_FILE} is damaged: {error}", hint=COPY_AGAIN) from error
-    if kernel.ndim != 2 or kernel.shape[1] != len(bundle.classes) or kernel.dtype != np.float32:
+    if (
+        kernel.ndim != 2
+        or kernel.shape[1] != len(bundle.classes)
+        or kernel.dtype != np.float32
+        or not np.isfinite(kernel).all()
+    ):
         raise ModelError(f"{bundle.folder / HEAD_FILE} does not fit its model.json", hint=COPY_AGAIN)
     return np.asarray(kernel)
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import COPY_AGAIN, MODEL_FILE, Bundle, open_bundle
+from pronk.bundle import Bundle, open_bundle
 from pronk.cache import default_cache
 from pronk.calibration import SetScores
-from pronk.errors import DataError, ImageError, ModelError, StorageError
+from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
 from pronk.files import available_cores, digest_file, write_atomically
 from pronk.images import load_pixels
 from pronk.listing import list_files
+from pronk.manifest import MODEL_FILE
 from pronk.runtime import Runtime, describe_runtime, open_runtime
 
 UNKNOWN = "unknown"  # as a label; no class may have this name

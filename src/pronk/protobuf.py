@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
-from pronk.bundle import COPY_AGAIN
-from pronk.errors import ModelError
+from pronk.errors import COPY_AGAIN, ModelError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, which ONNX never had
 VARINT_BYTES = 10  # for 64 bits, 7 in each byte

@@ -1,18 +1,21 @@
 """Model file -> a function from pixels to probabilities: the seam between bundle and inference engine."""
 
 import dataclasses
+import hashlib
 import os
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from pronk.bundle import COPY_AGAIN, Bundle
-from pronk.errors import MissingExtra, ModelError
+from pronk.bundle import Bundle
+from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
+from pronk.manifest import MODEL_PATHS
+from pronk.safety import check_onnx, check_tflite, read_limited
 
 # ONNX Runtime's own switch, read while it is imported: nothing about a user's machine is to leave it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -152,20 +155,30 @@ def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
     """
     runtime: Runtime
     if bundle.runtime.startswith("litert"):
-        runtime = LiteRtRuntime(bundle.model_path.read_bytes())
+        runtime = LiteRtRuntime(_read_model(bundle, check_tflite))
     elif bundle.runtime.startswith("onnx"):
-        runtime = OnnxRuntime(bundle.model_path.read_bytes(), threads=threads)
+        runtime = OnnxRuntime(_read_model(bundle, check_onnx), threads=threads)
     else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets with a screenful
         try:
             from pronk.training.runtimes import open_with_framework
+
+            runtime = open_with_framework(bundle)
         except ImportError as error:
             raise MissingExtra("train", f"opening a {bundle.runtime} export") from error
-        runtime = open_with_framework(bundle)
     wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
     if any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
         raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
     return runtime
+
+
+def _read_model(bundle: Bundle, check: Callable[[bytes], None]) -> bytes:
+    # The bytes that are opened are those that are checked, whatever becomes of the file meanwhile.
+    data = read_limited(bundle.model_path)
+    check(data)
+    if hashlib.sha256(data).hexdigest() != bundle.files[MODEL_PATHS[bundle.runtime]]:
+        raise ModelError(f"{bundle.model_path} was altered", hint=COPY_AGAIN)
+    return data
 
 
 def describe_runtime(runtime: str = "onnx") -> str:

@@ -17,9 +17,9 @@ def verify(model: Path, as_json: bool) -> None:
     Example:
         pronk verify runs/photos-1
     """
-    from pronk.bundle import COPY_AGAIN, open_bundle
+    from pronk.bundle import open_bundle
     from pronk.cli.console import print_json
-    from pronk.errors import ModelError
+    from pronk.errors import COPY_AGAIN, ModelError
     from pronk.predictor import Predictor
     from pronk.runtime import open_runtime
 

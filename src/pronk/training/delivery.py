@@ -14,11 +14,12 @@ import numpy as np
 from pronk.bundle import Bundle, open_bundle, write_bundle
 from pronk.calibration import SetScores, conformal_threshold
 from pronk.config import read_settings
-from pronk.errors import DataError, GateError, ImageError, ModelError
+from pronk.errors import DataError, GateError, ImageError, ModelError, SettingsError
 from pronk.files import available_cores, digest_file, read_csv, storage_error, write_json
 from pronk.images import load_pixels
 from pronk.listing import list_photos
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
+from pronk.parity_table import note_exports
 from pronk.runtime import Outputs, open_runtime
 from pronk.scan import Progress, no_progress
 from pronk.training.conversions import CONVERSIONS, convert
@@ -108,12 +109,14 @@ def export_model(
             "bytes": count_bytes(written.model_path),
         }
         least = MIN_AGREEMENTS.get(to, MIN_AGREEMENT) if min_agreement is None else min_agreement
-        agrees = parity["agreement"] >= least
+        agrees = parity["accepted"] = parity["agreement"] >= least
         rejected = folder.with_name(f"{folder.name}.rejected")
         kept = _put_in_place(working, folder if agrees else rejected, replaces=(folder, rejected))
     finally:
         shutil.rmtree(working, ignore_errors=True)
     note_parity(folder.parent / PARITY, parity)
+    if folder.parent.resolve() == (home / "exports").resolve():  # elsewhere there may be exports of other runs
+        note_exports(home / "report.html", read_parity(folder.parent / PARITY))
     on_progress("export", 4, 4)
     gate = GateError(
         f"{to} gives {parity['agreement']:.1%} of {len(compared)} photos the same class, below {least:.1%}",
@@ -180,8 +183,8 @@ def write_export(
     unknown = bundle.unknown
     if unknown:
         threshold = conformal_threshold(unknown.novelty.distance(answers.features), unknown.coverage)
-        changed = {"threshold": threshold, "n": len(pixels)} if threshold is not None else {}
-        unknown = dataclasses.replace(unknown, **changed)
+        if threshold is not None:
+            unknown = dataclasses.replace(unknown, threshold=threshold, n=len(pixels))
     sets = SetScores.fit(answers.probabilities, targets)
     return write_bundle(folder, contents, unknown=unknown, sets=sets, **options), answers
 
@@ -210,7 +213,7 @@ def _photos_of_run(bundle: Bundle) -> tuple[list[tuple[Path, str]], list[tuple[P
     try:
         data = Path(read_settings(home / "settings.toml")["data"])
         rows = read_csv(home / "split.csv")
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, SettingsError) as error:
         raise DataError(
             f"{bundle.folder} lies in no run folder, so its photos are not known",
             hint="name a folder of labelled photos with --calibration",

@@ -4,7 +4,8 @@ import json
 from string import Template
 from typing import Any
 
-from pronk.bundle import MODEL_PATHS, Bundle
+from pronk.bundle import Bundle
+from pronk.manifest import MODEL_PATHS
 from pronk.text import visible
 
 RUNTIMES = {

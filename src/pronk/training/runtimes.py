@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import COPY_AGAIN, Bundle
-from pronk.errors import MissingExtra, ModelError
+from pronk.bundle import Bundle
+from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
 from pronk.runtime import OUTPUTS, Outputs, Runtime
-from pronk.training.network import load_network, with_features
+from pronk.savedmodel import check_saved_model
+from pronk.training.h5 import read_network
 
 
 def open_with_framework(bundle: Bundle) -> Runtime:
@@ -18,15 +19,21 @@ def open_with_framework(bundle: Bundle) -> Runtime:
         ModelError: if it cannot be opened.
         MissingExtra: if the Keras backend in use cannot open a SavedModel.
     """
-    if bundle.runtime == "keras":
-        return KerasRuntime(load_network(bundle.model_path))
-    return SavedModelRuntime(bundle)
+    if bundle.runtime == "savedmodel":
+        check_saved_model(bundle.model_path)
+        return SavedModelRuntime(bundle)
+    read_network(bundle.model_path)  # refuses a hostile file before the seconds that importing Keras takes
+    from pronk.training.network import load_network
+
+    return KerasRuntime(load_network(bundle.model_path))
 
 
 class KerasRuntime:
     """A Keras model of ours, run eagerly."""
 
     def __init__(self, network: Any) -> None:
+        from pronk.training.network import with_features
+
         whole = with_features(network)
         self._predict = whole
         self.shapes: Mapping[str, list[Any]] = {"image": list(network.input.shape[1:])} | {

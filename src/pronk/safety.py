@@ -1,0 +1,271 @@
+"""A model file that somebody may have made to harm -> nothing, or a named refusal, before any library opens it.
+
+Checksums only say that the files of a folder belong together: whoever changes a model changes them too. The libraries
+that run models were written for files one trusts: they open other files that a model names, load code, and take what
+memory it asks for. So a file must be one that pronk could have written, of operators on a list; the rest is refused.
+"""
+
+import math
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pronk.archive import check_keras
+from pronk.flatbuffer import Table, read_root
+from pronk.protobuf import only
+from pronk.savedmodel import check_saved_model
+from pronk.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
+
+MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
+MAX_PARTS = 200_000  # a quantised model has some 6,000 fields
+MAX_ELEMENTS = 2**28
+MAX_SETTING = 2**16
+MOST_OPERATORS = 64
+
+MODEL: Schema = {
+    **dict.fromkeys((1, 2, 3, 4, 5, 6, 7), ONCE),
+    **dict.fromkeys((8, 14), MANY),
+    20: "training info",
+    25: "functions of its own",
+    26: "a configuration of devices",
+}
+GRAPH: Schema = {
+    **dict.fromkeys((2, 10), ONCE),
+    **dict.fromkeys((1, 5, 11, 12, 13), MANY),
+    14: "quantization notes",
+    15: "sparse arrays",
+    16: "notes",
+}
+NODE: Schema = {
+    **dict.fromkeys((3, 4, 6, 7), ONCE),
+    **dict.fromkeys((1, 2, 5), MANY),
+    8: "an overloaded operator",
+    9: "notes",
+    10: "a configuration of devices",
+}
+ATTRIBUTE: Schema = {
+    **dict.fromkeys((1, 2, 3, 4, 5, 13, 20), ONCE),
+    **dict.fromkeys((7, 8, 9), MANY),
+    **dict.fromkeys((6, 11), "a graph inside a node"),
+    **dict.fromkeys((22, 23), "sparse arrays"),
+    10: "a list of arrays",
+    14: "a type",
+    15: "a list of types",
+    21: "an attribute of a function",
+}
+TENSOR: Schema = {
+    **dict.fromkeys((2, 4, 5, 7, 8, 9, 12, 14), ONCE),
+    1: MANY,
+    **dict.fromkeys((6, 10, 11), "an array in a form of its own"),
+    3: "an array in pieces",
+    13: "an array in another file",
+    16: "notes",
+}
+OPSET: Schema = {1: ONCE, 2: ONCE}
+ENTRY: Schema = {1: ONCE, 2: ONCE}
+
+# What pronk writes, what quantising makes of it, and a little room. Nothing that makes a small array into one of any
+# size (Expand, Tile, Pad, Resize, Concat, Range, ConstantOfShape), and nothing with a graph inside (If, Loop, Scan).
+OPERATORS = frozenset(
+    b"Add AveragePool BatchNormalization Cast Clip Constant Conv ConvInteger DequantizeLinear Div "
+    b"DynamicQuantizeLinear Flatten Gemm GlobalAveragePool Identity MatMul MatMulInteger Max Min Mul QLinearConv "
+    b"QLinearMatMul QuantizeLinear ReduceMean Relu Reshape Softmax Squeeze Sub Transpose Unsqueeze".split()
+)
+DOMAINS = (b"", b"ai.onnx")
+NOTES = (b"onnx.infer", b"onnx.quant.pre_process")  # left by ONNX Runtime's quantiser; `ort_config` sets options
+ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by ONNX's number of a data type
+RAW = 9
+IN_FIELDS = {1: 4, 2: 5, 3: 5, 6: 5, 7: 7, 9: 5, 10: 5}  # the field of an array's values where they are not raw
+
+# By the numbers of LiteRT's schema: ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE, FULLY_CONNECTED,
+# MUL, RELU, RELU6, RESHAPE, SOFTMAX, PAD, TRANSPOSE, MEAN, SUB, DIV, SQUEEZE, CAST, MAXIMUM, MINIMUM, QUANTIZE.
+LITERT_OPERATORS = frozenset((0, 1, 3, 4, 6, 9, 18, 19, 21, 22, 25, 34, 39, 40, 41, 42, 43, 53, 55, 57, 114))
+
+
+def check_model_file(kind: str, path: Path) -> None:
+    """Refuse a model file of any format unless pronk could have written it.
+
+    Args:
+        kind: onnx, onnx-int8, litert, litert-int8, savedmodel or keras.
+        path: the file, or the folder of a savedmodel.
+
+    Raises:
+        ModelError: what is wrong with it.
+
+    Example:
+        >>> check_model_file("keras", Path("no such file"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the model file is refused: no such file is no ordinary file
+    """
+    if kind == "savedmodel":
+        check_saved_model(path)
+        return
+    checks: Mapping[str, Callable[[bytes], object]] = {"onnx": check_onnx, "litert": check_tflite, "keras": check_keras}
+    checks[kind.removesuffix("-int8")](read_limited(path))
+
+
+def read_limited(path: Path) -> bytes:
+    """Read a model file of sensible size.
+
+    Raises:
+        ModelError: if it is larger than any model of pronk, a link, or no file at all.
+
+    Example:
+        >>> read_limited(Path("/"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the model file is refused: / is no ordinary file
+    """
+    check_ordinary(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise refusal(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_ordinary(path: Path, *, most: int = MAX_BYTES) -> None:
+    """Refuse what is no file of sensible size: folders, links, devices.
+
+    Args:
+        path: of a file in a model folder.
+        most: bytes it may have.
+
+    Raises:
+        ModelError: what it is.
+
+    Example:
+        >>> check_ordinary(Path("/"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the model file is refused: / is no ordinary file
+    """
+    try:
+        status = path.lstat()
+    except (OSError, ValueError) as error:
+        raise refusal(f"{path} is no ordinary file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(f"{path} is no ordinary file")
+    if status.st_size > most:
+        raise refusal(f"{path} has {status.st_size} bytes")
+
+
+def check_onnx(data: bytes) -> None:
+    """Refuse an ONNX model that reaches for other files or other code, or is not what its shapes say.
+
+    The content of arrays is not looked at, so it takes milliseconds.
+
+    Raises:
+        ModelError: what is wrong with it.
+
+    Example:
+        >>> check_onnx(b"no model")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: ...
+    """
+    # ONNX Runtime tells its own format by these bytes alone, and they can be part of a name in an ONNX file.
+    if data[4:8] == b"ORTM":
+        raise refusal("it is in ONNX Runtime's own format")
+    if len(data) > MAX_BYTES:
+        raise refusal(f"it has {len(data)} bytes")
+    budget = iter(range(MAX_PARTS))
+    model = read_message(data, MODEL, budget)
+    for opset in parts_of(model, 8):
+        _check_domain(text_of(read_message(opset, OPSET, budget), 1))
+    for note in parts_of(model, 14):
+        key = text_of(read_message(note, ENTRY, budget), 1)
+        if key not in NOTES:
+            raise refusal(f"it has the setting {show(key)}")
+    graph = read_message(only(parts_of(model, 7), "graph"), GRAPH, budget)
+    for tensor in parts_of(graph, 5):
+        _check_tensor(tensor, budget)
+    for node in parts_of(graph, 1):
+        _check_node(node, budget)
+
+
+def check_tflite(data: bytes) -> None:
+    """Refuse a LiteRT model with operators that are not built in or of no use here, or with data elsewhere.
+
+    Raises:
+        ModelError: what is wrong with it.
+
+    Example:
+        >>> check_tflite(b"no model")
+        Traceback (most recent call last):
+        pronk.errors.ModelError: ...
+    """
+    if len(data) > MAX_BYTES:
+        raise refusal(f"it has {len(data)} bytes")
+    model = read_root(data, identifier=b"TFL3")
+    codes = model.tables(1)
+    if len(codes) > MOST_OPERATORS:
+        raise refusal(f"it has {len(codes)} kinds of operator")
+    for code in codes:
+        # The runtime takes the larger one: the first was too small for new operators.
+        number = max(code.number(0, "b"), code.number(3, "i"))
+        if code.has(1) or number not in LITERT_OPERATORS:
+            raise refusal(f"it has the operator {number} {show(code.text(1))}")
+    for buffer in model.tables(4):
+        start, size = buffer.number(1, "Q"), buffer.number(2, "Q")
+        if start + size > len(data):
+            raise refusal(f"it has data at byte {start} and is {len(data)} bytes long")
+        buffer.size(0)  # within the file
+    if model.has(8) or model.has(9):
+        raise refusal("it has data in another file")
+    graphs = model.tables(2)
+    if len(graphs) != 1:
+        raise refusal(f"it has {len(graphs)} graphs")
+    for tensor in graphs[0].tables(0):
+        _check_tensor_of_litert(tensor)
+
+
+def _check_tensor_of_litert(tensor: Table) -> None:
+    shape = tensor.numbers(0)
+    if tensor.number(10):
+        raise refusal("it has data in another file")
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
+        raise refusal(f"it has an array of shape {shape}")
+
+
+def _check_domain(domain: bytes) -> None:
+    if domain not in DOMAINS:
+        raise refusal(f"it has operators of {show(domain)}")
+
+
+def _check_node(node: memoryview, budget: Iterator[int]) -> None:
+    fields = read_message(node, NODE, budget)
+    _check_domain(text_of(fields, 7))
+    operator = text_of(fields, 4)
+    if operator not in OPERATORS:
+        raise refusal(f"it has the operator {show(operator)}")
+    for attribute in parts_of(fields, 5):
+        inner = read_message(attribute, ATTRIBUTE, budget)
+        for tensor in parts_of(inner, 5):
+            _check_tensor(tensor, budget)
+        # Such as the padding of a convolution, which would take any amount of memory.
+        large = [value for number in (3, 8) for value in integers_of(attribute, number) if abs(value) > MAX_SETTING]
+        if large:
+            raise refusal(f"{show(operator)} has the setting {large[0]}")
+
+
+def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> None:
+    fields = read_message(tensor, TENSOR, budget)
+    if fields[14] not in ([], [0]):
+        raise refusal(f"it has an array in another place: {show(fields[14][0])}")
+    shape, kind = integers_of(tensor, 1), only(integers_of(tensor, 2), "type of an array")
+    if kind not in ITEM_BYTES or min(shape, default=0) < 0:
+        raise refusal(f"it has an array of type {kind} and shape {shape}")
+    held = [number for number in (4, 5, 7, RAW) if fields[number]]
+    count, stored = math.prod(shape), 0
+    for number in held:
+        (content,) = parts_of(fields, number)
+        if number == RAW:
+            stored, rest = divmod(len(content), ITEM_BYTES[kind])
+        elif number == 4:
+            stored, rest = divmod(len(content), 4)
+        else:  # each number ends with the only byte of it that is below 128
+            stored, rest = int(np.count_nonzero(np.frombuffer(content, np.uint8) < 0x80)), 0
+        if rest or number not in (RAW, IN_FIELDS.get(kind)):
+            raise refusal(f"it has an array of type {kind} in {len(content)} bytes of field {number}")
+    if stored != count or len(held) > 1:
+        raise refusal(f"it has an array of shape {shape} with {stored} numbers")
