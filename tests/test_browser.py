@@ -27,9 +27,11 @@ from browser import (
 from photos import encode
 from pronk.curves import draw_curves
 from pronk.files import read_csv
+from pronk.gallery import Gallery
 from pronk.metrics import accuracy_record, score
-from pronk.report import ReportContent, percent, render_report
-from pronk.text import visible
+from pronk.parity_table import insert_exports
+from pronk.report import ReportContent, render_report
+from pronk.text import percent, visible
 from pronk.training.recipe import train
 from training_fixtures import tiny_settings
 
@@ -59,6 +61,15 @@ NAMES = (
     "long" * 55,
     "many words " * 20 + "end",
 )
+PARITY = {
+    "agreement": 0.98,
+    "max_difference": 0.25,
+    "mean_difference": 1e-7,
+    "accuracy": dict.fromkeys(("reference", "exported"), accuracy_record([True] * 48 + [False])),
+    "latency_ms": {"p50": 1234.5, "p95": 98765.4},
+    "bytes": 123_456_789,
+}
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 UNWRITABLE = ("nul\x00", "half\ud83d", "escape\x1b[31m", "</script></style></title><intruder>", "../../<intruder>")
 HOSTILE = (*NAMES, *UNWRITABLE)
 LABELS = ("x<", "\"'><img src=x onerror=alert(1)>\u202e\nb")
@@ -118,7 +129,10 @@ def crowded_page(tmp_path_factory):
             "frozen": phase,
             "fine_tuned": phase,
             "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": NAMES[0]},
-            "test": score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names),
+            "calibration": {"temperature": 1.8, "ece": {"val": None, "test": {"before": 0.25, "after": 0.125}}},
+            "unknown": {"coverage": 0.95, "n": 600, "threshold": 0.5},
+            "test": score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names)
+            | {"coverage": accuracy_record([True] * 400 + [False] * 200)},
             "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98},
             "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
             "peak_memory_mb": 1234.5,
@@ -126,6 +140,7 @@ def crowded_page(tmp_path_factory):
         curves=draw_curves([{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2),
         predictions=[
             {"path": path, "part": "test", "label": names[label], "predicted": names[answer], "score": 0.9}
+            | {"distance": label / 12, "unknown": label > 7}
             for path, label, answer in zip(paths, labels, predicted, strict=True)
         ],
         findings=[
@@ -135,8 +150,12 @@ def crowded_page(tmp_path_factory):
         class_counts={name: {"train": 250, "val": 50, "test": 50} for name in names},
         settings={"views": 4, "group_by": None, NAMES[0]: NAMES[5], "image": {"size": 224}},
         model_path="runs/" + "/".join(HOSTILE),
+        gallery=Gallery(dict.fromkeys(paths[:100], PIXEL)),
     )
-    return write_page(tmp_path_factory.mktemp("crowded"), content)
+    page = write_page(tmp_path_factory.mktemp("crowded"), content)
+    exports = [PARITY | {"format": name, "accepted": bool(i % 2)} for i, name in enumerate(("litert", *HOSTILE))]
+    page.write_text(insert_exports(page.read_text(encoding="utf-8"), exports), encoding="utf-8")
+    return page
 
 
 @pytest.fixture(scope="module")

@@ -268,3 +268,10 @@ def test_the_threshold_is_set_again_with_the_exports_own_numbers(run, monkeypatc
     exported = open_bundle(export_model(run, "onnx-int8", min_agreement=0.0).folder)
     assert exported.unknown.threshold != 0.25
     assert (exported.unknown.coverage, exported.unknown.n) == (0.95, 4)
+
+
+def test_inside_the_model_folder_the_run_is_found_too(run, monkeypatch):
+    for inside in (run / "model", run):
+        monkeypatch.chdir(inside)
+        exported = export_model(".", "onnx-int8", min_agreement=0.0)
+        assert exported.folder.resolve() == (run / "exports" / "onnx-int8").resolve()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pronk.curves import draw_calibration, draw_curves
 from pronk.gallery import Explained, Gallery
 from pronk.metrics import accuracy_record, score, wilson_interval
-from pronk.report import ReportContent, percent, render_report, visible
+from pronk.report import ReportContent, render_report
+from pronk.text import percent, visible
 
 SECTIONS = (
     "answer",
@@ -25,12 +26,15 @@ SECTIONS = (
     "mistakes",
     "right",
     "calibration",
+    "unknown",
     "left_out",
     "views",
     "data",
     "settings",
     "use",
+    "exports",
 )
+ERRORS = {"val": {"before": 0.05, "after": 0.02}, "test": {"before": 0.0612, "after": 0.0345}}
 NUMBERS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
 HISTORY = [{"phase": "frozen", **NUMBERS}, {"phase": "frozen", **NUMBERS}, {"phase": "fine_tuned", **NUMBERS}]
 HOSTILE = (
@@ -70,7 +74,9 @@ def content():
         "frozen": phase(45, 49, 0.142),
         "fine_tuned": phase(47, 49, 0.121),
         "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": "Lower loss."},
-        "test": judged(47, 49),
+        "calibration": {"temperature": 1.834, "ece": ERRORS},
+        "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
+        "test": judged(47, 49) | {"coverage": accuracy_record([True] * 46 + [False] * 3)},
         "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98},
         "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
         "peak_memory_mb": 1234.5,
@@ -80,9 +86,9 @@ def content():
         metrics=metrics,
         predictions=[
             prediction("a/sure.jpg", score=0.99),
-            prediction("a/less.jpg", score="0.55"),
+            prediction("a/less.jpg", score="0.55") | {"distance": 0.7, "unknown": True},
             prediction("a/val.jpg", part="val", score=1.0),
-            prediction("a/fine.jpg", predicted="alpaca"),
+            prediction("a/fine.jpg", predicted="alpaca") | {"distance": 0.9, "unknown": True},
         ],
         findings=[
             finding("a/short.jpg", "truncated", "warning", "ends at byte 9", "Copy it again."),
@@ -367,6 +373,75 @@ def test_commands_can_be_copied(content):
     assert "'runs/my alpacas-1')" in text
 
 
+# --- what an answer is worth
+
+
+def test_the_temperature_is_told_to_a_newcomer(content):
+    text = words(section(render_report(content), "calibration"))
+    assert "On test photos, how sure it is and how often it is right lie about 3.5 % apart." in text
+    assert "scores are divided by 1.83, its temperature. That makes every answer less sure and changes none." in text
+    assert "validation photos 5.0 % 2.0 % test photos 6.1 % 3.5 %" in text
+
+
+@pytest.mark.parametrize(
+    ("temperature", "said"), [(0.8, "every answer surer and changes none"), (1.0, "So they stay as they are.")]
+)
+def test_a_temperature_says_which_way(content, temperature, said):
+    page = render_report(with_metrics(content, calibration={"temperature": temperature, "ece": ERRORS}))
+    assert said in words(section(page, "calibration"))
+
+
+def test_without_test_photos_the_validation_photos_speak(content):
+    calibration = {"temperature": 2.0, "ece": {"val": ERRORS["val"], "test": None}}
+    page = render_report(with_metrics(content, calibration=calibration, test=None))
+    assert "On validation photos, how sure it is and how often it is right lie about 2.0 % apart" in words(page)
+    text = words(section(page, "unknown"))
+    assert "so that on average at least 95 % of photos drawn like them keep their class" in text
+    assert "kept their class:" not in text
+
+
+def test_what_was_promised_and_what_came_of_it(content):
+    shown = section(render_report(pictured(content)), "unknown")
+    text = words(shown)
+    assert "Of 49 test photos, 46 kept their class: 93.9 %, and with 95 % certainty between 83.5 % and 97.9 %." in text
+    assert "The limit was set with 49 validation photos" in text
+    assert "Taken for something else: 2 photos" in text
+    assert shown.index("a/fine.jpg") < shown.index("a/less.jpg"), "the farthest comes first"
+    assert shown.count("<img") == 2
+    assert "less than was promised" not in text
+    bare = words(section(render_report(content), "unknown"))
+    assert "2 photos, 0 of them here" in bare
+
+
+def test_a_broken_promise_is_named(content):
+    drifted = content.metrics["test"] | {"coverage": accuracy_record([True] * 30 + [False] * 19)}
+    text = words(section(render_report(with_metrics(content, test=drifted)), "unknown"))
+    assert "That is less than was promised: these photos differ from those the model was made with." in text
+
+
+@pytest.mark.parametrize(("coverage", "needed"), [(0.95, "95 % of genuine photos keep theirs takes 19"), (0.9, "9 v")])
+def test_too_few_photos_promise_nothing(content, coverage, needed):
+    few = dataclasses.replace(with_metrics(content, unknown=None), settings={"coverage": coverage})
+    text = words(section(render_report(few), "unknown"))
+    assert "A photo of anything gets one of the classes." in text
+    assert needed in text
+
+
+def test_evaluate_tells_both_where_it_can():
+    coverage = accuracy_record([True] * 11 + [False])
+    metrics = {
+        "classes": ["a", "b"],
+        "counts": {"test": 12},
+        "calibration": {"temperature": 1.5, "ece": {"test": ERRORS["test"]}},
+        "unknown": {"coverage": 0.95, "n": 40},
+        "test": judged(11, 12, ("a", "b")) | {"coverage": coverage},
+    }
+    page = render_report(ReportContent(title="Judged", metrics=metrics))
+    assert "On these photos, how sure it is" in words(section(page, "calibration"))
+    assert "Of 12 photos, 11 kept their class:" in words(section(page, "unknown"))
+    assert "<!-- exports -->" not in page
+
+
 # --- safety
 
 
@@ -385,7 +460,7 @@ def hostile(content, name):
         content,
         title=name,
         metrics=metrics,
-        predictions=[prediction(name, label=name, predicted="b")],
+        predictions=[prediction(name, label=name, predicted="b") | {"distance": 1.0, "unknown": True}],
         findings=[finding(name, "truncated", "warning", name, name), finding(name, name, "info", name, name)],
         class_counts={name: {"train": 1}, "b": {"val": 1}},
         settings={name: name},

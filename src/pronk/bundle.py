@@ -66,6 +66,11 @@ class Bundle:
         return self.folder / MODEL_PATHS[self.runtime]
 
     @property
+    def run_folder(self) -> Path:
+        """The folder around it: that of the run, where it is a run's model."""
+        return (self.folder.absolute() if self.folder.name in ("", "..") else self.folder).parent
+
+    @property
     def tolerance(self) -> float:
         """How much a golden photo's probability may differ."""
         return GOLDEN_TOLERANCES.get(self.runtime, GOLDEN_TOLERANCE)

@@ -1,51 +1,156 @@
-"""Numbers of a run -> the model card, in the form that model hubs read."""
+"""Numbers of a run -> the model card, in the form that model hubs read.
 
-from collections.abc import Mapping
-from typing import Any
-
-from pronk.config import Settings
-from pronk.text import visible
-
-
-def render_card(metrics: Mapping[str, Any], settings: Settings) -> str:
-    """Write model/README.md: a YAML header, what the model is, how good it is, and how to use it.
-
-    Example:
-        >>> metrics = {"classes": ["a", "b"], "counts": {"train": 4, "val": 2, "test": 0}, "test": None,
-        ...            "weights": {"name": "offline", "sha256": ""}, "comparison": {"kept": "frozen", "why": "."}}
-        >>> render_card(metrics, Settings()).splitlines()[1]
-        'library_name: keras'
-    """
-    classes = ", ".join(map(visible, metrics["classes"]))
-    counts, comparison = metrics["counts"], metrics["comparison"]
-    return f"""---
-library_name: keras
-pipeline_tag: image-classification
-tags: [image-classification, mobilenet-v2, transfer-learning, onnx, pronk]
----
-
-# An image classifier for {len(metrics["classes"])} classes
-
-Classes, in the order of the probabilities: {classes}.
-
-A MobileNetV2 (weights: {metrics["weights"]["name"]}) trained by transfer learning on {counts["train"]} photos, with
-{counts["val"]} for validation and {counts["test"]} for the test. Kept: the {comparison["kept"].replace("_", "-")} model
-({comparison["why"]}).
-
-{_accuracy(metrics["test"])}
-
-Input: uint8 RGB photos, upright, {settings.image_size} x {settings.image_size} pixels, fit by `{settings.fit}`.
-Output: one probability per class. Photos of anything else get a class all the same.
-
-    pronk predict . photo.jpg
+Nothing in it tells the time, or a folder of the machine it was made on: the card travels with the model.
 """
 
+import json
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-def _accuracy(test: Mapping[str, Any] | None) -> str:
-    if test is None:
-        return "No photos were kept for a test, so its accuracy on new photos is not known."
-    accuracy = test["accuracy"]
-    return (
-        f"Accuracy on {accuracy['n']} test photos it never saw: {accuracy['value']:.1%} "
-        f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})."
+from pronk.bundle import installed_versions
+from pronk.config import Settings
+from pronk.files import available_cores
+from pronk.pages import render_page
+from pronk.promises import PARTS
+from pronk.report import LEFT_OUT, WIDE
+from pronk.text import percent, visible
+
+SCORES = (("f1", "Macro F1", "macro_f1"), ("log_loss", "Log-loss", "log_loss"), ("ece", "Calibration error", "ece"))
+FITS = {
+    "crop": (
+        "ImageOps.fit(photo, ({size}, {size}), Image.Resampling.BILINEAR)",
+        "its short side resized to {size} and the centre square taken",
+    ),
+    "pad": (
+        "ImageOps.pad(photo, ({size}, {size}), Image.Resampling.BILINEAR, color=(127, 127, 127))",
+        "its long side resized to {size} and filled up to a square with mid-grey",
+    ),
+    "squash": (
+        "photo.resize(({size}, {size}), Image.Resampling.BILINEAR)",
+        "resized to {size} x {size}, whatever its aspect",
+    ),
+}
+IMAGENET = """\
+The network started from the ImageNet weights that Keras publishes. Keras's code is under the Apache License 2.0. The
+weights were learned from the photos of [ImageNet](https://www.image-net.org/download), whose terms of access allow
+non-commercial research and education only. Whether such terms reach a model made from the photos is not settled; that
+is for you to judge before you build on it."""
+OFFLINE = """\
+The network started from the `offline` weights that come with pronk under the Apache License 2.0. They were trained on
+pictures drawn by a program: no photo went into them."""
+UNKNOWN = "The network started from a file of weights named by the user. What its licence is, pronk does not know."
+LICENCES = {
+    "imagenet": {"id": "other", "name": "see-the-section-licence", "words": IMAGENET},
+    "offline": {"id": "apache-2.0", "name": "", "words": OFFLINE},
+}
+
+
+def render_card(
+    metrics: Mapping[str, Any],
+    settings: Settings,
+    *,
+    class_counts: Mapping[str, Mapping[str, int]] | None = None,
+    left_out: Iterable[str] = (),
+) -> str:
+    """Write model/README.md: a YAML header, what the model is, how good it is, what it cannot do, and how to use it.
+
+    Args:
+        metrics: the object of metrics.json.
+        settings: of the run.
+        class_counts: photos per class and part, `{class: {part: n}}`.
+        left_out: code of each finding; those that are no reason to leave a file out do not count.
+
+    Example:
+        >>> metrics = {"classes": ["a", "b"], "counts": {"train": 4, "val": 2, "test": 0}, "test": None, "seed": 42,
+        ...            "weights": {"name": "offline", "sha256": ""}, "comparison": {"kept": "frozen", "why": "."}}
+        >>> render_card(metrics, Settings()).splitlines()[1]
+        'license: apache-2.0'
+    """
+    test, calibration = metrics["test"], metrics.get("calibration")
+    code, words = (text.format(size=settings.image_size) for text in FITS[settings.fit])
+    counted = Counter(reason for reason in left_out if reason in LEFT_OUT)
+    return render_page(
+        "card.md",
+        title=Path(settings.data).name or "photos",
+        **{name: metrics[name] for name in ("classes", "counts", "seed", "weights", "comparison", "test")},
+        fine_tuned=metrics.get("fine_tuned"),
+        kept=metrics["comparison"]["kept"].replace("_", "-"),
+        phases=_phases(metrics),
+        calibration=calibration,
+        errors=[(PARTS[part], error) for part, error in calibration["ece"].items() if error] if calibration else [],
+        unknown=metrics.get("unknown"),
+        scores=_scores(test) if test else [],
+        wide=test and test["accuracy"]["high"] - test["accuracy"]["low"] > WIDE,
+        class_counts=class_counts or {},
+        left_out=sorted(counted.items()),
+        licence=LICENCES.get(metrics["weights"]["name"], {"id": "unknown", "name": "", "words": UNKNOWN}),
+        settings=settings,
+        size=settings.image_size,
+        fit_code=code,
+        fit_words=words,
+        example="golden/1.jpg",
+        golden="some of the photos" if settings.golden == "photos" else "pictures drawn by a program",
+        hardware=f"{platform.system()} on {platform.machine()}, {available_cores()} CPU cores",
+        versions=", ".join(f"{name} {version}" for name, version in installed_versions().items()),
+        code=quote_code,
+        plain=escape_markdown,
+        yaml=quote_yaml,
+        percent=_percent,
+        share=lambda part: f"{100 * part:g} %",
+        interval=_interval,
     )
+
+
+def quote_yaml(text: str) -> str:
+    r"""Return text as a YAML scalar in quotes, with nothing in it that YAML does not allow.
+
+    Example:
+        >>> print(quote_yaml('yes: "no"'), quote_yaml("a\nb"))
+        "yes: \"no\"" "a\\nb"
+    """
+    quoted = json.dumps(visible(text), ensure_ascii=False)
+    # Two characters that are neither control characters nor allowed; all others beyond ASCII stay readable.
+    return quoted.replace("\ufffe", "\\uFFFE").replace("\uffff", "\\uFFFF")
+
+
+def quote_code(text: str) -> str:
+    r"""Return a name as Markdown code, where it is no markup and no link; what would end it is spelled out.
+
+    Example:
+        >>> print(quote_code("not_alpaca"), quote_code("a|b`"))
+        `not_alpaca` `a\x7cb\x60`
+    """
+    return "`" + visible(text).replace("|", "\\x7c").replace("`", "\\x60") + "`"
+
+
+def escape_markdown(text: str) -> str:
+    """Return a sentence in which nothing is markup.
+
+    Example:
+        >>> escape_markdown("kept *as asked*")
+        'kept &#42;as asked&#42;'
+    """
+    return re.sub(r"[\\`*_\[\]<>|&#~$]", lambda found: f"&#{ord(found[0])};", visible(text))
+
+
+def _phases(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    models = {"frozen": "frozen network, new head", "fine_tuned": "fine-tuned"}
+    return [(name, metrics[key]["val"]) for key, name in models.items() if metrics.get(key)]
+
+
+def _scores(test: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    accuracy = ("accuracy", "Accuracy", float(test["accuracy"]["value"]))
+    return [accuracy, *((kind, name, float(test[key])) for kind, name, key in SCORES)]
+
+
+def _percent(share: float) -> str:
+    return percent(share).replace("\u00a0", " ")  # a card is also read and searched as it is
+
+
+def _interval(record: Mapping[str, Any]) -> str:
+    value, low, high = (_percent(record[name]) for name in ("value", "low", "high"))
+    return f"{value} (95 % interval {low} to {high})"

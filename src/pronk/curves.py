@@ -100,8 +100,8 @@ def draw_calibration(predictions: Sequence[Mapping[str, Any]]) -> list[Curve]:
         axes.plot(places, sure, "--", marker="o", markersize=4, color=TRAINING, linewidth=1.4)
         axes.errorbar(places, right, (below, above), fmt="o", color=VALIDATION, markersize=5, linewidth=1.4, capsize=3)
         _dress(axes)
-        axes.set_xticks(places, [f"{100 * value:.3g} %" for value in sure])
-        axes.set_xlabel("how sure the answers of each group were", color=INK)
+        axes.set_xticks(places, [f"{100 * value:.3g}" for value in sure])  # ten with a sign each would overlap
+        axes.set_xlabel("how sure the answers of each group were, in %", color=INK)
         axes.set_xlim(-0.5, groups - 0.5)
         axes.set_ylim(max(0.0, math.floor(10 * min(sure.min(), (right - below).min())) / 10), 1.03)
         axes.yaxis.set_major_formatter(_percent)

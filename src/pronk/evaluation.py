@@ -77,7 +77,8 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
     ]
     if not rows:
         raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
-    findings += find_known(predictor.bundle.folder.parent / "split.csv", listing.root, [row["path"] for row in rows])
+    split = predictor.bundle.run_folder / "split.csv"
+    findings += find_known(split, listing.root, [row["path"] for row in rows])
     return Evaluation(
         listing.root, predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings)
     )

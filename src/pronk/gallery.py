@@ -162,15 +162,19 @@ def pick_right(rows: Iterable[Row], classes: Sequence[str]) -> list[Row]:
 
 
 def pick_thumbnails(rows: Iterable[Row]) -> list[Row]:
-    """Pick the test photos that are shown behind each cell of the confusion matrix: wrong answers, then unsure ones.
+    """Pick the test photos behind each cell of the confusion matrix: wrong answers, then unknown, then unsure ones.
 
     Example:
         >>> pick_thumbnails([{"path": "a", "part": "val", "label": "cat", "predicted": "cat", "score": 1}])
         []
     """
     cells: dict[tuple[str, str], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row["label"] == row["predicted"], float(row["score"]), row["path"])):
+    for row in sorted(rows, key=_first_to_look_at):
         if row["part"] == "test":
             cells.setdefault((row["label"], row["predicted"]), []).append(row)
     shown = [row for cell in cells.values() for row in cell[:MOST_PER_CELL]]
     return shown[:MOST_THUMBNAILS]
+
+
+def _first_to_look_at(row: Row) -> tuple[bool, bool, float, str]:
+    return row["label"] == row["predicted"], not row.get("unknown"), float(row["score"]), str(row["path"])

@@ -5,19 +5,18 @@ and class names come from strangers: every text passes `visible` and Jinja's esc
 """
 
 import dataclasses
-import functools
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pronk.curves import PHASE_NAMES, Curve
 from pronk.errors import Reason
 from pronk.gallery import Gallery, sort_mistakes
-from pronk.text import count, visible
+from pronk.pages import mark_name, render_page
+from pronk.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
+from pronk.text import count, percent
 
 MOST_LISTED = 200
 WIDE = 0.12  # an interval this wide deserves a word
@@ -73,68 +72,35 @@ def render_report(content: ReportContent) -> str:
         True
     """
     metrics, mistakes = content.metrics, sort_mistakes(content.predictions)
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=content.title,
-            metrics=metrics,
-            trained="frozen" in metrics,
-            answer=_answer(metrics),
-            fine_tuning=_fine_tuning(metrics),
-            curves=content.curves,
-            calibration=content.calibration,
-            gallery=content.gallery,
-            cells=_cells(content),
-            mistakes=mistakes[:MOST_LISTED],
-            more_mistakes=max(0, len(mistakes) - MOST_LISTED),
-            has_predictions=bool(content.predictions),
-            findings=_group(content.findings),
-            class_counts=content.class_counts,
-            part_names=PART_NAMES,
-            settings=_flat(content.settings),
-            settings_views=content.settings.get("views"),
-            command=shlex.quote(content.model_path),
-            python_path=repr(content.model_path),
-        )
+    return render_page(
+        "report.html",
+        title=content.title,
+        metrics=metrics,
+        trained="frozen" in metrics,
+        answer=_answer(metrics),
+        fine_tuning=_fine_tuning(metrics),
+        curves=content.curves,
+        calibration=content.calibration,
+        gallery=content.gallery,
+        sureness=describe_sureness(metrics),
+        unknown=describe_unknown(
+            metrics,
+            content.predictions,
+            pictured=content.gallery.thumbnails,
+            asked=content.settings.get("coverage", USUAL_COVERAGE),
+        ),
+        cells=_cells(content),
+        mistakes=mistakes[:MOST_LISTED],
+        more_mistakes=max(0, len(mistakes) - MOST_LISTED),
+        has_predictions=bool(content.predictions),
+        findings=_group(content.findings),
+        class_counts=content.class_counts,
+        part_names=PART_NAMES,
+        settings=_flat(content.settings),
+        settings_views=content.settings.get("views"),
+        command=shlex.quote(content.model_path),
+        python_path=repr(content.model_path),
     )
-
-
-def percent(share: float) -> str:
-    """Write a share with one decimal, never rounded up to all or down to nothing; its sign stays on the same line.
-
-    Example:
-        >>> [percent(share).split() for share in (47 / 49, 0.9999, 1.0)]
-        [['95.9', '%'], ['99.9', '%'], ['100.0', '%']]
-    """
-    shown = 100 * share
-    if 0 < share < 1:
-        shown = min(max(shown, 0.1), 99.9)
-    return f"{shown:.1f}\u00a0%"
-
-
-@functools.cache
-def _environment() -> Environment:
-    loader = FileSystemLoader(Path(__file__).with_name("templates"))
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"percent": percent, "duration": _duration, "name": _name}
-    return environment
-
-
-def _shown(value: Any) -> Any:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _name(text: object) -> Markup:
-    return Markup("<bdi>{}</bdi>").format(visible(str(text)))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
 
 
 # --- the answer in words
@@ -180,7 +146,7 @@ def _against_largest_class(test: Mapping[str, Any]) -> tuple[str, str, float]:
     accuracy, support = test["accuracy"], {name: row["support"] for name, row in test["per_class"].items()}
     largest = max(support, key=lambda name: support[name])
     share = support[largest] / accuracy["n"]
-    always = Markup("Always answering “{}” would be right for {}").format(_name(largest), percent(share))
+    always = Markup("Always answering “{}” would be right for {}").format(mark_name(largest), percent(share))
     if accuracy["value"] <= share:
         return "bad", always + ": on these photos the model is no better than that.", share
     if accuracy["low"] <= share:

@@ -34,3 +34,16 @@ def count(n: int, noun: str) -> str:
         ('1 photo', '1,200 photos')
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def percent(share: float) -> str:
+    """Write a share with one decimal, never rounded up to all or down to nothing; its sign stays on the same line.
+
+    Example:
+        >>> [percent(share).split() for share in (47 / 49, 0.9999, 1.0)]
+        [['95.9', '%'], ['99.9', '%'], ['100.0', '%']]
+    """
+    shown = 100 * share
+    if 0 < share < 1:
+        shown = min(max(shown, 0.1), 99.9)
+    return f"{shown:.1f}\u00a0%"

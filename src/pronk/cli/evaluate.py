@@ -45,6 +45,8 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
         print_json(evaluation.result)
     else:
         click.echo(accuracy_text(evaluation.result["accuracy"]))
+        if evaluation.result["coverage"]:
+            click.echo(accuracy_text(evaluation.result["coverage"], "not called unknown"))
 
 
 def write_report(
@@ -53,6 +55,7 @@ def write_report(
     """Write the page; without matplotlib it has no plot."""
     from pronk.curves import draw_calibration
     from pronk.errors import MissingExtra
+    from pronk.evaluation import calibration_errors
     from pronk.files import write_atomically
     from pronk.gallery import make_gallery
     from pronk.images import load_pixels
@@ -65,16 +68,26 @@ def write_report(
     except MissingExtra as error:
         click.echo(f"note: {error}; {error.hint}", err=True)
     counted = Counter(row["label"] for row in evaluation.rows)
+    bundle, classes = predictor.bundle, evaluation.classes
+    errors = calibration_errors(evaluation.rows, classes, bundle.temperature)
+    metrics = {
+        "classes": classes,
+        "counts": {"test": len(evaluation.rows)},
+        "calibration": {"temperature": bundle.temperature, "ece": {"test": errors}},
+        "test": evaluation.result,
+    }
+    if bundle.unknown:
+        metrics["unknown"] = {"coverage": bundle.unknown.coverage, "n": bundle.unknown.n}
     content = ReportContent(
         title=title,
-        metrics={"classes": evaluation.classes, "counts": {"test": len(evaluation.rows)}, "test": evaluation.result},
+        metrics=metrics,
         calibration=calibration,
         gallery=make_gallery(
             predictor, evaluation.rows, lambda row: load_pixels(evaluation.root / row["path"], size=size, fit=fit)
         ),
         predictions=evaluation.rows,
         findings=[dataclasses.asdict(finding) for finding in evaluation.findings],
-        class_counts={name: {"test": counted[name]} for name in evaluation.classes},
+        class_counts={name: {"test": counted[name]} for name in classes},
         model_path=model_path,
     )
     write_atomically(report, render_report(content).encode())

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 MOST_CLASSES = 12
 
 
-def accuracy_text(accuracy: Mapping[str, Any]) -> str:
-    """Say an accuracy with its interval.
+def accuracy_text(accuracy: Mapping[str, Any], verdict: str = "right") -> str:
+    """Say an accuracy, or another share of photos, with its interval.
 
     Example:
         >>> accuracy_text({"value": 0.959, "low": 0.863, "high": 0.989, "n": 49})
         '95.9 % of 49 photos right (95 % interval 86.3 % to 98.9 %)'
     """
     value, low, high = (f"{100 * accuracy[name]:.1f} %" for name in ("value", "low", "high"))
-    return f"{value} of {count(accuracy['n'], 'photo')} right (95 % interval {low} to {high})"
+    return f"{value} of {count(accuracy['n'], 'photo')} {verdict} (95 % interval {low} to {high})"
 
 
 def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -39,6 +39,8 @@ def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any])
         table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics['test']['accuracy'])}[/bold]")
     else:
         table.add_row("kept model, test", "no photos could be set aside: there is no honest number")
+    if metrics["test"] and metrics["test"].get("coverage"):
+        table.add_row("not called unknown, test", accuracy_text(metrics["test"]["coverage"], "kept"))
     console.print()
     console.print(table)
     console.print(_fine_tuning(metrics), markup=False)

@@ -89,7 +89,7 @@ def export_model(
         raise ModelError(
             f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
         )
-    home = bundle.folder.parent
+    home = bundle.run_folder
     folder = Path(out) if out else home / "exports" / to
     samples, compared = gather_photos(bundle, calibration)
     on_progress("export", 1, 4)
@@ -209,7 +209,7 @@ def read_parity(path: Path) -> list[dict[str, Any]]:
 
 
 def _photos_of_run(bundle: Bundle) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    home = bundle.folder.parent
+    home = bundle.run_folder
     try:
         data = Path(read_settings(home / "settings.toml")["data"])
         rows = read_csv(home / "split.csv")

@@ -147,7 +147,9 @@ def write_results(
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
     write_csv(folder / "history.csv", HISTORY_COLUMNS, join_history(frozen, fine_tuned))
     write_csv(folder / "predictions.csv", row_columns(dataset.classes), judged.rows)
-    write_atomically(folder / "model" / "README.md", render_card(metrics, settings).encode())
+    left_out = [finding.code for finding in dataset.findings]
+    card = render_card(metrics, settings, class_counts=dataset.counts_by_class, left_out=left_out)
+    write_atomically(folder / "model" / "README.md", card.encode())
     content = ReportContent(
         title=Path(settings.data).name,
         metrics=metrics,
