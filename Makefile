@@ -17,6 +17,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/train.stamp
+	$(PIP) --editable '.[train,litert,parquet,ray]'
 	$(PIP) 'pip>=25.1'
 	$(PIP) --group test --group browser --group lint --group notebook
 	@touch $@

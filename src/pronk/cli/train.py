@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pronk.config import CHOICES, Settings
+from pronk.engines import ENGINES
 
 HELP = {
     "split": "CSV with path,label,part; photos named there keep their part.",
@@ -27,8 +28,11 @@ HELP = {
     "keep": "Which model is kept; best has the lower validation log-loss.",
     "fail_under": "Exit with 1 if the lower end of the test interval is below this.",
     "seed": "Seed of split, views and fine-tuning.",
+    "coverage": "Share of genuine photos that are not called unknown.",
     "golden": "drawn keeps your photos out of the model folder.",
 }
+ENGINE_HELP = "Where features are extracted: here, or on the machines of a Ray cluster; results are the same."
+ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one of this machine's cores]"
 
 
 def _plain_type(kind: Any) -> Any:
@@ -66,6 +70,8 @@ def make_settings(config: Path | None, values: dict[str, Any]) -> Settings:
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped; start it if it is not there.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
 @click.option("--cache-limit", default="10GB", show_default=True, help="Least recently used features go above it.")
+@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help=ENGINE_HELP)
+@click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the run folder.")
 def train(
     data: Path | None,
@@ -74,6 +80,8 @@ def train(
     resume: bool,
     cache: Path | None,
     cache_limit: str,
+    engine: str,
+    address: str | None,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -97,6 +105,8 @@ def train(
         resume=resume,
         cache=cache,
         cache_limit=cache_limit,
+        engine=engine,
+        address=address,
         as_json=as_json,
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pronk.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
 from pronk.config import Settings
@@ -51,7 +52,10 @@ def calibrate(kept: Kept, backbone: Backbone, dataset: Dataset, features: Featur
     if conformal_threshold(np.zeros(len(val)), settings.coverage) is None:
         return Answers(temperature, None, sets)
     pool = FeaturePool(kept, backbone, features, settings)
-    novelty = fit_novelty(pool.read(train), dataset.targets(train), classes=len(dataset.classes))
+    rows = pool.read(train)
+    # Its many small products take forty times as long where several threads wait for each other.
+    with threadpool_limits(1):
+        novelty = fit_novelty(rows, dataset.targets(train), classes=len(dataset.classes))
     threshold = conformal_threshold(novelty.distance(pool.read(val)), settings.coverage)
     assert threshold is not None
     return Answers(temperature, Unknown(novelty, threshold, settings.coverage, len(val)), sets)

@@ -1,9 +1,11 @@
 """Photos -> features: the frozen prefix run once per view, on all cores, kept in the cache."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -14,18 +16,20 @@ import numpy as np
 from pronk.cache import RowStore, ensure_space
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
-from pronk.engines import run_unordered
-from pronk.errors import DataError
+from pronk.engines import TASKS_AHEAD, count_workers, open_engine, run_unordered
+from pronk.errors import DataError, ImageError
 from pronk.files import available_cores, write_atomically
 from pronk.listing import Finding
 from pronk.scan import Progress, no_progress
+from pronk.tasks import SHARE
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import cut_shape, pooled_size, write_prefix
-from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
+from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, read_photo, row_key
 
 # Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.
 RECIPE_VERSION = 1
 PHOTOS_PER_JOB = 4
+MOST_PHOTOS_PER_JOB = 64  # on other machines, where a job costs more than the call of a function
 SQUARES_BYTES = 512 * 1024**2  # of pixels that wait in the run folder to be judged
 
 
@@ -74,12 +78,15 @@ def extract_features(
     work: Path,
     pool: Executor,
     *,
+    engine: str = "local",
+    address: str | None = None,
     on_progress: Progress = no_progress,
 ) -> Features:
     """Compute the rows that the cache lacks: all views of training photos, view 0 of the others.
 
     The photos that are judged at the end are kept as pixels too, so that none is decoded twice, and a second run
-    decodes them while it waits for the import of Keras.
+    decodes them while it waits for the import of Keras. Not so by the machines of a cluster: they need to see the
+    photos and the cache, but not the folder of the run.
 
     Args:
         dataset: the photos.
@@ -88,28 +95,58 @@ def extract_features(
         cache: folder of the cache.
         work: folder of the run for what it needs until its end.
         pool: of worker processes.
+        engine: "local" computes in the pool, another one elsewhere; see `pronk.engines.open_engine`.
+        address: of a cluster.
         on_progress: called with ("extract", photos done, photos to do).
 
     Raises:
         StorageError: if the disk has too little room; checked before the first row.
+        DataError: if a machine of the cluster does not see the photos that this one sees.
     """
     recipe = make_recipe(dataset.root, backbone, settings, cache, work)
     shutil.rmtree(recipe.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
-    jobs = list(_missing_jobs(dataset, recipe, settings.views))
+    local = engine == "local"
+    jobs = list(_missing_jobs(dataset, recipe, settings.views, SQUARES_BYTES if local else 0))
     computed = sum(len(job.numbers) for job in jobs)
     ensure_space(cache, computed * recipe.store.row_bytes)
-    batches = [jobs[i : i + PHOTOS_PER_JOB] for i in range(0, len(jobs), PHOTOS_PER_JOB)]
-    if jobs and has_gpu():
-        results = run_on_gpu(recipe, backbone, settings, batches)
-    else:
-        results = run_unordered(pool, functools.partial(compute_rows, recipe), batches)
     findings: list[Finding] = []
-    decode_seconds = 0.0
-    for done, worked in enumerate(results, start=1):
-        findings += worked.findings
-        decode_seconds += worked.decode_seconds / available_cores()
-        on_progress("extract", min(done * PHOTOS_PER_JOB, len(jobs)), len(jobs))
+    decode_seconds, done = 0.0, 0
+    with contextlib.nullcontext(pool) if local or not jobs else _open_machines(engine, address, recipe) as workers:
+        share = len(jobs) // (TASKS_AHEAD * count_workers(workers))
+        step = PHOTOS_PER_JOB if local else max(PHOTOS_PER_JOB, min(share, MOST_PHOTOS_PER_JOB))
+        batches = [jobs[i : i + step] for i in range(0, len(jobs), step)]
+        if jobs and local and has_gpu():
+            results = run_on_gpu(recipe, backbone, settings, batches)
+        else:
+            results = run_unordered(workers, functools.partial(compute_rows, recipe), batches)
+        for worked in results:
+            findings += worked.findings
+            decode_seconds += worked.decode_seconds / count_workers(workers)
+            done = min(done + step, len(jobs))
+            on_progress("extract", done, len(jobs))
+    if not local:
+        _doubt(findings, dataset, recipe)
     return Features(recipe, computed, decode_seconds, tuple(findings))
+
+
+@contextlib.contextmanager
+def _open_machines(engine: str, address: str | None, recipe: Recipe) -> Iterator[Executor]:
+    # Only who sees this very file works in the same cache, and not in one of its own at the same path.
+    mark = recipe.store.folder / f".{secrets.token_hex(8)}.tmp"
+    write_atomically(mark, b"", durable=False)
+    try:
+        with open_engine(engine, address=address, shared=[recipe.root, mark]) as machines:
+            yield machines
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _doubt(findings: Sequence[Finding], dataset: Dataset, recipe: Recipe) -> None:
+    photos = {photo.path: photo for photo in dataset.photos}
+    for finding in findings:
+        with contextlib.suppress(ImageError):
+            read_photo(recipe.root, photos[finding.path])
+            raise DataError(f"{finding.path}: {finding.code} on another machine, but not here", hint=SHARE)
 
 
 def make_recipe(root: Path, backbone: Backbone, settings: Settings, cache: Path, work: Path) -> Recipe:
@@ -138,9 +175,9 @@ def has_gpu() -> bool:
         return False
 
 
-def _missing_jobs(dataset: Dataset, recipe: Recipe, views: int) -> Iterator[Job]:
+def _missing_jobs(dataset: Dataset, recipe: Recipe, views: int, square_bytes: int) -> Iterator[Job]:
     seen: set[str] = set()
-    squares = SQUARES_BYTES // (recipe.size**2 * 3)
+    squares = square_bytes // (recipe.size**2 * 3)
     for photo in dataset.photos:
         wanted = range(views if photo.part == "train" else 1)
         keys = {number: row_key(photo, number, recipe.seed) for number in wanted}

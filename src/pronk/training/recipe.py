@@ -13,15 +13,17 @@ from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
 from pronk.curves import draw_calibration, draw_curves
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
+from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
 from pronk.files import read_csv
 from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.scan import LOOK_VERSION, Progress, no_progress
+from pronk.training.answers import calibrate
 from pronk.training.backbone import Backbone, load_backbone
-from pronk.training.exporters import Kept, choose_golden, compare, export
+from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.features import Features, extract_features
-from pronk.training.phases import FineTuned, Frozen, fine_tune, part_record, train_head
+from pronk.training.phases import FineTuned, Frozen, Kept, fine_tune, part_record, train_head
 from pronk.training.results import draw_example, join_history, judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
 from pronk.training.usage import Usage
@@ -53,6 +55,8 @@ def train(
     resume: bool = False,
     cache: Path | str | None = None,
     cache_limit: str = DEFAULT_LIMIT,
+    engine: str = "local",
+    address: str | None = None,
     on_progress: Progress = no_progress,
 ) -> TrainResult:
     """Train a classifier in two phases and judge it.
@@ -64,6 +68,8 @@ def train(
         resume: go on with a run that was stopped, or return it where it is done.
         cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
         cache_limit: least recently used rows above it are removed at the end.
+        engine: where features are extracted: "local", or "ray" on the machines of a cluster; results are the same.
+        address: of the cluster, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
         on_progress: called with (stage, done, total); total is 0 where it is not known.
 
     Raises:
@@ -74,6 +80,7 @@ def train(
         Traceback (most recent call last):
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
+    check_engine(engine, address=address)
     listing = list_photos(Path(data))  # says what is wrong before a run folder is made
     settings = make_absolute((settings or Settings()).replace(data=str(data)))
     folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
@@ -87,7 +94,9 @@ def train(
         with start_workers() as pool:
             # The worker processes check, extract and fit the head while this one imports Keras.
             building = start_beside(lambda: import_network(backbone, len(listing.classes), settings))
-            dataset, features, frozen = study_photos(settings, backbone, folder, cache, pool, usage, on_progress)
+            dataset, features, frozen = study_photos(
+                settings, backbone, folder, cache, pool, usage, on_progress, engine=engine, address=address
+            )
             golden = pool.submit(choose_golden, dataset, settings)
             example = pool.submit(draw_example, dataset, features.recipe, settings)
             network = building.result()
@@ -99,7 +108,10 @@ def train(
             drawing = pool.submit(draw_curves, join_history(frozen, fine_tuned))
             on_progress("export", 0, 1)
             with usage.stage("export"):
-                bundle = export(folder / "model", network, kept, golden.result(), backbone, dataset.classes, settings)
+                answers = calibrate(kept, backbone, dataset, features, settings)
+                bundle = export(
+                    folder / "model", network, kept, answers, golden.result(), backbone, dataset.classes, settings
+                )
             on_progress("export", 1, 1)
             comparing = start_beside(lambda: compare(network, bundle))
             with usage.stage("evaluate"):
@@ -109,7 +121,7 @@ def train(
             comparing.result()
             curves = drawing.result()
         dataset = dataclasses.replace(dataset, findings=dataset.findings + judged.lost)
-        metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, judged.rows)
+        metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, bundle, judged.rows)
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
         write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, curves, calibration)
     trim(cache, limit=limit)
@@ -154,6 +166,9 @@ def study_photos(
     pool: Executor,
     usage: Usage,
     on_progress: Progress,
+    *,
+    engine: str,
+    address: str | None,
 ) -> tuple[Dataset, Features, Frozen]:
     """Check and split the photos, extract their features, and solve for the head: all that needs no Keras."""
     with usage.stage("check"):
@@ -169,7 +184,17 @@ def study_photos(
             on_progress=on_progress,
         )
     with usage.stage("extract"):
-        features = extract_features(dataset, backbone, settings, cache, folder / WORK, pool, on_progress=on_progress)
+        features = extract_features(
+            dataset,
+            backbone,
+            settings,
+            cache,
+            folder / WORK,
+            pool,
+            engine=engine,
+            address=address,
+            on_progress=on_progress,
+        )
     usage.add("decode", features.decode_seconds)
     dataset = dataset.without(features.missing)
     keep_split(folder, dataset)
@@ -228,7 +253,7 @@ def choose(
     """Keep the model with the lower validation log-loss, unless told which; report the exact paired test."""
     if fine_tuned is None:
         comparison = {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out"}
-        return Kept(frozen.head, backbone.weights, comparison)
+        return Kept(frozen.head, backbone.weights, frozen.val_probabilities, comparison)
     targets = dataset.targets(dataset.part("val"))
     before = part_record(frozen.val_probabilities, targets)["loss"]
     after = part_record(fine_tuned.val_probabilities, targets)["loss"]
@@ -241,8 +266,8 @@ def choose(
     )
     comparison = {**test, "kept": "fine_tuned" if better else "frozen", "why": why}
     if better:
-        return Kept(fine_tuned.head, fine_tuned.weights, comparison)
-    return Kept(frozen.head, backbone.weights, comparison)
+        return Kept(fine_tuned.head, fine_tuned.weights, fine_tuned.val_probabilities, comparison)
+    return Kept(frozen.head, backbone.weights, frozen.val_probabilities, comparison)
 
 
 def finish(

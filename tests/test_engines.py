@@ -1,0 +1,166 @@
+import importlib.util
+import socket
+import threading
+import time
+
+import pytest
+
+from pronk import cluster, tasks
+from pronk.engines import TASKS_AHEAD, check_engine, count_workers, open_engine, run_unordered, start_threads
+from pronk.errors import DataError, MissingExtra, PronkError, SettingsError
+from pronk.files import available_cores
+from pronk.tasks import Raised, explain_loss, list_versions, run_task
+
+
+def test_each_task_has_one_result():
+    with open_engine("local") as pool:
+        assert sorted(run_unordered(pool, abs, range(-500, 0))) == list(range(1, 501))
+        assert list(run_unordered(pool, abs, [])) == []
+
+
+def test_few_tasks_are_taken_ahead():
+    taken = []
+    with start_threads() as pool:
+        results = run_unordered(pool, abs, (taken.append(n) or n for n in range(1000)), workers=2)
+        next(results)
+        assert len(taken) <= 2 * TASKS_AHEAD + 1
+        results.close()
+
+
+def test_an_error_ends_the_results_and_drops_what_waits():
+    done = []
+
+    def work(number):
+        if number == 3:
+            raise DataError("three")
+        time.sleep(0.01)
+        done.append(number)
+
+    with pytest.raises(DataError, match="three"), start_threads() as pool:
+        list(run_unordered(pool, work, range(1000)))
+    assert len(done) < 100
+
+
+def test_workers_may_go_while_tasks_run():
+    """More tasks then run than would be started now; none is lost."""
+    with start_threads() as pool:
+        pool.workers = 5
+        results = run_unordered(pool, abs, range(100))
+        found = [next(results)]
+        pool.workers = 1
+        assert count_workers(pool) == 1
+        found += results
+        pool.workers = 0
+        assert count_workers(pool) == 1
+    assert sorted(found) == list(range(100))
+
+
+def test_threads_are_as_many_as_cores():
+    with start_threads() as pool:
+        assert count_workers(pool) == available_cores()
+
+
+def test_engines_that_are_none_are_refused():
+    with pytest.raises(SettingsError, match="--engine must be one of local, ray"), open_engine("dask"):
+        pass
+    with pytest.raises(SettingsError, match="--address needs a cluster") as raised:
+        check_engine("local", address="head:6379")
+    assert raised.value.hint == "add --engine ray"
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra) as raised, open_engine("ray"):
+        pass
+    assert raised.value.hint == 'pip install "pronk[ray]"'
+
+
+@pytest.fixture
+def with_ray(monkeypatch):
+    monkeypatch.setattr(cluster, "require_ray", lambda: None)
+
+
+@pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:", ":6379", "http://head:8265"])
+def test_addresses_that_are_none_are_refused(with_ray, address):
+    with pytest.raises(PronkError, match="--address must be host:port"):
+        check_engine("ray", address=address)
+
+
+def test_where_nobody_listens_nobody_waits(with_ray, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(PronkError, match=f"no Ray cluster answers at {address}") as raised:
+        check_engine("ray")
+    assert "ray start --head" in raised.value.hint
+
+
+def test_what_is_no_cluster_is_told_apart(with_ray, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(PronkError, match="no Ray cluster answers"):  # it is silent
+            check_engine("ray", address=address)
+        for answer, is_cluster in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", False), (cluster.HTTP2_SETTINGS, True)):
+
+            def serve(answer=answer):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+            server.accept()[0].close() if not is_cluster else None  # of the silent try
+            thread = threading.Thread(target=serve)
+            thread.start()
+            if is_cluster:
+                check_engine("ray", address=address)
+            else:
+                with pytest.raises(PronkError, match="is no Ray cluster"):
+                    check_engine("ray", address=address)
+            thread.join()
+
+
+def test_what_keeps_ray_from_connecting_is_said():
+    mismatch = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.12.1\n")
+    outer = ConnectionError("Failed to connect to Ray cluster at head:6379")
+    outer.__cause__ = mismatch
+    error = cluster.explain(outer, "head:6379")
+    assert str(error) == (
+        "the Ray cluster at head:6379 is another one: Version mismatch: The cluster was started with: Ray: 2.59.0 "
+        "Python: 3.12.1"
+    )
+    assert "same versions" in error.hint
+    outer.__cause__ = RuntimeError("RPC error: InvalidAuthToken, see https://docs.ray.io/en/latest/token-auth.html")
+    assert "RAY_AUTH_TOKEN" in cluster.explain(outer, "head:6379").hint
+    outer.__cause__ = None
+    assert "--num-cpus 0" in cluster.explain(outer, "head:6379").hint
+    assert "--engine local" in cluster.explain(outer, cluster.OWN_CLUSTER).hint
+
+
+def test_a_machine_must_have_the_same_versions_and_see_the_same_files(tmp_path):
+    assert run_task([tmp_path], list_versions(), divmod, 7, 2) == (3, 1)
+    other = list_versions() | {"pillow": "9.0"}
+    error = run_task([tmp_path], other, divmod, 7, 2)
+    assert isinstance(error, Raised)
+    assert "has pillow" in str(error.error)
+    assert "this one has 9.0" in str(error.error)
+    error = run_task([tmp_path / "gone"], list_versions(), divmod, 7, 2).error
+    assert f"does not see {tmp_path / 'gone'}" in str(error)
+    assert error.hint == tasks.SHARE
+    assert isinstance(run_task([], list_versions(), divmod, 7, 0).error, ZeroDivisionError)
+
+
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    pass
+
+
+def test_what_became_of_a_task_is_said():
+    error = explain_loss(RayTaskError("Traceback\n ...\nModuleNotFoundError: No module named 'pronk'\n"))
+    assert str(error) == "a machine of the cluster cannot do the work: ModuleNotFoundError: No module named 'pronk'"
+    assert "on all machines" in error.hint
+    error = explain_loss(RayError("The node died.\nSee the logs."))
+    assert str(error) == "a task was lost 5 times with its process or machine (RayError: The node died.)"
