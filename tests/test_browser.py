@@ -25,12 +25,12 @@ from browser import (
     visit,
 )
 from photos import encode
-from pronk.curves import draw_curves
 from pronk.files import read_csv
-from pronk.gallery import Gallery
 from pronk.metrics import accuracy_record, score
-from pronk.parity_table import insert_exports
 from pronk.report import ReportContent, render_report
+from pronk.report.curves import draw_curves
+from pronk.report.exports import insert_exports
+from pronk.report.gallery import Gallery
 from pronk.text import percent, visible
 from pronk.training.recipe import train
 from training_fixtures import tiny_settings

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import settings as rules
 from hypothesis import strategies as st
 
-from pronk.card import escape_markdown, quote_code, quote_yaml, render_card
 from pronk.config import Settings
 from pronk.metrics import accuracy_record
 from pronk.predictor import Predictor
+from pronk.report.card import escape_markdown, quote_code, quote_yaml, render_card
 from pronk.text import visible
 from training_fixtures import CLASSES
 

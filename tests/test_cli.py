@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pronk.bundle import FORMAT
 from pronk.cli import cli
 from pronk.cli.train import HELP, make_settings
 from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
 from pronk.files import digest_file
+from pronk.manifest import FORMAT
 from pronk.training.usage import tree_memory_mb
 from training_fixtures import run_pronk, tiny_settings, write_photos
 
@@ -50,11 +50,13 @@ def fails(done, *, code=1):
 def test_the_version_and_the_commands():
     assert ok(run_pronk("--version")).startswith("pronk, version ")
     text = ok(run_pronk("--help"))
-    for command in ("demo", "check", "train", "evaluate", "predict", "explain", "verify", "cache"):
+    for command in ("demo", "check", "train", "evaluate", "predict", "undo", "explain", "verify", "cache"):
         assert f"\n  {command} " in text
 
 
-@pytest.mark.parametrize("command", ["demo", "check", "train", "evaluate", "predict", "explain", "verify", "cache"])
+@pytest.mark.parametrize(
+    "command", ["demo", "check", "train", "evaluate", "predict", "undo", "explain", "verify", "cache"]
+)
 def test_every_command_has_help_with_an_example(command):
     text = CliRunner().invoke(cli, [command, "--help"]).output
     assert "Example:" in text
@@ -182,6 +184,23 @@ HOSTILE = [b"new\nline.png", b"=HYPERLINK(1).png", b"<img onerror=alert(1)>.png"
            "\u202egnp.exe".encode() + b".png"]  # fmt: skip
 
 
+def test_every_option_of_predict_is_there():
+    text = CliRunner().invoke(cli, ["predict", "--help"]).output
+    for option in (
+        "--top", "--format", "--out", "--unknown", "--sets", "--sort-into", "--move", "--copy", "--watch", "--strict",
+        "--engine", "--address",
+    ):  # fmt: skip
+        assert f"  {option} " in text or f"  {option}\n" in text, option
+
+
+def test_predict_reads_names_that_are_not_utf8(whole_bundle, photos):
+    name = os.fsencode(photos) + b"/caf\xe9.png"
+    shutil.copy(photos / "cold" / "0.png", os.fsdecode(name))
+    (record,) = predicted(whole_bundle, "-", stdin=name + b"\n")
+    assert os.fsencode(record["path"]) == name
+    assert record["error"] is None
+
+
 def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
     folder = tmp_path / "hostile"
     folder.mkdir()
@@ -304,7 +323,7 @@ def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
     assert "% of 8 photos right (95 % interval" in text
     assert len(text.splitlines()) == 1
     record = json.loads(ok(run_pronk("evaluate", whole_bundle, photos, "--json")))
-    assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion"]
+    assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
     assert "<html" in (tmp_path / "report.html").read_text()
     (photos / "warm").rename(photos / "hot")
     assert "does not know the class 'hot'" in fails(run_pronk("evaluate", whole_bundle, photos))

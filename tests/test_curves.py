@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from pronk.curves import _group_point, draw_calibration, draw_curves
 from pronk.errors import MissingExtra
 from pronk.metrics import wilson_interval
+from pronk.report.curves import _group_point, draw_calibration, draw_curves
 
 
 def row(phase, step, **changed):

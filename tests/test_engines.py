@@ -5,11 +5,19 @@ import time
 
 import pytest
 
-from pronk import cluster, tasks
-from pronk.engines import TASKS_AHEAD, check_engine, count_workers, open_engine, run_unordered, start_threads
+from pronk.engines import (
+    TASKS_AHEAD,
+    check_engine,
+    cluster,
+    count_workers,
+    open_engine,
+    run_unordered,
+    start_threads,
+    tasks,
+)
+from pronk.engines.tasks import Raised, explain_loss, list_versions, run_task
 from pronk.errors import DataError, MissingExtra, PronkError, SettingsError
 from pronk.files import available_cores
-from pronk.tasks import Raised, explain_loss, list_versions, run_task
 
 
 def test_each_task_has_one_result():

@@ -7,8 +7,8 @@ from PIL import Image
 
 from pronk.bundle import open_bundle
 from pronk.errors import ImageError, Reason
-from pronk.gallery import MOST_MISTAKES, MOST_PER_CELL, MOST_RIGHT, make_gallery, pick_right, pick_thumbnails
 from pronk.predictor import Predictor
+from pronk.report.gallery import MOST_MISTAKES, MOST_PER_CELL, MOST_RIGHT, make_gallery, pick_right, pick_thumbnails
 from pronk.runtime import Outputs
 from training_fixtures import CLASSES, draw_tiny
 
@@ -34,7 +34,7 @@ class LeftAndRight:
 
 @pytest.fixture
 def predictor(whole_bundle, monkeypatch):
-    monkeypatch.setattr("pronk.gallery.load_head", lambda bundle: np.eye(1280, 2, dtype=np.float32))
+    monkeypatch.setattr("pronk.report.gallery.load_head", lambda bundle: np.eye(1280, 2, dtype=np.float32))
     return Predictor(open_bundle(whole_bundle), LeftAndRight())
 
 
@@ -88,3 +88,8 @@ def test_each_class_is_shown():
 def test_behind_a_cell_the_least_sure_come_first():
     rows = [row(1, "cold", "cold", 0.9), row(2, "cold", "cold", 0.6), row(3, "cold", "warm", 0.99)]
     assert [entry["path"] for entry in pick_thumbnails(rows)] == ["cold/3.png", "cold/2.png", "cold/1.png"]
+
+
+def test_unknown_photos_come_before_unsure_ones():
+    rows = [row(1, "cold", "cold", 0.6), row(2, "cold", "cold", 0.9) | {"unknown": True}]
+    assert [entry["path"] for entry in pick_thumbnails(rows)] == ["cold/2.png", "cold/1.png"]

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fuzzing import mutate
 from pronk.errors import ModelError
 from pronk.kernel import read_head
-from pronk.protobuf import only, read_fields, read_integers, read_parts
+from pronk.safety.protobuf import only, read_fields, read_integers, read_parts
 
 NUMBERS = st.integers(1, 2**29 - 1)
 INTEGERS = st.integers(0, 2**64 - 1)

@@ -348,7 +348,7 @@ def test_a_machine_that_sees_other_photos_is_not_believed(nodes, extract, monkey
     def lie(self, fn, /, *args):
         return submit(self, vanish, *args)
 
-    from pronk.tasks import RayExecutor
+    from pronk.engines.tasks import RayExecutor
 
     submit = RayExecutor.submit
     monkeypatch.setattr(RayExecutor, "submit", lie)

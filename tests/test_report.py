@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pronk.curves import draw_calibration, draw_curves
-from pronk.gallery import Explained, Gallery
 from pronk.metrics import accuracy_record, score, wilson_interval
 from pronk.report import ReportContent, render_report
+from pronk.report.curves import draw_calibration, draw_curves
+from pronk.report.gallery import Explained, Gallery
 from pronk.text import percent, visible
 
 SECTIONS = (

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fuzzing import mutate
-from pronk.archive import check_keras
 from pronk.config import Settings
 from pronk.errors import ModelError
 from pronk.safety import MAX_BYTES, OPERATORS, check_model_file, check_onnx, check_tflite, read_limited
-from pronk.savedmodel import check_program, check_saved_model
+from pronk.safety.archive import check_keras
+from pronk.safety.savedmodel import check_program, check_saved_model
 from pronk.training.backbone import random_backbone
 from pronk.training.graphs import write_model, write_prefix
 from pronk.training.h5 import open_h5, read_network

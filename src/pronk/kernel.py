@@ -7,7 +7,7 @@ import numpy as np
 
 from pronk.bundle import HEAD_FILE, Bundle
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.protobuf import only, read_integers, read_parts
+from pronk.safety.protobuf import only, read_integers, read_parts
 
 # Where things lie in an ONNX file (onnx.proto): ModelProto, GraphProto and TensorProto.
 MODEL_GRAPH = 7

@@ -7,13 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from pronk.cli.bench import bench
 from pronk.cli.cache import cache
 from pronk.cli.check import check
 from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
 from pronk.cli.explain import explain
+from pronk.cli.export import export
 from pronk.cli.predict import predict
 from pronk.cli.train import train
+from pronk.cli.undo import undo
 from pronk.cli.verify import verify
 from pronk.errors import PronkError, SettingsError
 
@@ -48,7 +51,7 @@ def cli(quiet: bool, debug: bool) -> None:
     """
 
 
-for command in (demo, check, train, evaluate, predict, explain, verify, cache):
+for command in (demo, check, train, evaluate, predict, undo, explain, export, bench, verify, cache):
     cli.add_command(command)
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
     command.params.append(click.Option(["--quiet"], is_flag=True, expose_value=False, help="Only results and errors."))
@@ -67,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = cli.main(arguments, prog_name="pronk", standalone_mode=False)
         _leave(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("stopped; the same command with --resume goes on" if "train" in arguments[:1] else "stopped")
+        _say(f"stopped{_how_to_go_on(arguments)}")
         _leave(INTERRUPTED)
     except click.ClickException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "pronk")
@@ -88,6 +91,14 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except Exception as error:  # a fault of ours, still without a wall of text
         _fail(f"unexpected {type(error).__name__}: {error}", "repeat with --debug and report what it shows", debug)
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command == "train":
+        return "; the same command with --resume goes on"
+    kept = command == "predict" and any(word.startswith(("--out", "--sort-into")) for word in arguments)
+    return "; the same command goes on" if kept else ""
 
 
 def _fail(message: str, hint: str, debug: bool, *, code: int = 1) -> None:

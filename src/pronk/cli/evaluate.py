@@ -53,13 +53,13 @@ def write_report(
     report: Path, predictor: "Predictor", evaluation: "Evaluation", *, title: str, model_path: str
 ) -> None:
     """Write the page; without matplotlib it has no plot."""
-    from pronk.curves import draw_calibration
     from pronk.errors import MissingExtra
     from pronk.evaluation import calibration_errors
     from pronk.files import write_atomically
-    from pronk.gallery import make_gallery
     from pronk.images import load_pixels
     from pronk.report import ReportContent, render_report
+    from pronk.report.curves import draw_calibration
+    from pronk.report.gallery import make_gallery
 
     size, fit = predictor.bundle.size, predictor.bundle.fit
     calibration = []

@@ -1,112 +1,293 @@
 """`pronk predict`."""
 
+import dataclasses
+import hashlib
 import json
+import os
+import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from pronk.files import format_csv_line
-from pronk.text import visible
+from pronk.engines import ENGINES
+from pronk.tables import FORMS, SUFFIXES
+from pronk.text import count, visible
 
-FORMATS = ("table", "csv", "json", "jsonl")
-SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".txt": "table"}
-COLUMNS = ("path", "label", "score", "unknown", "distance", "error_code", "error_message")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pronk.batch import Batch
+    from pronk.plans import Request
+    from pronk.predictor import Predictor
+    from pronk.tables import Record
+
+SHOWN = 20  # photos named on stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A checked command line, with the model opened."""
+
+    request: "Request"
+    paths: tuple[str, ...]
+    predictor: "Predictor"
+    lines: list[str]
+    form: str
+    columns: list[str]
+    out: Path | None
+    work: Path | None
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes shown per photo.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="[default: suffix of --out, else table]")
+@click.option("--format", "form", type=click.Choice(FORMS), help="[default: suffix of --out, else table]")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write instead of stdout.")
+@click.option(
+    "--unknown",
+    type=click.Choice(["keep", "off"]),
+    default="keep",
+    show_default=True,
+    help="Label photos of other things `unknown`, or like the nearest class.",
+)
+@click.option(
+    "--sets",
+    "coverage",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="F",
+    help="Add the set of classes that holds the right one with probability F.",
+)
+@click.option("--sort-into", type=click.Path(path_type=Path), metavar="DIR", help="Put photos into DIR/<label>/.")
+@click.option("--move", is_flag=True, help="With --sort-into: move. [default: hard link where possible, else copy]")
+@click.option("--copy", is_flag=True, help="With --sort-into: copy.")
+@click.option("--watch", is_flag=True, help="Go on with the photos that arrive in the folders, until Ctrl-C.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any photo cannot be used.")
-def predict(model: Path, paths: tuple[str, ...], top: int, form: str | None, out: Path | None, strict: bool) -> None:
+@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="What runs the model.")
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: $RAY_ADDRESS, else this machine]")
+def predict(
+    model: Path,
+    paths: tuple[str, ...],
+    top: int,
+    form: str | None,
+    out: Path | None,
+    unknown: str,
+    coverage: float | None,
+    sort_into: Path | None,
+    move: bool,
+    copy: bool,
+    watch: bool,
+    strict: bool,
+    engine: str,
+    address: str | None,
+) -> None:
     """Predict the class of photos.
 
-    PATH is a photo, a folder, a pattern, or - for a list of paths on standard input.
+    PATH is a photo, a folder, a pattern, or - for a list of paths on standard input. With --out or --sort-into, a
+    command that was stopped goes on when it is given again. What --sort-into did, pronk undo DIR/undo.csv takes back.
 
     \b
     Example:
         pronk predict runs/photos-1 holiday/*.jpg --out answers.csv
     """
-    from pronk.cli.console import open_console, show_progress
+    from pronk.batch import load_model
+    from pronk.engines import check_engine
     from pronk.errors import DataError
-    from pronk.files import write_atomically
-    from pronk.predictor import Predictor, expand_paths
-    from pronk.scan import Progress
+    from pronk.plans import Request
+    from pronk.sorting import check_folder_names, check_place
+    from pronk.tables import list_columns, require_parquet
 
+    form = _choose_form(form, out, watch)
+    if (move or copy) and (not sort_into or (move and copy)):
+        raise click.UsageError("--move or --copy say how --sort-into does it; give one of them, with --sort-into DIR")
+    if engine != "local" and (watch or not (out or sort_into)):
+        raise click.UsageError(f"--engine {engine} needs --out or --sort-into, and does not --watch")
+    check_engine(engine, address=address)
+    if form == "parquet":
+        require_parquet()
+    if out:
+        _check_out(out, paths)
+    digest, predictor = load_model(os.fspath(model.absolute()))
+    if sort_into:
+        check_folder_names(predictor.classes)
+        check_place(sort_into, arguments=paths, photos=(), classes=predictor.classes)  # before a folder is made
+    work = out.with_name(f".{out.name}.parts") if out else sort_into and sort_into / ".parts"
+    lines = _read_lines(work, out) if "-" in paths else []
+    request = Request(
+        model=os.fspath(model.absolute()),
+        digest=digest,
+        asked=hashlib.sha256(json.dumps([paths, lines]).encode("ascii")).hexdigest(),
+        folder="" if all(map(os.path.isabs, paths)) else os.fspath(Path.cwd()),
+        top=min(top, len(predictor.classes)),
+        unknown=unknown,
+        coverage=coverage,
+        sort_into=os.fspath(sort_into.absolute()) if sort_into else None,
+        mode="move" if move else "copy" if copy else "link",
+    )
+    columns = list_columns(request.top or 0, sets=coverage is not None)
+    task = Task(request, paths, predictor, lines, form, columns, out, work)
+    if watch:
+        _watch(task)
+    done = _predict_batch(task, engine, address) if work else _stream(task)
+    if done.failed == done.photos:
+        raise DataError(f"none of {done.photos} photos can be used", hint="see the messages above, or pronk check")
+    unsorted = len(done.sorted.left) if done.sorted else 0
+    if unsorted:
+        raise DataError(f"{count(unsorted, 'photo')} could not be sorted", hint="see the messages above")
+    sys.exit(1 if strict and done.failed else 0)
+
+
+def _choose_form(form: str | None, out: Path | None, watch: bool) -> str:
     if out and not form and out.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format be given. Got {str(out)!r}")
-    predictor = Predictor.load(model)
-    photos = expand_paths(paths, sys.stdin if "-" in paths else ())
-    if out and out.resolve() in {photo.resolve() for photo in photos}:
-        raise click.UsageError(f"--out would replace the photo {str(out)!r}")
     form = form or (SUFFIXES[out.suffix.lower()] if out else "table")
-    failed = 0
+    allowed = (("csv", "jsonl") if out else ("table", "jsonl")) if watch else FORMS if out else FORMS[:-1]
+    if form not in allowed:
+        place = "--out" if out else "stdout"
+        raise click.UsageError(
+            f"{form} cannot go to {place}{' with --watch' if watch else ''}; {', '.join(allowed)} can"
+        )
+    return form
 
-    def records(on_progress: Progress) -> Iterator[dict[str, Any]]:
-        nonlocal failed
-        for done, prediction in enumerate(predictor.stream(photos), start=1):
-            failed += prediction.error is not None
-            on_progress("predict", done, len(photos))
-            yield prediction.record(top)
 
+def _check_out(out: Path, paths: tuple[str, ...]) -> None:
+    """Refuse what would be lost, or fail after hours of work."""
+    if out.exists() and not out.is_file():
+        raise click.UsageError(f"--out must be a file. Got {str(out)!r}")
+    if _holds_photo(out) or any(_is_same(path, out) for path in paths):
+        raise click.UsageError(f"--out would replace the photo {str(out)!r}")
+
+
+def _holds_photo(path: Path) -> bool:
+    from pronk.formats import sniff
+
+    try:
+        with path.open("rb") as file:
+            return sniff(file.read(64)) is not None
+    except OSError:
+        return False
+
+
+def _is_same(path: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(path, other)  # noqa: PTH121 - says no to impossible names
+    except (OSError, ValueError):
+        return False
+
+
+def _read_lines(work: Path | None, out: Path | None) -> list[str]:
+    """Read paths from standard input, without what an earlier run of the same command left among them."""
+    own = {path.absolute() for path in (work, out) if path}
+    lines = (os.fsdecode(line) for line in sys.stdin.buffer)
+    return [line for line in lines if own.isdisjoint((path := Path(line.rstrip("\r\n")).absolute(), *path.parents))]
+
+
+def _list_photos(task: Task) -> list[str]:
+    from pronk.errors import DataError
+    from pronk.predictor import expand_paths
+    from pronk.sorting import check_place
+
+    request, out = task.request, task.out
+    photos = list(map(os.fspath, expand_paths(task.paths, task.lines)))
+    if out and out.exists():  # what a former run wrote there is no photo
+        photos = [path for path in photos if not (path.endswith(out.name) and _is_same(path, out))]
+    if not photos:
+        raise DataError(f"no photo at {', '.join(map(repr, task.paths))}", hint="name a folder with photos")
+    if request.sort_into:
+        check_place(Path(request.sort_into), arguments=task.paths, photos=photos, classes=task.predictor.classes)
+    return photos
+
+
+def _stream(task: Task) -> "Batch":
+    """Answer photo by photo on stdout."""
+    from pronk.batch import Batch
+    from pronk.cli.console import open_console, show_progress
+
+    photos, request, failed = _list_photos(task), task.request, 0
     # A bar amid the answers on one terminal would garble both.
-    has_bar = len(photos) > 1 and (out is not None or not sys.stdout.isatty())
+    has_bar = len(photos) > 1 and not sys.stdout.isatty()
     with open_console() as console, show_progress(console, shown=has_bar) as on_progress:
-        lines = write_records(form, records(on_progress), min(top, len(predictor.classes)))
+
+        def records() -> "Iterator[Record]":
+            nonlocal failed
+            for done, prediction in enumerate(task.predictor.stream(photos), start=1):
+                failed += prediction.error is not None
+                on_progress("predict", done, len(photos))
+                yield prediction.record(request.top, unknown=request.unknown, coverage=request.coverage)
+
+        _print(task, records())
+    return Batch(len(photos), failed)
+
+
+def _print(task: Task, records: "Iterable[Record]") -> None:
+    from pronk.tables import write_text
+
+    for piece in write_text(task.form, records, task.columns):
+        click.echo(piece.encode("utf-8", "surrogateescape"), nl=False)
+
+
+def _predict_batch(task: Task, engine: str, address: str | None) -> "Batch":
+    """Work through shards that survive a kill, then write --out, then sort."""
+    from pronk.batch import predict_batch
+    from pronk.cli.console import open_console, show_progress
+    from pronk.tables import save_records
+
+    out, work = task.out, task.work
+    assert work is not None, "the command looks first"
+
+    def deliver(records: "Iterator[Record]") -> None:
         if out:
-            write_atomically(out, "".join(lines).encode("utf-8", "surrogateescape"))
+            save_records(out, task.form, records, task.columns, work=work)
         else:
-            for line in lines:
-                click.echo(line.encode("utf-8", "surrogateescape"), nl=False)
-    if failed == len(photos):
-        raise DataError(f"none of {failed} photos can be used", hint="see the messages above, or pronk check")
-    sys.exit(1 if strict and failed else 0)
+            _print(task, records)
+
+    with open_console() as console, show_progress(console) as on_progress:
+        done = predict_batch(
+            task.request,
+            work,
+            list_photos=lambda: _list_photos(task),
+            deliver=deliver,
+            engine=engine,
+            address=address,
+            on_progress=lambda stage, n, total: on_progress(stage, n, total) if total > 1 else None,
+            tell=_teller(console),
+        )
+        if done.sorted:
+            tell = _teller(console)
+            tell(f"sorted: {count(done.sorted.placed, 'photo')}; undo: pronk undo {shlex.quote(done.sorted.undo)}")
+            for path, why in done.sorted.left[:SHOWN]:
+                tell(f"left where it is: {path}: {why}")
+    return done
 
 
-def write_records(form: str, records: Iterable[dict[str, Any]], top: int) -> Iterator[str]:
-    """Yield the text of records in one of FORMATS, piece by piece."""
-    if form == "csv":
-        return write_csv(records, top)
-    return {"table": write_table, "json": write_json, "jsonl": write_jsonl}[form](records)
+def _watch(task: Task) -> NoReturn:
+    """Answer what arrives, until Ctrl-C."""
+    import contextlib
+
+    from pronk.cli.console import open_console
+    from pronk.plans import hold_work
+    from pronk.watching import follow, open_appender
+
+    with contextlib.ExitStack() as stack:
+        tell = _teller(stack.enter_context(open_console()))
+        if task.work:
+            stack.enter_context(hold_work(task.work))
+        rows = stack.enter_context(open_appender(task.out, task.form, task.columns)) if task.out else None
+        tell(f"watching {', '.join(task.paths)}; Ctrl-C ends")
+        follow(
+            task.predictor,
+            list(map(Path, task.paths)),
+            task.request,
+            write=rows.append if rows else lambda record: _print(task, [record]),
+            former=rows.former if rows else [],
+            ignored=[task.out] if task.out else [],
+            tell=tell,
+        )
+    raise AssertionError("watching does not end")
 
 
-def write_table(records: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield one line per photo, for people."""
-    for record in records:
-        name = visible(record["path"])
-        if record["error"]:
-            yield f"{name}  error {record['error']['code']}: {visible(record['error']['message'])}\n"
-        else:
-            scores = "  ".join(f"{visible(score['label'])} {100 * score['score']:.1f} %" for score in record["scores"])
-            yield f"{name}  {scores}\n"
-
-
-def write_jsonl(records: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield one JSON object per line."""
-    return (json.dumps(record) + "\n" for record in records)
-
-
-def write_json(records: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield the pieces of one JSON list."""
-    opening = "[\n"
-    for record in records:
-        yield opening + json.dumps(record)
-        opening = ",\n"
-    yield "\n]\n"
-
-
-def write_csv(records: Iterable[dict[str, Any]], top: int) -> Iterator[str]:
-    """Yield CSV lines; the scores become label_1, score_1 and so on."""
-    columns = [*COLUMNS, *(f"{key}_{rank}" for rank in range(1, top + 1) for key in ("label", "score"))]
-    yield format_csv_line(columns)
-    for record in records:
-        flat = dict(record)
-        for rank, score in enumerate(record["scores"], start=1):
-            flat |= {f"{key}_{rank}": value for key, value in score.items()}
-        flat |= {f"error_{key}": value for key, value in (record["error"] or {}).items()}
-        yield format_csv_line([flat.get(column) for column in columns])
+def _teller(console: "Console") -> Callable[[str], None]:
+    return lambda text: console.print(visible(text), markup=False)

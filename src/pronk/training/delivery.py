@@ -19,7 +19,7 @@ from pronk.files import available_cores, digest_file, read_csv, storage_error, w
 from pronk.images import load_pixels
 from pronk.listing import list_photos
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
-from pronk.parity_table import note_exports
+from pronk.report.exports import note_exports
 from pronk.runtime import Outputs, open_runtime
 from pronk.scan import Progress, no_progress
 from pronk.training.conversions import CONVERSIONS, convert

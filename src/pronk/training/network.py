@@ -10,7 +10,7 @@ import numpy as np
 
 from pronk.config import Settings
 from pronk.errors import ModelError
-from pronk.schema import NOT_OURS
+from pronk.safety.schema import NOT_OURS
 from pronk.training.backbone import Backbone, layer_names
 from pronk.training.h5 import read_network
 from pronk.training.head import Head

@@ -11,13 +11,13 @@ from typing import Any
 
 from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
-from pronk.curves import draw_calibration, draw_curves
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
 from pronk.files import read_csv
 from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
+from pronk.report.curves import draw_calibration, draw_curves
 from pronk.scan import LOOK_VERSION, Progress, no_progress
 from pronk.training.answers import calibrate
 from pronk.training.backbone import Backbone, load_backbone

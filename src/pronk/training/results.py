@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from pronk.bundle import Bundle
-from pronk.card import render_card
 from pronk.config import Settings
-from pronk.curves import Curve
 from pronk.dataset import Dataset, Photo
 from pronk.errors import Reason
 from pronk.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
 from pronk.files import write_atomically, write_csv, write_json
-from pronk.gallery import Gallery, make_gallery
 from pronk.listing import Finding
 from pronk.predictor import Predictor
 from pronk.report import ReportContent, render_report
+from pronk.report.card import render_card
+from pronk.report.curves import Curve
+from pronk.report.gallery import Gallery, make_gallery
 from pronk.scan import Progress, changed, left_out
 from pronk.training.backbone import Backbone
 from pronk.training.finetuning import HistoryRow

@@ -8,7 +8,7 @@ import numpy as np
 from pronk.bundle import Bundle
 from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
 from pronk.runtime import OUTPUTS, Outputs, Runtime
-from pronk.savedmodel import check_saved_model
+from pronk.safety.savedmodel import check_saved_model
 from pronk.training.h5 import read_network
 
 

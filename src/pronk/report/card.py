@@ -14,9 +14,9 @@ from typing import Any
 from pronk.bundle import installed_versions
 from pronk.config import Settings
 from pronk.files import available_cores
-from pronk.pages import render_page
-from pronk.promises import PARTS
 from pronk.report import LEFT_OUT, WIDE
+from pronk.report.pages import render_page
+from pronk.report.promises import PARTS
 from pronk.text import percent, visible
 
 SCORES = (("f1", "Macro F1", "macro_f1"), ("log_loss", "Log-loss", "log_loss"), ("ece", "Calibration error", "ece"))

@@ -58,7 +58,7 @@ def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path]
     """
     check_engine(name, address=address)
     if name == "ray":
-        from pronk.cluster import connect
+        from pronk.engines.cluster import connect
 
         with connect(address, shared=shared) as executor:
             yield executor
@@ -84,7 +84,7 @@ def check_engine(name: str, *, address: str | None = None) -> None:
     if name not in ENGINES:
         raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}. Got {name!r}")
     if name == "ray":
-        from pronk.cluster import check_address, find_address, require_ray
+        from pronk.engines.cluster import check_address, find_address, require_ray
 
         require_ray()
         check_address(find_address(address))

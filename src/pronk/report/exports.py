@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.files import write_atomically
-from pronk.pages import render_page
+from pronk.report.pages import render_page
 
 START, END = "<!-- exports -->", "<!-- /exports -->"
 LEAST_SHOWN = 0.0001

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.archive import check_keras
-from pronk.flatbuffer import Table, read_root
-from pronk.protobuf import only
-from pronk.savedmodel import check_saved_model
-from pronk.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
+from pronk.safety.archive import check_keras
+from pronk.safety.flatbuffer import Table, read_root
+from pronk.safety.protobuf import only
+from pronk.safety.savedmodel import check_saved_model
+from pronk.safety.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
 
 MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
 MAX_PARTS = 200_000  # a quantised model has some 6,000 fields

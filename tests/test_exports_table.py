@@ -6,8 +6,8 @@ import re
 import pytest
 
 from pronk.metrics import accuracy_record
-from pronk.parity_table import END, START, insert_exports, note_exports
 from pronk.report import ReportContent, render_report
+from pronk.report.exports import END, START, insert_exports, note_exports
 
 HOSTILE = ("<img src=x onerror=alert(1)>", f"{END}<script>", START, "photo\u202egpj.exe")
 

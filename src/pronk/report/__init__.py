@@ -11,11 +11,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pronk.curves import PHASE_NAMES, Curve
 from pronk.errors import Reason
-from pronk.gallery import Gallery, sort_mistakes
-from pronk.pages import mark_name, render_page
-from pronk.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
+from pronk.report.curves import PHASE_NAMES, Curve
+from pronk.report.gallery import Gallery, sort_mistakes
+from pronk.report.pages import mark_name, render_page
+from pronk.report.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
 from pronk.text import count, percent
 
 MOST_LISTED = 200
@@ -32,9 +32,9 @@ class ReportContent:
     Attributes:
         title: the page's heading.
         metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
-        curves: learning curves, from `pronk.curves.draw_curves`.
-        calibration: from `pronk.curves.draw_calibration`.
-        gallery: pictures, from `pronk.gallery.make_gallery`.
+        curves: learning curves, from `pronk.report.curves.draw_curves`.
+        calibration: from `pronk.report.curves.draw_calibration`.
+        gallery: pictures, from `pronk.report.gallery.make_gallery`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
         findings: what `check` found: path, code, severity, message and hint.
         class_counts: photos per class and part, `{class: {part: n}}`, if known.

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pronk.engines.guard import guard
+from pronk.engines.tasks import INSTALL, RayExecutor
 from pronk.errors import MissingExtra, PronkError, SettingsError
 from pronk.files import available_cores
-from pronk.guard import guard
-from pronk.tasks import INSTALL, RayExecutor
 
 OWN_CLUSTER = "local"  # Ray's word for one that is started for this process alone
 CONNECT_SECONDS = 5.0
