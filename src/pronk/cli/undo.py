@@ -1,0 +1,36 @@
+"""`pronk undo`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pronk.text import visible
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print {undone, kept[{path, reason}]} as JSON.")
+def undo(file: Path, as_json: bool) -> None:
+    """Take back what an undo file tells: moved photos go back, links and copies go.
+
+    FILE is the undo.csv that a command wrote beside what it changed. Nothing is overwritten, and no file is removed
+    unless the same content lies where it came from. What was taken back before stays so.
+
+    \b
+    Example:
+        pronk undo sorted/undo.csv
+    """
+    from pronk.cli.console import print_json
+    from pronk.journal import undo as take_back
+    from pronk.text import count
+
+    done = take_back(file)
+    for action, reason in done.kept:
+        click.echo(visible(f"kept {action.target}: {reason}"), err=True)
+    if as_json:
+        kept = [{"path": action.target, "reason": reason} for action, reason in done.kept]
+        print_json({"undone": done.reversed, "kept": kept})
+    else:
+        click.echo(f"undone: {count(done.reversed, 'file')}; kept: {len(done.kept)}")
+    sys.exit(1 if done.kept else 0)

@@ -1,0 +1,225 @@
+"""Changes to a user's files -> a list on disk of what is about to be done, so that it can be gone on with or undone.
+
+Each action is on disk before it is begun. A kill at any moment leaves at most some that were recorded and not done,
+and doing one twice is the same as doing it once. Nothing is ever overwritten, and undoing removes a file only while
+the same content lies where it came from.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from pronk.errors import DataError
+from pronk.files import format_csv_line, lock_folder, storage_error, write_atomically
+from pronk.placing import DISK_TROUBLE, KINDS, Action, place, take_back
+
+COLUMNS = ("action", "source", "target", "digest")
+NAME = "undo"
+
+
+@dataclasses.dataclass(frozen=True)
+class Undone:
+    """What undoing a journal did: how many actions were reversed, and each that was not with its reason."""
+
+    reversed: int
+    kept: tuple[tuple[Action, str], ...]
+
+
+class Journal:
+    """An open journal; `open_journal` makes it."""
+
+    def __init__(self, path: Path, run: str, file: BinaryIO) -> None:
+        self.path = path
+        self._run = run
+        self._file = file
+        actions = _read_actions(path)
+        self._by_source = {action.source: action for action in actions}
+        self._targets = {action.target for action in actions}
+
+    def find(self, source: str) -> Action | None:
+        """Return the latest action on a file."""
+        return self._by_source.get(source)
+
+    def placed(self, target: str) -> bool:
+        """Tell whether this journal put, or is about to put, a file there."""
+        return target in self._targets
+
+    def perform(self, actions: Sequence[Action]) -> list[tuple[Action, str]]:
+        """Record actions, then do them; return those that failed, with the reason.
+
+        Raises:
+            StorageError: if the disk is full or cannot be written; the same actions can be performed again.
+        """
+        fresh = [action for action in actions if self._by_source.get(action.source) != action]
+        self.append([*_missing_folders(fresh), *map(dataclasses.astuple, fresh)])
+        failed = []
+        for action in actions:
+            self._by_source[action.source] = action
+            self._targets.add(action.target)
+            try:
+                place(action, self._run)
+            except OSError as error:
+                if error.errno in DISK_TROUBLE:
+                    raise storage_error(Path(action.target), error) from error
+                failed.append((action, error.strerror or str(error)))
+                self.append([("failed", action.source, action.target, action.digest)])
+                del self._by_source[action.source]
+        return failed
+
+    def append(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Write rows and wait until the disk holds them."""
+        if not rows:
+            return
+        try:
+            self._file.write("".join(map(format_csv_line, rows)).encode("utf-8", "surrogateescape"))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+
+@contextlib.contextmanager
+def open_journal(folder: Path, run: str) -> Iterator[Journal]:
+    """Open a run's journal in a folder, or begin one under the next free name: undo.csv, undo-2.csv and so on.
+
+    Args:
+        folder: made where it is missing, and held for this process.
+        run: a name without meaning; who opens with the same one goes on with the same journal.
+
+    Raises:
+        RunError: if another process holds the folder.
+        StorageError: if nothing can be written there.
+
+    Example:
+        >>> import tempfile
+        >>> with open_journal(Path(tempfile.mkdtemp()), "1") as journal:
+        ...     journal.path.name
+        'undo.csv'
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    with lock_folder(folder):
+        path = find_journal(folder, run)
+        if path is None:
+            names = (f"{NAME}{number}.csv" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
+            path = next(folder / name for name in names if not os.path.lexists(folder / name))
+            begin = format_csv_line(COLUMNS) + format_csv_line(["run", run, "", ""])
+            write_atomically(path, begin.encode())
+        try:
+            file = path.open("r+b")
+        except OSError as error:
+            raise storage_error(path, error) from error
+        with file:
+            cut_torn_row(file)
+            yield Journal(path, run, file)
+
+
+def find_journal(folder: Path, run: str) -> Path | None:
+    """Return the path of a run's journal in a folder, unless there is none or it was undone.
+
+    Example:
+        >>> find_journal(Path("no such folder"), "1") is None
+        True
+    """
+    for path in sorted(folder.glob(f"{NAME}*.csv")):
+        with contextlib.suppress(OSError, DataError):
+            rows = _read_rows(path)
+            if next(rows, None) == ["run", run, "", ""] and all(row[0] != "undone" for row in rows):
+                return path
+    return None
+
+
+def undo(path: Path) -> Undone:
+    """Reverse what a journal tells, last action first; what was reversed before stays so.
+
+    Raises:
+        DataError: if it is no journal.
+        RunError: while its folder is in use.
+
+    Example:
+        >>> import tempfile
+        >>> with open_journal(Path(tempfile.mkdtemp()), "1") as journal:
+        ...     pass
+        >>> undo(journal.path)
+        Undone(reversed=0, kept=())
+    """
+    path = path.absolute()
+    rows = list(_read_rows(path))
+    run = rows[0][1] if rows and rows[0][0] == "run" else ""
+    with lock_folder(path.parent), path.open("r+b") as file:
+        cut_torn_row(file)
+        journal = Journal(path, run, file)
+        done, kept = [], []
+        for action in reversed(_read_actions(path)):
+            try:
+                why = take_back(action, run)
+            except OSError as error:
+                why = error.strerror or str(error)
+            if why:
+                kept.append((action, why))
+            else:
+                done.append(("undone", action.source, action.target, action.digest))
+        journal.append(done)
+    for folder in (Path(row[2]) for row in reversed(rows) if row[0] == "folder"):
+        with contextlib.suppress(OSError):  # it is not empty, or no longer there
+            folder.rmdir()
+    return Undone(len(done), tuple(kept))
+
+
+def cut_torn_row(file: BinaryIO) -> None:
+    r"""Shorten an opened CSV file to its whole rows, and go to its end: a power cut can tear the last one.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO(b'a,"b\n"\nc,"d\n')
+        >>> cut_torn_row(file)
+        >>> file.getvalue()
+        b'a,"b\n"\n'
+    """
+    file.seek(0)
+    end = position = quotes = 0
+    for line in file:
+        position += len(line)
+        quotes += line.count(b'"')
+        # A quote within a value is doubled, so within a value their number is odd.
+        if line.endswith(b"\n") and quotes % 2 == 0:
+            end = position
+    file.seek(end)
+    file.truncate()
+
+
+def _read_rows(path: Path) -> Iterator[list[str]]:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file)
+            if next(reader, None) != list(COLUMNS):
+                raise DataError(f"{path} is no undo file", hint="name the undo.csv that pronk wrote")
+            # What is torn was not begun.
+            yield from (row for row in reader if len(row) == len(COLUMNS))
+    except (OSError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}", hint="name the undo.csv that pronk wrote") from error
+
+
+def _read_actions(path: Path) -> list[Action]:
+    actions: dict[tuple[str, ...], Action] = {}
+    for kind, *rest in _read_rows(path):
+        if kind in KINDS:
+            actions[tuple(rest)] = Action(kind, *rest)
+        elif kind in ("undone", "failed"):
+            actions.pop(tuple(rest), None)
+    return list(actions.values())
+
+
+def _missing_folders(actions: Sequence[Action]) -> list[tuple[str, str, str, str]]:
+    missing: dict[Path, None] = {}
+    for parent in {Path(action.target).parent: None for action in actions}:
+        above = [folder for folder in (parent, *parent.parents) if not os.path.lexists(folder)]
+        missing |= dict.fromkeys(reversed(above))
+    return [("folder", "", os.fspath(folder), "") for folder in missing]

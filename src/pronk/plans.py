@@ -1,0 +1,290 @@
+"""What to predict -> a plan on disk, cut into shards, with a part for each that is done.
+
+The plan fixes the list of photos when a run begins, so that a run that was stopped goes on with the very same list.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pronk.errors import RunError
+from pronk.files import available_cores, lock_folder, remove_leftovers, storage_error, write_atomically, write_json
+from pronk.journal import find_journal
+
+FORMAT = 1
+MOST_PER_SHARD = 64  # about a second of one core: little to do again, and waiting for the disk is 1 % of it
+SHARDS_PER_CORE = 16  # so that all cores end together where photos are few
+PLAN, PHOTOS, FINISHED = "plan.json", "photos.jsonl", "finished.json"
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What was asked for; the same request goes on with an unfinished plan.
+
+    Attributes:
+        model: absolute path as it was named.
+        digest: sha256 of its model.json.
+        asked: sha256 of the paths of photos, as typed or listed on standard input.
+        folder: that relative paths are relative to; empty where there are none.
+        top: classes per photo.
+        unknown: keep or off.
+        coverage: of the prediction sets, where they are wanted.
+        sort_into: absolute path of a folder, if wanted.
+        mode: how photos get there: link, copy or move.
+
+    Example:
+        >>> Request("/model", "e3b0", "27ae", "/home", top=3).mode
+        'link'
+    """
+
+    model: str
+    digest: str
+    asked: str
+    folder: str
+    top: int | None = None
+    unknown: str = "keep"
+    coverage: float | None = None
+    sort_into: str | None = None
+    mode: str = "link"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A request with its list of photos.
+
+    Attributes:
+        work: folder with the plan and its parts.
+        run: a name without meaning, different for each plan.
+        request: what was asked for.
+        photos: paths, in the order of the rows.
+        per_shard: photos.
+    """
+
+    work: Path
+    run: str
+    request: Request
+    photos: Sequence[str]
+    per_shard: int
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return -(-len(self.photos) // self.per_shard)
+
+    def part(self, shard: int) -> Path:
+        """Where the rows of a shard go."""
+        return self.work / f"part-{shard:05}.jsonl"
+
+    def photos_of(self, shard: int) -> Sequence[str]:
+        """The photos of a shard."""
+        return self.photos[shard * self.per_shard : (shard + 1) * self.per_shard]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows of a shard and how many of its photos cannot be used."""
+
+    rows: list[Record]
+    failed: int
+
+
+@contextlib.contextmanager
+def hold_work(work: Path) -> Iterator[None]:
+    """Hold a work folder for this process; where it is empty afterwards, it is removed.
+
+    Raises:
+        RunError: if another process holds it.
+
+    Example:
+        >>> import tempfile
+        >>> work = Path(tempfile.mkdtemp()) / ".out.csv.parts"
+        >>> with hold_work(work):
+        ...     work.exists()
+        True
+        >>> work.exists()
+        False
+    """
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(work, error) from error
+    try:
+        with lock_folder(work):
+            remove_leftovers(work)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            work.rmdir()
+
+
+def open_plan(
+    work: Path, request: Request, *, list_photos: Callable[[], list[str]], tell: Callable[[str], None]
+) -> Plan:
+    """Go on with the plan in a work folder if it is for the same request, else make a new one.
+
+    Args:
+        work: held by `hold_work`.
+        request: what is wanted.
+        list_photos: called where a new plan is made.
+        tell: is told what became of a former plan.
+
+    Raises:
+        RunError: if another request has begun to move photos and was stopped: only it knows their rows.
+
+    Example:
+        >>> import tempfile
+        >>> request = Request("/model", "e3b0", "27ae", "/home")
+        >>> open_plan(Path(tempfile.mkdtemp()), request, list_photos=lambda: ["a.jpg"] * 3, tell=print).shards
+        3
+    """
+    former = _read_plan(work)
+    if former:
+        moved = _has_moved(former)
+        differs = _compare(former.request, request, moved=moved)
+        if not differs:
+            return former
+        if moved:
+            raise RunError(
+                f"an unfinished run in {work} has begun to move photos, and was given {differs}",
+                hint="repeat its command to finish it, or undo what it moved: pronk undo DIR/undo.csv",
+            )
+        tell(f"starts anew: the unfinished run in {work} was given {differs}")
+    photos = list_photos()
+    clear_work(work)
+    per_shard = max(1, min(MOST_PER_SHARD, len(photos) // (SHARDS_PER_CORE * available_cores())))
+    plan = Plan(work, secrets.token_hex(16), request, photos, per_shard)
+    listed = "".join(json.dumps(photo) + "\n" for photo in photos).encode("ascii")
+    write_atomically(work / PHOTOS, listed)
+    written = {"run": plan.run, "request": dataclasses.asdict(request), "per_shard": per_shard}
+    write_json(work / PLAN, {"format": FORMAT, **written, "photos": hashlib.sha256(listed).hexdigest()})
+    return plan
+
+
+def write_part(path: Path, run: str, rows: Sequence[Record], *, failed: int) -> None:
+    """Write the rows of a shard, and in a last line what tells that they are whole.
+
+    Raises:
+        StorageError: if the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> write_part(Path(tempfile.mkdtemp()) / "part-00000.jsonl", "1", [{"path": "a.jpg"}], failed=0)
+    """
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+    end = {"rows": len(rows), "failed": failed, "run": run, "sha256": hashlib.sha256(data).hexdigest()}
+    write_atomically(path, data + json.dumps(end).encode("ascii") + b"\n")
+
+
+def read_part(plan: Plan, shard: int) -> Part | None:
+    """Read the rows of a shard; None where they are not there, not whole, or those of another plan.
+
+    Example:
+        >>> read_part(Plan(Path("nowhere"), "1", Request("/model", "e3b0", "", ""), ["a.jpg"], 1), 0) is None
+        True
+    """
+    try:
+        lines = plan.part(shard).read_bytes().splitlines(keepends=True)
+        end = json.loads(lines[-1])
+        digest = hashlib.sha256(b"".join(lines[:-1])).hexdigest()
+        if (end["run"], end["sha256"], end["rows"]) == (plan.run, digest, len(plan.photos_of(shard))):
+            return Part([json.loads(line) for line in lines[:-1]], int(end["failed"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # a power cut can leave anything
+    return None
+
+
+def is_current(work: Path, run: str) -> bool:
+    """Tell whether a plan still stands: on another machine a task may outlive the process that wanted it.
+
+    Example:
+        >>> is_current(Path("nowhere"), "1")
+        False
+    """
+    return bool(run) and _read_json(work / PLAN).get("run") == run
+
+
+def mark_finished(plan: Plan, summary: Record) -> None:
+    """Note that nothing is left to do but to remove the plan.
+
+    Example:
+        >>> import tempfile
+        >>> plan = Plan(Path(tempfile.mkdtemp()), "1", Request("/model", "e3b0", "", ""), [], 1)
+        >>> mark_finished(plan, {"failed": 0})
+        >>> read_finished(plan)["failed"]
+        0
+    """
+    write_json(plan.work / FINISHED, {"run": plan.run, **summary})
+
+
+def read_finished(plan: Plan) -> Record | None:
+    """Return what `mark_finished` noted, unless there is something left to do.
+
+    Example:
+        >>> read_finished(Plan(Path("nowhere"), "1", Request("/model", "e3b0", "", ""), [], 1)) is None
+        True
+    """
+    found = _read_json(plan.work / FINISHED)
+    return found if found.get("run") == plan.run else None
+
+
+def clear_work(work: Path) -> None:
+    """Remove a plan and its parts.
+
+    Example:
+        >>> import tempfile
+        >>> clear_work(Path(tempfile.mkdtemp()))
+    """
+    try:
+        for part in work.glob("part-*.jsonl"):
+            part.unlink(missing_ok=True)
+        # A finished plan without parts must not seem to have everything before it, so the mark goes last.
+        for name in (PLAN, PHOTOS, FINISHED):
+            (work / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(work, error) from error
+
+
+def _read_plan(work: Path) -> Plan | None:
+    found = _read_json(work / PLAN)
+    try:
+        request = Request(**found["request"])
+        listed = (work / PHOTOS).read_bytes()
+        whole = found["format"] == FORMAT and hashlib.sha256(listed).hexdigest() == found["photos"]
+        photos = [json.loads(line) for line in listed.splitlines()]
+        return Plan(work, found["run"], request, photos, found["per_shard"]) if whole else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _read_json(path: Path) -> Record:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _has_moved(plan: Plan) -> bool:
+    folder = plan.request.sort_into
+    return folder is not None and plan.request.mode == "move" and find_journal(Path(folder), plan.run) is not None
+
+
+def _compare(former: Request, request: Request, *, moved: bool) -> str:
+    """Say in which way two requests differ; where photos have been moved, a pattern finds fewer than before."""
+    different = {
+        field.name
+        for field in dataclasses.fields(Request)
+        if getattr(former, field.name) != getattr(request, field.name)
+    } - ({"asked", "folder"} if moved else set())
+    if not different:
+        return ""
+    if "digest" in different:
+        return "another model"
+    return "other photos" if different & {"asked", "folder"} else "other options"

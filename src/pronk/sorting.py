@@ -1,0 +1,254 @@
+"""Photos with their predictions -> one folder per class, by actions of a journal."""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pronk.errors import ModelError, SettingsError
+from pronk.files import digest_file
+from pronk.journal import Journal, open_journal
+from pronk.placing import Action
+from pronk.predictor import UNKNOWN
+
+SORTED_AT_ONCE = 64  # recorded together, since each waiting for the disk takes milliseconds
+NAME_BYTES = 255
+DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
+
+State = list[int]
+
+
+@dataclasses.dataclass
+class Sorted:
+    """What sorting did: files placed, and those left where they are with the reason; `undo` names the journal."""
+
+    undo: str = ""
+    placed: int = 0
+    unusable: int = 0
+    left: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def read_state(path: str) -> State:
+    """Return what tells whether a file is still the same: size, time of change in ns, inode.
+
+    Raises:
+        OSError: if there is none.
+
+    Example:
+        >>> len(read_state("."))
+        3
+    """
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def check_folder_names(classes: Sequence[str], *, windows: bool = os.name == "nt") -> None:
+    """Refuse classes that cannot be folder names; a model from a stranger may have any.
+
+    Raises:
+        ModelError: naming these classes.
+
+    Example:
+        >>> check_folder_names(["cat", "../dog"])
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the class '../dog' cannot be the name of a folder
+    """
+    wrong = [name for name in classes if not _is_folder_name(name, windows)]
+    by_case: dict[str, str] = {}
+    for name in classes:
+        other = by_case.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:  # one folder, on systems that do not tell case
+            wrong.append(name)
+    if wrong:
+        names = ", ".join(map(repr, wrong))
+        raise ModelError(
+            f"the class {names} cannot be the name of a folder" if len(wrong) == 1 else
+            f"the classes {names} cannot be names of folders",
+            hint="predict without --sort-into, or train with other names of classes",
+        )  # fmt: skip
+
+
+def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str], classes: Iterable[str]) -> None:
+    """Refuse to sort into a folder where photos to predict and sorted ones would mix.
+
+    Args:
+        folder: to sort into.
+        arguments: as typed; no folder among them may hold it, or the next run would predict what this one sorted.
+        photos: to predict; none may lie in a class folder of `folder`.
+        classes: that get folders.
+
+    Raises:
+        SettingsError: naming both.
+
+    Example:
+        >>> check_place(Path("sorted"), arguments=["inbox"], photos=["inbox/1.jpg"], classes=["cat"])
+    """
+    place = folder.resolve()
+    for argument in filter(os.path.isdir, arguments):
+        if place.is_relative_to(Path(argument).resolve()):
+            raise SettingsError(
+                f"--sort-into must lie outside of the folder of photos {argument!r}. Got {str(folder)!r}",
+                hint="name a folder beside it",
+            )
+    for name in (*classes, UNKNOWN):
+        if (place / name).is_symlink():
+            raise SettingsError(f"{place / name} is a link to another folder", hint="name another folder to sort into")
+    taken = {place / name for name in (*classes, UNKNOWN)}
+    for parent in {Path(photo).parent: None for photo in photos}:
+        above = parent.resolve()
+        if not taken.isdisjoint((above, *above.parents)):
+            raise SettingsError(
+                f"photos in {str(parent)!r} lie in a class folder of --sort-into {str(folder)!r}",
+                hint="name another folder to sort into",
+            )
+
+
+def sort_photos(
+    rows: Iterable[tuple[dict[str, Any], State | None]],
+    folder: Path,
+    *,
+    run: str,
+    mode: str,
+    base: Path,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> Sorted:
+    """Put photos into folder/<label>/; those that cannot be used stay.
+
+    Args:
+        rows: records, each with the state of its file when it was predicted.
+        folder: made where it is missing; the journal lies in it.
+        run: a name without meaning; with the same one a killed run goes on.
+        mode: link, copy or move.
+        base: what relative paths are relative to.
+        on_done: called with the number of rows that are done.
+
+    Raises:
+        StorageError: if the disk is full; the same call goes on.
+        RunError: if another process sorts into the folder.
+
+    Example:
+        >>> import tempfile
+        >>> sort_photos([], Path(tempfile.mkdtemp()), run="1", mode="link", base=Path()).placed
+        0
+    """
+    found = Sorted()
+    done = 0
+    with open_journal(folder.absolute(), run) as journal:
+        found.undo = os.fspath(journal.path)
+        planner = Planner(journal, folder.absolute(), mode, base, found)
+        waiting = iter(rows)
+        while chunk := list(itertools.islice(waiting, SORTED_AT_ONCE)):
+            planner.place(chunk)
+            done += len(chunk)
+            on_done(done)
+    return found
+
+
+class Planner:
+    """Decides where each photo goes and lets the journal do it, for one open journal.
+
+    Args:
+        journal: opened.
+        folder: to sort into, absolute.
+        mode: link, copy or move.
+        base: what relative paths are relative to.
+        found: is told what was done.
+    """
+
+    def __init__(self, journal: Journal, folder: Path, mode: str, base: Path, found: Sorted) -> None:
+        self._journal = journal
+        self._folder = folder
+        self._mode = mode
+        self._base = base
+        self._found = found
+        self._numbers: dict[tuple[Path, str], int] = {}
+        self._planned: dict[str, Action] = {}
+
+    def place(self, rows: Sequence[tuple[dict[str, Any], State | None]]) -> None:
+        """Place some photos; they are recorded together before the first is touched."""
+        self._planned = {}
+        for record, state in rows:
+            if record["error"]:
+                self._found.unusable += 1
+                continue
+            source = os.fspath(self._base / record["path"])
+            try:
+                self._plan(source, record["label"], state)
+            except OSError as error:
+                self._found.left.append((record["path"], error.strerror or str(error)))
+        failed = self._journal.perform(list(self._planned.values()))
+        self._found.placed += len(self._planned) - len(failed)
+        self._found.left += [(action.source, why) for action, why in failed]
+
+    def _plan(self, source: str, label: str, state: State | None) -> None:
+        known = self._planned.get(source) or self._journal.find(source)
+        if known and self._is_finished(known, state):
+            self._found.placed += source not in self._planned
+            return
+        if Path(source).is_symlink() and self._mode == "move":
+            raise OSError("it is a link, and moving a link would break it")
+        if state and read_state(source) != state:
+            raise OSError("it was changed since it was predicted")
+        digest = digest_file(Path(source))
+        if known and known.digest == digest:
+            self._planned[source] = known  # a killed run recorded it, and may have done half of it
+            return
+        target = self._free_target(self._folder / label, Path(source), digest)
+        if target is None:
+            self._found.placed += 1
+        else:
+            self._planned[source] = Action(self._mode, source, os.fspath(target), digest)
+
+    def _is_finished(self, known: Action, state: State | None) -> bool:
+        source, target = Path(known.source), Path(known.target)
+        if known.source in self._planned:
+            return True
+        if not os.path.lexists(source):
+            return os.path.lexists(target)
+        with contextlib.suppress(OSError):
+            # Not every copy is read again: one of the same size was renamed into place when it was whole.
+            copied = read_state(known.source) == state and target.stat().st_size == source.stat().st_size
+            return known.kind != "move" and (copied or source.samefile(target))
+        return False
+
+    def _free_target(self, folder: Path, source: Path, digest: str) -> Path | None:
+        """Return a free name; None where the photo itself is there already, from a former run."""
+        key = (folder, source.name)
+        for number in itertools.count(self._numbers.get(key, 1)):
+            self._numbers[key] = number
+            target = folder / (source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
+            if not os.path.lexists(target):
+                if self._is_taken(target):
+                    continue
+                return target
+            if self._mode != "move" and not self._is_taken(target) and _has_content(target, source, digest):
+                return None
+        raise AssertionError("numbers do not end")
+
+    def _is_taken(self, target: Path) -> bool:
+        name = os.fspath(target)
+        return self._journal.placed(name) or any(action.target == name for action in self._planned.values())
+
+
+def _has_content(target: Path, source: Path, digest: str) -> bool:
+    try:
+        return target.samefile(source) or (target.is_file() and digest_file(target) == digest)
+    except OSError:
+        return False
+
+
+def _is_folder_name(name: str, windows: bool) -> bool:
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
+    if not 0 < length <= NAME_BYTES or name.startswith(".") or name.casefold() == UNKNOWN:
+        return False
+    if re.fullmatch(r"(?i)undo.*\.csv", name) or any(character in "/\\" or character < " " for character in name):
+        return False
+    return not (windows and (DEVICES.fullmatch(name) or name[-1] in ". " or re.search(r'[<>:"|?*]', name)))

@@ -1,0 +1,221 @@
+"""Records of predictions -> a table, CSV, JSON, JSON lines or Parquet, row by row."""
+
+import csv
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pronk.errors import MissingExtra
+from pronk.files import format_csv_line, storage_error, sync_folder
+from pronk.text import visible
+
+FORMS = ("table", "csv", "json", "jsonl", "parquet")
+SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "table"}
+COLUMNS = ("path", "label", "score", "unknown", "distance", "error_code", "error_message")
+ROWS_PER_GROUP = 8192
+
+Record = dict[str, Any]
+
+
+def list_columns(top: int, *, sets: bool = False) -> list[str]:
+    """Name the columns of CSV and Parquet; the scores become label_1, score_1 and so on.
+
+    Example:
+        >>> list_columns(1, sets=True)[-3:]
+        ['set', 'label_1', 'score_1']
+    """
+    ranked = [f"{key}_{rank}" for rank in range(1, top + 1) for key in ("label", "score")]
+    return [*COLUMNS, *(["set"] if sets else []), *ranked]
+
+
+def flatten(record: Record) -> Record:
+    """Give a record the fields of `list_columns`; those without a value may be missing.
+
+    Example:
+        >>> flatten({"path": "a.jpg", "scores": [{"label": "cat", "score": 0.75}], "error": None})["label_1"]
+        'cat'
+    """
+    flat = {key: value for key, value in record.items() if key not in ("scores", "error")}
+    for rank, score in enumerate(record["scores"], start=1):
+        flat |= {f"{key}_{rank}": value for key, value in score.items()}
+    return flat | {f"error_{key}": value for key, value in (record["error"] or {}).items()}
+
+
+def format_record(form: str, record: Record, columns: list[str]) -> str:
+    r"""Return one record as a line: of a table, of CSV or of JSON lines.
+
+    Example:
+        >>> format_record("csv", {"path": "a.jpg", "set": ["cat"], "scores": [], "error": None}, ["path", "set"])
+        'a.jpg,"[""cat""]"\n'
+    """
+    if form == "jsonl":
+        return json.dumps(record) + "\n"
+    if form == "csv":
+        flat = flatten(record)
+        if "set" in flat:  # as JSON, since a class may have any character in its name
+            flat["set"] = json.dumps(flat["set"])
+        return format_csv_line([flat.get(column) for column in columns])
+    name = visible(record["path"])
+    if record["error"]:
+        return f"{name}  error {record['error']['code']}: {visible(record['error']['message'])}\n"
+    scores = "  ".join(f"{visible(score['label'])} {100 * score['score']:.1f} %" for score in record["scores"])
+    shown = f"  of {{{', '.join(map(visible, record['set']))}}}" if "set" in record else ""
+    return f"{name}  {'unknown  ' if record['unknown'] else ''}{scores}{shown}\n"
+
+
+def write_text(form: str, records: Iterable[Record], columns: list[str]) -> Iterator[str]:
+    r"""Yield records in one of FORMS but Parquet, piece by piece.
+
+    Example:
+        >>> list(write_text("csv", [], ["path"]))
+        ['path\n']
+    """
+    if form == "json":
+        opening = "[\n"
+        for record in records:
+            yield opening + json.dumps(record)
+            opening = ",\n"
+        yield "\n]\n" if opening == ",\n" else "[]\n"
+        return
+    if form == "csv":
+        yield format_csv_line(columns)
+    for record in records:
+        yield format_record(form, record, columns)
+
+
+def write_file(file: BinaryIO, form: str, records: Iterable[Record], columns: list[str]) -> None:
+    r"""Write records into an opened file in one of FORMS, holding only some thousand at a time.
+
+    Raises:
+        MissingExtra: for Parquet, without pyarrow.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> write_file(file, "csv", [], ["path"])
+        >>> file.getvalue()
+        b'path\n'
+    """
+    if form == "parquet":
+        _write_parquet(file, records, columns)
+        return
+    for piece in write_text(form, records, columns):
+        file.write(piece.encode("utf-8", "surrogateescape"))
+
+
+def save_records(out: Path, form: str, records: Iterable[Record], columns: list[str], *, work: Path) -> None:
+    """Write records to a file that is whole or absent.
+
+    Args:
+        out: is replaced.
+        form: one of FORMS.
+        records: taken one by one.
+        columns: of CSV and Parquet.
+        work: a folder on the same disk, for the file while it grows.
+
+    Raises:
+        StorageError: naming the path and the cause.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> save_records(folder / "out.csv", "csv", [], ["path"], work=folder)
+        >>> (folder / "out.csv").read_text()
+        'path\\n'
+    """
+    growing = work / ".joined.tmp"
+    try:
+        with growing.open("wb") as file:
+            write_file(file, form, records, columns)
+            file.flush()
+            os.fsync(file.fileno())
+        growing.replace(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        growing.unlink(missing_ok=True)
+        raise storage_error(out, error) from error
+
+
+def require_parquet() -> None:
+    """Refuse before the work what would fail after it.
+
+    Raises:
+        MissingExtra: without pyarrow.
+
+    Example:
+        >>> require_parquet()  # doctest: +SKIP
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("parquet", "writing Parquet") from error
+
+
+def read_rows_written(path: Path, form: str) -> Iterator[Record]:
+    """Yield path, label and error of each row of a file in CSV or JSON lines.
+
+    Raises:
+        ValueError: or LookupError, TypeError, csv.Error, where it is no such file.
+        OSError: if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> list(read_rows_written(Path(tempfile.mkstemp()[1]), "jsonl"))
+        []
+    """
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        if form == "csv":
+            columns = next(csv.reader(lines), [])
+            for row in csv.reader(lines):
+                flat = dict(zip(columns, row, strict=True))
+                yield {"path": flat["path"], "label": flat["label"], "error": flat["error_code"]}
+            return
+        for line in lines:
+            record = json.loads(line)
+            yield {key: record[key] for key in ("path", "label", "error")}
+
+
+def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]) -> None:
+    require_parquet()
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "score": (pyarrow.float64(), float),
+        "distance": (pyarrow.float64(), float),
+        "unknown": (pyarrow.bool_(), bool),
+        "set": (pyarrow.list_(pyarrow.string()), lambda names: [_to_unicode(name) for name in names]),
+    }
+    kinds |= {column: kinds["score"] for column in columns if column.startswith("score_")}
+    text = (pyarrow.string(), _to_unicode)
+    fields = [(column, *kinds.get(column, text)) for column in columns]
+    # Parquet's text is UTF-8, which names of files need not be.
+    schema = pyarrow.schema([*((column, kind) for column, kind, _ in fields), ("path_bytes", pyarrow.binary())])
+    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        rows = map(flatten, records)
+        while chunk := list(itertools.islice(rows, ROWS_PER_GROUP)):
+            arrays = [
+                pyarrow.array([None if row.get(name) is None else turn(row[name]) for row in chunk], kind)
+                for name, kind, turn in fields
+            ]
+            arrays.append(pyarrow.array([_undecodable_bytes(row["path"]) for row in chunk], pyarrow.binary()))
+            writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+
+
+def _to_unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return visible(text)
+    return text
+
+
+def _undecodable_bytes(path: str) -> bytes | None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
+    return None
