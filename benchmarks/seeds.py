@@ -6,10 +6,12 @@ Each seed makes its own split. The runs share one cache: this is about accuracy,
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 from programs import (
     Bench,
     add_arguments,
@@ -19,6 +21,11 @@ from programs import (
     train_tutorial,
     write_results,
 )
+
+from pronk.calibration import temper
+from pronk.evaluation import read_rows
+from pronk.files import read_csv
+from pronk.metrics import expected_calibration_error
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -52,6 +59,8 @@ def run_seed(bench: Bench, seed: int, *, cache: Path, tutorial: bool) -> tuple[d
         "fine_tuned_loss": fine_tuned and fine_tuned["loss"],
         "kept": kept,
         "kept_loss": metrics[kept]["val"]["loss"],
+        "temperature": metrics["calibration"]["temperature"],
+        "known": (metrics["test"]["coverage"] or {}).get("value"),
         "seconds": record["wall_seconds"],
     }
     if not tutorial:
@@ -60,6 +69,22 @@ def run_seed(bench: Bench, seed: int, *, cache: Path, tutorial: bool) -> tuple[d
     row["tutorial_test"] = other["test"]["value"]
     row["tutorial_seconds"] = other["wall_seconds"]
     return row, other
+
+
+def pool_errors(folders: list[Path]) -> dict:
+    """Return the calibration error over the test photos of all runs together, before and after the temperature."""
+    found: dict[str, list[np.ndarray]] = {"before": [], "after": [], "targets": []}
+    for folder in folders:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        rows = [row for row in read_csv(folder / "predictions.csv") if row["part"] == "test"]
+        numbers = [row | {f"p_{name}": float(row[f"p_{name}"]) for name in metrics["classes"]} for row in rows]
+        probabilities, targets = read_rows(numbers, metrics["classes"])
+        found["before"].append(temper(probabilities, 1 / metrics["calibration"]["temperature"]))
+        found["after"].append(probabilities)
+        found["targets"].append(targets)
+    pooled = {name: np.concatenate(parts) for name, parts in found.items()}
+    errors = {name: expected_calibration_error(pooled[name], pooled["targets"]) for name in ("before", "after")}
+    return {f"pooled_calibration_error_{name}": round(error, 4) for name, error in errors.items()}
 
 
 def summarise(rows: list[dict]) -> dict:
@@ -72,6 +97,9 @@ def summarise(rows: list[dict]) -> dict:
         "kept_fine_tuned": sum(row["kept"] == "fine_tuned" for row in rows),
         "kept_worse_than_frozen": sum(row["kept_loss"] > row["frozen_loss"] for row in rows),
     }
+    known = [row["known"] for row in rows if row["known"] is not None]
+    if known:
+        summary["mean_known"] = mean(known)  # share of genuine test photos that are not called unknown
     if "tutorial_test" in rows[0]:
         summary["mean_tutorial_test"] = mean(row["tutorial_test"] for row in rows)
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in summary.items()}
@@ -110,7 +138,7 @@ def main() -> None:
         rows.append(row)
         others += [other] if other else []
         report(f"  test {row['test']:.4f}, kept {row['kept']}")
-        summary = summarise(rows)
+        summary = summarise(rows) | pool_errors([bench.out / f"seed-{done['seed']}" for done in rows])
         write_results(bench.out / "results.json", {"summary": summary, "rows": rows, "tutorial": others})
     if not args.cache:
         shutil.rmtree(cache, ignore_errors=True)

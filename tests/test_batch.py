@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pronk import batch as batching
-from pronk.batch import load_model, predict_batch, read_rows
+from pronk.batch import shards as batching
+from pronk.batch.plans import Request, hold_work, open_plan, read_part
+from pronk.batch.shards import load_model, predict_batch, read_rows
+from pronk.batch.tables import COLUMNS, list_columns, read_rows_written, save_records
 from pronk.errors import DataError, ModelError, RunError, StorageError
 from pronk.files import available_cores
-from pronk.plans import Request, hold_work, open_plan, read_part
-from pronk.tables import COLUMNS, list_columns, read_rows_written, save_records
 from test_cli import HOSTILE, fails, ok
 from training_fixtures import draw_tiny, run_pronk, write_photos
 
@@ -35,7 +35,7 @@ FORMS = ("csv", "json", "jsonl", "parquet", "txt")
 # The command line with a note of each shard that is begun.
 NOTING = """
 import os, sys
-import pronk.batch as batch
+import pronk.batch.shards as batch
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 real = batch.predict_shard
 def predict_shard(job):
@@ -50,7 +50,7 @@ main(sys.argv[1:])
 
 @pytest.fixture(autouse=True)
 def one_photo_per_shard(monkeypatch):
-    monkeypatch.setattr("pronk.plans.MOST_PER_SHARD", 1)
+    monkeypatch.setattr("pronk.batch.plans.MOST_PER_SHARD", 1)
 
 
 @pytest.fixture

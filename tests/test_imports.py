@@ -4,6 +4,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ def test_settings_need_nothing_else():
 def test_help_imports_little():
     assert not after_command("--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
     assert not after_command("train", "--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
+
+
+@pytest.mark.parametrize("export", ["onnx-int8", "litert"])
+def test_using_an_export_reaches_no_framework(export, tmp_path):
+    if export == "litert":
+        pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "bundle-format-1.zip") as archive:
+        archive.extractall(tmp_path)
+    photo = tmp_path / "model" / "golden" / "1.jpg"
+    assert not after_command("predict", tmp_path / "exports" / export, photo) & (TRAINING_ONLY | {"matplotlib"})
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "verify", "check", "cache"])

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
-from pronk.journal import open_journal, undo
 from pronk.sorting import check_folder_names, check_place, read_state, sort_photos
+from pronk.sorting.journal import open_journal, undo
 from test_batch import listing, read_csv
 from test_cli import HOSTILE, fails, ok
 from training_fixtures import run_pronk, write_photos

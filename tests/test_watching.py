@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pronk.batch import load_model
+from pronk.batch.plans import Request
+from pronk.batch.shards import load_model
+from pronk.batch.tables import list_columns
+from pronk.batch.watching import PATIENCE, follow, open_appender, watch_photos
 from pronk.errors import DataError
-from pronk.plans import Request
 from pronk.predictor import Predictor
-from pronk.tables import list_columns
-from pronk.watching import PATIENCE, follow, open_appender, watch_photos
 from test_batch import count_lines, listing, read_csv, wait_for
 from test_cli import HOSTILE, fails, ok
 from training_fixtures import run_pronk, write_photos

@@ -156,9 +156,9 @@ def calibration_errors(rows: Sequence[dict[str, Any]], classes: Sequence[str], t
     """Say how far confidence and hit rate lie apart, without the temperature (before) and with it (after).
 
     Example:
-        >>> row = {"label": "a", "p_a": 0.75, "p_b": 0.25}
-        >>> calibration_errors([row], ["a", "b"], 1.0)
-        {'before': 0.25, 'after': 0.25}
+        >>> row = {"label": "a", "p_a": 0.8, "p_b": 0.2}
+        >>> {name: round(error, 3) for name, error in calibration_errors([row], ["a", "b"], 2.0).items()}
+        {'before': 0.059, 'after': 0.2}
     """
     probabilities, targets = read_rows(rows, classes)
     before = temper(probabilities, 1 / temperature)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from pronk.batch.tables import FORMS, SUFFIXES
 from pronk.engines import ENGINES
-from pronk.tables import FORMS, SUFFIXES
 from pronk.text import count, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pronk.batch import Batch
-    from pronk.plans import Request
+    from pronk.batch.plans import Request
+    from pronk.batch.shards import Batch
+    from pronk.batch.tables import Record
     from pronk.predictor import Predictor
-    from pronk.tables import Record
 
 SHOWN = 20  # photos named on stderr
 
@@ -93,12 +93,12 @@ def predict(
     Example:
         pronk predict runs/photos-1 holiday/*.jpg --out answers.csv
     """
-    from pronk.batch import load_model
+    from pronk.batch.plans import Request
+    from pronk.batch.shards import load_model
+    from pronk.batch.tables import list_columns, require_parquet
     from pronk.engines import check_engine
     from pronk.errors import DataError
-    from pronk.plans import Request
     from pronk.sorting import check_folder_names, check_place
-    from pronk.tables import list_columns, require_parquet
 
     form = _choose_form(form, out, watch)
     if (move or copy) and (not sort_into or (move and copy)):
@@ -203,7 +203,7 @@ def _list_photos(task: Task) -> list[str]:
 
 def _stream(task: Task) -> "Batch":
     """Answer photo by photo on stdout."""
-    from pronk.batch import Batch
+    from pronk.batch.shards import Batch
     from pronk.cli.console import open_console, show_progress
 
     photos, request, failed = _list_photos(task), task.request, 0
@@ -223,7 +223,7 @@ def _stream(task: Task) -> "Batch":
 
 
 def _print(task: Task, records: "Iterable[Record]") -> None:
-    from pronk.tables import write_text
+    from pronk.batch.tables import write_text
 
     for piece in write_text(task.form, records, task.columns):
         click.echo(piece.encode("utf-8", "surrogateescape"), nl=False)
@@ -231,9 +231,9 @@ def _print(task: Task, records: "Iterable[Record]") -> None:
 
 def _predict_batch(task: Task, engine: str, address: str | None) -> "Batch":
     """Work through shards that survive a kill, then write --out, then sort."""
-    from pronk.batch import predict_batch
+    from pronk.batch.shards import predict_batch
+    from pronk.batch.tables import save_records
     from pronk.cli.console import open_console, show_progress
-    from pronk.tables import save_records
 
     out, work = task.out, task.work
     assert work is not None, "the command looks first"
@@ -267,9 +267,9 @@ def _watch(task: Task) -> NoReturn:
     """Answer what arrives, until Ctrl-C."""
     import contextlib
 
+    from pronk.batch.plans import hold_work
+    from pronk.batch.watching import follow, open_appender
     from pronk.cli.console import open_console
-    from pronk.plans import hold_work
-    from pronk.watching import follow, open_appender
 
     with contextlib.ExitStack() as stack:
         tell = _teller(stack.enter_context(open_console()))

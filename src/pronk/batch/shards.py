@@ -9,11 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pronk.engines import open_engine, run_unordered
-from pronk.errors import ModelError, RunError, StorageError
-from pronk.files import digest_file
-from pronk.manifest import MODEL_FILE
-from pronk.plans import (
+from pronk.batch.plans import (
     Plan,
     Record,
     Request,
@@ -26,6 +22,10 @@ from pronk.plans import (
     read_part,
     write_part,
 )
+from pronk.engines import open_engine, run_unordered
+from pronk.errors import ModelError, RunError, StorageError
+from pronk.files import digest_file
+from pronk.manifest import MODEL_FILE
 from pronk.predictor import Predictor
 from pronk.scan import Progress, no_progress
 from pronk.sorting import Sorted, State, read_state, sort_photos

@@ -12,9 +12,9 @@ from typing import Any
 
 from pronk.errors import ModelError, SettingsError
 from pronk.files import digest_file
-from pronk.journal import Journal, open_journal
-from pronk.placing import Action
 from pronk.predictor import UNKNOWN
+from pronk.sorting.journal import Journal, open_journal
+from pronk.sorting.placing import Action
 
 SORTED_AT_ONCE = 64  # recorded together, since each waiting for the disk takes milliseconds
 NAME_BYTES = 255

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from pronk.errors import DataError
 from pronk.files import format_csv_line, lock_folder, storage_error, write_atomically
-from pronk.placing import DISK_TROUBLE, KINDS, Action, place, take_back
+from pronk.sorting.placing import DISK_TROUBLE, KINDS, Action, place, take_back
 
 COLUMNS = ("action", "source", "target", "digest")
 NAME = "undo"

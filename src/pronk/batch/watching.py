@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from pronk.batch.plans import Request
+from pronk.batch.tables import Record, format_record, read_rows_written
 from pronk.errors import DataError
 from pronk.files import digest_file, format_csv_line, storage_error, sync_folder
-from pronk.journal import Journal, cut_torn_row, open_journal
 from pronk.listing import list_files
-from pronk.plans import Request
 from pronk.predictor import Prediction, Predictor
 from pronk.sorting import Planner, Sorted, State, read_state
-from pronk.tables import Record, format_record, read_rows_written
+from pronk.sorting.journal import Journal, cut_torn_row, open_journal
 
 SECONDS = 1.0  # between two looks
 PATIENCE = 10  # looks at an unusable photo that does not change, before it is said to be unusable

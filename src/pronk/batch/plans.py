@@ -14,7 +14,7 @@ from typing import Any
 
 from pronk.errors import RunError
 from pronk.files import available_cores, lock_folder, remove_leftovers, storage_error, write_atomically, write_json
-from pronk.journal import find_journal
+from pronk.sorting.journal import find_journal
 
 FORMAT = 1
 MOST_PER_SHARD = 64  # about a second of one core: little to do again, and waiting for the disk is 1 % of it
