@@ -13,13 +13,14 @@ import pytest
 
 from pronk.bundle import open_bundle
 from pronk.calibration import Unknown
-from pronk.errors import DataError, ModelError
+from pronk.errors import DataError, ModelError, RunError
 from pronk.evaluation import evaluate
 from pronk.kernel import load_head
 from pronk.novelty import fit_novelty
 from pronk.predictor import Predictor
 from pronk.training.conversions import CONVERSIONS, convert
-from pronk.training.delivery import SAMPLES, export_model, gather_photos, note_parity, read_parity
+from pronk.training.delivery import export_model, note_parity, read_parity
+from pronk.training.samples import SAMPLES, gather_photos
 from training_fixtures import draw_tiny, run_pronk, write_photos
 
 FLOAT = ("litert", "savedmodel", "keras")
@@ -191,13 +192,32 @@ def test_no_half_written_export_is_left(run, monkeypatch):
     assert list((run / "exports").iterdir()) == []
 
 
+def test_what_a_killed_export_left_is_replaced(run):
+    left = run / "exports" / ".onnx-int8.tmp"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"written")
+    export_model(run, "onnx-int8", min_agreement=0.0)
+    assert sorted(path.name for path in (run / "exports").iterdir()) == ["onnx-int8", "parity.json"]
+
+
 # --- photos to compare with
 
 
 def test_the_runs_own_photos_are_taken(tiny_run, tiny_photos):
-    samples, compared = gather_photos(open_bundle(tiny_run.folder), None)
-    assert (len(samples), len(compared)) == (20, 4)
-    assert [photo.target for photo in samples[:4]] == [0, 1, 0, 1], "classes in turn"
+    photos = gather_photos(open_bundle(tiny_run.folder), None)
+    assert (len(photos.samples), len(photos.compared)) == (20, 4)
+    assert photos.is_validation
+    assert sorted(photos.targets) == [0, 0, 1, 1]
+    # The tiny photos are blue in one class and red in the other; the classes come in turn.
+    assert [photo[..., 0].mean() > photo[..., 2].mean() for photo in photos.samples[:4]] == [False, True] * 2
+
+
+def test_photos_that_were_moved_are_known_by_content(run, tmp_path, tiny_photos):
+    moved = Path(shutil.copytree(tiny_photos, tmp_path / "elsewhere"))
+    here, there = (gather_photos(open_bundle(run), given) for given in (None, moved))
+    assert there.is_validation
+    assert (len(there.samples), len(there.compared)) == (20, 4)
+    assert {photo.tobytes() for photo in there.compared} == {photo.tobytes() for photo in here.compared}
 
 
 def test_changed_photos_are_not_compared_with(run, tmp_path):
@@ -218,14 +238,33 @@ def test_a_copied_model_asks_for_photos(run, tmp_path, tiny_photos):
     assert "--calibration" in caught.value.hint
     exported = export_model(alone, "onnx-int8", calibration=tiny_photos, out=tmp_path / "out", min_agreement=0.0)
     assert exported.parity["accuracy"]["exported"]["n"] == 14, "every second photo"
-    assert open_bundle(tmp_path / "out").sets.n == 14
+    assert open_bundle(tmp_path / "out").sets.n == 4, "promises rest on validation photos alone"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out", "run"], "nothing beside it"
+    assert (tmp_path / "out" / "parity.json").is_file()
 
 
-def test_given_parts_are_kept_apart(tmp_path, whole_bundle):
-    for part, number in (("train", 3), ("test", 2)):
-        write_photos(tmp_path / "data" / part, number, seed=number)
-    samples, compared = gather_photos(open_bundle(whole_bundle), tmp_path / "data")
-    assert (len(samples), len(compared)) == (6, 4)
+@pytest.mark.parametrize("name", ["", "model", "exports", "report.html", "photos"])
+def test_nothing_but_a_former_export_is_replaced(run, name):
+    (run / "photos").mkdir()
+    (run / "photos" / "mine.jpg").write_bytes(b"mine")
+    (run / "exports").mkdir()
+    before = sorted(run.rglob("*"))
+    with pytest.raises(RunError, match="exists and is no export to litert"):
+        export_model(run, "litert", out=run / name)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_an_export_of_another_format_is_not_replaced(run):
+    folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+    with pytest.raises(RunError, match="no export to keras"):
+        export_model(run, "keras", out=folder)
+    assert open_bundle(folder).runtime == "onnx-int8"
+
+
+def test_an_export_warns_of_photos_that_the_model_knows(run, tiny_photos):
+    folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+    known = [finding for finding in evaluate(folder, tiny_photos).findings if finding.code == "leak"]
+    assert len(known) == 24
 
 
 def test_foreign_classes_are_named(tmp_path, whole_bundle):
@@ -237,10 +276,10 @@ def test_foreign_classes_are_named(tmp_path, whole_bundle):
 def test_a_large_class_does_not_crowd_out_a_small_one(tmp_path, whole_bundle, monkeypatch):
     write_photos(tmp_path / "photos", 30, classes=("cold",))
     write_photos(tmp_path / "photos", 4, classes=("warm",))
-    monkeypatch.setattr("pronk.training.delivery.SAMPLES", 4)
-    samples, _ = gather_photos(open_bundle(whole_bundle), tmp_path / "photos")
+    monkeypatch.setattr("pronk.training.samples.SAMPLES", 4)
+    photos = gather_photos(open_bundle(whole_bundle), tmp_path / "photos")
     assert SAMPLES > 4
-    assert [photo.target for photo in samples] == [0, 1, 0, 1]
+    assert [photo[..., 0].mean() > photo[..., 2].mean() for photo in photos.samples] == [False, True] * 2
 
 
 # --- what cannot be exported

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ def test_keras_and_onnx_say_the_same(tmp_path, dataset):
     trained = lively_backbone(0.35, seed=5)
     head = Head(rng.normal(0, 0.05, (1280, 2)).astype(np.float32), np.array([0.5, -0.5], np.float32))
     kept = Kept(head, trained.weights, np.full((1, 2), 0.5), {"kept": "fine_tuned"})
-    answers = Answers(1.7, None, SetScores.fit(np.array([[0.75, 0.25]]), np.array([0])))
+    nothing = Future()
+    nothing.set_result(None)
+    answers = Answers(1.7, SetScores.fit(np.array([[0.75, 0.25]]), np.array([0])), nothing)
     network = build_network(backbone, classes=2, settings=SETTINGS)
     golden = choose_golden(dataset, SETTINGS)
     bundle = export(tmp_path / "model", network, kept, answers, golden, backbone, dataset.classes, SETTINGS)

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from pronk.calibration import SetScores, Unknown
+from pronk.config import MODEL_PATHS
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.files import digest_file, write_atomically, write_json
-from pronk.manifest import FORMAT, MODEL_FILE, MODEL_PATHS, parse_record, read_record
+from pronk.manifest import FORMAT, MODEL_FILE, parse_record, read_record
 from pronk.safety import check_ordinary
 
 HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
@@ -67,8 +68,9 @@ class Bundle:
 
     @property
     def run_folder(self) -> Path:
-        """The folder around it: that of the run, where it is a run's model."""
-        return (self.folder.absolute() if self.folder.name in ("", "..") else self.folder).parent
+        """That of the run, where this is a run's model or one of its exports."""
+        around = (self.folder.absolute() if self.folder.name in ("", "..") else self.folder).parent
+        return around.parent if self.runtime != "onnx" and around.name == "exports" else around
 
     @property
     def tolerance(self) -> float:

@@ -92,7 +92,10 @@ def describe_unknown(
     between = f"between {percent(coverage['low'])} and {percent(coverage['high'])}"
     shares = [f"{percent(coverage['value'])}, and with 95\u00a0% certainty {between}."]
     if coverage["high"] < promised:
-        shares.append("That is less than was promised: these photos differ from those the model was made with.")
+        shares.append(
+            f"That is less than was promised: the limit came out low by the luck of {set_with}, or these photos differ "
+            "from those the model was made with."
+        )
     strange = [row for row in rows if row["part"] == "test" and row.get("unknown")]
     strange.sort(key=lambda row: (-float(row["distance"]), row["path"]))
     pictures = [row for row in strange if row["path"] in pictured][:MOST_PICTURES]

@@ -1,6 +1,8 @@
 """The kept model + validation photos -> what its answers are worth: temperature, `unknown`, sets of classes."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
@@ -26,16 +28,18 @@ class Answers:
 
     Attributes:
         temperature: the logits are divided by it.
-        unknown: tells photos of other things; None where too few photos can promise nothing.
         sets: several classes of which one is right.
+        unknown: tells photos of other things, once it is fitted; None where too few photos can promise nothing.
     """
 
     temperature: float
-    unknown: Unknown | None
     sets: SetScores
+    unknown: Future[Unknown | None]
 
 
-def calibrate(kept: Kept, backbone: Backbone, dataset: Dataset, features: Features, settings: Settings) -> Answers:
+def calibrate(
+    kept: Kept, backbone: Backbone, dataset: Dataset, features: Features, settings: Settings, pool: Executor
+) -> Answers:
     """Fit the temperature, the distance and its threshold, and the sets.
 
     Args:
@@ -44,31 +48,52 @@ def calibrate(kept: Kept, backbone: Backbone, dataset: Dataset, features: Featur
         dataset: the photos.
         features: their cached rows.
         settings: the coverage that is promised, and the cut.
+        pool: of worker processes; one of them fits the distance, while this process writes the model.
     """
-    train, val = dataset.part("train"), dataset.part("val")
-    targets = dataset.targets(val)
+    targets = dataset.targets(dataset.part("val"))
     temperature = fit_temperature(kept.val_probabilities, targets)
     sets = SetScores.fit(temper(kept.val_probabilities, temperature), targets)
+    trained = None if kept.weights is backbone.weights else kept.weights
+    return Answers(temperature, sets, pool.submit(fit_unknown, trained, dataset, features, settings))
+
+
+def fit_unknown(
+    trained: Mapping[str, Sequence[np.ndarray]] | None, dataset: Dataset, features: Features, settings: Settings
+) -> Unknown | None:
+    """Fit the distance to the training photos, and set its threshold with the validation photos.
+
+    Args:
+        trained: arrays by layer name of a fine-tuned network; None for the frozen one.
+        dataset: the photos.
+        features: their cached rows.
+        settings: the coverage that is promised, and the cut.
+
+    Returns:
+        None where too few validation photos can promise nothing.
+    """
+    train, val = dataset.part("train"), dataset.part("val")
     if conformal_threshold(np.zeros(len(val)), settings.coverage) is None:
-        return Answers(temperature, None, sets)
-    pool = FeaturePool(kept, backbone, features, settings)
+        return None
+    pool = FeaturePool(trained, features, settings)
     rows = pool.read(train)
     # Its many small products take forty times as long where several threads wait for each other.
     with threadpool_limits(1):
         novelty = fit_novelty(rows, dataset.targets(train), classes=len(dataset.classes))
     threshold = conformal_threshold(novelty.distance(pool.read(val)), settings.coverage)
     assert threshold is not None
-    return Answers(temperature, Unknown(novelty, threshold, settings.coverage, len(val)), sets)
+    return Unknown(novelty, threshold, settings.coverage, len(val))
 
 
 class FeaturePool:
     """Pooled features of the kept model: as cached where it is the frozen one, else through its fine-tuned blocks."""
 
-    def __init__(self, kept: Kept, backbone: Backbone, features: Features, settings: Settings) -> None:
+    def __init__(
+        self, trained: Mapping[str, Sequence[np.ndarray]] | None, features: Features, settings: Settings
+    ) -> None:
         self.features = features
         self.suffix: Any = None
-        if kept.weights is not backbone.weights:
-            suffix = write_suffix(kept.weights, size=settings.image_size, cut=settings.fine_tune_from)
+        if trained is not None:
+            suffix = write_suffix(trained, size=settings.image_size, cut=settings.fine_tune_from)
             self.suffix = open_session(suffix, threads=available_cores())
 
     def read(self, photos: tuple[Photo, ...]) -> np.ndarray:

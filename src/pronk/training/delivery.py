@@ -1,11 +1,11 @@
 """A run's model -> an export that has proven itself on the user's own photos, or is set aside."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,22 @@ import numpy as np
 
 from pronk.bundle import Bundle, open_bundle, write_bundle
 from pronk.calibration import SetScores, conformal_threshold
-from pronk.config import read_settings
-from pronk.errors import DataError, GateError, ImageError, ModelError, SettingsError
-from pronk.files import available_cores, digest_file, read_csv, storage_error, write_json
+from pronk.errors import GateError, ModelError, RunError
+from pronk.files import lock_folder, storage_error, write_json
 from pronk.images import load_pixels
-from pronk.listing import list_photos
+from pronk.manifest import MODEL_FILE, read_record
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
 from pronk.report.exports import note_exports
-from pronk.runtime import Outputs, open_runtime
+from pronk.runtime import open_runtime
 from pronk.scan import Progress, no_progress
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.examples import travel_files
+from pronk.training.samples import Photos, gather_photos
 
-SAMPLES = 200  # photos that the ranges of 8-bit activations are taken from
 MIN_AGREEMENTS = {"onnx-int8": 0.97, "litert-int8": 0.97}
 MIN_AGREEMENT = 0.99
 PARITY = "parity.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """A photo as the network sees it, uint8 [size, size, 3], and the index of its class."""
-
-    pixels: np.ndarray
-    target: int
+STEPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +57,20 @@ def export_model(
 ) -> Exported:
     """Convert a run's model, compare it with the original on validation photos, and keep it if they agree.
 
-    The export has its own threshold for `unknown` and its own prediction sets, set with the same photos.
+    With the run's own photos, the export gets its own threshold for `unknown` and its own prediction sets; compared on
+    other photos, it keeps those of the model, since nobody knows whether the model has seen them.
 
     Args:
         model: a run folder or its `model/`.
         to: onnx-int8, litert, litert-int8, savedmodel or keras.
-        calibration: labelled photos for both; None takes the run's own training and validation photos.
+        calibration: folder of labelled photos; None takes the run's own training and validation photos, where they
+            were. Photos that the run's split.csv knows by content are used in their parts.
         min_agreement: least share of equal top classes; None means .99, and .97 with 8 bits.
-        out: folder of the export; None means `exports/<to>` in the run folder.
+        out: folder of the export; None means `exports/<to>` in the run folder. A former export is replaced.
         on_progress: called with ("export", step, steps).
 
     Raises:
+        RunError: if something else lies at `out`.
         DataError: if there are no photos to compare with.
         ModelError: if the model cannot be converted.
 
@@ -89,82 +84,91 @@ def export_model(
         raise ModelError(
             f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
         )
-    home = bundle.run_folder
-    folder = Path(out) if out else home / "exports" / to
-    samples, compared = gather_photos(bundle, calibration)
-    on_progress("export", 1, 4)
-    contents = {**convert(bundle, to, np.stack([photo.pixels for photo in samples])), **travel_files(bundle, to)}
-    on_progress("export", 2, 4)
-    pixels, targets = [photo.pixels for photo in compared], np.array([photo.target for photo in compared])
-    reference = run_all(open_runtime(bundle), pixels)
-    working = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        written, answers = write_export(working, bundle, to, contents, pixels, targets)
-        on_progress("export", 3, 4)
-        speed = measure_speed(open_runtime(written), pixels)
-        parity = {
-            "format": to,
-            **compare_answers(reference.probabilities, answers.probabilities, targets),
-            "latency_ms": {"p50": speed.p50, "p95": speed.p95},
-            "bytes": count_bytes(written.model_path),
-        }
-        least = MIN_AGREEMENTS.get(to, MIN_AGREEMENT) if min_agreement is None else min_agreement
-        agrees = parity["accepted"] = parity["agreement"] >= least
-        rejected = folder.with_name(f"{folder.name}.rejected")
-        kept = _put_in_place(working, folder if agrees else rejected, replaces=(folder, rejected))
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    note_parity(folder.parent / PARITY, parity)
-    if folder.parent.resolve() == (home / "exports").resolve():  # elsewhere there may be exports of other runs
-        note_exports(home / "report.html", read_parity(folder.parent / PARITY))
-    on_progress("export", 4, 4)
-    gate = GateError(
-        f"{to} gives {parity['agreement']:.1%} of {len(compared)} photos the same class, below {least:.1%}",
-        hint=f"it was set aside as {kept}; try another format, or lower --min-agreement",
-    )
-    return Exported(kept, parity, None if agrees else gate)
+    folder = Path(out) if out else bundle.run_folder / "exports" / to
+    check_place(folder, to)
+    photos = gather_photos(bundle, calibration)
+    on_progress("export", 1, STEPS)
+    contents = {**convert(bundle, to, np.stack(photos.samples)), **travel_files(bundle, to)}
+    on_progress("export", 2, STEPS)
+    with hold_place(folder) as working:
+        exported, parity = prove(working, bundle, to, contents, photos)
+        on_progress("export", 3, STEPS)
+        gate = judge_parity(parity, min_agreement)
+        parity["accepted"] = gate is None
+        kept = put_in_place(exported, folder, is_accepted=gate is None)
+        noted = kept if out else folder.parent  # a folder of the user's own gets no files beside the export
+        note_parity(noted / PARITY, parity)
+        if not out:
+            note_exports(bundle.run_folder / "report.html", read_parity(noted / PARITY))
+    on_progress("export", STEPS, STEPS)
+    return Exported(kept, parity, gate)
 
 
-def gather_photos(bundle: Bundle, calibration: Path | str | None) -> tuple[list[Labelled], list[Labelled]]:
-    """Return photos to take ranges from, classes in turn, and photos to compare on.
+def check_place(folder: Path, to: str) -> None:
+    """Refuse a folder that holds anything but a former export to the same format, which would be replaced.
+
+    Example:
+        >>> check_place(Path("no such folder"), "litert")
+        >>> check_place(Path("."), "litert")
+        Traceback (most recent call last):
+        pronk.errors.RunError: . exists and is no export to litert
+    """
+    for taken in (folder, _rejected(folder)):
+        if os.path.lexists(taken) and not _is_export(taken, to):
+            raise RunError(f"{taken} exists and is no export to {to}", hint="name a folder that is not there yet")
+
+
+@contextlib.contextmanager
+def hold_place(folder: Path) -> Iterator[Path]:
+    """Give a working folder beside the export, that is gone afterwards.
 
     Raises:
-        DataError: if there are none: those of the run are gone, or were changed.
+        RunError: if another process exports there.
     """
-    if calibration is None:
-        train, val = _photos_of_run(bundle)
-    else:
-        train, val = _photos_of_folder(Path(calibration))
-    foreign = sorted({label for _, label in (*train, *val)} - set(bundle.classes))
-    if foreign:
-        raise DataError(
-            f"the model does not know the class {', '.join(map(repr, foreign))}",
-            hint=f"its classes are {', '.join(bundle.classes)}",
-        )
-    samples, compared = _load(bundle, _in_turn(train, bundle.classes)[:SAMPLES]), _load(bundle, val)
-    if not samples or not compared:
-        raise DataError(
-            "no photos to compare the export with", hint="name a folder of labelled photos with --calibration"
-        )
-    return samples, compared
+    place = folder.absolute()
+    working = place.with_name(f".{place.name}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(place.parent, error) from error
+    with lock_folder(place.parent):
+        shutil.rmtree(working, ignore_errors=True)  # of an export that was killed
+        try:
+            yield working
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+
+
+def prove(
+    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: Photos
+) -> tuple[Bundle, dict[str, Any]]:
+    """Write the export, and compare it with the model it was made of.
+
+    Returns:
+        The export, and the record of parity.json but for `accepted`.
+    """
+    exported, answers = write_export(folder, bundle, to, contents, photos)
+    reference, _ = run_all(open_runtime(bundle), photos.compared)
+    speed = measure_speed(open_runtime(exported), photos.compared)
+    parity = {
+        "format": to,
+        **compare_answers(reference, answers, photos.targets),
+        "latency_ms": {"p50": speed.p50, "p95": speed.p95},
+        "bytes": count_bytes(exported.model_path),
+    }
+    return exported, parity
 
 
 def write_export(
-    folder: Path,
-    bundle: Bundle,
-    to: str,
-    contents: dict[str, bytes],
-    pixels: Sequence[np.ndarray],
-    targets: np.ndarray,
-) -> tuple[Bundle, Outputs]:
+    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: Photos
+) -> tuple[Bundle, np.ndarray]:
     """Write the export's model folder: with the golden photos of the run, and all that follows from its own numbers.
 
     Returns:
-        The export, and its answers to `pixels`.
+        The export, and its probabilities for the photos that are compared, float32 [n, C].
     """
     golden = list(bundle.golden())
-    for name in golden:
-        contents[name] = (bundle.folder / name).read_bytes()
+    contents = contents | {name: (bundle.folder / name).read_bytes() for name in golden}
     options: dict[str, Any] = {
         "classes": bundle.classes,
         "size": bundle.size,
@@ -174,19 +178,50 @@ def write_export(
         "runtime": to,
     }
     runtime = open_runtime(write_bundle(folder, contents, **options))
-    photos = [load_pixels(contents[name], size=bundle.size, fit=bundle.fit) for name in golden]
-    if photos:
-        rows = run_all(runtime, photos).probabilities.tolist()
+    if golden:
+        pixels = [load_pixels(contents[name], size=bundle.size, fit=bundle.fit) for name in golden]
+        rows = run_all(runtime, pixels)[0].tolist()
         expected = {name.removeprefix("golden/"): row for name, row in zip(golden, rows, strict=True)}
         contents["golden/expected.json"] = json.dumps(expected).encode()
-    answers = run_all(runtime, pixels)
-    unknown = bundle.unknown
-    if unknown:
-        threshold = conformal_threshold(unknown.novelty.distance(answers.features), unknown.coverage)
-        if threshold is not None:
-            unknown = dataclasses.replace(unknown, threshold=threshold, n=len(pixels))
-    sets = SetScores.fit(answers.probabilities, targets)
-    return write_bundle(folder, contents, unknown=unknown, sets=sets, **options), answers
+    probabilities, features = run_all(runtime, photos.compared)
+    unknown, sets = bundle.unknown, bundle.sets
+    if photos.is_validation:
+        sets = SetScores.fit(probabilities, photos.targets)
+        if unknown:
+            threshold = conformal_threshold(unknown.novelty.distance(features), unknown.coverage)
+            if threshold is not None:
+                unknown = dataclasses.replace(unknown, threshold=threshold, n=len(photos.compared))
+    return write_bundle(folder, contents, unknown=unknown, sets=sets, **options), probabilities
+
+
+def judge_parity(parity: dict[str, Any], min_agreement: float | None) -> GateError | None:
+    """Return what to say of an export whose answers agree too rarely.
+
+    Example:
+        >>> judge_parity({"format": "litert", "agreement": 1.0}, None) is None
+        True
+    """
+    to, agreement = parity["format"], parity["agreement"]
+    least = MIN_AGREEMENTS.get(to, MIN_AGREEMENT) if min_agreement is None else min_agreement
+    if agreement >= least:
+        return None
+    return GateError(
+        f"{to} gives {agreement:.1%} of {parity['accuracy']['exported']['n']} photos the same class, below {least:.1%}",
+        hint="it was set aside as .rejected; try another format, or lower --min-agreement",
+    )
+
+
+def put_in_place(exported: Bundle, folder: Path, *, is_accepted: bool) -> Path:
+    """Rename the working folder to where it belongs; a former export, kept or rejected, goes."""
+    target = folder if is_accepted else _rejected(folder)
+    try:
+        for former in (folder, _rejected(folder)):
+            if former.is_dir():
+                shutil.rmtree(former)
+        exported.folder.rename(target)
+    except OSError as error:
+        raise storage_error(target, error) from error
+    return target
 
 
 def note_parity(path: Path, parity: dict[str, Any]) -> None:
@@ -208,63 +243,12 @@ def read_parity(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _photos_of_run(bundle: Bundle) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    home = bundle.run_folder
+def _rejected(folder: Path) -> Path:
+    return folder.absolute().with_name(f"{folder.absolute().name}.rejected")
+
+
+def _is_export(folder: Path, to: str) -> bool:
     try:
-        data = Path(read_settings(home / "settings.toml")["data"])
-        rows = read_csv(home / "split.csv")
-    except (OSError, KeyError, SettingsError) as error:
-        raise DataError(
-            f"{bundle.folder} lies in no run folder, so its photos are not known",
-            hint="name a folder of labelled photos with --calibration",
-        ) from error
-    root = data if data.is_dir() else data.parent
-    parts: dict[str, list[tuple[Path, str]]] = {"train": [], "val": []}
-    for row in rows:
-        path = root / row["path"]
-        if row["part"] in parts and path.is_file() and digest_file(path) == row["digest"]:
-            parts[row["part"]].append((path, row["label"]))
-    return parts["train"], parts["val"]
-
-
-def _photos_of_folder(data: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    listing = list_photos(data, min_classes=1)
-    photos = [(listing.root / entry.path, entry.label, entry.part) for entry in listing.entries]
-    train = [(path, label) for path, label, part in photos if part == "train"]
-    val = [(path, label) for path, label, part in photos if part in ("val", "test")]
-    if not train or not val:
-        # Every second photo is compared, so that none is judged by ranges that it has set itself.
-        both = [(path, label) for path, label, _ in photos]
-        train, val = both[::2], both[1::2]
-    return train, val
-
-
-def _in_turn(photos: Iterable[tuple[Path, str]], classes: Sequence[str]) -> list[tuple[Path, str]]:
-    by_class: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}
-    for photo in photos:
-        by_class[photo[1]].append(photo)
-    most = max(map(len, by_class.values()))
-    return [same[i] for i in range(most) for same in by_class.values() if i < len(same)]
-
-
-def _load(bundle: Bundle, photos: Sequence[tuple[Path, str]]) -> list[Labelled]:
-    def load(photo: tuple[Path, str]) -> Labelled | None:
-        try:
-            pixels = load_pixels(photo[0], size=bundle.size, fit=bundle.fit)
-        except ImageError:
-            return None
-        return Labelled(pixels, bundle.classes.index(photo[1]))
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        return [photo for photo in pool.map(load, photos) if photo is not None]
-
-
-def _put_in_place(working: Path, folder: Path, *, replaces: Iterable[Path]) -> Path:
-    try:
-        for former in replaces:
-            if former.is_dir():
-                shutil.rmtree(former)
-        working.rename(folder)
-    except OSError as error:
-        raise storage_error(folder, error) from error
-    return folder
+        return (folder / MODEL_FILE).is_file() and read_record(folder).get("runtime") == to
+    except ModelError:
+        return False

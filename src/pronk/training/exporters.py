@@ -73,7 +73,7 @@ def export(
         fit=settings.fit,
         weights={"name": backbone.name, "sha256": backbone.sha256},
         temperature=answers.temperature,
-        unknown=answers.unknown,
+        unknown=answers.unknown.result(),
         sets=answers.sets,
     )
 

@@ -108,7 +108,7 @@ def train(
             drawing = pool.submit(draw_curves, join_history(frozen, fine_tuned))
             on_progress("export", 0, 1)
             with usage.stage("export"):
-                answers = calibrate(kept, backbone, dataset, features, settings)
+                answers = calibrate(kept, backbone, dataset, features, settings, pool)
                 bundle = export(
                     folder / "model", network, kept, answers, golden.result(), backbone, dataset.classes, settings
                 )

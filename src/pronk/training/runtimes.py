@@ -29,7 +29,7 @@ def open_with_framework(bundle: Bundle) -> Runtime:
 
 
 class KerasRuntime:
-    """A Keras model of ours, run eagerly."""
+    """A Keras model of ours, run by whatever backend Keras has."""
 
     def __init__(self, network: Any) -> None:
         from pronk.training.network import with_features
