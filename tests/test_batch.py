@@ -24,7 +24,7 @@ import pytest
 from pronk.batch import shards as batching
 from pronk.batch.plans import Request, hold_work, open_plan, read_part
 from pronk.batch.shards import load_model, predict_batch, read_rows
-from pronk.batch.tables import COLUMNS, list_columns, read_rows_written, save_records
+from pronk.batch.tables import COLUMNS, SUFFIXES, is_former_output, list_columns, read_rows_written, save_records
 from pronk.errors import DataError, ModelError, RunError, StorageError
 from pronk.files import available_cores
 from test_cli import HOSTILE, fails, ok
@@ -181,8 +181,59 @@ def test_the_former_file_is_no_photo(whole_bundle, photos, tmp_path):
     assert "would replace the photo" in fails(run_pronk("predict", whole_bundle, photos, out, "--out", out), code=2)
     photo = (photos / "cold" / "0.png").read_bytes()
     done = run_pronk("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png", "--format", "csv")
-    assert "would replace the photo" in fails(done, code=2)
+    assert "would replace" in fails(done, code=2)
     assert (photos / "cold" / "0.png").read_bytes() == photo
+
+
+FOREIGN = {
+    "csv": ["path,label\n1.jpg,cat\n", "path,part,label,predicted,score\n", "my diary"],
+    "jsonl": ['{"path": "1.jpg", "label": "cat"}\n', '{"path": "1.jpg"', "[]"],
+    "json": ['[\n{"path": "1.jpg"}\n]\n', '{"path": "1.jpg", "label": "cat", "score": 0.5, "scores": [', "{}"],
+    "parquet": ["my diary", "PAR1"],
+    "txt": ["my diary\n", "my  diary\nit grew by  5.0 %\n", "it grew by 5.0 %\n"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_something_else_is_not_replaced(whole_bundle, photos, tmp_path, form):
+    out, kind = tmp_path / f"o.{form}", SUFFIXES[f".{form}"]
+    for text in FOREIGN[form]:
+        out.write_text(text)
+        assert not is_former_output(out, kind), text
+    done = run_pronk("predict", whole_bundle, photos / "cold", "--out", out)
+    text = fails(done, code=2)
+    assert f"--out would replace {str(out)!r}, which is no {kind} of predictions" in text
+    assert out.read_text() == FOREIGN[form][-1]
+    assert listing(tmp_path) == [out.name, "photos"]
+    out.write_text("")
+    assert is_former_output(out, kind), "nothing is lost"
+
+
+def test_a_table_of_something_else_is_not_replaced(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"path": ["1.jpg"]}), tmp_path / "o.parquet")
+    assert not is_former_output(tmp_path / "o.parquet", "parquet")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", [[], ["--sets", ".9"]])
+def test_a_former_output_is_replaced(whole_bundle, photos, tmp_path, form, options):
+    folder, out = tmp_path / "hostile", tmp_path / f"o.{form}"
+    folder.mkdir()
+    shutil.copy(photos / "cold" / "0.png", folder / "good.png")
+    for name in HOSTILE:
+        path = folder / os.fsdecode(name)
+        for data in (b"", (photos / "cold" / "0.png").read_bytes()):
+            path.write_bytes(data)
+            save_one(whole_bundle, path, out, SUFFIXES[f".{form}"], coverage=0.9 if options else None)
+            assert is_former_output(out, SUFFIXES[f".{form}"]), (name, data)
+    for _ in range(2):
+        ok(run_pronk("predict", whole_bundle, folder, "--out", out, *options))
+
+
+def save_one(bundle, path, out, form, *, coverage):
+    record = load_model(str(bundle))[1].predict_one(os.fspath(path)).record(2, coverage=coverage)
+    save_records(out, form, [record], list_columns(2, sets=coverage is not None), work=out.parent)
 
 
 def test_a_path_given_twice_has_two_rows(whole_bundle, photos, tmp_path):
@@ -314,6 +365,17 @@ def test_a_run_killed_while_it_tidied_up_is_done(whole_bundle, photos, tmp_path,
     done, records, told = run_batch(request, work, paths)
     assert (done.photos, records, told) == (40, [], ["everything was done already"])
     assert not work.exists()
+
+
+def test_what_is_done_and_gone_is_not_done(whole_bundle, photos, tmp_path, monkeypatch):
+    paths, work, out = sorted(photos.rglob("*.png")), tmp_path / "work", tmp_path / "o.csv"
+    request = make_request(whole_bundle, photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(batching, "clear_work", lambda work: (_ for _ in ()).throw(RunError("killed")))
+        with pytest.raises(RunError, match="killed"):
+            run_batch(request, work, paths, out=out)
+    done, records, told = run_batch(request, work, paths[:3], out=out)
+    assert (done.photos, len(records), told) == (3, 3, [])
 
 
 def test_two_processes_do_not_write_one_file(whole_bundle, photos, tmp_path):
@@ -499,6 +561,11 @@ def test_processes_do_what_threads_do(whole_bundle, photos, tmp_path, monkeypatc
     monkeypatch.setattr(batching, "open_engine", open_engine)
     _, by_processes, _ = run_batch(request, tmp_path / "work", paths, engine="ray", address="host:1")
     assert by_processes == by_threads
+
+
+def test_this_machine_is_not_asked_for_folders(whole_bundle, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(batching, "_shared", None)
+    assert run_batch(make_request(whole_bundle, photos), tmp_path / "work", photos.rglob("*.png"))[0].photos == 40
 
 
 def test_threads_open_the_model_once(bundle_copy, monkeypatch):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pronk.config import Settings
 from pronk.metrics import accuracy_record
 from pronk.predictor import Predictor
+from pronk.recipes import list_steps, write_decoding
 from pronk.report.card import escape_markdown, quote_code, quote_yaml, render_card
 from pronk.text import visible
 from training_fixtures import CLASSES
@@ -167,9 +168,9 @@ def test_it_says_what_people_need_to_know():
         "| test photos | 6.0 % | 3.0 % |",
         "The limit was set with 49 validation photos, so that on average at least 95 % of photos",
         "Of 49 test photos, 93.9 % (95 % interval 83.5 % to 97.9 %) kept it",
-        "one genuine photo in 20",
+        "at most 5 % of genuine photos, on average, are taken for something else",
         "Nothing is claimed about fairness",
-        "resized to 224 and filled up to a square with mid-grey",
+        "transparency over white, 16-bit grey scaled down; resize the long side to 224 and fill up to a square with",
         "pronk predict . PHOTO...",
         "keras 3",
     ):
@@ -212,10 +213,17 @@ def test_it_tells_no_folder_and_no_time():
 # --- the code
 
 
+def test_its_lines_are_those_of_the_example():
+    card = make_card(image_size=32, fit="pad")
+    for line in write_decoding("pad", size=32, photo='"golden/1.jpg"'):
+        assert f"\n{line}\n" in card
+    assert "; ".join(list_steps("pad", size=32)) in card
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 def test_its_lines_run_with_onnx_runtime_alone(bundle_copy, fit):
     code = re.search(r"```python\n(.*?)```", make_card(image_size=32, fit=fit), re.DOTALL)[1]
-    assert len(code.strip().splitlines()) <= 8
+    assert len(code.strip().splitlines()) <= 16
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.modules['pronk'] = None\n{code}"],
         cwd=bundle_copy, capture_output=True, text=True, timeout=60, check=False,

@@ -19,6 +19,7 @@ from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
 from pronk.files import digest_file
 from pronk.manifest import FORMAT
+from pronk.text import quote
 from pronk.training.usage import tree_memory_mb
 from training_fixtures import run_pronk, tiny_settings, write_photos
 
@@ -191,6 +192,13 @@ def test_every_option_of_predict_is_there():
         "--engine", "--address",
     ):  # fmt: skip
         assert f"  {option} " in text or f"  {option}\n" in text, option
+
+
+def test_commands_to_repeat_are_written_for_the_shell(monkeypatch):
+    assert quote("my photos") == "'my photos'"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.name", "nt")
+        assert quote("my photos") == '"my photos"'
 
 
 def test_predict_reads_names_that_are_not_utf8(whole_bundle, photos):

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import socket
 import threading
@@ -88,6 +89,14 @@ def with_ray(monkeypatch):
     monkeypatch.setattr(cluster, "require_ray", lambda: None)
 
 
+def test_an_engine_leaves_the_look_at_its_address_to_the_connection(with_ray, monkeypatch):
+    looks = []
+    monkeypatch.setattr(cluster, "check_address", looks.append)
+    monkeypatch.setattr(cluster, "connect", lambda address, *, shared: contextlib.nullcontext("machines"))
+    with open_engine("ray", address="head:6379") as pool:
+        assert (pool, looks) == ("machines", [])
+
+
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:", ":6379", "http://head:8265"])
 def test_addresses_that_are_none_are_refused(with_ray, address):
     with pytest.raises(PronkError, match="--address must be host:port"):
@@ -143,6 +152,17 @@ def test_what_keeps_ray_from_connecting_is_said():
     outer.__cause__ = None
     assert "--num-cpus 0" in cluster.explain(outer, "head:6379").hint
     assert "--engine local" in cluster.explain(outer, cluster.OWN_CLUSTER).hint
+
+
+def test_versions_are_those_that_are_imported(monkeypatch):
+    """ONNX Runtime's distribution may also be onnxruntime-gpu."""
+    monkeypatch.setattr("onnxruntime.__version__", "1.2.3")
+    list_versions.cache_clear()
+    try:
+        assert list_versions()["onnxruntime"] == "1.2.3"
+        assert all(list_versions()[name] for name in tasks.SAME_EVERYWHERE)
+    finally:
+        list_versions.cache_clear()
 
 
 def test_a_machine_must_have_the_same_versions_and_see_the_same_files(tmp_path):

@@ -121,6 +121,9 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in (".model.onnx.123-4.tmp", "deep/.x.1-1.tmp", "keep.tmp", ".hidden", "deep/file"):
         (tmp_path / name).touch()
+    (tmp_path / "deep" / ".onnx.7.tmp" / ".more.tmp").mkdir(parents=True)  # an export that was killed
+    (tmp_path / "deep" / ".onnx.7.tmp" / "model.onnx").touch()
+    (tmp_path / ".link.tmp").symlink_to("deep")
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "deep", "file", "keep.tmp"]
 
@@ -192,6 +195,39 @@ def test_a_second_process_is_refused_with_the_number_of_the_first(tmp_path, hold
     holder.communicate()
     with lock_folder(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert not (tmp_path / ".lock").exists()
+
+
+# Windows locks from the position on, for others also against reading, and removes nothing that is open.
+AS_ON_WINDOWS = """
+import fcntl, os, types
+from pathlib import Path, PosixPath
+def locking(descriptor, mode, count):
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)
+    assert position > os.fstat(descriptor).st_size, "what is locked cannot be read"
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count, position)
+def unlink(self, missing_ok=False, real=Path.unlink):
+    if any(os.path.realpath(f"/proc/self/fd/{number}") == str(self) for number in os.listdir("/proc/self/fd")):
+        raise PermissionError(13, "in use")
+    real(self, missing_ok)
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+folder, PosixPath.unlink = Path(sys.argv[1]), unlink
+Path = lambda path: folder
+os.name = "nt"
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells what is open")
+def test_the_lock_on_windows(tmp_path):
+    head, tail = HOLD.split("with lock_folder")
+    command = [sys.executable, "-c", f"{head}{AS_ON_WINDOWS}with lock_folder{tail}", tmp_path]
+    (tmp_path / ".lock").write_text("12")  # of a killed process
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        second = subprocess.run(command, capture_output=True, text=True, check=False, input="")
+        assert f"in use by process {first.pid}" in second.stderr
+        first.communicate("")
+    assert first.returncode == 0
     assert not (tmp_path / ".lock").exists()
 
 

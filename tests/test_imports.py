@@ -48,7 +48,15 @@ def test_settings_need_nothing_else():
 
 def test_help_imports_little():
     assert not after_command("--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
+    assert not after_command("export", "--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
     assert not after_command("train", "--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
+
+
+def test_the_command_offers_what_can_be_converted():
+    from pronk.cli.export import FORMATS
+    from pronk.training.conversions import CONVERSIONS
+
+    assert tuple(CONVERSIONS) == FORMATS
 
 
 @pytest.mark.parametrize("export", ["onnx-int8", "litert"])

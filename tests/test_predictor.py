@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import threading
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from pronk.bundle import open_bundle
+from pronk.calibration import Unknown
 from pronk.errors import DataError, ModelError, Reason
 from pronk.files import digest_file
 from pronk.images import load_pixels
+from pronk.novelty import fit_novelty
 from pronk.predictor import Predictor, expand_paths
 from pronk.runtime import Outputs
 from training_fixtures import CLASSES, write_photos
@@ -157,6 +160,18 @@ def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch)
     assert len(list((cache / "verified").iterdir())) == 2
     # The marker lies in the cache, and nothing in the bundle.
     assert sorted((path, path.stat().st_mtime_ns) for path in bundle_copy.rglob("*")) == before
+
+
+def test_features_that_are_no_numbers_are_a_damaged_model(predictor, photos):
+    novelty = fit_novelty(np.eye(4, 1280), np.arange(4) % 2, classes=2)
+    bundle = dataclasses.replace(predictor.bundle, unknown=Unknown(novelty, 0.5, 0.95, 49))
+
+    class Broken:
+        def run(self, pixels):
+            return Outputs(np.full((1, 2), 0.5), np.full((1, 1280), np.nan), np.zeros((1, 1, 1, 1280)))
+
+    with pytest.raises(ModelError, match="gives no usable answer: features must be finite"):
+        Predictor(bundle, Broken()).predict(photos.rglob("*.png"))
 
 
 def test_another_recipe_is_tested_again(bundle_copy, tmp_path):

@@ -1,10 +1,16 @@
+import contextlib
+import dataclasses
+import sys
 import threading
+import types
 
 import numpy as np
 import pytest
 
 from pronk.bundle import open_bundle
+from pronk.calibration import Unknown
 from pronk.errors import ModelError
+from pronk.novelty import fit_novelty
 from pronk.runtime import OnnxRuntime, describe_runtime, open_runtime
 
 
@@ -57,3 +63,20 @@ def test_the_description_names_version_and_processor():
 
     assert onnxruntime.__version__ in describe_runtime()
     assert describe_runtime().count(",") >= 2
+
+
+@pytest.mark.parametrize(
+    ("runtime", "module"), [("onnx", "onnxruntime"), ("litert-int8", "ai_edge_litert"), ("keras", "torch")]
+)
+def test_what_is_imported_counts_not_what_it_was_installed_as(runtime, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(__version__="9.8.7"))
+    assert f"{module} 9.8.7" in describe_runtime(runtime)
+
+
+def test_a_distance_for_other_features_is_refused(whole_bundle):
+    bundle = open_bundle(whole_bundle)
+    for features, fits in ((1280, True), (64, False)):
+        unknown = Unknown(fit_novelty(np.eye(4, features), np.arange(4) % 2, classes=2), 0.5, 0.95, 49)
+        changed = dataclasses.replace(bundle, unknown=unknown)
+        with contextlib.nullcontext() if fits else pytest.raises(ModelError, match=r"does not fit its model\.json"):
+            open_runtime(changed)

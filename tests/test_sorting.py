@@ -139,6 +139,18 @@ def test_links_among_the_photos(inbox, tmp_path):
     assert not (tmp_path / "linked" / "cat" / "link.jpg").is_symlink()
 
 
+@pytest.mark.parametrize("at_once", [1, 64])
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+def test_names_that_differ_only_in_case_or_form(inbox, tmp_path, monkeypatch, mode, at_once):
+    monkeypatch.setattr("pronk.sorting.SORTED_AT_ONCE", at_once)
+    names = ["IMG.JPG", "more/img.jpg", "u\u0308.jpg", "more/\xfc.jpg"]
+    for name in names:
+        (inbox / name).write_text(name)
+    for end in (2, 3, 4):  # the same run, gone on with
+        sort([row(inbox / name, "cat") for name in names[:end] if (inbox / name).exists()], tmp_path / "sorted", mode)
+    assert listing(tmp_path / "sorted" / "cat") == sorted(["IMG.JPG", "img-2.jpg", "u\u0308.jpg", "\xfc-2.jpg"])
+
+
 def test_a_path_that_is_listed_twice_is_placed_once(inbox, tmp_path):
     for mode in ("link", "copy", "move"):
         rows = [row(inbox / "1.jpg", "cat")] * 70 if mode != "move" else [row(inbox / "1.jpg", "cat")] * 2
@@ -549,6 +561,32 @@ def test_sorting_without_a_file_of_answers(whole_bundle, photos, tmp_path):
     assert contents(place) == sorted(set(before) - {b"broken"})
     assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 40 files; kept: 0\n"
     assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 0 files; kept: 0\n"
+
+
+def test_answers_for_moved_photos_are_not_replaced(whole_bundle, photos, tmp_path):
+    out, spare = tmp_path / "o.csv", tmp_path / "spare.png"
+    shutil.copy(photos / "cold" / "0.png", spare)
+    arguments = ["predict", whole_bundle, photos, "--out", out, "--sort-into", tmp_path / "sorted", "--move"]
+    killed("link", 9, arguments)
+    assert out.exists()
+    ok(run_pronk(*arguments))
+    answers = out.read_bytes()
+    shutil.copy(spare, photos / "cold" / "0.png")
+    before = snapshot(tmp_path)
+    text = fails(run_pronk(*arguments), code=2)
+    assert "would replace the answers for moved photos" in text
+    assert "hint: name another --out, or remove that file" in text
+    assert snapshot(tmp_path) == before
+    assert len(answers.splitlines()) == 42
+
+
+def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
+    (photos / "link.png").symlink_to(photos / "cold" / "0.png")
+    done = run_pronk("predict", whole_bundle, photos, "--sort-into", tmp_path / "sorted", "--move", "--quiet")
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == f"left where it is: {photos / 'link.png'}: it is a link, and moving a link would break it"
+    assert "1 photo could not be sorted" in lines[1]
 
 
 def test_undo_says_what_it_kept(whole_bundle, photos, tmp_path):

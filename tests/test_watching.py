@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pronk.batch.plans import Request
@@ -16,7 +17,7 @@ from pronk.batch.shards import load_model
 from pronk.batch.tables import list_columns
 from pronk.batch.watching import PATIENCE, follow, open_appender, watch_photos
 from pronk.errors import DataError
-from pronk.predictor import Predictor
+from pronk.predictor import Prediction, Predictor
 from test_batch import count_lines, listing, read_csv, wait_for
 from test_cli import HOSTILE, fails, ok
 from training_fixtures import run_pronk, write_photos
@@ -125,6 +126,13 @@ def test_folders_within_each_other_and_known_paths(predictor, inbox, pictures):
         next(watch_photos(predictor, [inbox / "a.png"]))
 
 
+def test_a_known_path_that_comes_back_is_new(predictor, inbox, pictures):
+    known = [str(inbox / "a.png")]
+    assert watch(predictor, [inbox], [lambda: (inbox / "a.png").write_bytes(pictures[0])], known=known) == [
+        ("a.png", 2, None)
+    ]
+
+
 # --- the file of rows
 
 
@@ -214,6 +222,41 @@ def test_another_photo_of_the_name_of_a_moved_one_is_new(predictor, whole_bundle
     assert len(list(place.rglob("a*.png"))) == 2
 
 
+class Reader:
+    """Stands for a predictor: says of each file what is written in it."""
+
+    def predict_one(self, path):
+        cold = float(Path(path).read_bytes() == b"cold")
+        return Prediction(os.fspath(path), ("cold", "warm"), np.array([cold, 1 - cold]))
+
+    def stream(self, paths):
+        return map(self.predict_one, paths)
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_photo_that_was_replaced_while_nobody_watched_is_new(inbox, tmp_path, mode, placed):
+    place, photo = tmp_path / "sorted", inbox / "a.png"
+    photo.write_bytes(b"cold")
+    killed = None if placed else Enough()  # between row and place
+    (former,) = run_follow(Reader(), "model", inbox, place, mode=mode, fail=killed)
+    photo.unlink(missing_ok=True)
+    photo.write_bytes(b"warm")
+    os.utime(photo, (1, 1))
+    (row,) = run_follow(Reader(), "model", inbox, place, mode=mode, former=[former])
+    assert row["label"] == "warm"
+    assert listing(place) == [*(["cold"] if placed else []), "undo.csv", "warm"]
+    assert (place / "warm" / "a.png").read_bytes() == b"warm"
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+def test_a_kill_between_row_and_place_gives_no_second_row(inbox, tmp_path, mode):
+    (inbox / "a.png").write_bytes(b"cold")
+    rows = run_follow(Reader(), "model", inbox, tmp_path / "sorted", mode=mode, fail=Enough())
+    assert run_follow(Reader(), "model", inbox, tmp_path / "sorted", mode=mode, former=rows) == []
+    assert listing(tmp_path / "sorted" / "cold") == ["a.png"]
+
+
 # --- the command
 
 
@@ -254,6 +297,12 @@ def test_watching_without_a_file_answers_at_once(whole_bundle, inbox, pictures):
         assert process.stderr.read().decode().splitlines()[-1] == "stopped"
     assert process.returncode == 130
     assert load_model(str(whole_bundle))[1].classes
+
+
+def test_a_list_on_standard_input_is_not_watched(whole_bundle):
+    with start_watching(whole_bundle, "-", stdin=subprocess.PIPE) as process:
+        assert process.wait(60) == 1, "it does not wait for the end of the list"
+        assert b"'-' is no folder" in process.stderr.read()
 
 
 def test_what_cannot_be_watched(whole_bundle, inbox, tmp_path):

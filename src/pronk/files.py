@@ -7,11 +7,14 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pronk.errors import RunError, StorageError
+
+LOCKED_BYTE = 2**30
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -149,14 +152,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in a folder.
+    """Delete temporary files and folders that a killed process left in a folder.
 
     Example:
         >>> import tempfile
         >>> remove_leftovers(Path(tempfile.mkdtemp()))
     """
-    for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    for temporary in list(folder.rglob(".*.tmp")):
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -173,22 +179,23 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     try:
-        file = path.open("a+")
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise storage_error(path, error) from error
     with file:
         if not (_try_lock(file.fileno()) and _is_same_file(path, file.fileno())):
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode().strip() or "unknown"
             raise RunError(
                 f"{folder} is in use by process {holder}", hint="wait for it, stop it, or name another --out"
             )
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        file.write(str(os.getpid()).encode())
         try:
             yield
         finally:
+            if os.name == "nt":
+                file.close()  # there, nobody can remove what is open: if another process holds it by now, it stays
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -198,6 +205,8 @@ def _try_lock(descriptor: int) -> bool:
         if os.name == "nt":
             import msvcrt
 
+            # It locks from the position on: always the same byte, and none that another process reads.
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         else:
             import fcntl

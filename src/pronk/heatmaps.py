@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pronk.images import decode, fit_pixels, read_bytes
 from pronk.kernel import load_head
 from pronk.predictor import Prediction, Predictor
 from pronk.scan import Progress, no_progress
+from pronk.text import fold
 
 LONGEST_SIDE = 1024
 LONGEST_STEM = 180  # bytes: room for "-beside", a number and the ending of a temporary file within 255
@@ -182,7 +182,7 @@ def _check_folder(folder: Path, paths: Iterable[Path | str]) -> None:
 def _choose_names(folder: Path, paths: Iterable[Path | str]) -> list[str]:
     """Choose a name per photo, without an ending, that is free in the folder and among the other photos."""
     try:
-        taken = {_fold(file.name) for file in folder.iterdir()}
+        taken = {fold(file.name) for file in folder.iterdir()}
     except FileNotFoundError:
         taken = set()
     except OSError as error:
@@ -193,21 +193,16 @@ def _choose_names(folder: Path, paths: Iterable[Path | str]) -> list[str]:
         while len(stem.encode("utf-8", "surrogatepass")) > LONGEST_STEM:
             stem = stem[:-1]
         name = stem
-        while not taken.isdisjoint(_fold(file) for file in _files_of(name)):
+        while not taken.isdisjoint(fold(file) for file in _files_of(name)):
             numbers[stem] += 1
             name = f"{stem}-{numbers[stem] + 1}"
-        taken.update(_fold(file) for file in _files_of(name))
+        taken.update(fold(file) for file in _files_of(name))
         names.append(name)
     return names
 
 
 def _files_of(name: str) -> tuple[str, str]:
     return f"{name}.png", f"{name}-beside.png"
-
-
-def _fold(name: str) -> str:
-    """Return what is equal for names that some system takes for the same file."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _explain_one(

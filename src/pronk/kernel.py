@@ -22,7 +22,8 @@ def load_head(bundle: Bundle) -> np.ndarray:
     """Read the kernel of a bundle's head: from its ONNX file, or from the array beside a model of another kind.
 
     Returns:
-        Kernel of dtype float32 and shape (1280, C): how much each pooled feature speaks for each class.
+        Kernel of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
+        class.
 
     Raises:
         ModelError: if it is damaged or does not fit the classes.
@@ -71,7 +72,8 @@ def read_head(model: bytes) -> np.ndarray:
         model: content of a model.onnx that pronk wrote.
 
     Returns:
-        Kernel of dtype float32 and shape (1280, C): how much each pooled feature speaks for each class.
+        Kernel of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
+        class.
 
     Raises:
         ModelError: if the file is damaged, or holds no such kernel in float32.

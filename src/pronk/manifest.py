@@ -7,20 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pronk.calibration import SetScores, Unknown
-from pronk.config import CHOICES, RANGES
+from pronk.config import CHOICES, MODEL_PATHS, RANGES
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.safety import check_ordinary
 
 FORMAT = 1
 MODEL_FILE = "model.json"
-MODEL_PATHS = {
-    "onnx": "model.onnx",
-    "onnx-int8": "model.onnx",
-    "litert": "model.tflite",
-    "litert-int8": "model.tflite",
-    "savedmodel": "saved_model",
-    "keras": "model.keras",
-}
 MOST_BYTES = 8 * 2**20
 MOST_CLASSES = 10_000
 MOST_FILES = 200

@@ -89,11 +89,11 @@ class Novelty:
         return {"method": METHOD, **sizes, **scalars, **arrays}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], *, features: int | None = None) -> "Novelty":
+    def from_record(cls, record: Mapping[str, Any]) -> "Novelty":
         """Read what `to_record` made.
 
-        Raises ValueError if it is no such record: another method, a missing field, a size out of bounds, another than
-        that of the data or than `features`, which the model gives, or a value that is no finite number.
+        Raises ValueError if it is no such record: another method, a missing field, a size out of bounds or another
+        than that of the data, or a value that is no finite number.
 
         Example:
             >>> Novelty.from_record({"method": "guess"})
@@ -102,7 +102,7 @@ class Novelty:
         """
         if not isinstance(record, Mapping) or record.get("method") != METHOD:
             raise ValueError(f"the method must be {METHOD!r}. Got {record!s:.80}")
-        d = _whole(record, "features", features or 1, features or MOST_FEATURES)
+        d = _whole(record, "features", 1, MOST_FEATURES)
         r = _whole(record, "components", 1, MOST_COMPONENTS)
         m = _whole(record, "points", 1, MOST_POINTS)
         claims = _whole(record, "claims", 0, MOST_CLAIMS)

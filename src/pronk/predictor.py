@@ -201,7 +201,10 @@ class Predictor:
             return Prediction(path, self.classes, None, error)
         # One photo at a time: several threads then use all cores, and a photo's result depends on nothing else.
         outputs, unknown = self.runtime.run(pixels[None]), self.bundle.unknown
-        distance = float(unknown.novelty.distance(outputs.features)[0]) if unknown else None
+        try:
+            distance = float(unknown.novelty.distance(outputs.features)[0]) if unknown else None
+        except ValueError as error:
+            raise ModelError(f"{self.bundle.model_path} gives no usable answer: {error}", hint=COPY_AGAIN) from error
         return Prediction(
             path,
             self.classes,

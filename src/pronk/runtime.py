@@ -4,17 +4,17 @@ import dataclasses
 import hashlib
 import os
 import platform
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from pronk.bundle import Bundle
+from pronk.config import MODEL_PATHS
 from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
-from pronk.manifest import MODEL_PATHS
 from pronk.safety import check_onnx, check_tflite, read_limited
 
 # ONNX Runtime's own switch, read while it is imported: nothing about a user's machine is to leave it.
@@ -23,12 +23,14 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 OUTPUTS = ("probabilities", "features", "feature_map")
-RUNTIME_PACKAGES = {
+# Modules, not distributions: onnxruntime also comes as onnxruntime-gpu and under other names.
+RUNTIME_MODULES = {
     "onnx": ("onnxruntime",),
     "onnx-int8": ("onnxruntime",),
-    "litert": ("ai-edge-litert",),
-    "litert-int8": ("ai-edge-litert",),
+    "litert": ("ai_edge_litert",),
+    "litert-int8": ("ai_edge_litert",),
 }
+FRAMEWORKS = ("keras", "tensorflow", "torch", "jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Outputs:
 
     Attributes:
         probabilities: float32 [n, C].
-        features: float32 [n, 1280].
-        feature_map: float32 [n, h, w, 1280].
+        features: float32 [n, d]; d is 1280, and more where the network is wider than usual.
+        feature_map: float32 [n, h, w, d].
     """
 
     probabilities: np.ndarray
@@ -150,7 +152,7 @@ def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
         threads: per call, where the runtime lets one choose.
 
     Raises:
-        ModelError: if it cannot be opened, or is not for the bundle's classes and image size.
+        ModelError: if it cannot be opened, or is not for the bundle's classes, image size and distance.
         MissingExtra: if what opens it is not installed.
     """
     runtime: Runtime
@@ -167,6 +169,8 @@ def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
         except ImportError as error:
             raise MissingExtra("train", f"opening a {bundle.runtime} export") from error
     wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
+    if bundle.unknown:
+        wanted["features"] = [bundle.unknown.novelty.centre.size]
     if any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
         raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
     return runtime
@@ -182,25 +186,28 @@ def _read_model(bundle: Bundle, check: Callable[[bytes], None]) -> bytes:
 
 
 def describe_runtime(runtime: str = "onnx") -> str:
-    """Name what computes here; the self-test is repeated when it changes.
+    """Name what computes here, once a model is open; the self-test is repeated when it changes.
 
     Args:
-        runtime: a key of `pronk.bundle.MODEL_PATHS`.
+        runtime: a key of `pronk.config.MODEL_PATHS`.
 
     Example:
         >>> "onnxruntime" in describe_runtime()
         True
     """
-    packages = RUNTIME_PACKAGES.get(runtime, ("keras", "tensorflow", "tensorflow-cpu"))
-    used = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
+    modules = RUNTIME_MODULES.get(runtime, FRAMEWORKS)
+    used = ", ".join(f"{name} {found}" for name in modules if (found := version_of(name)))
     return f"{used}, {platform.machine()}, {_processor()}"
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+def version_of(module: str) -> str:
+    """Return the version of a module as it was imported; an empty string where it was not.
+
+    Example:
+        >>> version_of("numpy") == np.__version__
+        True
+    """
+    return str(getattr(sys.modules.get(module), "__version__", ""))
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """Names from strangers, and numbers -> text to show."""
 
+import os
 import unicodedata
 
 
@@ -24,6 +25,29 @@ def _visible_character(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def fold(name: str) -> str:
+    r"""Return what is equal for names that some system takes for the same file: it tells neither case nor form.
+
+    Example:
+        >>> fold("MU\u0308SLI.JPG") == fold("m\xfcsli.jpg")
+        True
+    """
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def quote(argument: str) -> str:
+    """Write an argument as the shell of this system wants it.
+
+    Example:
+        >>> quote("runs")
+        'runs'
+    """
+    import shlex
+    import subprocess
+
+    return subprocess.list2cmdline([argument]) if os.name == "nt" else shlex.quote(argument)
 
 
 def count(n: int, noun: str) -> str:

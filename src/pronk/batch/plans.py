@@ -10,8 +10,8 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from pronk.batch.tables import Record
 from pronk.errors import RunError
 from pronk.files import available_cores, lock_folder, remove_leftovers, storage_error, write_atomically, write_json
 from pronk.sorting.journal import find_journal
@@ -20,8 +20,6 @@ FORMAT = 1
 MOST_PER_SHARD = 64  # about a second of one core: little to do again, and waiting for the disk is 1 % of it
 SHARDS_PER_CORE = 16  # so that all cores end together where photos are few
 PLAN, PHOTOS, FINISHED = "plan.json", "photos.jsonl", "finished.json"
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +163,17 @@ def open_plan(
     written = {"run": plan.run, "request": dataclasses.asdict(request), "per_shard": per_shard}
     write_json(work / PLAN, {"format": FORMAT, **written, "photos": hashlib.sha256(listed).hexdigest()})
     return plan
+
+
+def is_pending(work: Path, request: Request) -> bool:
+    """Tell whether a plan is one that `open_plan` goes on with, or refuses to discard.
+
+    Example:
+        >>> is_pending(Path("nowhere"), Request("/model", "e3b0", "27ae", "/home"))
+        False
+    """
+    former = _read_plan(work)
+    return former is not None and (former.request == request or _has_moved(former))
 
 
 def write_part(path: Path, run: str, rows: Sequence[Record], *, failed: int) -> None:

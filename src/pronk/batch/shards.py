@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pronk.batch.plans import (
     Plan,
-    Record,
     Request,
     clear_work,
     hold_work,
@@ -22,6 +21,7 @@ from pronk.batch.plans import (
     read_part,
     write_part,
 )
+from pronk.batch.tables import Record
 from pronk.engines import open_engine, run_unordered
 from pronk.errors import ModelError, RunError, StorageError
 from pronk.files import digest_file
@@ -139,6 +139,7 @@ def predict_batch(
     *,
     list_photos: Callable[[], list[str]],
     deliver: Callable[[Iterator[Record]], None],
+    out: Path | None = None,
     engine: str = "local",
     address: str | None = None,
     on_progress: Progress = no_progress,
@@ -151,6 +152,7 @@ def predict_batch(
         work: folder for the plan and its parts; it goes when all is done.
         list_photos: lists the photos, when a run begins.
         deliver: is given the records in order; it may be given them again after a kill.
+        out: the file that `deliver` writes, if it writes one; where it is gone, a finished run begins anew.
         engine: what runs the shards, see `open_engine`.
         address: of a cluster.
         on_progress: called with (stage, done, total).
@@ -169,6 +171,9 @@ def predict_batch(
     with hold_work(work):
         plan = open_plan(work, request, list_photos=list_photos, tell=tell)
         finished = read_finished(plan)
+        if finished and out and not out.exists():  # nobody has the answers any more
+            clear_work(work)
+            plan, finished = open_plan(work, request, list_photos=list_photos, tell=tell), None
         if finished:
             tell("everything was done already")
             batch = Batch(finished["photos"], finished["failed"])
@@ -217,8 +222,9 @@ def _predict_missing(
     jobs = (Job(plan.request, plan.run, tuple(plan.photos_of(shard)), str(plan.part(shard))) for shard in missing)
     done, total = 0, sum(len(plan.photos_of(shard)) for shard in missing)
     on_progress("predict", 0, total)
+    shared = [] if engine == "local" else _shared(plan)
     try:
-        with open_engine(engine, address=address, shared=_shared(plan)) as pool:
+        with open_engine(engine, address=address, shared=shared) as pool:
             for counts in run_unordered(pool, predict_shard, jobs):
                 done, failed = done + counts.photos, failed + counts.failed
                 on_progress("predict", done, total)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,16 @@ FORMS = ("table", "csv", "json", "jsonl", "parquet")
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "table"}
 COLUMNS = ("path", "label", "score", "unknown", "distance", "error_code", "error_message")
 ROWS_PER_GROUP = 8192
+
+STRING = rb'"(?:[^"\\]|\\.)*"'
+RECORD = rb'\{"path": %b, "label": (?:null|%b), "score": [^,]+, "scores": \[' % (STRING, STRING)
+BEGINNINGS = {
+    "table": rb"(?=[^\n]*  )[^\n]*(?:  error \w+: [^\n]*| \d+\.\d %(?:  of \{[^\n]*\})?)\n",
+    "csv": ",".join(COLUMNS).encode() + b",",
+    "json": rb"\[\n" + RECORD,
+    "jsonl": RECORD,
+}
+MOST_OF_BEGINNING = 2**20  # bytes, more than the longest name with the scores of thousands of classes
 
 Record = dict[str, Any]
 
@@ -139,6 +150,29 @@ def save_records(out: Path, form: str, records: Iterable[Record], columns: list[
         raise storage_error(out, error) from error
 
 
+def is_former_output(path: Path, form: str) -> bool:
+    """Tell whether a file begins like one of `save_records` in the same form, so that nothing of others is replaced.
+
+    One without content is nobody's.
+
+    Raises:
+        StorageError: if it cannot be read.
+        MissingExtra: for Parquet, without pyarrow.
+
+    Example:
+        >>> is_former_output(Path(__file__), "csv")
+        False
+    """
+    try:
+        if form == "parquet":
+            return not path.stat().st_size or _has_own_schema(path)
+        with path.open("rb") as file:
+            begin = file.read(MOST_OF_BEGINNING)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return not begin or re.match(BEGINNINGS[form], begin) is not None
+
+
 def require_parquet() -> None:
     """Refuse before the work what would fail after it.
 
@@ -203,6 +237,18 @@ def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]
             ]
             arrays.append(pyarrow.array([_undecodable_bytes(row["path"]) for row in chunk], pyarrow.binary()))
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+
+
+def _has_own_schema(path: Path) -> bool:
+    require_parquet()
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        names: list[str] = pyarrow.parquet.read_schema(path).names
+    except pyarrow.ArrowException:
+        return False
+    return names[: len(COLUMNS)] == list(COLUMNS) and names[-1] == "path_bytes"
 
 
 def _to_unicode(text: str) -> str:

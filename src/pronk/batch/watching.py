@@ -14,11 +14,12 @@ from typing import BinaryIO
 from pronk.batch.plans import Request
 from pronk.batch.tables import Record, format_record, read_rows_written
 from pronk.errors import DataError
-from pronk.files import digest_file, format_csv_line, storage_error, sync_folder
+from pronk.files import format_csv_line, storage_error, sync_folder
 from pronk.listing import list_files
 from pronk.predictor import Prediction, Predictor
 from pronk.sorting import Planner, Sorted, State, read_state
 from pronk.sorting.journal import Journal, cut_torn_row, open_journal
+from pronk.sorting.placing import is_untouched
 
 SECONDS = 1.0  # between two looks
 PATIENCE = 10  # looks at an unusable photo that does not change, before it is said to be unusable
@@ -59,7 +60,7 @@ def watch_photos(
     Args:
         predictor: an opened model.
         folders: looked into with everything below them.
-        known: paths that were predicted before.
+        known: paths that were predicted before; those that are not there are forgotten.
         ignored: files that are no photos.
         wait: called between two looks.
 
@@ -74,7 +75,7 @@ def watch_photos(
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{str(folder)!r} is no folder", hint="--watch looks into folders")
-    seen = {path: Seen(None, done=True) for path in known}
+    seen = {path: Seen(None, done=True) for path in known if os.path.lexists(path)}
     left_out = {path.absolute() for path in ignored}
     while True:
         ready = _look(folders, seen, left_out)
@@ -125,9 +126,9 @@ def follow(
         if request.sort_into:
             journal = stack.enter_context(open_journal(Path(request.sort_into), _name_run(request)))
             planner = Planner(journal, Path(request.sort_into), request.mode, base, found)
-            if request.mode == "move":
-                rows = {path: row for path, row in rows.items() if _is_unmoved(os.fspath(base / path), journal)}
-            planner.place([(row, None) for path, row in rows.items() if os.path.lexists(base / path)])
+            trusted = list(_trust(rows, predictor, request, journal))
+            planner.place(trusted)
+            rows = {row["path"]: row for row, _ in trusted}
         for prediction, state in watch_photos(predictor, folders, known=rows, ignored=ignored, wait=wait):
             record = prediction.record(request.top, unknown=request.unknown, coverage=request.coverage)
             write(record)  # before the photo is touched: a killed run then finds out here what is left to do
@@ -231,13 +232,25 @@ def _name_run(request: Request) -> str:
     return hashlib.sha256(json.dumps(dataclasses.asdict(request)).encode("ascii")).hexdigest()[:32]
 
 
-def _is_unmoved(source: str, journal: Journal) -> bool:
-    """Tell whether what lies at a path is the photo that has its row; after a move another one may have come."""
-    action = journal.find(source)
-    try:
-        return action is None or digest_file(Path(source)) == action.digest
-    except OSError:
-        return False  # it was moved
+def _trust(
+    rows: dict[str, Record], predictor: Predictor, request: Request, journal: Journal
+) -> Iterator[tuple[Record, State | None]]:
+    """Yield the rows whose photos still lie at their paths: others may have come while nobody watched.
+
+    What has a row and no place is predicted again, and with another answer it is another photo.
+    """
+    for path, row in rows.items():
+        place = Path(request.folder, path)
+        if not os.path.lexists(place):
+            continue
+        state, action = _state(place), journal.find(os.fspath(place))
+        if action:
+            if is_untouched(action):
+                yield row, state
+            continue
+        record = predictor.predict_one(place).record(request.top, unknown=request.unknown)
+        if (record["label"] or "", bool(record["error"])) == (row["label"] or "", bool(row["error"])):
+            yield row, state
 
 
 def _look(folders: Sequence[Path], seen: dict[str, Seen], ignored: set[Path]) -> list[str]:

@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
+from pronk.config import MODEL_PATHS
 from pronk.text import count
 
-FORMATS = ("onnx-int8", "litert", "litert-int8", "savedmodel", "keras")
+FORMATS = tuple(name for name in MODEL_PATHS if name != "onnx")
 
 
 @click.command()

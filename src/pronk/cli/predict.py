@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import click
 
 from pronk.batch.tables import FORMS, SUFFIXES
 from pronk.engines import ENGINES
-from pronk.text import count, visible
+from pronk.text import count, quote, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pronk.predictor import Predictor
 
 SHOWN = 20  # photos named on stderr
+OTHER_OUT = "name another --out, or remove that file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Task:
     type=click.Choice(["keep", "off"]),
     default="keep",
     show_default=True,
-    help="Label photos of other things `unknown`, or like the nearest class.",
+    help="Label photos of other things `unknown`, or give them the most likely class.",
 )
 @click.option(
     "--sets",
@@ -93,11 +93,11 @@ def predict(
     Example:
         pronk predict runs/photos-1 holiday/*.jpg --out answers.csv
     """
-    from pronk.batch.plans import Request
+    from pronk.batch.plans import Request, is_pending
     from pronk.batch.shards import load_model
     from pronk.batch.tables import list_columns, require_parquet
     from pronk.engines import check_engine
-    from pronk.errors import DataError
+    from pronk.errors import DataError, SettingsError
     from pronk.sorting import check_folder_names, check_place
 
     form = _choose_form(form, out, watch)
@@ -109,13 +109,13 @@ def predict(
     if form == "parquet":
         require_parquet()
     if out:
-        _check_out(out, paths)
+        _check_out(out, paths, None if watch else form)
     digest, predictor = load_model(os.fspath(model.absolute()))
     if sort_into:
         check_folder_names(predictor.classes)
         check_place(sort_into, arguments=paths, photos=(), classes=predictor.classes)  # before a folder is made
     work = out.with_name(f".{out.name}.parts") if out else sort_into and sort_into / ".parts"
-    lines = _read_lines(work, out) if "-" in paths else []
+    lines = _read_lines(work, out) if "-" in paths and not watch else []
     request = Request(
         model=os.fspath(model.absolute()),
         digest=digest,
@@ -127,6 +127,8 @@ def predict(
         sort_into=os.fspath(sort_into.absolute()) if sort_into else None,
         mode="move" if move else "copy" if copy else "link",
     )
+    if out and work and move and not watch and out.exists() and not is_pending(work, request):
+        raise SettingsError(f"--out would replace the answers for moved photos in {str(out)!r}", hint=OTHER_OUT)
     columns = list_columns(request.top or 0, sets=coverage is not None)
     task = Task(request, paths, predictor, lines, form, columns, out, work)
     if watch:
@@ -153,22 +155,17 @@ def _choose_form(form: str | None, out: Path | None, watch: bool) -> str:
     return form
 
 
-def _check_out(out: Path, paths: tuple[str, ...]) -> None:
-    """Refuse what would be lost, or fail after hours of work."""
+def _check_out(out: Path, paths: tuple[str, ...], form: str | None) -> None:
+    """Refuse what would be lost, or fail after hours of work; without a form, the file is not replaced."""
+    from pronk.batch.tables import is_former_output
+    from pronk.errors import SettingsError
+
     if out.exists() and not out.is_file():
         raise click.UsageError(f"--out must be a file. Got {str(out)!r}")
-    if _holds_photo(out) or any(_is_same(path, out) for path in paths):
+    if any(_is_same(path, out) for path in paths):
         raise click.UsageError(f"--out would replace the photo {str(out)!r}")
-
-
-def _holds_photo(path: Path) -> bool:
-    from pronk.formats import sniff
-
-    try:
-        with path.open("rb") as file:
-            return sniff(file.read(64)) is not None
-    except OSError:
-        return False
+    if form and out.exists() and not is_former_output(out, form):
+        raise SettingsError(f"--out would replace {str(out)!r}, which is no {form} of predictions", hint=OTHER_OUT)
 
 
 def _is_same(path: str, other: Path) -> bool:
@@ -250,6 +247,7 @@ def _predict_batch(task: Task, engine: str, address: str | None) -> "Batch":
             work,
             list_photos=lambda: _list_photos(task),
             deliver=deliver,
+            out=out,
             engine=engine,
             address=address,
             on_progress=lambda stage, n, total: on_progress(stage, n, total) if total > 1 else None,
@@ -257,9 +255,10 @@ def _predict_batch(task: Task, engine: str, address: str | None) -> "Batch":
         )
         if done.sorted:
             tell = _teller(console)
-            tell(f"sorted: {count(done.sorted.placed, 'photo')}; undo: pronk undo {shlex.quote(done.sorted.undo)}")
-            for path, why in done.sorted.left[:SHOWN]:
-                tell(f"left where it is: {path}: {why}")
+            tell(f"sorted: {count(done.sorted.placed, 'photo')}; undo: pronk undo {quote(done.sorted.undo)}")
+    if done.sorted:
+        for path, why in done.sorted.left[:SHOWN]:
+            _warn(f"left where it is: {path}: {why}")
     return done
 
 
@@ -284,9 +283,14 @@ def _watch(task: Task) -> NoReturn:
             write=rows.append if rows else lambda record: _print(task, [record]),
             former=rows.former if rows else [],
             ignored=[task.out] if task.out else [],
-            tell=tell,
+            tell=_warn,
         )
     raise AssertionError("watching does not end")
+
+
+def _warn(text: str) -> None:
+    """Say what --quiet does not hide."""
+    click.echo(visible(text), err=True)
 
 
 def _teller(console: "Console") -> Callable[[str], None]:

@@ -1,12 +1,11 @@
 """Results -> a closing summary that a person understands at a glance."""
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pronk.text import count, visible
+from pronk.text import count, quote, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +49,7 @@ def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any])
         f"\nTook {metrics['seconds']['total']:.0f} s, at most {metrics['peak_memory_mb']:.0f} MiB.", markup=False
     )
     console.print(f"Look at it:   {folder / 'report.html'}", markup=False)
-    console.print(f"Use it:       pronk predict {shlex.quote(str(folder))} PHOTO...", markup=False)
+    console.print(f"Use it:       pronk predict {quote(str(folder))} PHOTO...", markup=False)
 
 
 def print_confusion(console: "Console", classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:

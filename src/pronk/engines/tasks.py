@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import PronkError
+from pronk.runtime import version_of
 
 RETRIES = 4  # of a task whose machine was lost
 WATCH_SECONDS, PATIENCE_SECONDS = 5.0, 60.0
 MOST_UNANSWERED = 3  # looks at the first machine
-# What pixels and numbers depend on has to be the same on all machines.
-SAME_EVERYWHERE = ("pronk", "numpy", "pillow", "onnxruntime")
+# What pixels and numbers depend on has to be the same on all machines: packages, and what they are imported as.
+SAME_EVERYWHERE = {"numpy": "numpy", "pillow": "PIL", "onnxruntime": "onnxruntime"}
 INSTALL = "install the same versions of Python, ray and pronk on all machines, or let them share one environment"
 SHARE = "photos, model, --cache and --out must lie on storage that all machines see under the same path"
 AGAIN = "run the same command again: what is finished is kept"
@@ -152,19 +153,17 @@ def check_machine(shared: Sequence[Path], versions: dict[str, str]) -> None:
 
 @functools.cache
 def list_versions() -> dict[str, str]:
-    """Return the versions of SAME_EVERYWHERE on this machine.
+    """Return the versions of pronk and of SAME_EVERYWHERE on this machine.
 
     Example:
         >>> sorted(list_versions())
         ['numpy', 'onnxruntime', 'pillow', 'pronk']
     """
-    found = {}
-    for name in SAME_EVERYWHERE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # pronk itself may be on PYTHONPATH only
-            found[name] = ""
-    return found
+    found = {name: version_of(module) for name, module in SAME_EVERYWHERE.items()}
+    try:
+        return found | {"pronk": version("pronk")}
+    except PackageNotFoundError:  # it may be on PYTHONPATH only
+        return found | {"pronk": ""}
 
 
 def _settle(future: "Future[Any]", done: "Future[Any]") -> None:

@@ -5,7 +5,6 @@ and class names come from strangers: every text passes `visible` and Jinja's esc
 """
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from pronk.report.curves import PHASE_NAMES, Curve
 from pronk.report.gallery import Gallery, sort_mistakes
 from pronk.report.pages import mark_name, render_page
 from pronk.report.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
-from pronk.text import count, percent
+from pronk.text import count, percent, quote
 
 MOST_LISTED = 200
 WIDE = 0.12  # an interval this wide deserves a word
@@ -98,7 +97,7 @@ def render_report(content: ReportContent) -> str:
         part_names=PART_NAMES,
         settings=_flat(content.settings),
         settings_views=content.settings.get("views"),
-        command=shlex.quote(content.model_path),
+        command=quote(content.model_path),
         python_path=repr(content.model_path),
     )
 

@@ -14,26 +14,13 @@ from typing import Any
 from pronk.bundle import installed_versions
 from pronk.config import Settings
 from pronk.files import available_cores
+from pronk.recipes import list_steps, write_decoding
 from pronk.report import LEFT_OUT, WIDE
 from pronk.report.pages import render_page
 from pronk.report.promises import PARTS
 from pronk.text import percent, visible
 
 SCORES = (("f1", "Macro F1", "macro_f1"), ("log_loss", "Log-loss", "log_loss"), ("ece", "Calibration error", "ece"))
-FITS = {
-    "crop": (
-        "ImageOps.fit(photo, ({size}, {size}), Image.Resampling.BILINEAR)",
-        "its short side resized to {size} and the centre square taken",
-    ),
-    "pad": (
-        "ImageOps.pad(photo, ({size}, {size}), Image.Resampling.BILINEAR, color=(127, 127, 127))",
-        "its long side resized to {size} and filled up to a square with mid-grey",
-    ),
-    "squash": (
-        "photo.resize(({size}, {size}), Image.Resampling.BILINEAR)",
-        "resized to {size} x {size}, whatever its aspect",
-    ),
-}
 IMAGENET = """\
 The network started from the ImageNet weights that Keras publishes. Keras's code is under the Apache License 2.0. The
 weights were learned from the photos of [ImageNet](https://www.image-net.org/download), whose terms of access allow
@@ -71,7 +58,6 @@ def render_card(
         'license: apache-2.0'
     """
     test, calibration = metrics["test"], metrics.get("calibration")
-    code, words = (text.format(size=settings.image_size) for text in FITS[settings.fit])
     counted = Counter(reason for reason in left_out if reason in LEFT_OUT)
     return render_page(
         "card.md",
@@ -90,9 +76,8 @@ def render_card(
         licence=LICENCES.get(metrics["weights"]["name"], {"id": "unknown", "name": "", "words": UNKNOWN}),
         settings=settings,
         size=settings.image_size,
-        fit_code=code,
-        fit_words=words,
-        example="golden/1.jpg",
+        steps=list_steps(settings.fit, size=settings.image_size),
+        decoding=write_decoding(settings.fit, size=settings.image_size, photo='"golden/1.jpg"'),
         golden="some of the photos" if settings.golden == "photos" else "pictures drawn by a program",
         hardware=f"{platform.system()} on {platform.machine()}, {available_cores()} CPU cores",
         versions=", ".join(f"{name} {version}" for name, version in installed_versions().items()),

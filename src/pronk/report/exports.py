@@ -31,11 +31,12 @@ def note_exports(report: Path, parity: Iterable[Mapping[str, Any]]) -> None:
 
 
 def insert_exports(page: str, parity: Iterable[Mapping[str, Any]]) -> str:
-    """Return the page with a table of the exports in the place that is marked for it, whatever stood there before.
+    """Return the page with a table of the exports in the place that is marked for it, instead of what stood there.
 
     Args:
-        page: a report.
-        parity: the records of parity.json; one that lacks a number is left out.
+        page: a report; one without such a place stays as it is.
+        parity: the records of parity.json; one that lacks a number is left out, and where none is left the page
+            stays as it is.
 
     Example:
         >>> insert_exports("a page without the marks", [])

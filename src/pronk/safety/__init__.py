@@ -7,21 +7,20 @@ memory it asks for. So a file must be one that pronk could have written, of oper
 
 import math
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from pronk.safety.archive import check_keras
 from pronk.safety.flatbuffer import Table, read_root
 from pronk.safety.protobuf import only
-from pronk.safety.savedmodel import check_saved_model
 from pronk.safety.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
 
 MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
 MAX_PARTS = 200_000  # a quantised model has some 6,000 fields
 MAX_ELEMENTS = 2**28
-MAX_SETTING = 2**16
+MAX_SIDE = 2**14  # of an ONNX array; there are at most 10,000 classes
+MAX_SETTING, MAX_GROUP = 16, 2**14  # of an ONNX operator; a convolution may have as many groups as channels
 MOST_OPERATORS = 64
 
 MODEL: Schema = {
@@ -46,8 +45,9 @@ NODE: Schema = {
     10: "a configuration of devices",
 }
 ATTRIBUTE: Schema = {
-    **dict.fromkeys((1, 2, 3, 4, 5, 13, 20), ONCE),
+    **dict.fromkeys((1, 2, 3, 4, 13, 20), ONCE),
     **dict.fromkeys((7, 8, 9), MANY),
+    5: "an array inside a node",
     **dict.fromkeys((6, 11), "a graph inside a node"),
     **dict.fromkeys((22, 23), "sparse arrays"),
     10: "a list of arrays",
@@ -66,13 +66,17 @@ TENSOR: Schema = {
 OPSET: Schema = {1: ONCE, 2: ONCE}
 ENTRY: Schema = {1: ONCE, 2: ONCE}
 
-# What pronk writes, what quantising makes of it, and a little room. Nothing that makes a small array into one of any
-# size (Expand, Tile, Pad, Resize, Concat, Range, ConstantOfShape), and nothing with a graph inside (If, Loop, Scan).
-OPERATORS = frozenset(
-    b"Add AveragePool BatchNormalization Cast Clip Constant Conv ConvInteger DequantizeLinear Div "
-    b"DynamicQuantizeLinear Flatten Gemm GlobalAveragePool Identity MatMul MatMulInteger Max Min Mul QLinearConv "
-    b"QLinearMatMul QuantizeLinear ReduceMean Relu Reshape Softmax Squeeze Sub Transpose Unsqueeze".split()
-)
+# What pronk writes and what quantising makes of it, with their settings. Nothing is computed from constants alone but
+# their dequantised values, so that opening a model takes little more memory than its arrays; what a run takes still
+# depends on the size of the photo and the channels of the convolutions.
+OPERATORS: Mapping[bytes, frozenset[bytes]] = {
+    **dict.fromkeys(b"Add Clip Div Flatten Gemm GlobalAveragePool Mul Sub".split(), frozenset()),
+    **dict.fromkeys((b"DequantizeLinear", b"QuantizeLinear", b"Softmax"), frozenset((b"axis",))),
+    b"Cast": frozenset((b"to",)),
+    b"Conv": frozenset((b"group", b"kernel_shape", b"pads", b"strides")),
+    b"Transpose": frozenset((b"perm",)),
+}
+BY_A_NUMBER = (b"Div", b"Mul", b"Sub")
 DOMAINS = (b"", b"ai.onnx")
 NOTES = (b"onnx.infer", b"onnx.quant.pre_process")  # left by ONNX Runtime's quantiser; `ort_config` sets options
 ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by ONNX's number of a data type
@@ -82,28 +86,6 @@ IN_FIELDS = {1: 4, 2: 5, 3: 5, 6: 5, 7: 7, 9: 5, 10: 5}  # the field of an array
 # By the numbers of LiteRT's schema: ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE, FULLY_CONNECTED,
 # MUL, RELU, RELU6, RESHAPE, SOFTMAX, PAD, TRANSPOSE, MEAN, SUB, DIV, SQUEEZE, CAST, MAXIMUM, MINIMUM, QUANTIZE.
 LITERT_OPERATORS = frozenset((0, 1, 3, 4, 6, 9, 18, 19, 21, 22, 25, 34, 39, 40, 41, 42, 43, 53, 55, 57, 114))
-
-
-def check_model_file(kind: str, path: Path) -> None:
-    """Refuse a model file of any format unless pronk could have written it.
-
-    Args:
-        kind: onnx, onnx-int8, litert, litert-int8, savedmodel or keras.
-        path: the file, or the folder of a savedmodel.
-
-    Raises:
-        ModelError: what is wrong with it.
-
-    Example:
-        >>> check_model_file("keras", Path("no such file"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: no such file is no ordinary file
-    """
-    if kind == "savedmodel":
-        check_saved_model(path)
-        return
-    checks: Mapping[str, Callable[[bytes], object]] = {"onnx": check_onnx, "litert": check_tflite, "keras": check_keras}
-    checks[kind.removesuffix("-int8")](read_limited(path))
 
 
 def read_limited(path: Path) -> bytes:
@@ -177,10 +159,13 @@ def check_onnx(data: bytes) -> None:
         if key not in NOTES:
             raise refusal(f"it has the setting {show(key)}")
     graph = read_message(only(parts_of(model, 7), "graph"), GRAPH, budget)
-    for tensor in parts_of(graph, 5):
-        _check_tensor(tensor, budget)
-    for node in parts_of(graph, 1):
-        _check_node(node, budget)
+    constants = dict(_check_tensor(tensor, budget) for tensor in parts_of(graph, 5))
+    nodes = [_check_node(node, budget) for node in parts_of(graph, 1)]
+    for operator, (first, *_), outputs in nodes:
+        if operator == b"DequantizeLinear" and first in constants:
+            constants |= dict.fromkeys(outputs, constants[first])
+    for operator, inputs, _ in nodes:
+        _check_inputs(operator, inputs, constants)
 
 
 def check_tflite(data: bytes) -> None:
@@ -232,28 +217,41 @@ def _check_domain(domain: bytes) -> None:
         raise refusal(f"it has operators of {show(domain)}")
 
 
-def _check_node(node: memoryview, budget: Iterator[int]) -> None:
+def _check_node(node: memoryview, budget: Iterator[int]) -> tuple[bytes, list[bytes], list[bytes]]:
+    """Return its operator, and the names of its inputs and outputs."""
     fields = read_message(node, NODE, budget)
     _check_domain(text_of(fields, 7))
     operator = text_of(fields, 4)
     if operator not in OPERATORS:
         raise refusal(f"it has the operator {show(operator)}")
     for attribute in parts_of(fields, 5):
-        inner = read_message(attribute, ATTRIBUTE, budget)
-        for tensor in parts_of(inner, 5):
-            _check_tensor(tensor, budget)
+        name = text_of(read_message(attribute, ATTRIBUTE, budget), 1)
+        values = [value for number in (3, 8) for value in integers_of(attribute, number)]
+        most = MAX_GROUP if name == b"group" else MAX_SETTING
         # Such as the padding of a convolution, which would take any amount of memory.
-        large = [value for number in (3, 8) for value in integers_of(attribute, number) if abs(value) > MAX_SETTING]
-        if large:
-            raise refusal(f"{show(operator)} has the setting {large[0]}")
+        if name not in OPERATORS[operator] or any(abs(value) > most for value in values):
+            raise refusal(f"{show(operator)} has the setting {show(name)} {values}")
+    inputs, outputs = ([bytes(part) for part in parts_of(fields, number)] for number in (1, 2))
+    if not inputs:
+        raise refusal(f"{show(operator)} has no input")
+    return operator, inputs, outputs
 
 
-def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> None:
+def _check_inputs(operator: bytes, inputs: list[bytes], constants: Mapping[bytes, list[int]]) -> None:
+    varying = [place for place, name in enumerate(inputs) if name not in constants]
+    if varying != ([0, 1] if operator == b"Add" else [0]) and not (operator == b"DequantizeLinear" and not varying):
+        raise refusal(f"{show(operator)} has constants where none belong")
+    if operator in BY_A_NUMBER and any(math.prod(constants[name]) != 1 for name in inputs[1:]):
+        raise refusal(f"{show(operator)} has a constant of shape {constants[inputs[1]]}")
+
+
+def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> tuple[bytes, list[int]]:
+    """Return its name and shape."""
     fields = read_message(tensor, TENSOR, budget)
     if fields[14] not in ([], [0]):
         raise refusal(f"it has an array in another place: {show(fields[14][0])}")
     shape, kind = integers_of(tensor, 1), only(integers_of(tensor, 2), "type of an array")
-    if kind not in ITEM_BYTES or min(shape, default=0) < 0:
+    if kind not in ITEM_BYTES or any(not 0 <= side <= MAX_SIDE for side in shape):
         raise refusal(f"it has an array of type {kind} and shape {shape}")
     held = [number for number in (4, 5, 7, RAW) if fields[number]]
     count, stored = math.prod(shape), 0
@@ -269,3 +267,4 @@ def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> None:
             raise refusal(f"it has an array of type {kind} in {len(content)} bytes of field {number}")
     if stored != count or len(held) > 1:
         raise refusal(f"it has an array of shape {shape} with {stored} numbers")
+    return bytes(only(parts_of(fields, 8), "name of an array")), shape

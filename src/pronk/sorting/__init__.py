@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pronk.files import digest_file
 from pronk.predictor import UNKNOWN
 from pronk.sorting.journal import Journal, open_journal
 from pronk.sorting.placing import Action
+from pronk.text import fold
 
 SORTED_AT_ONCE = 64  # recorded together, since each waiting for the disk takes milliseconds
 NAME_BYTES = 255
@@ -61,7 +61,7 @@ def check_folder_names(classes: Sequence[str], *, windows: bool = os.name == "nt
     wrong = [name for name in classes if not _is_folder_name(name, windows)]
     by_case: dict[str, str] = {}
     for name in classes:
-        other = by_case.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = by_case.setdefault(fold(name), name)
         if other != name:  # one folder, on systems that do not tell case
             wrong.append(name)
     if wrong:
@@ -168,10 +168,11 @@ class Planner:
         self._found = found
         self._numbers: dict[tuple[Path, str], int] = {}
         self._planned: dict[str, Action] = {}
+        self._taken: set[str] = set()
 
     def place(self, rows: Sequence[tuple[dict[str, Any], State | None]]) -> None:
         """Place some photos; they are recorded together before the first is touched."""
-        self._planned = {}
+        self._planned, self._taken = {}, set()
         for record, state in rows:
             if record["error"]:
                 self._found.unusable += 1
@@ -203,6 +204,7 @@ class Planner:
             self._found.placed += 1
         else:
             self._planned[source] = Action(self._mode, source, os.fspath(target), digest)
+            self._taken.add(fold(os.fspath(target)))
 
     def _is_finished(self, known: Action, state: State | None) -> bool:
         source, target = Path(known.source), Path(known.target)
@@ -211,14 +213,14 @@ class Planner:
         if not os.path.lexists(source):
             return os.path.lexists(target)
         with contextlib.suppress(OSError):
-            # Not every copy is read again: one of the same size was renamed into place when it was whole.
-            copied = read_state(known.source) == state and target.stat().st_size == source.stat().st_size
-            return known.kind != "move" and (copied or source.samefile(target))
+            # Not every copy is read again: with the size and time of the photo it is whole, and of this photo.
+            copied = state and state == read_state(known.source) and state[:2] == read_state(known.target)[:2]
+            return known.kind != "move" and (bool(copied) or source.samefile(target))
         return False
 
     def _free_target(self, folder: Path, source: Path, digest: str) -> Path | None:
         """Return a free name; None where the photo itself is there already, from a former run."""
-        key = (folder, source.name)
+        key = (folder, fold(source.name))
         for number in itertools.count(self._numbers.get(key, 1)):
             self._numbers[key] = number
             target = folder / (source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
@@ -232,7 +234,7 @@ class Planner:
 
     def _is_taken(self, target: Path) -> bool:
         name = os.fspath(target)
-        return self._journal.placed(name) or any(action.target == name for action in self._planned.values())
+        return self._journal.placed(name) or fold(name) in self._taken
 
 
 def _has_content(target: Path, source: Path, digest: str) -> bool:

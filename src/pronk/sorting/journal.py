@@ -17,6 +17,7 @@ from typing import BinaryIO
 from pronk.errors import DataError
 from pronk.files import format_csv_line, lock_folder, storage_error, write_atomically
 from pronk.sorting.placing import DISK_TROUBLE, KINDS, Action, place, take_back
+from pronk.text import fold
 
 COLUMNS = ("action", "source", "target", "digest")
 NAME = "undo"
@@ -39,15 +40,15 @@ class Journal:
         self._file = file
         actions = _read_actions(path)
         self._by_source = {action.source: action for action in actions}
-        self._targets = {action.target for action in actions}
+        self._targets = {fold(action.target) for action in actions}
 
     def find(self, source: str) -> Action | None:
         """Return the latest action on a file."""
         return self._by_source.get(source)
 
     def placed(self, target: str) -> bool:
-        """Tell whether this journal put, or is about to put, a file there."""
-        return target in self._targets
+        """Tell whether this journal put, or is about to put, a file there; names that differ in case are one."""
+        return fold(target) in self._targets
 
     def perform(self, actions: Sequence[Action]) -> list[tuple[Action, str]]:
         """Record actions, then do them; return those that failed, with the reason.
@@ -60,7 +61,7 @@ class Journal:
         failed = []
         for action in actions:
             self._by_source[action.source] = action
-            self._targets.add(action.target)
+            self._targets.add(fold(action.target))
             try:
                 place(action, self._run)
             except OSError as error:

@@ -18,11 +18,11 @@ from pronk.files import lock_folder, storage_error, write_json
 from pronk.images import load_pixels
 from pronk.manifest import MODEL_FILE, read_record
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
+from pronk.recipes import travel_files
 from pronk.report.exports import note_exports
 from pronk.runtime import open_runtime
 from pronk.scan import Progress, no_progress
 from pronk.training.conversions import CONVERSIONS, convert
-from pronk.training.examples import travel_files
 from pronk.training.samples import Photos, gather_photos
 
 MIN_AGREEMENTS = {"onnx-int8": 0.97, "litert-int8": 0.97}
