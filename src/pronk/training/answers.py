@@ -1,7 +1,6 @@
 """The kept model + validation photos -> what its answers are worth: temperature, `unknown`, sets of classes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -53,48 +52,43 @@ def calibrate(
     targets = dataset.targets(dataset.part("val"))
     temperature = fit_temperature(kept.val_probabilities, targets)
     sets = SetScores.fit(temper(kept.val_probabilities, temperature), targets)
-    trained = None if kept.weights is backbone.weights else kept.weights
-    return Answers(temperature, sets, pool.submit(fit_unknown, trained, dataset, features, settings))
+    suffix = None
+    if kept.weights is not backbone.weights:
+        suffix = write_suffix(kept.weights, size=settings.image_size, cut=settings.fine_tune_from)
+    return Answers(temperature, sets, pool.submit(fit_unknown, suffix, dataset, features, settings.coverage))
 
 
-def fit_unknown(
-    trained: Mapping[str, Sequence[np.ndarray]] | None, dataset: Dataset, features: Features, settings: Settings
-) -> Unknown | None:
+def fit_unknown(suffix: bytes | None, dataset: Dataset, features: Features, coverage: float) -> Unknown | None:
     """Fit the distance to the training photos, and set its threshold with the validation photos.
 
     Args:
-        trained: arrays by layer name of a fine-tuned network; None for the frozen one.
+        suffix: the fine-tuned blocks as an ONNX graph; None for the frozen network.
         dataset: the photos.
         features: their cached rows.
-        settings: the coverage that is promised, and the cut.
+        coverage: share of genuine photos that shall keep below the threshold.
 
     Returns:
         None where too few validation photos can promise nothing.
     """
     train, val = dataset.part("train"), dataset.part("val")
-    if conformal_threshold(np.zeros(len(val)), settings.coverage) is None:
+    if conformal_threshold(np.zeros(len(val)), coverage) is None:
         return None
-    pool = FeaturePool(trained, features, settings)
+    pool = FeaturePool(suffix, features)
     rows = pool.read(train)
     # Its many small products take forty times as long where several threads wait for each other.
     with threadpool_limits(1):
         novelty = fit_novelty(rows, dataset.targets(train), classes=len(dataset.classes))
-    threshold = conformal_threshold(novelty.distance(pool.read(val)), settings.coverage)
+    threshold = conformal_threshold(novelty.distance(pool.read(val)), coverage)
     assert threshold is not None
-    return Unknown(novelty, threshold, settings.coverage, len(val))
+    return Unknown(novelty, threshold, coverage, len(val))
 
 
 class FeaturePool:
     """Pooled features of the kept model: as cached where it is the frozen one, else through its fine-tuned blocks."""
 
-    def __init__(
-        self, trained: Mapping[str, Sequence[np.ndarray]] | None, features: Features, settings: Settings
-    ) -> None:
+    def __init__(self, suffix: bytes | None, features: Features) -> None:
         self.features = features
-        self.suffix: Any = None
-        if trained is not None:
-            suffix = write_suffix(trained, size=settings.image_size, cut=settings.fine_tune_from)
-            self.suffix = open_session(suffix, threads=available_cores())
+        self.suffix: Any = None if suffix is None else open_session(suffix, threads=available_cores())
 
     def read(self, photos: tuple[Photo, ...]) -> np.ndarray:
         """Return float32 [n, 1280] of the photos as they are."""
