@@ -28,7 +28,7 @@ from pronk.batch.tables import COLUMNS, SUFFIXES, is_former_output, list_columns
 from pronk.errors import DataError, ModelError, RunError, StorageError
 from pronk.files import available_cores
 from test_cli import HOSTILE, fails, ok
-from training_fixtures import draw_tiny, run_pronk, write_photos
+from training_fixtures import draw_tiny, hear_interrupts, run_pronk, write_photos
 
 FORMS = ("csv", "json", "jsonl", "parquet", "txt")
 
@@ -446,7 +446,7 @@ def test_ctrl_c_says_how_to_go_on(whole_bundle, photos, tmp_path):
 def start(log, arguments, **options):
     command = [sys.executable, "-c", NOTING, *map(os.fspath, (log, *arguments))]
     options = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | options
-    return subprocess.Popen(command, **options)
+    return subprocess.Popen(command, preexec_fn=hear_interrupts, **options)
 
 
 def count_lines(path):

@@ -21,7 +21,7 @@ from pronk.files import digest_file
 from pronk.manifest import FORMAT
 from pronk.text import quote
 from pronk.training.usage import tree_memory_mb
-from training_fixtures import run_pronk, tiny_settings, write_photos
+from training_fixtures import hear_interrupts, run_pronk, tiny_settings, write_photos
 
 
 @pytest.fixture
@@ -460,8 +460,7 @@ def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # What a shell starts in the background ignores Ctrl-C, and so would all that these tests start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_interrupts,
     ) as process:
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)

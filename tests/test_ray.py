@@ -22,7 +22,7 @@ from pronk.engines import open_engine
 from pronk.errors import DataError, ImageError, PronkError, Reason
 from pronk.training import features as features_module
 from pronk.training.features import extract_features
-from training_fixtures import CLASSES, draw_tiny, lively_backbone, read_run, run_pronk, tiny_settings
+from training_fixtures import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
 
 STORE_BYTES = 80 * 1024**2  # per node, in shared memory
 SHARED_MEMORY = Path("/dev/shm")
@@ -136,9 +136,8 @@ def predict_locally(photos, model, out):
 def start_predicting(photos, model, out, address=None):
     command = [sys.executable, "-m", "pronk", "predict", model, photos, "--out", out, "--engine", "ray"]
     command += ["--address", address] if address else []
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    return subprocess.Popen(list(map(str, command)), preexec_fn=hear_interrupts, **options)
 
 
 def finish(process, *, code=0, timeout=400):

@@ -416,7 +416,7 @@ def test_what_was_promised_and_what_came_of_it(content):
 def test_a_broken_promise_is_named(content):
     drifted = content.metrics["test"] | {"coverage": accuracy_record([True] * 30 + [False] * 19)}
     text = words(section(render_report(with_metrics(content, test=drifted)), "unknown"))
-    assert "That is less than was promised: these photos differ from those the model was made with." in text
+    assert "That is less than was promised" in text
 
 
 @pytest.mark.parametrize(("coverage", "needed"), [(0.95, "95 % of genuine photos keep theirs takes 19"), (0.9, "9 v")])

@@ -20,7 +20,7 @@ from pronk.errors import DataError
 from pronk.predictor import Prediction, Predictor
 from test_batch import count_lines, listing, read_csv, wait_for
 from test_cli import HOSTILE, fails, ok
-from training_fixtures import run_pronk, write_photos
+from training_fixtures import hear_interrupts, run_pronk, write_photos
 
 
 class Enough(Exception):  # noqa: N818 - no error
@@ -262,7 +262,7 @@ def test_a_kill_between_row_and_place_gives_no_second_row(inbox, tmp_path, mode)
 
 def start_watching(*arguments, **options):
     command = [sys.executable, "-m", "pronk", "predict", *map(os.fspath, arguments), "--watch"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=hear_interrupts, **options)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

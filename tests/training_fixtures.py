@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -96,6 +97,11 @@ def run_pronk(
     return subprocess.run(
         command, input=stdin, capture_output=True, env=os.environ | (env or {}), timeout=timeout, check=False
     )
+
+
+def hear_interrupts() -> None:
+    """Let a program hear Ctrl-C (as `preexec_fn`): what a shell started in the background, and its children, do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
