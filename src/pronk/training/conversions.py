@@ -114,9 +114,6 @@ class _Samples:
         sample = next(self._rest, None)
         return None if sample is None else {"image": sample[None]}
 
-    def set_range(self, start_index: int, end_index: int) -> None:
-        raise NotImplementedError("the samples are read once, from the first to the last")
-
 
 def _write_litert(bundle: Bundle, **options: Any) -> Contents:
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +130,7 @@ def _export(bundle: Bundle, path: Path, **options: Any) -> None:
     try:
         with _quiet():
             network.export(path, verbose=False, **options)
-    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"Keras cannot write {options['format']} here: {error}",
             hint="export with the TensorFlow backend: KERAS_BACKEND=tensorflow",

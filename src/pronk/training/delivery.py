@@ -20,7 +20,7 @@ from pronk.manifest import MODEL_FILE, read_record
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
 from pronk.recipes import travel_files
 from pronk.report.exports import note_exports
-from pronk.runtime import open_runtime
+from pronk.runtime import Runtime, open_runtime
 from pronk.scan import Progress, no_progress
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.samples import Photos, gather_photos
@@ -147,9 +147,9 @@ def prove(
     Returns:
         The export, and the record of parity.json but for `accepted`.
     """
-    exported, answers = write_export(folder, bundle, to, contents, photos)
+    exported, runtime, answers = write_export(folder, bundle, to, contents, photos)
     reference, _ = run_all(open_runtime(bundle), photos.compared)
-    speed = measure_speed(open_runtime(exported), photos.compared)
+    speed = measure_speed(runtime, photos.compared)
     parity = {
         "format": to,
         **compare_answers(reference, answers, photos.targets),
@@ -161,11 +161,11 @@ def prove(
 
 def write_export(
     folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: Photos
-) -> tuple[Bundle, np.ndarray]:
+) -> tuple[Bundle, Runtime, np.ndarray]:
     """Write the export's model folder: with the golden photos of the run, and all that follows from its own numbers.
 
     Returns:
-        The export, and its probabilities for the photos that are compared, float32 [n, C].
+        The export, what opened it, and its probabilities for the photos that are compared, float32 [n, C].
     """
     golden = list(bundle.golden())
     contents = contents | {name: (bundle.folder / name).read_bytes() for name in golden}
@@ -191,7 +191,7 @@ def write_export(
             threshold = conformal_threshold(unknown.novelty.distance(features), unknown.coverage)
             if threshold is not None:
                 unknown = dataclasses.replace(unknown, threshold=threshold, n=len(photos.compared))
-    return write_bundle(folder, contents, unknown=unknown, sets=sets, **options), probabilities
+    return write_bundle(folder, contents, unknown=unknown, sets=sets, **options), runtime, probabilities
 
 
 def judge_parity(parity: dict[str, Any], min_agreement: float | None) -> GateError | None:
