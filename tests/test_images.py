@@ -16,6 +16,7 @@ from PIL import Image
 import fuzzing
 from bad_files import STORED, UPRIGHT, big_endian_tiff, blank_png, chunk, exif, make_samples
 from photos import draw_picture, encode
+from pronk import images
 from pronk.drawing import draw_photo
 from pronk.errors import ImageError, Reason
 from pronk.formats import FORMATS
@@ -419,3 +420,32 @@ def test_embeddings_agree_across_orientations(embed):
         assert embed(encode(stored, "PNG", exif=exif(orientation))) @ straight >= 0.999
         vectors.append(embed(encode(stored, quality=92, exif=exif(orientation))))
     assert min(vector @ straight for vector in vectors) >= 0.98
+
+
+def test_a_webp_is_refused_at_fewer_pixels_since_it_takes_more_memory():
+    with pytest.raises(ImageError, match="as WEBP") as caught:
+        decode(encode(Image.new("RGB", (4200, 3000)), "WEBP"))
+    assert caught.value.reason == Reason.TOO_MANY_PIXELS
+    assert "12 megapixels, or as JPEG" in caught.value.hint
+
+
+def test_of_large_pictures_one_is_decoded_at_a_time(monkeypatch):
+    turns = []
+
+    class Watched:
+        def __enter__(self):
+            turns.append("large")
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(images, "_large_lock", Watched())
+    for size, kind, options in (
+        ((300, 200), "PNG", {}),
+        ((4000, 2100), "PNG", {}),
+        ((4000, 2100), "JPEG", {}),  # becomes small while it is decoded
+        ((4000, 2100), "JPEG", {"progressive": True}),
+    ):
+        decode(encode(Image.new("RGB", size, "green"), kind, **options), min_side=224)
+        turns.append(kind)
+    assert turns == ["PNG", "large", "PNG", "JPEG", "large", "JPEG"]

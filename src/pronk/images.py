@@ -18,6 +18,9 @@ from pronk.errors import ImageError, Reason
 from pronk.formats import FORMATS, foreign_format, is_cut, sniff
 
 MAX_PIXELS = 50_000_000
+# Pillow takes some 15 bytes a pixel for a WebP, several times as much as for any other format.
+MAX_PIXELS_OF = {"WEBP": 12_500_000}
+LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
 MAX_BYTES = 100 * 2**20
 RESAMPLE = Image.Resampling.BILINEAR
 ORIENTATION_TAG = 0x0112
@@ -33,6 +36,7 @@ TRANSPOSE = {
 BAND_PIXELS = 2**20  # pictures are converted in bands of rows: a whole one of 50 megapixels would take 200 MB per copy
 # warnings.catch_warnings changes the whole process, so only one thread at a time may open a file.
 _open_lock = threading.Lock()
+_large_lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,18 +183,26 @@ def _decode(data: bytes, min_side: int | None) -> Decoded:
         if image.format == "TIFF":
             image.getexif()  # load() would, and warn then
     size, kind = image.size, image.format or ""
-    if size[0] * size[1] > MAX_PIXELS:
-        raise _too_many_pixels(f"{size[0]} x {size[1]} pixels")
+    most = MAX_PIXELS_OF.get(kind, MAX_PIXELS)
+    if size[0] * size[1] > most:
+        raise _too_many_pixels(f"{size[0]} x {size[1]} pixels", kind, most)
     notes = ("only the first frame of an animation is used",) if animated and kind != "MPO" else ()
     if min_side is not None:
         image.draft("RGB", (2 * min_side, 2 * min_side))
-    image.load()
-    if kind == "PNG" and is_cut(data, kind):  # Pillow takes a PNG whose pixels are there but not its end
-        raise EOFError("truncated")
-    picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
-    method = _read_orientation(image)
-    upright = picture if method is None else picture.transpose(method)
+    with _large_lock if _takes_much(image, size) else contextlib.nullcontext():
+        image.load()
+        if kind == "PNG" and is_cut(data, kind):  # Pillow takes a PNG whose pixels are there but not its end
+            raise EOFError("truncated")
+        picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
+        method = _read_orientation(image)
+        upright = picture if method is None else picture.transpose(method)
     return Decoded(upright, "JPEG" if kind == "MPO" else kind, size, notes)
+
+
+def _takes_much(image: Image.Image, stored: tuple[int, int]) -> bool:
+    # A JPEG shrinks while it is decoded, but a progressive one keeps all its coefficients meanwhile.
+    width, height = stored if image.info.get("progressive") else image.size
+    return width * height > LARGE_PIXELS
 
 
 @contextlib.contextmanager
@@ -250,10 +262,9 @@ def _band_to_rgb(band: Image.Image, white: float | None) -> Image.Image:
     return band.convert("RGB")
 
 
-def _too_many_pixels(what: str) -> ImageError:
-    return ImageError(
-        Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}", hint="save it with at most 50 megapixels"
-    )
+def _too_many_pixels(what: str, kind: str = "", most: int = MAX_PIXELS) -> ImageError:
+    remedy = f"save it with at most {most // 1_000_000} megapixels{', or as JPEG' if most < MAX_PIXELS else ''}"
+    return ImageError(Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}{kind and f' as {kind}'}", hint=remedy)
 
 
 def _explain(data: bytes, error: Exception) -> ImageError:
