@@ -86,6 +86,38 @@ def draw_overlay(image: Image.Image, heat: np.ndarray, *, fit: str = "squash") -
     return overlay
 
 
+def draw_heat(heat: np.ndarray, *, side: int) -> bytes:
+    """Draw a heat map alone, to be laid over a picture: a PNG whose colours are those of `draw_overlay`.
+
+    Args:
+        heat: from 0 to 1, float32 [h, w].
+        side: of the square picture, in pixels.
+
+    Returns:
+        Bytes of a PNG with 256 colours, each with its opacity; no heat is transparent.
+
+    Example:
+        >>> Image.open(io.BytesIO(draw_heat(np.ones((2, 2), np.float32), side=8))).convert("RGBA").getpixel((0, 0))
+        (253, 197, 39, 158)
+    """
+    picture = Image.fromarray(_spread_heat(heat, (side, side), (0, 0, side, side)))
+    picture.putpalette(COLOURS.tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", transparency=OPACITY.tobytes())
+    return buffer.getvalue()
+
+
+def seen_box(size: tuple[int, int], fit: str) -> tuple[float, float, float, float]:
+    """Tell where the network's square lies in a picture: left, top, width and height as shares of the picture's sides.
+
+    Example:
+        >>> seen_box((64, 32), "crop"), seen_box((64, 32), "pad")
+        ((0.25, 0.0, 0.5, 1.0), (0.0, -0.5, 1.0, 2.0))
+    """
+    left, top, right, bottom = _network_square(size, fit)
+    return left / size[0], top / size[1], (right - left) / size[0], (bottom - top) / size[1]
+
+
 def explain(
     model: Path | str | Predictor,
     paths: Iterable[Path | str],

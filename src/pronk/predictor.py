@@ -20,7 +20,7 @@ from pronk.files import available_cores, digest_file, write_atomically
 from pronk.images import load_pixels
 from pronk.listing import list_files
 from pronk.manifest import MODEL_FILE
-from pronk.runtime import Runtime, describe_runtime, open_runtime
+from pronk.runtime import Outputs, Runtime, describe_runtime, open_runtime
 
 UNKNOWN = "unknown"  # as a label; no class may have this name
 PHOTOS_AHEAD = 4  # per thread
@@ -177,30 +177,17 @@ class Predictor:
                 for future in pending:
                     future.cancel()
 
-    def verify(self) -> list[dict[str, Any]]:
-        """Predict the golden photos and compare: one {file, difference, ok} per photo."""
-        checks = []
-        golden = self.bundle.golden()
-        predictions = self.stream(self.bundle.folder / name for name in golden)
-        for (name, expected), prediction in zip(golden.items(), predictions, strict=True):
-            if prediction.probabilities is None:
-                raise ModelError(f"golden photo {name}: {prediction.error}", hint=COPY_AGAIN)
-            difference = float(np.abs(prediction.probabilities - np.array(expected)).max())
-            checks.append({"file": name, "difference": difference, "ok": difference <= self.bundle.tolerance})
-        return checks
+    def answer(self, path: str, outputs: Outputs) -> Prediction:
+        """Say what a model's outputs for one photo mean.
 
-    def _load(self, source: Path | str | bytes) -> np.ndarray:
-        data = source if isinstance(source, bytes) else Path(source)
-        return load_pixels(data, size=self.bundle.size, fit=self.bundle.fit)
+        Args:
+            path: of the photo, as it was given.
+            outputs: of the runtime, for this photo alone.
 
-    def _predict(self, source: Any, load: Callable[[Any], np.ndarray]) -> Prediction:
-        path = os.fspath(source) if isinstance(source, str | Path) else str(getattr(source, "path", ""))
-        try:
-            pixels = load(source)
-        except ImageError as error:
-            return Prediction(path, self.classes, None, error)
-        # One photo at a time: several threads then use all cores, and a photo's result depends on nothing else.
-        outputs, unknown = self.runtime.run(pixels[None]), self.bundle.unknown
+        Raises:
+            ModelError: if they hold values that are no finite numbers.
+        """
+        unknown = self.bundle.unknown
         try:
             distance = float(unknown.novelty.distance(outputs.features)[0]) if unknown else None
         except ValueError as error:
@@ -214,12 +201,24 @@ class Predictor:
             sets=self.bundle.sets,
         )
 
-    def _verify_once(self, cache: Path) -> None:
-        model = digest_file(self.bundle.folder / MODEL_FILE)
-        key = hashlib.sha256(f"{model}:{describe_runtime(self.bundle.runtime)}".encode()).hexdigest()
-        marker = cache / "verified" / key[:32]
-        if marker.exists():
-            return
+    def verify(self) -> list[dict[str, Any]]:
+        """Predict the golden photos and compare: one {file, difference, ok} per photo."""
+        checks = []
+        golden = self.bundle.golden()
+        predictions = self.stream(self.bundle.folder / name for name in golden)
+        for (name, expected), prediction in zip(golden.items(), predictions, strict=True):
+            if prediction.probabilities is None:
+                raise ModelError(f"golden photo {name}: {prediction.error}", hint=COPY_AGAIN)
+            difference = float(np.abs(prediction.probabilities - np.array(expected)).max())
+            checks.append({"file": name, "difference": difference, "ok": difference <= self.bundle.tolerance})
+        return checks
+
+    def prove(self) -> None:
+        """Refuse a model whose golden photos come out otherwise than where it was trained.
+
+        Raises:
+            ModelError: with the largest difference.
+        """
         checks = self.verify()
         worst = max((check["difference"] for check in checks), default=0.0)
         if not all(check["ok"] for check in checks):
@@ -228,6 +227,27 @@ class Predictor:
                 f"allowed {self.bundle.tolerance})",
                 hint=f"see pronk verify {self.bundle.folder}; try another version of what runs it",
             )
+
+    def _load(self, source: Path | str | bytes) -> np.ndarray:
+        data = source if isinstance(source, bytes) else Path(source)
+        return load_pixels(data, size=self.bundle.size, fit=self.bundle.fit)
+
+    def _predict(self, source: Any, load: Callable[[Any], np.ndarray]) -> Prediction:
+        path = os.fspath(source) if isinstance(source, str | Path) else str(getattr(source, "path", ""))
+        try:
+            pixels = load(source)
+        except ImageError as error:
+            return Prediction(path, self.classes, None, error)
+        # One photo at a time: several threads then use all cores, and a photo's result depends on nothing else.
+        return self.answer(path, self.runtime.run(pixels[None]))
+
+    def _verify_once(self, cache: Path) -> None:
+        model = digest_file(self.bundle.folder / MODEL_FILE)
+        key = hashlib.sha256(f"{model}:{describe_runtime(self.bundle.runtime)}".encode()).hexdigest()
+        marker = cache / "verified" / key[:32]
+        if marker.exists():
+            return
+        self.prove()
         try:
             write_atomically(marker, b"", durable=False)
         except StorageError:
