@@ -13,11 +13,11 @@ help:  ## list the targets
 
 $(VENV)/train.stamp: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[train,serve]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/train.stamp
-	$(PIP) --editable '.[train,litert,parquet,ray]'
+	$(PIP) --editable '.[train,serve,litert,parquet,ray]'
 	$(PIP) 'pip>=25.1'
 	$(PIP) --group test --group browser --group lint --group notebook
 	@touch $@

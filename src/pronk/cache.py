@@ -115,11 +115,11 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "pronk"
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, *, option: str = "--cache-limit") -> int:
     """Turn "10GB" into bytes.
 
     Raises:
-        SettingsError: if it is no number with one of KB, MB, GB, TB.
+        SettingsError: if it is no number with one of KB, MB, GB, TB; it names the option.
 
     Example:
         >>> parse_size("1.5GB")
@@ -130,7 +130,7 @@ def parse_size(text: str) -> int:
         size = int(float(text.strip()[:-2]) * UNITS[unit])
         if size > 0:
             return size
-    raise SettingsError(f"--cache-limit must be a size. Got {text!r}", hint="for example --cache-limit 10GB")
+    raise SettingsError(f"{option} must be a size. Got {text!r}", hint=f"for example {option} 10GB")
 
 
 def measure(root: Path) -> tuple[int, int]:

@@ -264,7 +264,8 @@ def _band_to_rgb(band: Image.Image, white: float | None) -> Image.Image:
 
 def _too_many_pixels(what: str, kind: str = "", most: int = MAX_PIXELS) -> ImageError:
     remedy = f"save it with at most {most // 1_000_000} megapixels{', or as JPEG' if most < MAX_PIXELS else ''}"
-    return ImageError(Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}{kind and f' as {kind}'}", hint=remedy)
+    what += f" as {kind}" if kind else ""
+    return ImageError(Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}", hint=remedy)
 
 
 def _explain(data: bytes, error: Exception) -> ImageError:

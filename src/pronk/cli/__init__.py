@@ -3,18 +3,19 @@
 import os
 import sys
 import traceback
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
 from pronk.cli.bench import bench
 from pronk.cli.cache import cache
 from pronk.cli.check import check
+from pronk.cli.console import installed_version
 from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
 from pronk.cli.explain import explain
 from pronk.cli.export import export
 from pronk.cli.predict import predict
+from pronk.cli.serve import serve
 from pronk.cli.train import train
 from pronk.cli.undo import undo
 from pronk.cli.verify import verify
@@ -22,19 +23,6 @@ from pronk.errors import PronkError, SettingsError
 
 USAGE = 2
 INTERRUPTED = 130
-
-
-def installed_version() -> str:
-    """Return pronk's version.
-
-    Example:
-        >>> installed_version().count(".") >= 1
-        True
-    """
-    try:
-        return version("pronk")
-    except PackageNotFoundError:
-        return "0.0"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +39,7 @@ def cli(quiet: bool, debug: bool) -> None:
     """
 
 
-for command in (demo, check, train, evaluate, predict, undo, explain, export, bench, verify, cache):
+for command in (demo, check, train, evaluate, predict, undo, explain, serve, export, bench, verify, cache):
     cli.add_command(command)
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
     command.params.append(click.Option(["--quiet"], is_flag=True, expose_value=False, help="Only results and errors."))

@@ -1,11 +1,13 @@
 """What a command has to say -> stderr: progress with time left, summaries; stdout stays for data."""
 
 import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from importlib.metadata import PackageNotFoundError, version
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -26,7 +28,21 @@ STAGES = {
     "bench": "timing models",
 }
 PLAIN_SECONDS = 10.0
+JSON_SECONDS = 0.25
 LOG_WIDTH = 500
+
+
+def installed_version() -> str:
+    """Return pronk's version.
+
+    Example:
+        >>> installed_version().count(".") >= 1
+        True
+    """
+    try:
+        return version("pronk")
+    except PackageNotFoundError:
+        return "0.0"
 
 
 def is_quiet() -> bool:
@@ -46,9 +62,16 @@ def open_console() -> Iterator["Console"]:
 
 
 @contextlib.contextmanager
-def show_progress(console: "Console", *, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a progress callback (stage, done, total): live bars on a terminal, plain lines elsewhere."""
-    if is_quiet() or not shown:
+def show_progress(
+    console: "Console", *, shown: bool = True, form: str = "auto"
+) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a progress callback (stage, done, total): live bars on a terminal, plain lines elsewhere.
+
+    With form `json` it writes a line of JSON per step instead, also with --quiet, which is about what people read.
+    """
+    if form == "json":
+        yield _JsonLines(console.file)
+    elif is_quiet() or not shown:
         yield lambda stage, done, total: None
     elif console.is_terminal:
         with _bars(console) as bars:
@@ -110,6 +133,23 @@ class _Plain:
         self.console.print(f"{STAGES.get(stage, stage)}: {done}{f' of {total}' if total else ''}{left}", markup=False)
 
 
+class _JsonLines:
+    """For a program that watches: of each stage a few steps a second, its first and its last always."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+        self.told: dict[str, tuple[float, tuple[int, int]]] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        told, last = self.told.get(stage, (float("-inf"), None))
+        if (done, total) == last or (done != total and now - told < JSON_SECONDS):
+            return
+        self.told[stage] = now, (done, total)
+        self.file.write(json.dumps({"stage": stage, "done": done, "total": total}) + "\n")
+        self.file.flush()
+
+
 def _bars(console: "Console") -> "RichProgress":
     from rich.progress import (
         BarColumn,
@@ -133,6 +173,4 @@ def _bars(console: "Console") -> "RichProgress":
 
 def print_json(value: object) -> None:
     """Write one JSON value to stdout."""
-    import json
-
     click.echo(json.dumps(value, indent=2))

@@ -32,6 +32,8 @@ HELP = {
     "golden": "drawn keeps your photos out of the model folder.",
 }
 ENGINE_HELP = "Where features are extracted: here, or on the machines of a Ray cluster; results are the same."
+PROGRESS = ("auto", "json")
+PROGRESS_HELP = "json writes a line of stage, done and total per step, for programs."
 ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one of this machine's cores]"
 
 
@@ -72,6 +74,7 @@ def make_settings(config: Path | None, values: dict[str, Any]) -> Settings:
 @click.option("--cache-limit", default="10GB", show_default=True, help="Least recently used features go above it.")
 @click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help=ENGINE_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
+@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help=PROGRESS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the run folder.")
 def train(
     data: Path | None,
@@ -82,6 +85,7 @@ def train(
     cache_limit: str,
     engine: str,
     address: str | None,
+    progress: str,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -107,11 +111,12 @@ def train(
         cache_limit=cache_limit,
         engine=engine,
         address=address,
+        progress=progress,
         as_json=as_json,
     )
 
 
-def run_training(data: Path, *, as_json: bool, settings: Settings, **options: Any) -> None:
+def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str = "auto", **options: Any) -> None:
     """Train with progress on stderr, then print the run folder or the metrics."""
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings, print_training
@@ -119,7 +124,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, **options: An
 
     train_run = _load_train()
     with open_console() as console:
-        with show_progress(console) as on_progress:
+        with show_progress(console, form=progress) as on_progress:
             result = train_run(data, settings=settings, on_progress=on_progress, **options)
         print_findings(console, result.findings)
         print_training(console, result.folder, result.metrics)

@@ -1,0 +1,84 @@
+"""`pronk serve`."""
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from pronk.cli.console import installed_version
+from pronk.cli.train import HELP as TRAIN_HELP
+from pronk.config import Settings
+
+DEFAULT_WORK = "taught"
+
+
+@click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; the default is this machine alone."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any that is free."
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help=f"Folder to teach in, the only one that is written to.  [default: none; without MODEL: {DEFAULT_WORK}]",
+)
+@click.option("--weights", help=f"What is taught begins with: {TRAIN_HELP['weights']}  [default: {Settings.weights}]")
+@click.option(
+    "--token",
+    envvar="PRONK_TOKEN",
+    help="Clients must show it, as Authorization: Bearer TOKEN.  [default: $PRONK_TOKEN]",
+)
+@click.option("--allow-anyone", is_flag=True, help="Let all machines that reach HOST in without a token.")
+@click.option("--body-limit", default="10MB", show_default=True, help="Most that one request may send.")
+def serve(
+    model: Path | None,
+    host: str,
+    port: int,
+    work: Path | None,
+    weights: str | None,
+    token: str | None,
+    allow_anyone: bool,
+    body_limit: str,
+) -> None:
+    """Answer with MODEL on a page in the browser, and to programs over HTTP.
+
+    The page takes photos by drop, paste and camera, and teaches new models: without MODEL it opens there. Photos stay
+    on this machine. docs/serving.md shows the routes, and how to put the server behind others. SIGHUP opens the model
+    again.
+
+    \b
+    Example:
+        pronk serve runs/photos-1
+        pronk serve --work taught
+    """
+    from pronk.errors import MissingExtra
+
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
+        raise click.UsageError("--token must be printable ASCII without spaces around it")
+    try:
+        from pronk.server.guard import is_loopback
+        from pronk.server.main import serve_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra("serve", "pronk serve") from error
+    if not (is_loopback(host) or token or allow_anyone):
+        raise click.UsageError(
+            f"on --host {host} others can reach the server: name a --token T, or --allow-anyone to let everybody in"
+        )
+    code = serve_model(
+        model,
+        host=host,
+        port=port,
+        work=work or (None if model else Path(DEFAULT_WORK)),
+        weights=weights,
+        token=token,
+        anyone=allow_anyone,
+        body_limit=body_limit,
+        version=installed_version(),
+        tell=lambda text: click.echo(text, err=True),
+        on_ready=click.echo,
+    )
+    sys.exit(130 if code == signal.SIGINT else 0)

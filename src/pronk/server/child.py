@@ -1,0 +1,265 @@
+"""A folder of photos -> a training in a process of its own, watched by its lines of progress, stopped when asked."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pronk.cli.console import STAGES
+from pronk.server.results import Summary, read_summary
+
+NICENESS = 10  # predictions go first
+PATIENCE = 10.0  # seconds from being asked to stop to being killed
+LEFTOVER_SECONDS = 2.0
+LINE_BYTES = 2**16
+MOST_STEPS = 2**53  # above it, JavaScript counts wrongly
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """How far one stage is; a total of 0 is not known yet."""
+
+    stage: str
+    name: str
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trouble:
+    """Why a training failed, and what to do about it."""
+
+    message: str
+    hint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training as it was at one moment.
+
+    Attributes:
+        run: the number of its run.
+        state: what has become of it.
+        stages: in the order in which they began.
+        seconds: since its start, or until its end.
+        error: where it failed.
+        summary: where it is done.
+
+    Example:
+        >>> Training("1", "running").stages
+        ()
+    """
+
+    run: str
+    state: Literal["running", "done", "failed", "stopped"]
+    stages: tuple[Stage, ...] = ()
+    seconds: float = 0.0
+    error: Trouble | None = None
+    summary: Summary | None = None
+
+
+def train_command(photos: Path, run: Path, *, cache: Path, weights: str) -> list[str]:
+    """Return the command that trains on photos and tells programs how far it is.
+
+    Example:
+        >>> train_command(Path("photos"), Path("runs/1"), cache=Path("cache"), weights="offline")[1:4]
+        ['-m', 'pronk', 'train']
+    """
+    options = {"--out": run, "--cache": cache, "--weights": weights, "--progress": "json"}
+    pairs = [str(word) for pair in options.items() for word in pair]
+    return [sys.executable, "-m", "pronk", "train", str(photos), *pairs]
+
+
+class Child:
+    """A training in a process of its own, in a group with the processes that it starts, with low priority.
+
+    A framework that fills the memory or crashes takes nothing else with it, and the server never imports one.
+
+    Args:
+        command: that trains and says on standard error how far it is, see `train_command`.
+        run: the folder that it makes; removed where that comes to nothing.
+        patience: seconds that it gets to stop by itself.
+
+    Raises:
+        OSError: where it cannot be started.
+
+    Example:
+        >>> child = Child([sys.executable, "-c", "raise SystemExit('error: no photos')"], Path("no such run"))
+        >>> child.wait()
+        >>> child.look().state, child.look().error.message
+        ('failed', 'no photos')
+    """
+
+    def __init__(self, command: Sequence[str], run: Path, *, patience: float = PATIENCE) -> None:
+        self.run = run
+        self.patience = patience
+        self._started = time.monotonic()
+        self._now = Training(run.name, "running")  # replaced by the one thread that watches, never changed
+        self._error = self._hint = ""
+        self._asked, self._over = threading.Event(), threading.Event()
+        self._is_new = not run.exists()
+        self._process = _start(command)
+        threading.Thread(target=self._watch, name=f"training {run.name}", daemon=True).start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it goes on."""
+        return not self._over.is_set()
+
+    def look(self) -> Training:
+        """Return how far it is."""
+        now = self._now
+        return dataclasses.replace(now, seconds=self._seconds()) if now.state == "running" else now
+
+    def stop(self) -> Training:
+        """Ask it to stop, without waiting; it is killed where it does not."""
+        if self.is_running and not self._asked.is_set():
+            self._asked.set()
+            threading.Thread(target=self._insist, name=f"stopping {self.run.name}", daemon=True).start()
+        return self.look()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it is over."""
+        self._over.wait(seconds)
+
+    def close(self) -> None:
+        """Stop it and wait until it is gone."""
+        self.stop()
+        self.wait(self.patience + 2 * LEFTOVER_SECONDS)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 2)
+
+    def _insist(self) -> None:
+        _signal(self._process, signal.SIGINT)
+        if not self._over.wait(self.patience):
+            _kill(self._process)
+
+    def _watch(self) -> None:
+        reader = threading.Thread(target=self._read, name=f"reading {self.run.name}", daemon=True)
+        reader.start()
+        code = self._process.wait()
+        # Whatever it started has the pipe too; what it said itself is in there by now.
+        reader.join(1.0)
+        _end_leftovers(self._process)
+        reader.join(1.0)
+        self._now = self._finish(code)
+        self._over.set()
+
+    def _finish(self, code: int) -> Training:
+        summary = read_summary(self.run) if self._is_new else None  # its last file is there: the run is whole
+        end = dataclasses.replace(self._now, seconds=self._seconds(), summary=summary)
+        if summary is not None:
+            return dataclasses.replace(end, state="done")
+        if self._is_new:
+            shutil.rmtree(self.run, ignore_errors=True)  # features stay in the cache: the next run is quick
+        if self._asked.is_set():
+            return dataclasses.replace(end, state="stopped")
+        return dataclasses.replace(end, state="failed", error=self._explain(code))
+
+    def _explain(self, code: int) -> Trouble:
+        if self._error:
+            return Trouble(self._error, self._hint)
+        if code < 0:
+            message = f"training was killed by the system (signal {-code}), which often means too little memory"
+            return Trouble(message, "close other programs, then train again")
+        return Trouble(f"training ended with exit code {code} and without a word", "train again; see `pronk check`")
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None, "it was started with a pipe"
+        # The pipe belongs to this thread alone, so that closing it cannot wait for a reader.
+        with self._process.stderr as stderr, contextlib.suppress(OSError):
+            for line in iter(lambda: stderr.readline(LINE_BYTES), b""):
+                self._take(line.decode("utf-8", "replace").strip())
+
+    def _take(self, line: str) -> None:
+        if line.startswith("error: "):
+            self._error, self._hint = line.removeprefix("error: "), ""
+        elif line.startswith("hint: "):
+            self._hint = line.removeprefix("hint: ")
+        elif line.startswith("{"):
+            stage = parse_progress(line)
+            if stage is not None:
+                self._now = dataclasses.replace(self._now, stages=_update(self._now.stages, stage))
+
+
+def parse_progress(line: str) -> Stage | None:
+    """Read a line that `pronk train --progress json` wrote; None where it is something else.
+
+    Example:
+        >>> parse_progress('{"stage": "check", "done": 3, "total": 30}')
+        Stage(stage='check', name='checking photos', done=3, total=30)
+    """
+    try:
+        record = json.loads(line)
+        stage, done, total = record["stage"], record["done"], record["total"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(stage, str) or stage not in STAGES:
+        return None
+    if any(type(n) is not int or not 0 <= n < MOST_STEPS for n in (done, total)):
+        return None
+    return Stage(stage, STAGES[stage], done, total)
+
+
+def _update(stages: tuple[Stage, ...], new: Stage) -> tuple[Stage, ...]:
+    if all(stage.stage != new.stage for stage in stages):
+        return (*stages, new)
+    return tuple(new if stage.stage == new.stage else stage for stage in stages)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    windows = os.name == "nt"
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS if windows else 0  # type: ignore[attr-defined]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUTF8": "1"},  # so that what it says can be read whatever the system's encoding
+        creationflags=flags,
+        # A group, and no session: Linux weighs whole sessions against each other, whatever their niceness.
+        process_group=None if windows else 0,
+    )
+    if not windows:
+        # From outside, since code between fork and exec is not safe in a program with threads.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    return process
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(OSError):  # it is gone
+        if os.name == "nt":
+            process.send_signal(signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined]
+        else:
+            os.killpg(process.pid, number)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if os.name == "nt":
+        with contextlib.suppress(OSError):
+            process.kill()
+    else:
+        _signal(process, signal.SIGKILL)
+
+
+def _end_leftovers(process: subprocess.Popen[bytes]) -> None:
+    """Give processes that it started a moment to go, then kill them: they may still write into its folder."""
+    if os.name == "nt":
+        return
+    until = time.monotonic() + LEFTOVER_SECONDS
+    with contextlib.suppress(OSError):  # the group is empty
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,284 @@
+"""Photos that people show the server -> class folders on disk that `pronk train` takes, and nothing elsewhere."""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import stat
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pronk.errors import RunError, StorageError
+from pronk.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically
+from pronk.formats import FORMATS, SUFFIXES
+from pronk.images import decode, read_bytes
+from pronk.listing import PART_FOLDERS, list_photos, natural_key
+from pronk.server.errors import HttpError
+from pronk.server.names import check_name, find_fault, fold_name
+from pronk.text import count, visible
+
+PHOTO_ID = rf"[0-9a-f]{{16}}\.(?:{'|'.join(sorted(SUFFIXES[kind][0][1:] for kind in FORMATS))})"
+THUMBNAIL_SIDE = 160
+MIN_CLASSES = 2
+MIN_PHOTOS = 5
+# What file browsers put into every folder that is looked at.
+CLUTTER = (".ds_store", "thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One class: its name, and the ids of the photos that were added here, the oldest first."""
+
+    name: str
+    photos: tuple[str, ...]
+
+
+class Lessons:
+    """The classes and photos of a work folder, which `open_lessons` prepares and holds.
+
+    What a client names is looked for among what is there, and never becomes a path by itself; links lead nowhere.
+    Every method may be called from any thread.
+
+    Args:
+        folder: with `photos`, `runs` and `cache` in it.
+
+    Example:
+        >>> import tempfile
+        >>> with open_lessons(Path(tempfile.mkdtemp())) as lessons:
+        ...     lessons.create("cats")
+        ...     lessons.rename("cats", "Cats").name
+        Lesson(name='cats', photos=())
+        'Cats'
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.photos = self.folder / "photos"
+        self.runs = self.folder / "runs"
+        self.cache = self.folder / "cache"
+        self._changing = threading.Lock()
+
+    def classes(self) -> list[Lesson]:
+        """List the classes in natural order."""
+        return [Lesson(folder.name, _list_ids(folder)) for folder in self._folders()]
+
+    def create(self, name: str) -> Lesson:
+        """Make a class without photos.
+
+        Raises:
+            HttpError: 422 for an impossible name, 409 for a taken one.
+            StorageError: where it cannot be made.
+        """
+        name = check_name(name)
+        with self._changing, _telling(self.photos / name):
+            self._check_free(name)
+            (self.photos / name).mkdir()
+            sync_folder(self.photos)
+        return Lesson(name, ())
+
+    def rename(self, name: str, new: str) -> Lesson:
+        """Give a class another name; its photos stay.
+
+        Raises:
+            HttpError: 404 where there is no such class, 422 for an impossible name, 409 for a taken one.
+            StorageError: where it cannot be renamed.
+        """
+        new = check_name(new)
+        with self._changing, _telling(self.photos / new):
+            folder = self._find(name)
+            self._check_free(new, but=folder.name)
+            folder = folder.rename(self.photos / new)
+            sync_folder(self.photos)
+            return Lesson(new, _list_ids(folder))
+
+    def delete(self, name: str) -> None:
+        """Delete a class and the photos that were added here.
+
+        Raises:
+            HttpError: 404 where there is no such class, 409 where other files are in its folder; nothing is gone then.
+            StorageError: where something cannot be deleted.
+        """
+        with self._changing:
+            folder = self._find(name)
+            with _telling(folder):
+                paths = sorted(folder.iterdir())
+                others = [path for path in paths if not _is_ours(path)]
+                if others:
+                    raise HttpError(
+                        409,
+                        f"'{folder.name}' also holds {count(len(others), 'file')} that nobody added here, such as "
+                        f"'{visible(others[0].name)}'",
+                        code="conflict",
+                        hint=f"move them out of {visible(str(folder))}",
+                    )
+                for path in paths:
+                    path.unlink()
+                folder.rmdir()
+                sync_folder(self.photos)
+
+    def add(self, name: str, data: bytes) -> str:
+        """Keep a photo as it is and return its id; one that is there already is not kept twice.
+
+        Raises:
+            HttpError: 404 where there is no such class.
+            ImageError: with its reason, where training could not use it.
+            StorageError: where it cannot be written.
+        """
+        self._find(name)
+        kind = decode(data, min_side=THUMBNAIL_SIDE // 2).format
+        photo_id = hashlib.sha256(data).hexdigest()[:16] + SUFFIXES[kind][0]
+        with self._changing:
+            path = self._find(name) / photo_id  # which could be gone by now
+            if not (_is_file(path) and path.stat().st_size == len(data)):
+                write_atomically(path, data)
+        return photo_id
+
+    def remove(self, name: str, photo_id: str) -> None:
+        """Delete one photo.
+
+        Raises:
+            HttpError: 404 where there is no such class or photo.
+            StorageError: where it cannot be deleted.
+        """
+        with self._changing:
+            path = self._find_photo(name, photo_id)
+            with _telling(path):
+                path.unlink()
+                sync_folder(path.parent)
+
+    def thumbnail(self, name: str, photo_id: str) -> bytes:
+        """Return a photo as a small upright JPEG without its remarks, such as where it was taken.
+
+        Raises:
+            HttpError: 404 where there is no such class or photo.
+            ImageError: with its reason, where it was damaged meanwhile.
+        """
+        data = read_bytes(self._find_photo(name, photo_id))
+        image = decode(data, min_side=THUMBNAIL_SIDE // 2).image
+        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
+
+    def check_enough(self) -> None:
+        """Look whether there is enough to train on, as training itself will see it.
+
+        Raises:
+            HttpError: 422 naming every class with too few photos.
+            DataError: where the classes cannot be told apart.
+        """
+        entries = list_photos(self.photos, min_classes=0).entries
+        numbers = Counter(entry.label for entry in entries)
+        names = sorted({lesson.name for lesson in self.classes()} | set(numbers), key=natural_key)
+        if names and all(name.lower() in PART_FOLDERS for name in names):
+            _refuse(f"classes called {_join(names)} are taken for parts of a data set", "rename one of them")
+        if len(names) < MIN_CLASSES:
+            found = f"only the class '{visible(names[0])}'" if names else "no class"
+            _refuse(f"there is {found}", f"make at least {MIN_CLASSES} classes, with {MIN_PHOTOS} photos each")
+        short = [f"'{visible(name)}' has {numbers[name]}" for name in names if numbers[name] < MIN_PHOTOS]
+        if short:
+            _refuse(f"too few photos: {', '.join(short)}", f"show at least {MIN_PHOTOS} of each class, or delete it")
+
+    def _folders(self) -> list[Path]:
+        with _telling(self.photos):
+            paths = sorted(self.photos.iterdir(), key=lambda path: natural_key(path.name))
+        # A link, or a link above it, resolves to another path.
+        return [path for path in paths if not find_fault(path.name) and path.is_dir() and path.resolve() == path]
+
+    def _find(self, name: str) -> Path:
+        wanted = unicodedata.normalize("NFC", name)
+        for folder in self._folders():
+            if unicodedata.normalize("NFC", folder.name) == wanted:
+                return folder
+        raise HttpError(404, f"there is no class '{visible(name):.100}'", code="not_found", hint="create it first")
+
+    def _find_photo(self, name: str, photo_id: str) -> Path:
+        path = self._find(name) / photo_id if re.fullmatch(PHOTO_ID, photo_id) else None
+        if path is None or not _is_file(path):
+            message = f"there is no photo '{visible(photo_id):.100}' in '{visible(name):.100}'"
+            raise HttpError(404, message, code="not_found", hint="it may have been deleted; look at the class again")
+        return path
+
+    def _check_free(self, name: str, *, but: str = "") -> None:
+        taken = {fold_name(path.name): path.name for path in self.photos.iterdir() if path.name != but}
+        other = taken.get(fold_name(name))
+        if other is not None:
+            hint = f"add the photos to '{visible(other)}', or choose another name"
+            raise HttpError(409, f"there is a class '{visible(other)}' already", code="conflict", hint=hint)
+
+
+@contextlib.contextmanager
+def open_lessons(folder: Path) -> Iterator[Lessons]:
+    """Make a work folder, or go on with one, and hold it for this process.
+
+    Args:
+        folder: may be new, empty, or a former work folder; what else is in it is left alone.
+
+    Raises:
+        RunError: where another process holds it.
+        StorageError: where it cannot be written, or its folders are links to other places.
+
+    Example:
+        >>> import tempfile
+        >>> with open_lessons(Path(tempfile.mkdtemp()) / "work") as lessons:
+        ...     lessons.classes()
+        []
+    """
+    lessons = Lessons(folder)
+    own = (lessons.photos, lessons.runs, lessons.cache)
+    with _telling(folder):
+        for path in own:
+            path.mkdir(parents=True, exist_ok=True)
+    for path in own:
+        if path.resolve() != path:
+            hint = "name another folder with --work, or put a folder in place of the link"
+            raise StorageError(f"{path} is a link to {path.resolve()}", hint=hint)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock_folder(lessons.folder))
+        except RunError as error:
+            raise RunError(str(error), hint="stop that process, or name another --work") from error
+        remove_leftovers(lessons.photos)
+        yield lessons
+
+
+def _list_ids(folder: Path) -> tuple[str, ...]:
+    try:
+        with os.scandir(folder) as entries:
+            ours = [entry for entry in entries if re.fullmatch(PHOTO_ID, entry.name)]
+            found = [(entry.stat(follow_symlinks=False), entry.name) for entry in ours]
+    except OSError:  # deleted while it was looked at
+        return ()
+    files = sorted((status.st_mtime_ns, name) for status, name in found if stat.S_ISREG(status.st_mode))
+    return tuple(name for _, name in files)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_ours(path: Path) -> bool:
+    temporary = rf"\.{PHOTO_ID}\.[0-9]+-[0-9]+\.tmp"  # of a write that was cut off
+    ours = re.fullmatch(f"{PHOTO_ID}|{temporary}", path.name) or path.name.lower() in CLUTTER
+    return bool(ours) and _is_file(path)
+
+
+def _join(names: list[str]) -> str:
+    return ", ".join(f"'{visible(name)}'" for name in names)
+
+
+def _refuse(message: str, hint: str) -> None:
+    raise HttpError(422, message, code="usage", hint=hint)
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error

@@ -1,0 +1,78 @@
+/** The page: asks the server what it can do, then runs the two tabs. */
+
+import { get } from "./api.js";
+import { at, explainError, show } from "./dom.js";
+import { acceptDrops, takeDropped } from "./photos.js";
+import { addPhotos, leavePredict, refreshModel, setUpPredict } from "./predict.js";
+import { enterTeach, leaveTeach, setUpTeach, takeForClass } from "./teach.js";
+
+const TABS = ["predict", "teach"];
+const HERE = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
+let tab = "predict";
+
+/** Show one of the tabs. */
+export function goTo(name, { focus = false } = {}) {
+    if (name !== tab) (tab === "predict" ? leavePredict : leaveTeach)();
+    tab = name;
+    for (const one of TABS) {
+        at(`tab-${one}`).setAttribute("aria-selected", String(one === name));
+        at(`tab-${one}`).tabIndex = one === name ? 0 : -1;
+        show(at(one), one === name);
+    }
+    if (focus) at(`tab-${name}`).focus();
+    history.replaceState(null, "", `#${name}`);
+    document.title = name === "teach" ? "Teach · pronk" : "pronk";
+    if (name === "teach") enterTeach();
+}
+
+function setUpTabs() {
+    const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+    for (const name of TABS) at(`tab-${name}`).addEventListener("click", () => goTo(name));
+    document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
+        const step = steps[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const place = TABS.indexOf(tab) + step;
+        goTo(Number.isFinite(step) ? TABS.at(place % TABS.length) : TABS.at(step > 0 ? -1 : 0), { focus: true });
+    });
+}
+
+function setUpIntake() {
+    // A photo that misses its target must not replace the page, so the whole page takes it.
+    acceptDrops(document.documentElement, (photos) => (tab === "predict" ? addPhotos(photos) : takeForClass(photos)), { highlight: document.body });
+    document.addEventListener("paste", async (event) => {
+        if (![...event.clipboardData.items].some(({ kind }) => kind === "file")) return; // text, for a field
+        event.preventDefault();
+        const photos = await takeDropped(event.clipboardData);
+        if (tab === "predict") addPhotos(photos);
+        else takeForClass(photos, event.target);
+    });
+}
+
+/** Say where the photos go: to this machine, unless the page came from another one. */
+function sayWhere() {
+    if (HERE.test(location.hostname)) return;
+    at("privacy").textContent = `Photos go to ${location.hostname}, which runs pronk, and never leave that machine.`;
+    at("whereabouts").textContent = `Everything on this page happens on ${location.hostname}.`;
+}
+
+async function start() {
+    const asked = location.hash.slice(1);
+    setUpTabs();
+    sayWhere();
+    try {
+        const server = await get("/v1/server");
+        at("version").textContent = server.version;
+        setUpPredict(server, () => goTo("teach", { focus: true }));
+        setUpTeach(server, async () => { await refreshModel(); goTo("predict", { focus: true }); });
+        setUpIntake();
+        const model = await refreshModel();
+        goTo(TABS.includes(asked) ? asked : !model && server.teach ? "teach" : "predict");
+    } catch (error) {
+        at("trouble").replaceChildren(...explainError(error));
+        show(at("trouble"));
+    }
+    document.documentElement.dataset.ready = "true";
+}
+
+start();

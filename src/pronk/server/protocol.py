@@ -1,0 +1,91 @@
+"""Connections -> requests, as uvicorn reads them, with limits that it leaves to others."""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_SECONDS = 10.0  # for all headers of a request, and until a new connection sends anything
+MOST_HEADER_BYTES = 32_768
+MOST_HEADERS = 100
+PATIENCE = 1024  # pieces of a body that may be tiny, before they count as an attack
+LEAST_MEAN = 64  # bytes; honest clients send some kilobytes at once
+
+
+class _RefusedError(Exception):
+    """Ends the parser's work; uvicorn answers 400 and closes the connection."""
+
+
+class CautiousProtocol(HttpToolsProtocol):
+    """Closes connections that send headers too slowly or too many of them, or a body in countless crumbs.
+
+    Each crumb of a chunked body costs as much work as a whole piece of 64 KiB, so one client could keep the loop busy
+    for all others.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of a new connection."""
+        super().connection_made(transport)
+        self._pieces = self._body_bytes = self._header_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request on a connection that is used again."""
+        super().on_message_begin()
+        self._pieces = self._body_bytes = self._header_bytes = 0
+        self._start_clock()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the address with the headers."""
+        self._count_header(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Refuse more headers than anybody needs."""
+        self._count_header(len(name) + len(value))
+        if len(self.headers) >= MOST_HEADERS:
+            raise _RefusedError(f"more than {MOST_HEADERS} headers")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Leave the rest of the time to whoever reads the body."""
+        self._stop_clock()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Refuse crumbs."""
+        self._pieces += 1
+        self._body_bytes += len(body)
+        if self._pieces > PATIENCE and self._body_bytes < LEAST_MEAN * self._pieces:
+            raise _RefusedError("a body in crumbs")
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer, unless an answer is already on its way; then only close."""
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        super().send_400_response(msg)
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MOST_HEADER_BYTES:
+            raise _RefusedError(f"headers of more than {MOST_HEADER_BYTES} bytes")
+
+    def _start_clock(self) -> None:
+        self._stop_clock()
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()

@@ -1,0 +1,212 @@
+"""Finished runs of a work folder -> how good they are, their reports, and their models as one file to take along."""
+
+import dataclasses
+import json
+import math
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from pronk.errors import ModelError
+from pronk.files import storage_error
+from pronk.safety import check_ordinary
+from pronk.server.errors import HttpError
+
+RUN_NAME = "[1-9][0-9]{0,8}"
+METRICS_BYTES = 2**22
+REPORT_BYTES = 2**26
+# Who takes a model along may show it to others: the other files of a run name folders and photos of this machine.
+PACKED = ("report.html", "metrics.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """A share of photos that were right, with its 95 % interval and their number."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Score(Accuracy):
+    """An accuracy, and the log-loss beside it; None where that is no number."""
+
+    loss: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a finished run has come to.
+
+    Attributes:
+        accuracy: of the kept model on the test photos; None where there were too few to set any aside.
+        frozen: phase 1 on the validation photos.
+        fine_tuned: phase 2 on the same.
+        kept: "frozen" or "fine_tuned".
+        why: that one was kept.
+    """
+
+    accuracy: Accuracy | None
+    frozen: Score
+    fine_tuned: Score | None
+    kept: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its number, its test accuracy, its classes, how many photos, and whether it predicts now."""
+
+    name: str
+    accuracy: Accuracy | None
+    classes: tuple[str, ...]
+    photos: int
+    in_use: bool = False
+
+
+def list_runs(folder: Path) -> list[Run]:
+    """List the finished runs in a folder by number; what else is there is passed over.
+
+    Example:
+        >>> import tempfile
+        >>> list_runs(Path(tempfile.mkdtemp()))
+        []
+    """
+    found = (_read_run(folder / name) for name in run_names(folder))
+    return [run for run in found if run is not None]
+
+
+def run_names(folder: Path) -> list[str]:
+    """List the names of all runs in a folder, finished or not, by number.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("10", "9", "notes"):
+        ...     (folder / name).mkdir()
+        >>> run_names(folder)
+        ['9', '10']
+    """
+    return sorted((path.name for path in folder.iterdir() if re.fullmatch(RUN_NAME, path.name)), key=int)
+
+
+def next_run(folder: Path) -> Path:
+    """Return the folder that the next run gets.
+
+    Example:
+        >>> import tempfile
+        >>> next_run(Path(tempfile.mkdtemp())).name
+        '1'
+    """
+    return folder / str(max((int(name) for name in run_names(folder)), default=0) + 1)
+
+
+def find_run(folder: Path, name: str) -> Path:
+    """Return the folder of a finished run.
+
+    Raises:
+        HttpError: 404 where there is none of that name.
+
+    Example:
+        >>> find_run(Path("work"), "..")
+        Traceback (most recent call last):
+        pronk.server.errors.HttpError: there is no finished run '..'
+    """
+    run = folder / name
+    if not re.fullmatch(RUN_NAME, name) or _read_run(run) is None:
+        hint = "GET /v1/teach lists the runs"
+        raise HttpError(404, f"there is no finished run {name!r:.50}", code="not_found", hint=hint)
+    return run
+
+
+def read_summary(run: Path) -> Summary | None:
+    """Return what a run has come to; None where it is not finished."""
+    try:
+        metrics = _read_metrics(run)
+        comparison = metrics["comparison"]
+        return Summary(
+            _test_accuracy(metrics),
+            _score(metrics["frozen"]["val"]),
+            _score(metrics["fine_tuned"]["val"]) if metrics["fine_tuned"] else None,
+            str(comparison["kept"]),
+            str(comparison["why"]),
+        )
+    except (ModelError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def read_report(run: Path) -> bytes:
+    """Return the page about a run.
+
+    Raises:
+        HttpError: 404 where it has none.
+    """
+    path = run / "report.html"
+    try:
+        check_ordinary(path, most=REPORT_BYTES)
+        return path.read_bytes()
+    except (ModelError, OSError) as error:
+        raise HttpError(404, f"run {run.name} has no report", code="not_found", hint="train again") from error
+
+
+def pack_model(run: Path) -> IO[bytes]:
+    """Return an open temporary file, at its start, with the model and its report as a ZIP archive.
+
+    Unpacked, it is what every command takes as MODEL. Closing the file removes it.
+
+    Raises:
+        StorageError: where something cannot be read or written.
+    """
+    paths = [*sorted((run / "model").rglob("*")), *(run / name for name in PACKED)]
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        with zipfile.ZipFile(file, "w") as archive:  # its content is dense already
+            for path in paths:
+                if path.is_file() and path.resolve() == path:
+                    archive.write(path, f"run-{run.name}/{path.relative_to(run).as_posix()}")
+        file.seek(0)
+    except OSError as error:
+        file.close()
+        raise storage_error(Path(f"run-{run.name}.zip"), error) from error
+    return file
+
+
+def _read_run(run: Path) -> Run | None:
+    try:
+        metrics = _read_metrics(run)
+        classes = tuple(map(str, metrics["classes"]))
+        photos = sum(int(metrics["counts"][part]) for part in ("train", "val", "test"))
+        return Run(run.name, _test_accuracy(metrics), classes, photos)
+    except (ModelError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _read_metrics(run: Path) -> Mapping[str, Any]:
+    if run.resolve() != run:
+        raise ValueError("a link")
+    check_ordinary(run / "metrics.json", most=METRICS_BYTES)
+    metrics = json.loads((run / "metrics.json").read_bytes())
+    if not isinstance(metrics, dict):
+        raise TypeError("no metrics")
+    return metrics
+
+
+def _test_accuracy(metrics: Mapping[str, Any]) -> Accuracy | None:
+    return _accuracy(metrics["test"]["accuracy"]) if metrics["test"] else None
+
+
+def _accuracy(record: Mapping[str, Any]) -> Accuracy:
+    value, low, high = (float(record[name]) for name in ("value", "low", "high"))
+    if not all(map(math.isfinite, (value, low, high))):
+        raise ValueError("no number")
+    return Accuracy(value, low, high, int(record["n"]))
+
+
+def _score(record: Mapping[str, Any]) -> Score:
+    loss = float(record["loss"])
+    return Score(**dataclasses.asdict(_accuracy(record["accuracy"])), loss=loss if math.isfinite(loss) else None)

@@ -1,0 +1,168 @@
+"""Host, port and model -> a server that runs until it is told to stop, and then finishes what it began."""
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pronk.errors import StorageError
+from pronk.server.errors import HttpError
+from pronk.server.protocol import CautiousProtocol
+from pronk.server.service import Service
+
+DRAIN_SECONDS = 1.0  # between "not ready" and the last connection: time for a balancer to look
+FINISH_SECONDS = 30
+KEEP_ALIVE_SECONDS = 30
+BACKLOG = 2048
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a server listens, and the socket that does."""
+
+    host: str
+    port: int
+    socket: socket.socket
+
+    @property
+    def url(self) -> str:
+        """The address to type into a browser."""
+        name = "127.0.0.1" if self.host in ("0.0.0.0", "") else "[::1]" if self.host == "::" else self.host
+        return f"http://{f'[{name}]' if ':' in name and name[0] != '[' else name}:{self.port}/"
+
+
+def listen(host: str, port: int) -> Address:
+    """Take a port.
+
+    Args:
+        host: name or address of this machine.
+        port: 0 takes any that is free.
+
+    Raises:
+        StorageError: where the port is taken or the host is not this machine.
+
+    Example:
+        >>> address = listen("127.0.0.1", 0)
+        >>> address.port > 0, address.socket.close()
+        (True, None)
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends without delay only where the protocol is named: else each answer waits 40 ms for a client's receipt.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        opened.listen(BACKLOG)
+    except (OSError, UnicodeError, OverflowError) as error:
+        opened.close()
+        cause = getattr(error, "strerror", None) or error
+        hint = f"name another, as in --port {port + 1 if 0 < port < 65535 else 8000}, or --port 0 for any"
+        raise StorageError(f"cannot listen on {host}, port {port}: {cause}", hint=hint) from error
+    return Address(host, opened.getsockname()[1], opened)
+
+
+def run(app: ASGIApp, address: Address, service: Service, *, on_ready: Callable[[], None], tell: Tell) -> int:
+    """Serve until a signal comes.
+
+    SIGTERM: readiness turns false, a second later no new connection is taken, and what is under way is finished.
+    SIGINT (Ctrl-C): the same without the second. SIGHUP: the model is opened again from its folder.
+
+    Args:
+        app: from `make_app`.
+        address: from `listen`.
+        service: that is told to leave, or to open its model again.
+        on_ready: called once requests are answered.
+        tell: is given what an operator should read.
+
+    Returns:
+        The signal that ended it.
+    """
+    config = uvicorn.Config(
+        app,
+        http=CautiousProtocol,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        log_level="critical",  # strangers' broken requests are no news
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
+    server = _Server(config, service, on_ready=on_ready, tell=tell)
+    server.run(sockets=[address.socket])
+    return server.ended_by
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with pronk's signals."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, *, on_ready: Callable[[], None], tell: Tell) -> None:
+        super().__init__(config)
+        self.service = service
+        self.on_ready = on_ready
+        self.tell = tell
+        self.ended_by = 0
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop, former = asyncio.get_running_loop(), {}
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._heed, number)
+
+        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+        try:
+            for name in filter(lambda name: hasattr(signal, name), names):
+                number = getattr(signal, name)
+                former[number] = signal.signal(number, hear)
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _heed(self, number: int) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            task = asyncio.get_running_loop().create_task(self._reload())
+            self._reloads.add(task)  # the loop alone would let it be collected
+            task.add_done_callback(self._reloads.discard)
+            return
+        again, self.ended_by = bool(self.ended_by), number
+        self.service.is_leaving = True
+        if again:
+            self.should_exit = self.force_exit = True
+        elif number == signal.SIGTERM:
+            asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._stop)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def _reload(self) -> None:
+        try:
+            model = await self.service.replace()
+        except HttpError as error:
+            self.tell(f"not reloaded: {error}; {error.hint}")
+        else:
+            self.tell(f"reloaded {model.record['name']}")

@@ -1,0 +1,237 @@
+"""A model that is open, and can be replaced while it answers: photos in, predictions and heat maps out."""
+
+import asyncio
+import base64
+import dataclasses
+import datetime
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pronk.errors import ImageError, ModelError, PronkError
+from pronk.files import available_cores
+from pronk.heatmaps import class_activation_map, draw_heat, seen_box
+from pronk.images import decode, fit_pixels
+from pronk.kernel import load_head
+from pronk.manifest import MODEL_FILE
+from pronk.predictor import Prediction, Predictor
+from pronk.server.errors import HttpError
+
+METRICS_BYTES = 2**22  # of metrics.json; a thousand classes take some 200 KB
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What is open.
+
+    Attributes:
+        folder: as it was named.
+        predictor: that answers.
+        kernel: of the head, float32 [d, C]; None where the model holds none, so that it has no heat maps.
+        record: what clients are told about it.
+    """
+
+    folder: Path
+    predictor: Predictor
+    kernel: np.ndarray | None
+    record: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """About one photo.
+
+    Attributes:
+        prediction: with its path, or its error.
+        hint: what to do about the error.
+        heatmap: {label, image, box}, where it was asked for and the photo can be used.
+        milliseconds: from encoded bytes to the answer, without waiting.
+    """
+
+    prediction: Prediction
+    hint: str
+    heatmap: dict[str, Any] | None
+    milliseconds: float
+
+    def record(self, top: int | None) -> dict[str, Any]:
+        """Return the fields that `pronk predict` writes, and those that only the server knows."""
+        record = self.prediction.record(top)
+        if record["error"]:
+            record["error"] |= {"hint": self.hint}
+        return record | {"milliseconds": round(self.milliseconds, 2), "heatmap": self.heatmap}
+
+
+class Service:
+    """Holds the model and the threads that answer.
+
+    A photo is decoded and predicted by one thread, one photo at a time: a batch of photos from several clients would
+    take each of them as long as all together, and a photo's answer would depend on its neighbours. See
+    docs/serving.md for what was measured.
+
+    Args:
+        threads: photos at work at once; None takes one for each core.
+
+    Example:
+        >>> Service(threads=1).is_ready
+        False
+    """
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        self._model: Model | None = None
+        self._threads = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="photo")
+        self._replacing = threading.Lock()
+        self.is_leaving = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether photos can be predicted, and new clients are welcome."""
+        return self._model is not None and not self.is_leaving
+
+    @property
+    def model(self) -> Model:
+        """The open model.
+
+        Raises:
+            HttpError: 503 where there is none.
+        """
+        if self._model is None:
+            raise HttpError(503, "no model is open", code="not_ready", hint="train one under Teach, or name a MODEL")
+        return self._model
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the open model, as it was named."""
+        return self._model.folder if self._model else None
+
+    def open(self, folder: Path) -> Model:
+        """Open a model, let it prove itself with its golden photos, and only then answer with it.
+
+        Requests that are under way keep the model they began with.
+
+        Raises:
+            ModelError: and the former model stays.
+        """
+        with self._replacing:
+            predictor = Predictor.load(folder)
+            # Loading proves it only where this machine has not seen it; here a wrong answer would reach everybody.
+            if self._model is not None:
+                predictor.prove()
+            _warm_up(predictor)
+            self._model = Model(folder, predictor, _find_kernel(predictor), describe(folder, predictor))
+            return self._model
+
+    async def replace(self, folder: Path | None = None) -> Model:
+        """Open a model while the former one goes on answering; None opens what lies in its folder now.
+
+        Raises:
+            HttpError: 409 where it does not open, 503 where none was named yet.
+        """
+        folder = folder or self.model.folder
+        try:
+            return await asyncio.to_thread(self.open, folder)
+        except PronkError as error:
+            hint = f"{error.hint}; the former model goes on answering" if self._model else error.hint
+            raise HttpError(409, str(error), code="conflict", hint=hint) from error
+
+    async def predict(self, model: Model, data: bytes, name: str = "", *, explain: bool = False) -> Answer:
+        """Answer for one photo.
+
+        Args:
+            model: that answers.
+            data: the photo's encoded bytes.
+            name: as the client calls it.
+            explain: with a heat map for the most likely class.
+        """
+        return await self.work(lambda: _answer(model, data, name, explain))
+
+    async def work(self, task: Callable[[], T]) -> T:
+        """Do something in the threads for photos; what has not begun when the caller gives up is left undone."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, task)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+
+def describe(folder: Path, predictor: Predictor) -> dict[str, Any]:
+    """Tell what a model is and how good, from its folder and the run it lies in."""
+    bundle, metrics = predictor.bundle, _read_metrics(predictor)
+    written = datetime.datetime.fromtimestamp((bundle.folder / MODEL_FILE).stat().st_mtime, datetime.UTC)
+    test = metrics.get("test") or {}
+    return {
+        "name": _name(predictor),
+        "classes": list(bundle.classes),
+        "image": {"size": bundle.size, "fit": bundle.fit},
+        "runtime": bundle.runtime,
+        "accuracy": test.get("accuracy"),
+        "photos": metrics.get("counts"),
+        "trained": written.date().isoformat(),
+        "weights": {"name": "", "sha256": ""} | dict(bundle.weights),
+        "unknown": bundle.unknown is not None,
+        "coverage": bundle.unknown.coverage if bundle.unknown else None,
+        "calibrated": bundle.sets is not None,
+        "heatmaps": _find_kernel(predictor) is not None,
+    }
+
+
+def _name(predictor: Predictor) -> str:
+    bundle = predictor.bundle
+    name = bundle.run_folder.resolve().name or "model"
+    return name if bundle.runtime == "onnx" else f"{name}-{bundle.runtime}"
+
+
+def _read_metrics(predictor: Predictor) -> dict[str, Any]:
+    # A model folder may travel without its run; then nobody here knows how good it is.
+    path = predictor.bundle.run_folder / "metrics.json"
+    try:
+        if path.stat().st_size > METRICS_BYTES:
+            return {}
+        metrics = json.loads(path.read_bytes())
+        return metrics if metrics["classes"] == list(predictor.classes) else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _find_kernel(predictor: Predictor) -> np.ndarray | None:
+    try:
+        kernel = load_head(predictor.bundle)
+    except ModelError:
+        return None
+    return kernel if kernel.shape[1] == len(predictor.classes) else None
+
+
+def _warm_up(predictor: Predictor) -> None:
+    size = predictor.bundle.size
+    predictor.predict_proba(np.zeros((1, size, size, 3), np.uint8))
+
+
+def _answer(model: Model, data: bytes, name: str, explain: bool) -> Answer:
+    started, predictor = time.perf_counter(), model.predictor
+    heatmap, hint = None, ""
+    try:
+        # The same steps as images.load_pixels, which gives no access to the photo's own shape.
+        image = decode(data, min_side=predictor.bundle.size).image
+        pixels = fit_pixels(image, size=predictor.bundle.size, fit=predictor.bundle.fit)
+        outputs = predictor.runtime.run(pixels[None])
+        prediction = predictor.answer(name, outputs)
+        if explain and model.kernel is not None:
+            heatmap = _draw(model, outputs.feature_map[0], prediction, image.size)
+    except ImageError as error:
+        prediction, hint = Prediction(name, predictor.classes, None, error), error.hint
+    return Answer(prediction, hint, heatmap, 1000 * (time.perf_counter() - started))
+
+
+def _draw(model: Model, feature_map: np.ndarray, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
+    assert model.kernel is not None, "the caller looked"
+    assert prediction.probabilities is not None, "no photo without an error lacks them"
+    bundle, index = model.predictor.bundle, int(prediction.probabilities.argmax())
+    picture = draw_heat(class_activation_map(feature_map, model.kernel, index), side=bundle.size)
+    uri = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
+    return {"label": bundle.classes[index], "image": uri, "box": list(seen_box(size, bundle.fit))}
