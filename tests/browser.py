@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ QUIET = (
     "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
     # Root, as in a container, is refused a sandbox. The pages are our own.
-    "--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
 
 
@@ -46,13 +46,17 @@ def say_what_is_missing() -> str:
 
 
 @contextlib.contextmanager
-def open_browser() -> Iterator["Chrome"]:
-    """Start a browser without a window, with an empty profile, that finds no other machine by its name."""
+def open_browser(arguments: Sequence[str] = ()) -> Iterator["Chrome"]:
+    """Start a browser without a window, with an empty profile, that finds no other machine.
+
+    Args:
+        arguments: of its command line, besides the usual ones.
+    """
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = find_chromium() or ""
-    for argument in QUIET:
+    for argument in (*QUIET, *arguments):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     options.unhandled_prompt_behavior = "dismiss"
@@ -68,14 +72,17 @@ def open_browser() -> Iterator["Chrome"]:
 
 def visit(
     chrome: "Chrome",
-    page: Path,
+    page: Path | str,
     *,
     width: int = DESK,
     dark: bool = False,
     scripts: bool = True,
     media: str = "screen",
 ) -> None:
-    """Open a page from its file on a screen, or `media="print"`, of that width; forget what was noticed before."""
+    """Open a page, a file or an address, on a screen of that width; forget what was noticed before.
+
+    On paper with `media="print"`.
+    """
     chrome.get("about:blank")
     for log in ("performance", "browser"):
         chrome.get_log(log)  # reading empties it
@@ -84,12 +91,13 @@ def visit(
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
     chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
-    chrome.get(page.resolve().as_uri())
+    chrome.get(page if isinstance(page, str) else page.resolve().as_uri())
 
 
-def look_around(chrome: "Chrome") -> None:
+def look_around(chrome: "Chrome", *, unfold: bool = True) -> None:
     """Unfold what is folded and scroll to the end and back until every picture that waits to be seen has come."""
-    chrome.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    if unfold:
+        chrome.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     for _ in range(20):
         bottom = chrome.execute_script("return document.documentElement.scrollHeight")
         for y in (*range(0, bottom, HEIGHT), 0):
@@ -99,14 +107,20 @@ def look_around(chrome: "Chrome") -> None:
             break
 
 
-def notice(chrome: "Chrome") -> list[str]:
-    """List what the page asked for beyond itself, what the console says, and dialogs, since the visit began."""
+def notice(chrome: "Chrome", *, host: str = "") -> list[str]:
+    """List what the page asked for beyond itself, what the console says, and dialogs, since the visit began.
+
+    Args:
+        chrome: the browser.
+        host: a server, as `http://127.0.0.1:8000/`, that the page may ask for everything.
+    """
     own = chrome.current_url.partition("#")[0]
+    near = ("data:", f"blob:{host}", host) if host else "data:"
     found = [f"console, {entry['level']}: {entry['message']}" for entry in chrome.get_log("browser")]
     for method, event in _events(chrome):
         if method == "Network.requestWillBeSent":
             address = event["request"]["url"].partition("#")[0]
-            found += [] if address == own or address.startswith("data:") else [f"asks for {address}"]
+            found += [] if address == own or address.startswith(near) else [f"asks for {address}"]
         elif method == "Network.webSocketCreated":
             found.append(f"asks for {event['url']}")
         elif method == "Page.javascriptDialogOpening":

@@ -77,8 +77,9 @@ async function readError(response) {
 
 /** Take the token out of the address, where others could read it over a shoulder, and remember it for this tab. */
 function takeToken() {
-    const found = new URLSearchParams(location.hash.slice(1)).get("token");
-    if (found) history.replaceState(null, "", location.pathname + location.search);
+    const words = new URLSearchParams(location.hash.slice(1)), found = words.get("token");
+    words.delete("token");
+    if (found) history.replaceState(null, "", `${location.pathname}${words.size ? `#${words}` : ""}`);
     try {
         if (found) sessionStorage.setItem(KEY, found);
         return found ?? sessionStorage.getItem(KEY) ?? "";

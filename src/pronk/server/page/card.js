@@ -4,6 +4,8 @@ import { drawBars } from "./bars.js";
 import { brief, capital, copyOf, explainError, make, nameOf, percent, show, visible } from "./dom.js";
 
 const MOST_BARS = 5;
+const FRAME = 4 / 3; // the shape of the frames, see style.css
+const SLIVER = 0.13; // a photo of nearly that shape fills its frame, rather than leaving slivers of it
 const EXTREME = 4; // wider or taller pictures are not shown larger than such a one
 
 /** Make the card of an entry; `actions` has remove(entry) and retry(entry). */
@@ -79,6 +81,7 @@ export function placeHeat(image, heatmap) {
 function shape(card, ratio) {
     const photo = card.querySelector(".photo");
     photo.style.setProperty("--ratio", Math.min(Math.max(ratio || 1, 1 / EXTREME), EXTREME));
+    photo.classList.toggle("near", Math.abs(ratio / FRAME - 1) < SLIVER);
     photo.classList.add("shaped");
 }
 

@@ -11,7 +11,7 @@ const HERE = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 let tab = "predict";
 
 /** Show one of the tabs. */
-export function goTo(name, { focus = false } = {}) {
+function goTo(name, { focus = false } = {}) {
     if (name !== tab) (tab === "predict" ? leavePredict : leaveTeach)();
     tab = name;
     for (const one of TABS) {
@@ -20,7 +20,7 @@ export function goTo(name, { focus = false } = {}) {
         show(at(one), one === name);
     }
     if (focus) at(`tab-${name}`).focus();
-    history.replaceState(null, "", `#${name}`);
+    history.replaceState(null, "", `#tab=${name}`);
     document.title = name === "teach" ? "Teach · pronk" : "pronk";
     if (name === "teach") enterTeach();
 }
@@ -57,7 +57,8 @@ function sayWhere() {
 }
 
 async function start() {
-    const asked = location.hash.slice(1);
+    // Not just the name: the browser would scroll to the element that is called so.
+    const asked = new URLSearchParams(location.hash.slice(1)).get("tab");
     setUpTabs();
     sayWhere();
     try {

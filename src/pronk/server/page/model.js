@@ -34,7 +34,7 @@ export function describeModel(model) {
 
 /** How often it is right, with its interval as a picture. */
 export function describeAccuracy(accuracy) {
-    if (!accuracy) return [make("p", {}, "How good it is was not measured: no photos were set aside to judge it.")];
+    if (!accuracy) return [make("p", {}, "There is no number for how good it is: it comes without a test on photos it had never seen.")];
     const { value, low, high, n } = accuracy, right = Math.round(value * n);
     const between = `between ${percent(low)} and ${percent(high)}`;
     const band = make("i"), mark = make("b"), picture = make("div", { className: "interval" }, band, mark);

@@ -69,8 +69,7 @@ function showAnswers() {
 export async function refreshModel() {
     // Asking for a model that is not there would be an error, which the browser notes down.
     model = (await get("/v1/server")).model ? await get("/v1/model") : null;
-    for (const id of ["choose", "choose-folder", "use-camera"]) at(id).disabled = !model;
-    at("drop-title").replaceChildren(...(model ? askInWords(model) : ["What is in your photo?"]));
+    if (show(at("drop"), Boolean(model))) at("drop-title").replaceChildren(...askInWords(model));
     at("model-title").textContent = model ? "The model" : "No model yet";
     at("model-facts").replaceChildren(...(model ? describeModel(model) : describeNothing()));
     for (const entry of entries) paint(entry);
@@ -167,7 +166,7 @@ function paintList() {
     at("download").disabled = !answered.length;
     const elsewhere = answered.filter((entry) => entry.record && model && entry.model !== model.name);
     if (show(at("again"), elsewhere.length > 0 && !busy)) {
-        at("again").querySelector("span").replaceChildren(`${count(elsewhere.length, "answer")} came from another model than `, nameOf(model.name), ".");
+        at("again").querySelector("span").textContent = `${count(elsewhere.length, "answer")} came from an earlier model.`;
     }
     // Hundreds of rows for each of hundreds of answers would keep the page from doing anything else.
     rowsTimer ||= setTimeout(paintRows, ROWS_PAUSE);
@@ -186,7 +185,7 @@ function tally(answered) {
         counts.set(key, (counts.get(key) ?? 0) + 1);
     }
     const open = entries.length - answered.length;
-    const parts = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 6).map(([name, n]) => [nameOf(name), ` ${n}`]);
+    const parts = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 6).map(([name, n]) => [nameOf(name), `\u00a0${n}`]);
     if (open) parts.unshift([`${answered.length} of ${count(entries.length, "photo")}`]);
     return parts.flatMap((part, i) => (i ? [" · ", ...part] : part));
 }
@@ -214,7 +213,7 @@ function retry(entry) {
 }
 
 function askAgain() {
-    for (const entry of entries.filter(({ record }) => record)) retry(entry);
+    for (const entry of entries.filter(({ record, model: by }) => record && by !== model.name)) retry(entry);
 }
 
 function clear() {

@@ -21,7 +21,8 @@ export function setUpTeach(facts, onUse) {
     server = facts;
     if (!show(at("lesson"), facts.teach)) {
         show(at("teach-off"));
-        at("teach-off").replaceChildren(make("p", {}, "Teaching is off here, because the server has no folder to work in. Start it with one: ", make("code", {}, "pronk serve --work DIR"), "."));
+        const off = "Teaching is off here, because the server has no folder to work in. Start it with one: ";
+        at("teach-off").replaceChildren(make("p", {}, off, make("code", {}, "pronk serve --work DIR"), "."));
         return;
     }
     at("add-class").addEventListener("submit", (event) => { event.preventDefault(); addNamed(); });

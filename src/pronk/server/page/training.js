@@ -29,7 +29,7 @@ export function setUpTraining(lent) {
 }
 
 /** Why training cannot start yet, as nodes, or null where it can; `classes` as [{name, n}]. */
-export function whyNot(classes, uploading) {
+function whyNot(classes, uploading) {
     const short = classes.filter(({ n }) => n < LEAST);
     if (classes.length < LEAST_CLASSES) {
         const have = classes.length ? ["There is only ", nameOf(classes[0].name), " so far. "] : [];
@@ -143,14 +143,14 @@ function makeStage(stage) {
 }
 
 function paintStage(row, { name, done, total, part }) {
-    const bar = row.querySelector("progress");
+    const bar = row.querySelector("progress"), measured = part === "now" && total > 1;
     row.className = part;
     row.querySelector(".label").textContent = capital(name);
-    row.querySelector(".value").textContent = part === "past" ? "done" : part === "now" && total > 1 ? `${done.toLocaleString("en")} of ${total.toLocaleString("en")}` : "";
+    row.querySelector(".value").textContent = part === "past" ? "done" : measured ? `${done.toLocaleString("en")} of ${total.toLocaleString("en")}` : "";
     bar.setAttribute("aria-label", name);
-    bar.max = part === "now" && total ? total : 1;
-    if (part === "now" && !total) bar.removeAttribute("value"); // nobody knows how long
-    else bar.value = part === "past" ? 1 : part === "now" ? done : 0;
+    bar.max = measured ? total : 1;
+    if (part === "now" && !measured) bar.removeAttribute("value"); // nobody knows how long
+    else bar.value = measured ? done : part === "past" ? 1 : 0;
 }
 
 /** Read out what has changed, and let the title of the tab in the browser say it to those who are elsewhere. */
@@ -160,7 +160,12 @@ function tell({ run, state: now, stages, summary, error }) {
     if (key === told || !seen.has(run)) return;
     told = key;
     const good = summary?.accuracy ? `, ${percent(summary.accuracy.value)} right` : "";
-    announce({ running: capital(stage?.name ?? "starting"), done: `Training is done${good}.`, failed: `Training failed: ${error?.message ?? ""}`, stopped: "Training was stopped." }[now]);
+    announce({
+        running: capital(stage?.name ?? "starting"),
+        done: `Training is done${good}.`,
+        failed: `Training failed: ${error?.message ?? ""}`,
+        stopped: "Training was stopped.",
+    }[now]);
     if (now === "running") return;
     document.title = `${now === "done" ? `Trained${good}` : capital(now)} · pronk`;
     // Whoever waits is led to what came of it; whoever is busy elsewhere is left in peace.
@@ -183,7 +188,7 @@ function paintOutcome(training) {
 }
 
 /** Which of the two phases' networks was kept, and why, in plain words. */
-export function sayKept({ kept, why, frozen, fine_tuned: tuned }) {
+function sayKept({ kept, why, frozen, fine_tuned: tuned }) {
     const grounds = why ? make("span", { className: "muted" }, ` (${why}; lower is better)`) : "";
     if (!tuned) return ["Kept: the network of phase 1, in which only the last layer is yours."];
     const right = ({ value, n }) => `${Math.round(value * n)} of ${n}`;
@@ -235,9 +240,15 @@ function paintRuns(runs) {
     show(at("runs"), runs.length > 0);
     if (at("run-list").dataset.key === key) return; // the focus may be in it
     at("run-list").dataset.key = key;
-    at("run-list").replaceChildren(...[...runs].reverse().map(({ name, accuracy, classes, photos, in_use: used }) => make("li", {},
+    at("run-list").replaceChildren(...[...runs].reverse().map(makeRun));
+}
+
+function makeRun({ name, accuracy, classes, photos, in_use: used }) {
+    const good = accuracy ? `${percent(accuracy.value)} right (${percent(accuracy.low)} to ${percent(accuracy.high)}), ` : "";
+    const more = classes.length > 6 ? ` and ${classes.length - 6} more` : "";
+    return make("li", {},
         make("div", {},
             make("h3", {}, `Run ${name}`, used ? make("span", { className: "badge" }, "in use") : ""),
-            make("p", {}, accuracy ? `${percent(accuracy.value)} right (${percent(accuracy.low)} to ${percent(accuracy.high)}), ` : "", `${count(photos, "photo")} of `, ...listNames(classes.slice(0, 6)), classes.length > 6 ? ` and ${classes.length - 6} more` : "")),
-        makeActions(name, { used }))));
+            make("p", {}, good, `${count(photos, "photo")} of `, ...listNames(classes.slice(0, 6)), more)),
+        makeActions(name, { used }));
 }
