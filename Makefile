@@ -19,7 +19,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt
 $(VENV)/test.stamp: $(VENV)/train.stamp
 	$(PIP) --editable '.[train,serve,litert,parquet,ray]'
 	$(PIP) 'pip>=25.1'
-	$(PIP) --group test --group browser --group lint --group notebook
+	$(PIP) --group test --group browser --group server --group lint --group notebook
 	@touch $@
 
 demo: $(VENV)/train.stamp  ## draw a small photo set, train on it offline, say where the report is

@@ -1,6 +1,7 @@
 """Data sets and outside files that several tests share."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,24 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRONK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield Path(os.environ["PRONK_CACHE"])
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory):
+    """The small model of the first format, made once for all; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("served")
+    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "bundle-format-1.zip") as archive:
+        archive.extractall(folder)
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def inside(served_model):
+    """A server with that model, within this process."""
+    from asgi import serve_inside  # its packages are an extra
+
+    with serve_inside(served_model) as server:
+        yield server
 
 
 @pytest.fixture

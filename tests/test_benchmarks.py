@@ -18,7 +18,22 @@ from pronk.training.backbone import random_backbone
 from pronk.training.graphs import write_model, write_prefix
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = ("bench", "compare", "marked", "operators", "processes", "programs", "seeds", "stages", "throughput")
+NAMES = (
+    "bench",
+    "bodies",
+    "clients",
+    "compare",
+    "marked",
+    "operators",
+    "processes",
+    "programs",
+    "scenarios",
+    "seeds",
+    "serving",
+    "stages",
+    "throughput",
+    "watching",
+)
 MACHINE = {"processor": "Z80", "cores": 1, "python": "3.11", "versions": {"numpy": "2.0"}}
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from pronk.cli import cli
+from pronk.cli import cli, console
 from pronk.cli.train import HELP, make_settings
 from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
@@ -51,12 +52,12 @@ def fails(done, *, code=1):
 def test_the_version_and_the_commands():
     assert ok(run_pronk("--version")).startswith("pronk, version ")
     text = ok(run_pronk("--help"))
-    for command in ("demo", "check", "train", "evaluate", "predict", "undo", "explain", "verify", "cache"):
+    for command in ("demo", "check", "train", "evaluate", "predict", "undo", "explain", "serve", "verify", "cache"):
         assert f"\n  {command} " in text
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "check", "train", "evaluate", "predict", "undo", "explain", "verify", "cache"]
+    "command", ["demo", "check", "train", "evaluate", "predict", "undo", "explain", "serve", "verify", "cache"]
 )
 def test_every_command_has_help_with_an_example(command):
     text = CliRunner().invoke(cli, [command, "--help"]).output
@@ -73,7 +74,7 @@ def test_every_option_of_the_contract_is_there():
         "--out", "--config", "--split", "--val", "--test", "--group-by", "--weights", "--alpha", "--image-size",
         "--fit", "--views", "--fine-tune-from", "--epochs", "--learning-rate", "--frozen-only", "--class-weights",
         "--keep",
-        "--fail-under", "--seed", "--resume", "--cache", "--cache-limit", "--golden", "--json",
+        "--fail-under", "--seed", "--resume", "--cache", "--cache-limit", "--golden", "--json", "--progress",
     ):  # fmt: skip
         assert f"  {option} " in text or f"  {option}\n" in text, option
 
@@ -447,6 +448,39 @@ def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
     assert "exists already" in fails(run_pronk(*arguments))
     assert "other settings: seed" in fails(run_pronk(*arguments, "--resume", "--seed", "7"))
     assert ok(run_pronk("predict", tmp_path / "run", tiny_photos / "warm" / "0.png"))
+
+
+def test_progress_for_programs_is_json_on_stderr(tiny_photos, tiny_weights, tmp_path):
+    arguments = train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--progress", "json", "--quiet")
+    done = run_pronk(*map(str, arguments))
+    assert ok(done) == f"{tmp_path / 'run'}\n"
+    steps = [json.loads(line) for line in done.stderr.decode().splitlines()]
+    assert all(list(step) == ["stage", "done", "total"] for step in steps)
+    assert list(dict.fromkeys(step["stage"] for step in steps)) == [
+        "check", "extract", "head", "fine_tune", "export", "evaluate",
+    ]  # fmt: skip
+    last = {step["stage"]: step for step in steps}
+    assert all(step["done"] == step["total"] > 0 for step in last.values())
+    text = fails(run_pronk(*map(str, arguments)))
+    assert text.startswith("error: "), "messages are those of ever"
+
+
+def test_progress_for_programs_is_a_few_lines_a_second(monkeypatch):
+    now, out = [100.0], io.StringIO()
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.show_progress(Console(file=out), form="json") as on_progress:
+        for done in range(1001):
+            now[0] += 0.001
+            on_progress("check", done, 1000)
+            on_progress("extract", done, 0)
+        on_progress("check", 1000, 1000)
+    steps = [json.loads(line) for line in out.getvalue().splitlines()]
+    checked = [step["done"] for step in steps if step["stage"] == "check"]
+    assert checked[0] == 0
+    assert checked[-1] == 1000
+    assert checked.count(1000) == 1
+    assert 4 <= len(checked) <= 7
+    assert 4 <= len(steps) - len(checked) <= 6
 
 
 @pytest.mark.parametrize("after", [0.6, 2.5, pytest.param(5.0, marks=pytest.mark.more)])

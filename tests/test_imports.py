@@ -15,6 +15,8 @@ from training_fixtures import write_photos
 FRAMEWORKS = {"keras", "tensorflow", "torch", "jax"}
 TRAINING_ONLY = FRAMEWORKS | {"h5py", "onnx", "scipy", "loky", "sklearn"}
 
+HTTP = {"fastapi", "starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "python_multipart"}
+
 REPORT = "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
 
 
@@ -47,9 +49,8 @@ def test_settings_need_nothing_else():
 
 
 def test_help_imports_little():
-    assert not after_command("--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
-    assert not after_command("export", "--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
-    assert not after_command("train", "--help") & (TRAINING_ONLY | {"numpy", "PIL", "onnxruntime", "matplotlib"})
+    for words in (["--help"], ["export", "--help"], ["train", "--help"], ["serve", "--help"]):
+        assert not after_command(*words) & (TRAINING_ONLY | HTTP | {"numpy", "PIL", "onnxruntime", "matplotlib"})
 
 
 def test_the_command_offers_what_can_be_converted():
@@ -79,7 +80,28 @@ def test_using_a_model_reaches_no_framework(command, whole_bundle, tmp_path):
         "check": (photos,),
         "cache": (),
     }[command]
-    assert not after_command(command, *arguments) & (TRAINING_ONLY | {"matplotlib"})
+    assert not after_command(command, *arguments) & (TRAINING_ONLY | HTTP | {"matplotlib"})
+
+
+def test_serving_a_model_reaches_no_framework(served_model):
+    """Also after predictions of every kind, and after every page was looked at."""
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import pronk.server.main, pronk.server.running, pronk.server.protocol
+from asgi import serve_inside
+with serve_inside(Path(sys.argv[1])) as server:
+    photo = (Path(sys.argv[1]) / "golden" / "1.jpg").read_bytes()
+    for path in ("/", "/docs", "/openapi.json", "/v1/model", "/metrics", "/v1/teach"):
+        server.get(path)
+    for path in ("/v1/predict", "/v1/predict?explain=true", "/v1/model/reload"):
+        assert server.post(path, content=photo).status_code == 200
+"""
+    found = modules_after(code, served_model)
+    assert found >= HTTP
+    assert not found & (TRAINING_ONLY | {"matplotlib"})
 
 
 def test_the_command_to_train_imports_no_framework_to_say_no(tmp_path):

@@ -19,10 +19,10 @@ from starlette.types import ASGIApp
 from pronk.errors import PronkError
 from pronk.images import MAX_PIXELS
 from pronk.server.errors import HttpError, Problem, problem, refusals, to_http
-from pronk.server.guard import Access, Guard
-from pronk.server.limits import RETRY_SECONDS, Gate
+from pronk.server.guard import OPEN_PATHS, Access, Guard
+from pronk.server.limits import RETRY_SECONDS, Gate, Porch
 from pronk.server.measuring import Meters
-from pronk.server.predicting import Reading, predict_router
+from pronk.server.predicting import PREDICT_PATH, Reading, predict_router
 from pronk.server.service import Service
 from pronk.server.teaching import teach_router
 from pronk.server.tutor import Tutor
@@ -116,8 +116,8 @@ def make_app(
         return {"version": version, "model": service.folder is not None, "teach": tutor is not None, "limits": allowed}
 
     # Made when it is first asked for: it takes as long as half of the rest.
-    app.openapi = functools.partial(_describe, app)  # type: ignore[method-assign]
-    return Guard(app, access=access, service=service, meters=meters)
+    app.openapi = functools.partial(_describe, app, closed=access.token is not None)  # type: ignore[method-assign]
+    return Guard(Porch(app, gate, PREDICT_PATH), access=access, service=service, meters=meters)
 
 
 DESCRIPTION = (
@@ -188,7 +188,13 @@ async def _explain_starlette(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "usage")
     message = f"{HTTPStatus(error.status_code).phrase}: {request.method} {request.scope['path']}"
     refusal = HttpError(error.status_code, message[:200], code=code, hint="see /docs for what there is")
-    return JSONResponse(problem(refusal), refusal.status, error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        # Starlette names the methods of one route; others may have the same address.
+        route = getattr(request.scope.get("route"), "path", "")
+        methods = request.app.openapi()["paths"].get(route, {})
+        headers = {"Allow": ", ".join(map(str.upper, methods))} if methods else headers
+    return JSONResponse(problem(refusal), refusal.status, headers)
 
 
 async def _explain_validation(request: Request, error: Exception) -> Response:
@@ -204,18 +210,29 @@ async def _explain_fault(request: Request, error: Exception) -> Response:
     return JSONResponse(problem(HttpError(500, "a fault of the server's own", code="internal", hint=hint)), 500)
 
 
-def _describe(app: FastAPI) -> dict[str, Any]:
+def _describe(app: FastAPI, *, closed: bool) -> dict[str, Any]:
     """Return the description, with what refused values really look like; FastAPI describes a form of its own."""
     if app.openapi_schema:
         return app.openapi_schema
     described = FastAPI.openapi(app)
     schemas = described["components"]["schemas"]
     schemas.setdefault("Problem", Problem.model_json_schema())
-    schema = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for operations in described["paths"].values():
+    if closed:
+        described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in described["paths"].items():
         for operation in operations.values():
-            if "422" in operation["responses"]:
-                operation["responses"]["422"] = {"description": "A value cannot be used", "content": schema}
+            answers = operation["responses"]
+            if "422" in answers:
+                answers["422"] = {"description": "A value cannot be used", "content": content}
+            more = {"403": "The request is meant for another server, or another site's page sent it"}
+            if "requestBody" in operation:
+                more["400"] = "The body cannot be read"
+            if closed and path not in OPEN_PATHS:
+                operation["security"] = [{"token": []}]
+                more["401"] = "The token is missing or wrong"
+            for status, description in more.items():
+                answers.setdefault(status, {"description": description, "content": content})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return described

@@ -8,6 +8,7 @@ from pronk.cache import parse_size
 from pronk.errors import SettingsError
 from pronk.server.app import Limits, make_app
 from pronk.server.guard import Access
+from pronk.server.memory import return_large_blocks
 from pronk.server.running import listen, run
 from pronk.server.service import Service
 from pronk.server.tutor import open_tutor
@@ -50,6 +51,7 @@ def serve_model(
         RunError: if another server holds the work folder.
         SettingsError: for an impossible limit.
     """
+    return_large_blocks()
     limits = Limits(body_bytes=_parse_limit(body_limit))
     with contextlib.ExitStack() as open_:
         address = listen(host, port)

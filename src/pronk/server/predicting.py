@@ -14,8 +14,9 @@ from pronk.server.errors import HttpError, refusals
 from pronk.server.limits import Gate, read_body
 from pronk.server.measuring import Meters
 from pronk.server.service import Answer, Model, Service
-from pronk.server.uploads import Batch, Upload, parse_uploads
+from pronk.server.uploads import MOST_FILES, Batch, Upload, parse_uploads
 
+PREDICT_PATH = "/v1/predict"
 SMALL = 65_536  # bytes of a form that are parsed at once; larger ones would keep the loop from others
 
 
@@ -125,14 +126,16 @@ class Reading:
 
 
 PHOTO = {"schema": {"type": "string", "format": "binary"}}
-FORM = {"schema": {"type": "object", "properties": {"photo": {"type": "array", "items": PHOTO["schema"]}}}}
+PHOTOS = {"type": "array", "items": PHOTO["schema"], "minItems": 1, "maxItems": MOST_FILES}
+FORM = {"schema": {"type": "object", "required": ["photo"], "properties": {"photo": PHOTOS}}}
+TOP_K = {"type": ["integer", "null"], "minimum": 1}
 INPUTS = {
     "schema": {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "inputs": {"type": "string", "format": "byte"},
-            "parameters": {"type": "object", "properties": {"top_k": {"type": "integer", "minimum": 1}}},
+            "inputs": {"type": "string", "format": "byte", "minLength": 1},
+            "parameters": {"type": ["object", "null"], "properties": {"top_k": TOP_K}},
         },
     }
 }
@@ -147,7 +150,7 @@ def predict_router(service: Service, reading: Reading, meters: Meters) -> APIRou
     router = APIRouter(tags=["predict"])
 
     @router.post(
-        "/v1/predict",
+        PREDICT_PATH,
         response_model=list[Record] | list[Score],
         responses=refusals(400, 408, 413, 415, 422, 503),
         openapi_extra={"requestBody": BODY},
@@ -174,7 +177,8 @@ def predict_router(service: Service, reading: Reading, meters: Meters) -> APIRou
                 message = f"the photos were not done within {reading.seconds:g} s"
                 raise HttpError(503, message, code="busy", hint="send fewer at once") from error
         top = batch.top or top
-        if explain or len(answers) > 1:
+        # A request without any photo is refused, also where it asks for records.
+        if (explain and batch.uploads != (Upload("", b""),)) or len(answers) > 1:
             return JSONResponse([_printable(answer.record(top)) for answer in answers])
         return _answer_one(answers[0], top)
 

@@ -9,6 +9,7 @@ MOST_HEADER_BYTES = 32_768
 MOST_HEADERS = 100
 PATIENCE = 1024  # pieces of a body that may be tiny, before they count as an attack
 LEAST_MEAN = 64  # bytes; honest clients send some kilobytes at once
+CHUNKED_BYTES = 32_768  # read at once; asyncio takes 256 KiB, by which a body of unknown length may pass its limit
 
 
 class _RefusedError(Exception):
@@ -50,6 +51,8 @@ class CautiousProtocol(HttpToolsProtocol):
         self._count_header(len(name) + len(value))
         if len(self.headers) >= MOST_HEADERS:
             raise _RefusedError(f"more than {MOST_HEADERS} headers")
+        if name.lower() == b"transfer-encoding" and hasattr(self.transport, "max_size"):
+            self.transport.max_size = CHUNKED_BYTES
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

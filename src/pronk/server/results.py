@@ -18,8 +18,6 @@ from pronk.server.errors import HttpError
 RUN_NAME = "[1-9][0-9]{0,8}"
 METRICS_BYTES = 2**22
 REPORT_BYTES = 2**26
-# Who takes a model along may show it to others: the other files of a run name folders and photos of this machine.
-PACKED = ("report.html", "metrics.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,21 +152,22 @@ def read_report(run: Path) -> bytes:
         raise HttpError(404, f"run {run.name} has no report", code="not_found", hint="train again") from error
 
 
-def pack_model(run: Path) -> IO[bytes]:
-    """Return an open temporary file, at its start, with the model and its report as a ZIP archive.
+def pack_run(run: Path) -> IO[bytes]:
+    """Return an open temporary file, at its start, with the run folder as a ZIP archive.
 
     Unpacked, it is what every command takes as MODEL. Closing the file removes it.
 
     Raises:
         StorageError: where something cannot be read or written.
     """
-    paths = [*sorted((run / "model").rglob("*")), *(run / name for name in PACKED)]
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         with zipfile.ZipFile(file, "w") as archive:  # its content is dense already
-            for path in paths:
-                if path.is_file() and path.resolve() == path:
-                    archive.write(path, f"run-{run.name}/{path.relative_to(run).as_posix()}")
+            for path in sorted(run.rglob("*")):
+                name = path.relative_to(run)
+                is_hidden = any(part.startswith(".") for part in name.parts)
+                if path.is_file() and path.resolve() == path and not is_hidden:
+                    archive.write(path, f"run-{run.name}/{name.as_posix()}")
         file.seek(0)
     except OSError as error:
         file.close()

@@ -22,6 +22,7 @@ from pronk.kernel import load_head
 from pronk.manifest import MODEL_FILE
 from pronk.predictor import Prediction, Predictor
 from pronk.server.errors import HttpError
+from pronk.server.memory import return_free_memory
 
 METRICS_BYTES = 2**22  # of metrics.json; a thousand classes take some 200 KB
 T = TypeVar("T")
@@ -125,6 +126,7 @@ class Service:
                 predictor.prove()
             _warm_up(predictor)
             self._model = Model(folder, predictor, _find_kernel(predictor), describe(folder, predictor))
+            return_free_memory()
             return self._model
 
     async def replace(self, folder: Path | None = None) -> Model:

@@ -21,7 +21,7 @@ from pronk.server.errors import HttpError, refusals
 from pronk.server.lessons import PHOTO_ID, Lesson
 from pronk.server.names import NAME_BYTES
 from pronk.server.predicting import BODY, PHOTO, Reading
-from pronk.server.results import RUN_NAME, Run, find_run, list_runs, pack_model, read_report
+from pronk.server.results import RUN_NAME, Run, find_run, list_runs, pack_run, read_report
 from pronk.server.tutor import Tutor
 
 # A report is a page of its own, with its style inside; whatever is in it, nothing runs and nothing is loaded.
@@ -207,9 +207,9 @@ class _Teaching:
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
     async def download(self, run: RunName) -> Response:
-        """Take a model along; unpacked, it is what `pronk predict` takes as MODEL."""
+        """Take a run folder along; unpacked, it is what `pronk predict` takes as MODEL."""
         lessons = self._open().lessons
-        file = await run_in_threadpool(lambda: pack_model(find_run(lessons.runs, run)))
+        file = await run_in_threadpool(lambda: pack_run(find_run(lessons.runs, run)))
         size = file.seek(0, 2)
         headers = {"Content-Disposition": f'attachment; filename="pronk-run-{run}.zip"', "Content-Length": str(size)}
         return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)

@@ -135,10 +135,12 @@ def _parse_json(body: bytes) -> Batch:
     try:
         values = json.loads(body)
         data = base64.b64decode(values["inputs"], validate=True)
-        parameters = values.get("parameters") or {}
-        top = parameters.get("top_k")
+        parameters = values.get("parameters")
+        top = None if parameters is None else parameters.get("top_k")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
         raise HttpError(400, f"the JSON holds no photo: {error!r:.200}", code="usage", hint=JSON_HINT) from error
+    if isinstance(top, float) and top.is_integer():
+        top = int(top)  # the same number for JSON
     if top is not None and (type(top) is not int or top < 1):
         raise HttpError(400, f"top_k must be a whole number above 0. Got {top!r:.50}", code="usage", hint=JSON_HINT)
     return Batch((Upload("", data),), top)

@@ -27,11 +27,22 @@ TENSOR = {
     "required": ["name", "shape", "datatype"],
     "properties": {
         "name": {"const": "image"},
-        "shape": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
+        "shape": {
+            "type": "array",
+            "prefixItems": [{"type": "integer", "minimum": 1, "maximum": MOST_PHOTOS}],
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 4,
+            "maxItems": 4,
+        },
         "datatype": {"const": "UINT8"},
         "data": {"type": "array"},
         "parameters": {"type": "object"},
     },
+}
+OUTPUT = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"enum": list(OUTPUTS)}, "parameters": {"type": "object"}},
 }
 BODY = {
     "required": True,
@@ -43,12 +54,11 @@ BODY = {
                 "properties": {
                     "id": {"type": "string"},
                     "inputs": {"type": "array", "items": TENSOR, "minItems": 1, "maxItems": 1},
-                    "outputs": {"type": "array", "items": {"type": "object"}},
+                    "outputs": {"type": "array", "items": OUTPUT},
                     "parameters": {"type": "object"},
                 },
             }
         },
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
 
@@ -90,16 +100,16 @@ def v2_router(service: Service, reading: Reading, *, version: str) -> APIRouter:
 
     @router.get("/v2/models/{name}/versions/{number}", responses=refusals(404, 503), include_in_schema=False)
     @router.get("/v2/models/{name}", responses=refusals(404, 503))
-    async def metadata(name: str, number: str = "1") -> dict[str, Any]:
+    async def metadata(request: Request, name: str) -> dict[str, Any]:
         """Describe the inputs and outputs of the model; its name is that of /v1/model."""
-        return _describe(_find(service, name, number))
+        return _describe(_find(service, request, name))
 
     @router.get("/v2/models/{name}/versions/{number}/ready", responses=refusals(404, 503), include_in_schema=False)
     @router.get("/v2/models/{name}/ready", responses=refusals(404, 503))
-    async def model_ready(name: str, number: str = "1") -> dict[str, Any]:
+    async def model_ready(request: Request, name: str) -> dict[str, Any]:
         """Say whether the model answers."""
         _check_ready(service)
-        return {"name": _find(service, name, number).record["name"], "ready": True}
+        return {"name": _find(service, request, name).record["name"], "ready": True}
 
     @router.post("/v2/models/{name}/versions/{number}/infer", responses=refusals(503), include_in_schema=False)
     @router.post(
@@ -107,13 +117,16 @@ def v2_router(service: Service, reading: Reading, *, version: str) -> APIRouter:
         responses=refusals(400, 404, 408, 413, 503),
         openapi_extra={"requestBody": BODY},
     )
-    async def infer(request: Request, name: str, number: str = "1") -> Response:
-        """Run pixels through the model: input `image`, outputs `probabilities` and `features`."""
+    async def infer(request: Request, name: str) -> Response:
+        """Run pixels through the model: input `image`, outputs `probabilities` and `features`.
+
+        The pixels may follow the JSON as bytes, and the outputs come so: the protocol's binary tensor data extension.
+        """
         with reading.gate.enter() as hold:
             try:
                 async with asyncio.timeout(reading.seconds):
                     body = await reading.read(request, hold)
-                    model, length = _find(service, name, number), request.headers.get(LENGTH_HEADER)
+                    model, length = _find(service, request, name), request.headers.get(LENGTH_HEADER)
                     return await service.work(lambda: _infer(model, body, length))
             except TimeoutError as error:
                 message = f"the request was not done within {reading.seconds:g} s"
@@ -147,7 +160,10 @@ def parse_question(body: bytes, length: str | None, *, size: int) -> Question:
         if len(inputs) != 1 or inputs[0]["name"] != "image" or inputs[0]["datatype"] != "UINT8":
             raise ValueError("the one input is image, of UINT8")
         pixels = _read_pixels(inputs[0], body[cut:], size=size)
-        return Question(pixels, str(record.get("id") or ""), _read_outputs(record))
+        name = record.get("id", "")
+        if not isinstance(name, str):
+            raise ValueError("the id must be a text")
+        return Question(pixels, name, _read_outputs(record))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise HttpError(400, f"no inference request: {error!s:.200}", code="usage", hint=HINT) from error
 
@@ -181,14 +197,22 @@ def _flatten(data: Any, *, depth: int = 4) -> bytes:
 
 
 def _read_outputs(record: dict[str, Any]) -> dict[str, bool]:
-    everything = bool((record.get("parameters") or {}).get("binary_data_output", False))
-    wanted = record.get("outputs") or [{"name": name} for name in OUTPUTS]
-    outputs = {}
+    everything = _is_binary(record, "binary_data_output", former=False)
+    wanted, outputs = record.get("outputs", []), {}
+    if not isinstance(wanted, list):
+        raise TypeError("the outputs must be a list")
     for output in wanted:
         if output["name"] not in OUTPUTS:
             raise ValueError(f"no output {output['name']!r:.50}; there are {', '.join(OUTPUTS)}")
-        outputs[output["name"]] = bool((output.get("parameters") or {}).get("binary_data", everything))
-    return outputs
+        outputs[output["name"]] = _is_binary(output, "binary_data", former=everything)
+    return outputs or dict.fromkeys(OUTPUTS, everything)
+
+
+def _is_binary(holder: dict[str, Any], key: str, *, former: bool) -> bool:
+    value = holder.get("parameters", {}).get(key, former)
+    if not isinstance(value, bool):
+        raise TypeError(f"{key} must be true or false")
+    return value
 
 
 def _infer(model: Model, body: bytes, length: str | None) -> Response:
@@ -226,8 +250,8 @@ def _describe(model: Model) -> dict[str, Any]:
     }
 
 
-def _find(service: Service, name: str, number: str) -> Model:
-    model = service.model
+def _find(service: Service, request: Request, name: str) -> Model:
+    model, number = service.model, request.path_params.get("number", "1")
     if name != model.record["name"] or number != "1":
         hint = f"it is called {model.record['name']}, version 1"
         raise HttpError(404, f"no model {name!r:.100}, version {number:.20}", code="not_found", hint=hint)

@@ -1,0 +1,142 @@
+"""Bodies -> photos: whatever strangers send, it is read or refused, and soon."""
+
+import base64
+import json
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pronk.server.errors import HttpError
+from pronk.server.uploads import MOST_FILES, Upload, parse_uploads
+
+KIND = "multipart/form-data; boundary=b"
+HEAD = b'--b\r\ncontent-disposition: form-data; name="a"; filename="x"\r\n\r\n'
+TAIL = b"\r\n--b--\r\n"
+MOST = 10_000_000  # bytes, as the server allows
+
+# Names as programs send them: quotes and backslashes have a backslash before them, and lines end nowhere.
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40).filter(
+    lambda name: name[1:3] != ":\\" and name[:2] != "\\\\"  # the path before a name, as an old browser sent it
+)
+FILES = st.lists(st.tuples(NAMES, st.binary(max_size=200)), min_size=1, max_size=6)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def write_form(files):
+    parts = []
+    for name, data in files:
+        told = name.replace("\\", "\\\\").replace('"', '\\"').encode()
+        parts.append(b'--b\r\nContent-Disposition: form-data; name="photo"; filename="' + told + b'"\r\n\r\n' + data)
+    return b"\r\n".join(parts) + TAIL
+
+
+def read(kind, body):
+    """Return the photos or the status of the refusal; anything else that comes out is a fault."""
+    try:
+        return parse_uploads(kind, body).uploads
+    except HttpError as error:
+        refusal = error
+    assert str(refusal)
+    assert refusal.hint
+    return refusal.status
+
+
+@settings(max_examples=300, deadline=None)
+@given(FILES)
+@example([("x" * 1000, b"\r\n--b"), ("", b""), ("--b--", b"--b--")])
+@example([("a;b=c.jpg", b"\r\n"), ("é\u202e😀.jpg", b"\r\n--c--\r\n"), ("a'*=utf-8''b", b"-")])
+def test_what_was_put_into_a_form_comes_out(files):
+    if any(b"\r\n--b" in b"\r\n" + data for _, data in files):
+        return  # such photos need another boundary, which clients see to
+    assert read(KIND, write_form(files)) == tuple(Upload(name, data) for name, data in files)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([KIND, "application/json", "multipart/form-data", "", "image/png"]), st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(kind, body):
+    read(kind, body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=255), max_size=200), st.booleans())
+@example("multipart/form-data; boundary=" + "b" * 300, True)
+@example('multipart/form-data; boundary="', True)
+@example("multipart/form-data; boundary*=utf-8''b", True)
+def test_any_content_type_is_understood_somehow(kind, is_form):
+    read(f"multipart/form-data; {kind}" if is_form else kind, write_form([("a", b"b")]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(FILES, st.data())
+def test_damaged_forms_are_read_or_refused(files, data):
+    body = write_form(files)
+    for _ in range(data.draw(st.integers(1, 4))):
+        start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(body))] * 2)))
+        put = data.draw(st.sampled_from([b"", b"\r", b"\n", b"--b", b"--", b'"', b":", b"\r\n\r\n", b"\0", b"\xff"]))
+        body = body[:start] + put + (b"" if data.draw(st.booleans()) else body[start:])
+        body += body[start:end]
+    found = read(KIND, body)
+    assert found in (400, 413, 422) if isinstance(found, int) else 0 < len(found) <= MOST_FILES
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=100), st.integers(1, 10**9) | st.none(), JSON)
+def test_any_json_is_read_or_refused(photo, top, value):
+    inputs = base64.b64encode(photo).decode()
+    found = parse_uploads("application/json", json.dumps({"inputs": inputs, "parameters": {"top_k": top}}).encode())
+    assert (found.uploads, found.top) == ((Upload("", photo),), top)
+    for values in (value, {"inputs": value}, {"inputs": inputs, "parameters": value},
+                   {"inputs": inputs, "parameters": {"top_k": value}}):  # fmt: skip
+        read("application/json; charset=utf-8", json.dumps(values).encode())
+
+
+EVIL = {
+    "lines before": b"\r\n" * (MOST // 2),
+    "carriage returns": HEAD + b"\r" * MOST + TAIL,
+    "lines": HEAD + b"\r\n" * (MOST // 2) + TAIL,
+    "almost boundaries": HEAD + b"\r\n--" * (MOST // 4) + TAIL,
+    "other boundaries": HEAD + b"\r\n--c" * (MOST // 5) + TAIL,
+    "text behind": HEAD + TAIL + b"x" * MOST,
+    "lines behind": HEAD + TAIL + b"\r\n" * (MOST // 2),
+    "headers": b"--b\r\n" + b"a: b\r\n" * (MOST // 6),
+    "one header": b"--b\r\na: " + b"b" * MOST,
+    "one header's name": b"--b\r\n" + b"a" * MOST,
+    "fields": b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\nx\r\n' * (MOST // 55),
+    "empty parts": b"--b\r\n\r\n\r\n" * (MOST // 9),
+    "hyphens": b"--b" + b"-" * MOST,
+    "options": b"--b\r\ncontent-disposition: form-data; " + b"a;" * 2000 + b'filename="x"\r\n\r\n' + TAIL,
+    "quotes": b"--b\r\ncontent-disposition: form-data; filename=" + b'"\\' * 2000 + b"\r\n\r\n" + TAIL,
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_no_form_takes_long(name):
+    started = time.monotonic()
+    read(KIND, EVIL[name])
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * MOST, b'{"a":' * (MOST // 5), b'{"inputs":' + b"1" * MOST + b"}", b'{"inputs":"' + b"A" * MOST + b'"}',
+     b'{"inputs":"' + b"\\n" * (MOST // 2) + b'"}', b"{" + b'"a":1,' * (MOST // 6) + b'"inputs":""}'],
+    ids=["lists", "objects", "digits", "photo", "escapes", "keys"],
+)  # fmt: skip
+def test_no_json_takes_long(body):
+    started = time.monotonic()
+    read("application/json", body)
+    assert time.monotonic() - started < 2
+
+
+def test_a_path_before_a_name_is_left_out():
+    """As one old browser sent it; the name is only given back, and never opened."""
+    for told in ("C:\\photos\\a.jpg", "\\\\server\\a.jpg"):
+        assert read(KIND, write_form([(told, b"x")])) == (Upload("a.jpg", b"x"),)
+    for told in ("../../etc/passwd", "/etc/passwd"):
+        assert read(KIND, write_form([(told, b"x")])) == (Upload(told, b"x"),)
