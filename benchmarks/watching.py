@@ -64,10 +64,13 @@ class Watch(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        while True:
-            self.samples.append((time.monotonic() - self._start, read_memory(self.pid), count_files(self.pid)))
-            if self._done.wait(self.interval):
-                return
+        self._look()
+        while not self._done.wait(self.interval):
+            self._look()
+        self._look()  # so that there is one of the end, however soon that came
+
+    def _look(self) -> None:
+        self.samples.append((time.monotonic() - self._start, read_memory(self.pid), count_files(self.pid)))
 
     @property
     def peak(self) -> float:

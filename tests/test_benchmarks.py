@@ -219,3 +219,11 @@ def test_one_command_measures_and_writes_the_page(tmp_path):
     assert runs["warm"][0]["features"] == 0
     page = (docs / "benchmarks.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in page + json.dumps(content)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks into /proc")
+def test_a_watch_that_ends_at_once_has_seen_the_end(programs):
+    with programs["watching"].Watch(os.getpid(), interval=60) as watch:
+        pass
+    assert len(watch.samples) == 2
+    assert watch.fit(after=watch.samples[-1][0])["memory_mib"] > 0

@@ -50,6 +50,7 @@ def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any])
     )
     console.print(f"Look at it:   {folder / 'report.html'}", markup=False)
     console.print(f"Use it:       pronk predict {quote(str(folder))} PHOTO...", markup=False)
+    console.print(f"In a browser: pronk serve {quote(str(folder))}", markup=False)
 
 
 def print_confusion(console: "Console", classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:

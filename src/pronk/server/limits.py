@@ -82,7 +82,7 @@ class Hold:
 class Porch:
     """Turns photos away while the gate is full, before routes, parameters and body cost anything.
 
-    Where three times as much comes as the machine can take, each photo that it answers costs 6 % less for it.
+    Where three times as much comes as the machine can take, a refusal must cost next to nothing.
 
     Args:
         app: what lies behind.
