@@ -67,7 +67,8 @@ class Watch(threading.Thread):
         self._look()
         while not self._done.wait(self.interval):
             self._look()
-        self._look()  # so that there is one of the end, however soon that came
+        if len(self.samples) == 1:
+            self._look()  # the end came soon; later ends are left out, since clients have hung up by then
 
     def _look(self) -> None:
         self.samples.append((time.monotonic() - self._start, read_memory(self.pid), count_files(self.pid)))
