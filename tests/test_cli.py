@@ -505,3 +505,24 @@ def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
         assert "stopped; the same command with --resume goes on" in stderr.decode()
     assert b"Traceback" not in stderr
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_an_error_that_ctrl_c_became_inside_an_import_is_still_an_interrupt():
+    """Extension modules report an interrupt as an ImportError; a process of its own, since `main` ends it."""
+    script = (
+        "import os, signal, sys\n"
+        "from pronk import cli\n"
+        "def broken(*arguments, **options):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    raise ImportError('initialization failed')\n"
+        "cli.cli.main = broken\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv = ['pronk', 'train', 'photos']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "stopped; the same command with --resume goes on\n"

@@ -1,8 +1,11 @@
 """Command line -> one call of the library each; the border where errors become messages and exit codes."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
+from types import FrameType
 
 import click
 
@@ -54,12 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     _open_missing_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    _note_interrupts()
     try:
         code = cli.main(arguments, prog_name="pronk", standalone_mode=False)
         _leave(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _say(f"stopped{_how_to_go_on(arguments)}")
-        _leave(INTERRUPTED)
+        _stop(arguments)
     except click.ClickException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "pronk")
         _fail(error.format_message(), f"{command} --help", debug, code=error.exit_code)
@@ -89,9 +92,32 @@ def _how_to_go_on(arguments: list[str]) -> str:
     return "; the same command goes on" if kept else ""
 
 
+_interrupts: list[int] = []
+
+
+def _note_interrupts() -> None:
+    """Remember Ctrl-C: an extension module that is being imported turns it into errors of another name."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    # Only where it is heard at all, and nobody else listens; the main thread alone may ask for it.
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+
+
+def _stop(arguments: list[str]) -> None:
+    _say(f"stopped{_how_to_go_on(arguments)}")
+    _leave(INTERRUPTED)
+
+
 def _fail(message: str, hint: str, debug: bool, *, code: int = 1) -> None:
     if debug:
         traceback.print_exc()
+    if _interrupts:
+        _stop(sys.argv[1:])
     _say(f"error: {_printable(message)}")
     if hint:
         _say(f"hint: {_printable(hint)}")
