@@ -566,7 +566,7 @@ def test_without_scripts_it_says_what_it_needs(chrome, server):
 
 def test_without_a_work_folder_teaching_says_how_to_get_one(page):
     find(page, "#tab-teach").click()
-    assert "pronk serve --work DIR" in find(page, "#teach").text
+    assert "pronk serve MODEL --work DIR" in find(page, "#teach").text
 
 
 # --- Teach
@@ -686,6 +686,24 @@ def test_dropped_folders_become_classes(desk, tiny, tmp_path):
         number_in(desk, name, expected)
 
 
+def test_photos_that_are_there_already_are_not_called_added(desk, tiny):
+    photos = [(f"{number}.jpg", data) for number, data in enumerate(tiny[:3])]
+    make_class(desk, "cats")
+    hand_over(desk, DROP, photos[:2], ".class")
+    number_in(desk, "cats", "2 of 5")
+    until(desk, "return document.getElementById('live').textContent === '2 photos added to cats.'")
+    assert desk.execute_script("return document.querySelector('.toast')") is None
+    hand_over(desk, DROP, photos, ".class")
+    until(desk, "return document.getElementById('live').textContent === '1 photo added to cats, 2 there already.'")
+    number_in(desk, "cats", "3 of 5")
+    assert "2 photos were in cats already." in find(desk, "#toasts").text
+    in_class(desk, "cats", ".thumbnails .remove").click()  # the newest, which is wanted again while it can be undone
+    number_in(desk, "cats", "2 of 5")
+    hand_over(desk, DROP, photos[2:], ".class")
+    number_in(desk, "cats", "3 of 5")
+    until(desk, "return document.getElementById('live').textContent === '1 photo added to cats.'")
+
+
 def test_the_camera_fills_a_class(desk):
     make_class(desk, "screens")
     in_class(desk, "screens", ".shoot").click()
@@ -725,7 +743,8 @@ def test_a_model_is_taught_tried_and_taken_along(desk, school, tmp_path, keep):
     run = look_up(school)["runs"][-1]
     text = find(desk, "#outcome").text
     assert f"{plain(percent(run['accuracy']['value']))} right" in text
-    assert "Kept: the network of phase" in text
+    assert re.search(r"Kept: the network of phase .* after \(validation log-loss .*; lower is better\)\.$", text, re.M)
+    assert re.search(r"% of \d+ test photos right \(.*\); \d+ photos of ", find(desk, "#run-list").text)
     assert desk.execute_script("return document.activeElement.id") == "outcome-title"
 
     archive = download(desk, find(desk, "#outcome [download]"), tmp_path, f"pronk-run-{run['name']}.zip")
@@ -788,6 +807,26 @@ def write_picture(chrome, running, photos, path):
     picture = Image.open(io.BytesIO(photograph(chrome))).convert("RGB")
     picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < PICTURE_BYTES
+
+
+def test_where_imagenet_cannot_be_had_the_other_way_is_shown(chrome, tmp_path, monkeypatch):
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / name).write_bytes(b"what a failed download left")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(64, 48), kinds=DEMO_KINDS[:2])
+    with start_server(None, "--work", tmp_path / "work", "--weights", "imagenet") as running:
+        visit(chrome, running.address)
+        until(chrome, "return document.documentElement.dataset.ready")
+        for kind in DEMO_KINDS[:2]:
+            fill_class(chrome, kind, photos / kind)
+        until(chrome, "return !document.getElementById('start').disabled")
+        assert not chrome.execute_script("return document.getElementById('options').open")
+        find(chrome, "#start").click()
+        assert "choose Offline above" in until(
+            chrome, "return document.getElementById('way-out')?.innerText", seconds=60
+        )
+        assert chrome.execute_script("return document.getElementById('options').open")
 
 
 def test_teaching_without_the_server_says_so(chrome, tmp_path):

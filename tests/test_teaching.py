@@ -324,7 +324,7 @@ def test_without_a_work_folder_every_request_is_refused():
         body = {"json": {"name": "cats"}} if path.startswith("/classes") and method in ("POST", "PATCH") else {}
         answer = server.ask(method, path, 403, **body).json()
         assert answer["code"] == "not_allowed"
-        assert "pronk serve --work DIR" in answer["hint"]
+        assert "pronk serve MODEL --work DIR" in answer["hint"]
     assert len(server.described["paths"]) == 10
 
 
@@ -553,7 +553,7 @@ def test_a_real_training(server, tmp_path):
     training = server.state()["training"]
     assert training["state"] == "done", training
     assert [stage["stage"] for stage in training["stages"]] == [
-        "check", "extract", "head", "fine_tune", "export", "evaluate",
+        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
     ]  # fmt: skip
     assert all(stage["done"] == stage["total"] > 0 for stage in training["stages"])
     assert training["summary"]["frozen"]["n"] == training["summary"]["fine_tuned"]["n"] > 0

@@ -221,7 +221,7 @@ class _Teaching:
 
     def _open(self) -> Tutor:
         if self._tutor is None:
-            raise HttpError(403, NO_WORK, code="not_allowed", hint="start it as: pronk serve --work DIR")
+            raise HttpError(403, NO_WORK, code="not_allowed", hint="start it as: pronk serve MODEL --work DIR")
         return self._tutor
 
     async def _with_eyes(self, task: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ const FEW = 16; // thumbnails, before the rest is folded
 
 /** Bring a card up to date.
  *
- * @param group the class: {name, photos, hidden, element, pictures, adding, added, refused, all}
+ * @param group the class: {name, photos, hidden, element, pictures, adding, added, known, refused, all}
  * @param locked whether a training reads the class, so that its name has to stay
  * @param onRemove is given the id of a photo to remove
  */

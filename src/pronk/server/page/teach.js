@@ -10,7 +10,7 @@ import { paintTraining, setUpTraining } from "./training.js";
 const AT_ONCE = 2;
 const UNDO = 7; // seconds to take a removal back
 
-let groups = []; // of the classes: {name, photos, hidden, element, pictures, adding, added, refused, all}
+let groups = []; // of the classes: {name, photos, hidden, element, pictures, adding, added, known, refused, all}
 let latest = null; // the class that photos without an address go to
 let state = { classes: [], runs: [], training: null, weights: null };
 const uploads = []; // {group, photo}, not yet sent
@@ -22,7 +22,7 @@ export function setUpTeach(facts, onUse) {
     if (!show(at("lesson"), facts.teach)) {
         show(at("teach-off"));
         const off = "Teaching is off here, because the server has no folder to work in. Start it with one: ";
-        at("teach-off").replaceChildren(make("p", {}, off, make("code", {}, "pronk serve --work DIR"), "."));
+        at("teach-off").replaceChildren(make("p", {}, off, make("code", {}, "pronk serve MODEL --work DIR"), "."));
         return;
     }
     at("add-class").addEventListener("submit", (event) => { event.preventDefault(); addNamed(); });
@@ -77,7 +77,7 @@ function paint() {
 
 function makeGroup(name) {
     const element = copyOf("class-template"), inside = (selector) => element.querySelector(selector);
-    const group = { name, photos: [], hidden: new Map(), element, pictures: new Map(), adding: 0, added: 0, refused: [], all: false };
+    const group = { name, photos: [], hidden: new Map(), element, pictures: new Map(), adding: 0, added: 0, known: 0, refused: [], all: false };
     const field = inside("input.name"), input = inside("input[type=file]");
     field.value = name;
     field.addEventListener("change", () => rename(group, field));
@@ -203,7 +203,9 @@ async function upload(group, photo) {
     try {
         const path = `/v1/teach/classes/${encodeURIComponent(group.name)}/photos`;
         const { added, refused } = await (await call("POST", path, { body: wrap(photo.file) })).json();
-        group.photos = [...group.photos, ...added.filter((id) => !group.photos.includes(id))];
+        const known = new Set(group.photos);
+        group.known += added.filter((id) => known.has(id) && !group.hidden.has(id)).length;
+        group.photos = [...group.photos, ...added.filter((id) => !known.has(id))];
         for (const id of added) keep(group, id); // one that was being removed is wanted again
         group.refused.push(...refused.map((error) => ({ path: photo.path, error })));
     } catch (error) {
@@ -212,9 +214,11 @@ async function upload(group, photo) {
 }
 
 function finishAdding(group) {
-    const good = group.added - group.refused.length;
-    announce(`${count(good, "photo")} added to ${visible(group.name)}${group.refused.length ? `, ${group.refused.length} refused` : ""}.`);
-    Object.assign(group, { adding: 0, added: 0 });
+    const { added, known, refused } = group, there = known ? `, ${known} there already` : "";
+    announce(`${count(added - known - refused.length, "photo")} added to ${visible(group.name)}${there}${refused.length ? `, ${refused.length} refused` : ""}.`);
+    // Nothing else on the page changes where all were known.
+    if (known) note([`${count(known, "photo")} ${known === 1 ? "was" : "were"} in `, nameOf(group.name), " already."]);
+    Object.assign(group, { adding: 0, added: 0, known: 0 });
 }
 
 /** Hide a photo at once, and delete it when nobody has wanted it back for a while. */

@@ -10,6 +10,7 @@ const GOOD = 20; // photos of each class, from which on answers are worth more
 const PERIOD = 1000; // milliseconds between two looks at a training
 const STAGES = {
     check: "checking photos",
+    compare: "looking for copies",
     extract: "extracting features",
     head: "phase 1: fitting the head",
     fine_tune: "phase 2: fine-tuning",
@@ -115,7 +116,7 @@ async function refresh() {
 
 function paintProgress(training) {
     const place = at("progress"), { state: now, error, seconds } = training;
-    if (now === "failed") place.replaceChildren(make("p", { className: "problem" }, explainError(error ?? { message: "training failed" })));
+    if (now === "failed") place.replaceChildren(make("p", { className: "problem" }, explainError(error ?? { message: "training failed" })), ...sayWayOut(training));
     if (now === "stopped") place.replaceChildren(make("p", { className: "muted" }, "Training was stopped. Nothing was kept."));
     if (now !== "running") return;
     if (!place.querySelector(".stages")) place.replaceChildren(make("ol", { className: "stages" }), make("p", { className: "muted" }));
@@ -124,6 +125,14 @@ function paintProgress(training) {
     if (rows.some((row, i) => row !== list.children[i])) list.replaceChildren(...rows);
     rows.forEach((row, i) => paintStage(row, stages[i]));
     place.querySelector(".muted").textContent = `${duration(seconds)} so far. It goes on if you close this page.`;
+}
+
+/** Where training could not even begin with ImageNet's weights, they are most likely not to be had: show the other way. */
+function sayWayOut({ stages }) {
+    const chosen = document.querySelector("[name=weights]:checked")?.value;
+    if (stages.length || chosen !== "imagenet") return [];
+    at("options").open = true;
+    return [make("p", { id: "way-out" }, "Without a network, choose Offline above and press Train again.")];
 }
 
 /** The stages in order, those to come as well: [{stage, name, done, total, part: "past" | "now" | "later"}]. */
@@ -189,12 +198,12 @@ function paintOutcome(training) {
 
 /** Which of the two phases' networks was kept, and why, in plain words. */
 function sayKept({ kept, why, frozen, fine_tuned: tuned }) {
-    const grounds = why ? make("span", { className: "muted" }, ` (${why}; lower is better)`) : "";
+    const grounds = why ? make("span", { className: "muted" }, ` (${why}; lower is better)`) : "", end = [grounds, "."];
     if (!tuned) return ["Kept: the network of phase 1, in which only the last layer is yours."];
     const right = ({ value, n }) => `${Math.round(value * n)} of ${n}`;
-    const both = frozen ? ` Of the photos that decide, it had ${right(frozen)} right before and ${right(tuned)} after.` : "";
-    if (kept === "fine_tuned") return [`Kept: the network of phase 2, whose upper blocks have adapted to your photos, because that helped.${both}`, grounds];
-    return [`Kept: the network of phase 1, in which only the last layer is yours, because phase 2 did not help.${both}`, grounds];
+    const both = frozen ? `. Of the photos that decide, it had ${right(frozen)} right before and ${right(tuned)} after` : "";
+    if (kept === "fine_tuned") return [`Kept: the network of phase 2, whose upper blocks have adapted to your photos, because that helped${both}`, ...end];
+    return [`Kept: the network of phase 1, in which only the last layer is yours, because phase 2 did not help${both}`, ...end];
 }
 
 function makeActions(run, { first = false, used = false } = {}) {
@@ -244,7 +253,7 @@ function paintRuns(runs) {
 }
 
 function makeRun({ name, accuracy, classes, photos, in_use: used }) {
-    const good = accuracy ? `${percent(accuracy.value)} right (${percent(accuracy.low)} to ${percent(accuracy.high)}), ` : "";
+    const good = accuracy ? `${percent(accuracy.value)} of ${count(accuracy.n, "test photo")} right (${percent(accuracy.low)} to ${percent(accuracy.high)}); ` : "";
     const more = classes.length > 6 ? ` and ${classes.length - 6} more` : "";
     return make("li", {},
         make("div", {},
