@@ -139,9 +139,10 @@ def _odd_pictures() -> Iterator[tuple[str, bytes, Reason]]:
     yield "palette.png", encode(picture().quantize(32), "PNG"), ok
     yield "palette_alpha.png", encode(picture().quantize(32), "PNG", transparency=0), ok
     yield "progressive.jpg", encode(picture(), progressive=True), ok
-    yield "avif.avif", encode(picture(), "AVIF"), ok
+    yield "avif.avif", encode(picture(), "AVIF", quality=92), ok
     for orientation in (*UPRIGHT, 99):
-        yield f"exif_{orientation}.jpg", encode(picture(), exif=exif(orientation)), ok
+        turned = orientation in UPRIGHT and orientation != 1
+        yield f"exif_{orientation}.jpg", encode(picture(), exif=exif(orientation)), remark if turned else ok
     yield "exif_garbage.jpg", encode(picture(), exif=b"Exif\0\0MM\0*\0\0\xff\xff" + bytes(range(200))), ok
 
 

@@ -28,11 +28,12 @@ from photos import encode
 from pronk.files import read_csv
 from pronk.metrics import accuracy_record, score
 from pronk.report import ReportContent, render_report
-from pronk.report.curves import draw_curves
+from pronk.report.curves import draw_curves, draw_growth
 from pronk.report.exports import insert_exports
 from pronk.report.gallery import Gallery
 from pronk.text import percent, visible
 from pronk.training.recipe import train
+from records import CURVE, fold_row, suspicion
 from training_fixtures import tiny_settings
 
 pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), reason=say_what_is_missing())]
@@ -133,11 +134,15 @@ def crowded_page(tmp_path_factory):
             "unknown": {"coverage": 0.95, "n": 600, "threshold": 0.5},
             "test": score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names)
             | {"coverage": accuracy_record([True] * 400 + [False] * 200)},
-            "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98},
+            "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
+            "curve": CURVE,
             "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
             "peak_memory_mb": 1234.5,
         },
         curves=draw_curves([{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2),
+        growth=[draw_growth(CURVE)],
+        suspicions=[suspicion(path, names[0], names[1], PIXEL) for path in paths[:20]],
+        folds=[fold_row(path, names[0]) for path in paths[:60]],
         predictions=[
             {"path": path, "part": "test", "label": names[label], "predicted": names[answer], "score": 0.9}
             | {"distance": label / 12, "unknown": label > 7}

@@ -15,9 +15,9 @@ from pronk.calibration import (
     fit_temperature,
     temper,
 )
+from pronk.head import softmax
 from pronk.metrics import log_loss
 from pronk.novelty import fit_novelty
-from pronk.training.head import softmax
 
 
 def draw_answers(n, classes, *, seed=0, sharpness=1.0):

@@ -48,17 +48,20 @@ def fails(done, *, code=1):
 
 # --- everywhere
 
+COMMANDS = (
+    "demo", "check", "audit", "curve", "train", "evaluate", "predict", "undo", "explain", "serve", "export", "bench",
+    "compare", "verify", "cache",
+)  # fmt: skip
+
 
 def test_the_version_and_the_commands():
     assert ok(run_pronk("--version")).startswith("pronk, version ")
     text = ok(run_pronk("--help"))
-    for command in ("demo", "check", "train", "evaluate", "predict", "undo", "explain", "serve", "verify", "cache"):
+    for command in COMMANDS:
         assert f"\n  {command} " in text
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "check", "train", "evaluate", "predict", "undo", "explain", "serve", "verify", "cache"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
     text = CliRunner().invoke(cli, [command, "--help"]).output
     assert "Example:" in text
@@ -371,9 +374,9 @@ def test_check_has_exit_codes_for_machines(photos):
     done = run_pronk("check", photos, "--json")
     assert done.returncode == 1
     record = json.loads(done.stdout)
-    assert list(record) == ["files", "classes", "findings"]
+    assert list(record) == ["files", "classes", "findings", "shortcuts"]
     assert (record["files"], record["classes"]) == (8, {"cold": 3, "warm": 4})
-    assert list(record["findings"][0]) == ["path", "code", "severity", "message", "hint", "related"]
+    assert list(record["findings"][0]) == ["path", "code", "severity", "message", "hint", "related", "why"]
     fails(run_pronk("check", photos / "gone"))
 
 
@@ -457,7 +460,7 @@ def test_progress_for_programs_is_json_on_stderr(tiny_photos, tiny_weights, tmp_
     steps = [json.loads(line) for line in done.stderr.decode().splitlines()]
     assert all(list(step) == ["stage", "done", "total"] for step in steps)
     assert list(dict.fromkeys(step["stage"] for step in steps)) == [
-        "check", "extract", "head", "fine_tune", "export", "evaluate",
+        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
     ]  # fmt: skip
     last = {step["stage"]: step for step in steps}
     assert all(step["done"] == step["total"] > 0 for step in last.values())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from photos import LABELS, draw_picture, encode, write_pictures
-from pronk.dataset import load_dataset, split_rows, write_split
+from pronk.dataset import load_dataset, load_unsplit, split_rows, write_split
 from pronk.drawing import DEMO_KINDS, draw_photo
 from pronk.errors import DataError, Reason
 from pronk.files import read_csv, write_csv
@@ -244,6 +244,20 @@ def test_csv_paths_that_are_not_there_are_vanished(photo_folder):
     assert dataset.files == 39
 
 
+# What a checkup tells, too
+
+
+def test_findings_and_shortcuts_of_the_photos_come_along(photo_folder):
+    (photo_folder / "circle" / "small?.jpg").write_bytes(encode(draw_picture("circle", 77, (48, 30))))
+    dataset = load_dataset(photo_folder)
+    assert codes(dataset) == {"odd_name": 1, "tiny": 1}
+    assert "circle/small?.jpg" in parts(dataset)
+    told = {shortcut.kind: shortcut.warns for shortcut in dataset.shortcuts}
+    assert told["colour"], "each shape has its colour"
+    assert not told["camera"]
+    assert load_unsplit(photo_folder).shortcuts == dataset.shortcuts
+
+
 # A former split
 
 
@@ -370,7 +384,7 @@ def test_a_class_of_two_is_a_warning(photo_folder):
     write_pictures(photo_folder, labels=("pair",), count=2)
     dataset = load_dataset(photo_folder)
     assert dataset.counts_by_class["pair"] == {"train": 1, "val": 1, "test": 0}
-    assert [(f.code, f.severity) for f in dataset.findings] == [("thin_class", "warning")]
+    assert [(f.code, f.severity) for f in dataset.findings] == [("imbalance", "info"), ("thin_class", "warning")]
 
 
 def test_a_thousand_classes_of_two(tmp_path):

@@ -11,11 +11,11 @@ from pronk.bundle import open_bundle
 from pronk.calibration import SetScores
 from pronk.dataset import load_dataset
 from pronk.errors import DataError, ModelError
+from pronk.head import Head
 from pronk.images import load_pixels
 from pronk.predictor import Predictor
 from pronk.training.answers import Answers
 from pronk.training.exporters import choose_golden, compare, export
-from pronk.training.head import Head
 from pronk.training.network import build_network
 from pronk.training.phases import Kept
 from training_fixtures import lively_backbone, tiny_settings, write_photos

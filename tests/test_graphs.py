@@ -5,10 +5,10 @@ import pytest
 
 from photos import draw_picture
 from pronk.config import ALPHAS, BLOCKS, Settings
+from pronk.head import Head
 from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import load_backbone, random_backbone
 from pronk.training.graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
-from pronk.training.head import Head
 from pronk.training.network import build_network, build_prefix, set_head
 from training_fixtures import lively_backbone, real_pixels
 

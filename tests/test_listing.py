@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pronk.errors import DataError
-from pronk.listing import PART_FOLDERS, list_files, list_photos, natural_key
+from pronk.listing import PART_FOLDERS, list_files, list_leniently, list_photos, natural_key
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=12)
 
@@ -103,7 +103,23 @@ def test_what_systems_leave_behind_is_no_photo(tmp_path):
     listing = list_photos(tmp_path)
     assert listing.classes == ("cat", "dog")
     assert paths(listing) == ["cat/1.jpg", "dog/1.jpg"]
-    assert codes(listing) == [(".git", "hidden"), ("__MACOSX", "hidden"), ("loose.jpg", "outside_classes")]
+    assert codes(listing) == [
+        (".git", "hidden"),
+        ("__MACOSX", "hidden"),
+        ("loose.jpg", "outside_classes"),
+        ("cat/.ipynb_checkpoints", "hidden"),
+    ]
+
+
+def test_hidden_photos_are_pointed_out(tmp_path):
+    make(tmp_path, "cat/1.jpg", "cat/.b.JPG", "cat/.a.png", "cat/.notes", "cat/sub/.c.webp", "dog/1.jpg")
+    found = list_photos(tmp_path).findings
+    assert [(f.path, f.code) for f in found] == [
+        ("cat/.a.png", "hidden"),
+        ("cat/.b.JPG", "hidden"),
+        ("cat/sub/.c.webp", "hidden"),
+    ]
+    assert all(f.severity == "info" and f.hint for f in found)
 
 
 def test_an_empty_class_is_a_warning(tmp_path):
@@ -260,6 +276,23 @@ def test_classes_that_cannot_be_told_apart_are_errors(tmp_path, files, said):
     with pytest.raises(DataError, match=said) as caught:
         list_photos(tmp_path)
     assert caught.value.hint
+
+
+def test_for_a_checkup_they_are_findings_among_others(tmp_path):
+    make(tmp_path, "Cat/1.jpg", "cat/1.jpg", "unknown/1.jpg", "loose.jpg")
+    listing = list_leniently(tmp_path)
+    assert [(f.code, f.severity, f.path) for f in listing.findings] == [
+        ("reserved_class", "error", "unknown"),
+        ("class_case", "error", "Cat"),
+        ("outside_classes", "info", "loose.jpg"),
+    ]
+    assert all(finding.hint for finding in listing.findings)
+    assert paths(listing) == ["Cat/1.jpg", "cat/1.jpg", "unknown/1.jpg"]
+
+
+def test_for_a_checkup_an_empty_folder_is_a_finding(tmp_path):
+    assert codes(list_leniently(tmp_path)) == [("", "few_classes")]
+    assert codes(list_leniently(make(tmp_path, "cat/1.jpg"))) == [("", "few_classes")]
 
 
 def test_one_class_can_be_evaluated(tmp_path):

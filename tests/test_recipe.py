@@ -126,7 +126,7 @@ def test_only_the_frozen_phase(go):
     history = list(csv.DictReader((result.folder / "history.csv").open()))
     assert {row["phase"] for row in history} == {"frozen"}
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
-    assert [stage for stage in stages if stage != "extract"] == ["check", "head", "export", "evaluate"]
+    assert [stage for stage in stages if stage != "extract"] == ["check", "compare", "head", "export", "evaluate"]
     assert all(done <= total for _, done, total in told)
 
 

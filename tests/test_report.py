@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from pronk.metrics import accuracy_record, score, wilson_interval
 from pronk.report import ReportContent, render_report
-from pronk.report.curves import draw_calibration, draw_curves
+from pronk.report.curves import draw_calibration, draw_curves, draw_growth
 from pronk.report.gallery import Explained, Gallery
 from pronk.text import percent, visible
+from records import CURVE, fold_row, suspicion
 
 SECTIONS = (
     "answer",
@@ -27,7 +28,11 @@ SECTIONS = (
     "right",
     "calibration",
     "unknown",
+    "growth",
+    "folds",
+    "labels",
     "left_out",
+    "shortcuts",
     "views",
     "data",
     "settings",
@@ -77,13 +82,16 @@ def content():
         "calibration": {"temperature": 1.834, "ece": ERRORS},
         "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
         "test": judged(47, 49) | {"coverage": accuracy_record([True] * 46 + [False] * 3)},
-        "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98},
+        "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
+        "curve": CURVE,
         "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
         "peak_memory_mb": 1234.5,
     }
     return ReportContent(
         title="Alpacas & friends",
         metrics=metrics,
+        suspicions=[suspicion("a/first.jpg", picture=PIXEL), suspicion("a/second.jpg")],
+        folds=[fold_row("a/mixed.jpg"), fold_row("a/sure.jpg", right=1.0), fold_row("a/half.jpg", right=0.6667)],
         predictions=[
             prediction("a/sure.jpg", score=0.99),
             prediction("a/less.jpg", score="0.55") | {"distance": 0.7, "unknown": True},
@@ -132,7 +140,8 @@ def pictured(content):
 def drawn(content):
     """The content with pictures and plots, which take a moment to draw."""
     calibration = draw_calibration([prediction("a.jpg", score=0.5 + i / 100) for i in range(40)])
-    return dataclasses.replace(pictured(content), curves=draw_curves(HISTORY), calibration=calibration)
+    growth = [draw_growth(CURVE)]
+    return dataclasses.replace(pictured(content), curves=draw_curves(HISTORY), calibration=calibration, growth=growth)
 
 
 def with_metrics(content, **changed):
@@ -278,12 +287,33 @@ def test_evaluate_needs_classes_counts_and_test_only():
     assert "never seen" not in page
 
 
+def test_what_the_other_photos_say(drawn):
+    page = render_report(drawn)
+    assert CURVE["advice"] in page
+    assert 'aria-label="Accuracy by number of photos, and the forecast"' in page
+    assert "2 photos were recognised in some repeats" in page
+    unstable = page[page.index("Unstable photos") : page.index('id="labels"')]
+    assert "a/mixed.jpg" in unstable
+    assert "a/sure.jpg" not in unstable
+    labels = page[page.index('id="labels"') : page.index('id="left_out"')]
+    assert labels.count("<img") == 1
+    assert "<bdi>alpaca</bdi>; rather <bdi>not_alpaca</bdi>?" in labels
+
+
+def test_of_many_suspicions_the_rest_is_counted(content):
+    many = dataclasses.replace(content, suspicions=[suspicion(f"{i}.jpg") for i in range(20)])
+    assert "And 8 more." in render_report(many)
+    none = render_report(dataclasses.replace(content, suspicions=[]))
+    assert "None." in none[none.index('id="labels"') : none.index('id="left_out"')]
+
+
 def test_null_everywhere(content):
     nulls = with_metrics(
         content,
         fine_tuned=None,
         test=None,
         folds=None,
+        curve=None,
         comparison=None,
         seconds={"check": None},
         peak_memory_mb=None,
@@ -455,13 +485,16 @@ def hostile(content, name):
     metrics = copy.deepcopy(dict(content.metrics))
     metrics["classes"] = [name, "b"]
     metrics["test"] = judged(3, 4, (name, "b"))
-    metrics["comparison"]["why"] = name
+    metrics["comparison"]["why"] = metrics["curve"]["advice"] = name
     return dataclasses.replace(
         content,
         title=name,
         metrics=metrics,
         predictions=[prediction(name, label=name, predicted="b") | {"distance": 1.0, "unknown": True}],
         findings=[finding(name, "truncated", "warning", name, name), finding(name, name, "info", name, name)],
+        growth=[draw_growth(CURVE)],
+        suspicions=[suspicion(name, given=name, suggested=name, picture=PIXEL)],
+        folds=[fold_row(name, label=name)],
         class_counts={name: {"train": 1}, "b": {"val": 1}},
         settings={name: name},
         model_path=name,

@@ -38,7 +38,7 @@ def test_metrics_have_all_fields_and_only_those(tiny_run):
     assert metrics == tiny_run.metrics
     assert list(metrics) == [
         "format", "classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "calibration",
-        "unknown", "test", "folds", "seconds", "peak_memory_mb",
+        "unknown", "test", "folds", "curve", "seconds", "peak_memory_mb",
     ]  # fmt: skip
     assert metrics["format"] == 1
     assert metrics["classes"] == ["cold", "warm"]

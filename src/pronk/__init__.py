@@ -10,6 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pronk.checkup import Checkup as Checkup
+    from pronk.checkup import check as check
+    from pronk.comparison import Comparison as Comparison
+    from pronk.comparison import compare as compare
     from pronk.config import Settings as Settings
     from pronk.dataset import Dataset as Dataset
     from pronk.dataset import load_dataset as load_dataset
@@ -19,13 +23,19 @@ if TYPE_CHECKING:
     from pronk.heatmaps import explain as explain
     from pronk.predictor import Prediction as Prediction
     from pronk.predictor import Predictor as Predictor
+    from pronk.training.auditing import Audit as Audit
+    from pronk.training.auditing import audit as audit
     from pronk.training.delivery import Exported as Exported
     from pronk.training.delivery import export_model as export_model
     from pronk.training.recipe import TrainResult as TrainResult
     from pronk.training.recipe import train as train
+    from pronk.training.surveys import curve as curve
 
 # Where each public name lives; it is imported when it is first asked for, so `import pronk` costs nothing.
 _HOMES = {
+    "Audit": "pronk.training.auditing",
+    "Checkup": "pronk.checkup",
+    "Comparison": "pronk.comparison",
     "Dataset": "pronk.dataset",
     "Evaluation": "pronk.evaluation",
     "Exported": "pronk.training.delivery",
@@ -34,6 +44,10 @@ _HOMES = {
     "PronkError": "pronk.errors",
     "Settings": "pronk.config",
     "TrainResult": "pronk.training.recipe",
+    "audit": "pronk.training.auditing",
+    "check": "pronk.checkup",
+    "compare": "pronk.comparison",
+    "curve": "pronk.training.surveys",
     "evaluate": "pronk.evaluation",
     "explain": "pronk.heatmaps",
     "export_model": "pronk.training.delivery",
@@ -42,6 +56,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
+    "Checkup",
+    "Comparison",
     "Dataset",
     "Evaluation",
     "Exported",
@@ -50,6 +67,10 @@ __all__ = [
     "PronkError",
     "Settings",
     "TrainResult",
+    "audit",
+    "check",
+    "compare",
+    "curve",
     "evaluate",
     "explain",
     "export_model",

@@ -41,6 +41,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "batch_size": (1, 4096),
     "dropout": (0.0, 0.9),
     "patience": (1, 1000),
+    "folds": (2, 50),
     "fail_under": (0.0, 1.0),
     "seed": (0, 2**32 - 1),
     "coverage": (0.5, 0.999),
@@ -80,6 +81,7 @@ class Settings:
         frozen_only: leave out phase 2.
         class_weights: `auto` is `balanced` where the largest class has more than three times the smallest.
         keep: which model is kept; `best` has the lower validation log-loss.
+        folds: k of a repeated k-fold cross-validation of the frozen network beside the run, or None.
         fail_under: lowest acceptable lower end of the test interval, or None.
         seed: of split, views, head folds and fine-tuning.
         coverage: share of genuine photos that are not called unknown, at least.
@@ -117,6 +119,8 @@ class Settings:
     frozen_only: bool = False
     class_weights: str = "auto"
     keep: str = "best"
+    # Not by default: it judges the frozen network alone, and a thousand photos take a minute.
+    folds: int | None = None
     fail_under: float | None = None
     seed: int = 42
     # One genuine photo in twenty is what people bear to look at twice; 95 % can be promised from 19 photos on.

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.errors import DataError, Reason
+from pronk.errors import DataError
+from pronk.faults import find
 from pronk.files import read_csv, write_csv
+from pronk.inspection import count_different, find_leaks, inspect_balance
 from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing, list_photos
-from pronk.scan import Progress, Scan, group_photos, no_progress, scan_photos
+from pronk.overview import Overview, look_over
+from pronk.scan import Progress, Scan, no_progress
+from pronk.shortcuts import Shortcut, measure_shortcuts
 from pronk.split import assign_parts, count_parts
 
 SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
@@ -47,6 +51,7 @@ class Dataset:
         photos: usable photos in natural order of their paths.
         findings: what was left out or is worth a look.
         files: how many files were looked at.
+        shortcuts: how far the class can be told without looking at the subject.
 
     Example:
         >>> Dataset(Path("photos"), ("cat", "dog"), (), (), 0).counts
@@ -58,6 +63,7 @@ class Dataset:
     photos: tuple[Photo, ...]
     findings: tuple[Finding, ...]
     files: int
+    shortcuts: tuple[Shortcut, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -128,22 +134,52 @@ def load_dataset(
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_photos(Path(data))
-    scans = scan_photos(listing, pool=pool, memo=memo, on_progress=on_progress)
-    usable = [scan for scan in scans if scan.signs is not None]
-    given, shares = _given_parts(listing, usable, split, {"val": val, "test": test})
-    groups, duplicates = group_photos(usable, group_by)
-    labels = [scan.entry.label for scan in usable]
-    digests = [scan.digest for scan in usable]
-    parts = assign_parts(labels, groups, digests, given, shares=shares, seed=seed)
+    seen = look_over(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
+    given, shares = _given_parts(listing, seen.usable, split, {"val": val, "test": test})
+    digests, paths = [scan.digest for scan in seen.usable], [scan.entry.path for scan in seen.usable]
+    parts = assign_parts(seen.labels, seen.groups, digests, given, shares=shares, seed=seed)
+    dataset = _make_dataset(listing, seen, parts)
+    different = count_different(seen.labels, seen.groups, listing.classes)
+    more = (*find_leaks(paths, seen.groups, given, parts), *inspect_balance(different), *_check_counts(dataset))
+    return dataclasses.replace(dataset, findings=dataset.findings + more)
+
+
+def load_unsplit(
+    data: Path | str,
+    *,
+    group_by: str | None = None,
+    pool: Executor | None = None,
+    memo: Path | None = None,
+    on_progress: Progress = no_progress,
+) -> Dataset:
+    """Check and group a folder of photos for a study of all of them: every photo's part is train.
+
+    Arguments are those of `load_dataset`.
+
+    Raises:
+        DataError: if no photo is usable.
+
+    Example:
+        >>> load_unsplit("no such folder")
+        Traceback (most recent call last):
+        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+    """
+    listing = list_photos(Path(data))
+    seen = look_over(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
+    dataset = _make_dataset(listing, seen, ["train"] * len(seen.usable))
+    if not dataset.photos:
+        raise _nothing_usable(dataset)
+    return dataset
+
+
+def _make_dataset(listing: Listing, seen: Overview, parts: Sequence[str | None]) -> Dataset:
     photos = [
-        Photo(scan.entry.path, scan.entry.label, part, scan.digest, usable[group].digest[:12])
-        for scan, part, group in zip(usable, parts, groups, strict=True)
+        Photo(scan.entry.path, scan.entry.label, part, scan.digest, seen.usable[group].digest[:12])
+        for scan, part, group in zip(seen.usable, parts, seen.groups, strict=True)
         if part is not None
     ]
-    leaks = [_leak(scan, given[i]) for i, scan in enumerate(usable) if parts[i] is None]
-    findings = (*listing.findings, *(finding for scan in scans for finding in scan.findings), *duplicates, *leaks)
-    dataset = Dataset(listing.root, listing.classes, tuple(photos), findings, len(scans))
-    return dataclasses.replace(dataset, findings=findings + _check_counts(dataset))
+    shortcuts = measure_shortcuts(seen.facts, seen.labels, seen.groups)
+    return Dataset(listing.root, listing.classes, tuple(photos), seen.findings, seen.files, shortcuts)
 
 
 def split_rows(dataset: Dataset) -> list[dict[str, str]]:
@@ -208,20 +244,10 @@ def _read_split(path: Path) -> dict[str, str]:
     return {name: PART_FOLDERS[part] for name, part in parts.items()}
 
 
-def _leak(scan: Scan, part: str | None) -> Finding:
-    message = f"given for {part}, but the same picture is in a part that is measured on"
-    return Finding(scan.entry.path, Reason.LEAK.value, "error", message, "keep it in one part only")
-
-
 def _check_counts(dataset: Dataset) -> tuple[Finding, ...]:
     """Refuse a data set that cannot be trained on; warn of thin classes."""
     if not dataset.photos:
-        reasons = Counter(finding.code for finding in dataset.findings if finding.severity == "error")
-        found = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
-        raise DataError(
-            f"none of {dataset.files} files in {dataset.root} is usable: {found or 'no files'}",
-            hint="see `pronk check`",
-        )
+        raise _nothing_usable(dataset)
     missing: dict[str, list[str]] = defaultdict(list)
     for name, counts in dataset.counts_by_class.items():
         for part in PARTS:
@@ -235,8 +261,16 @@ def _check_counts(dataset: Dataset) -> tuple[Finding, ...]:
             )
     if missing["test"] and dataset.counts["test"]:
         message = f"{_names(missing['test'])} with no photo left for test"
-        return (Finding("", "thin_class", "warning", message, "add photos to judge these classes"),)
+        return (find("", "thin_class", message, "add photos to judge these classes"),)
     return ()
+
+
+def _nothing_usable(dataset: Dataset) -> DataError:
+    reasons = Counter(finding.code for finding in dataset.findings if finding.severity == "error")
+    found = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
+    return DataError(
+        f"none of {dataset.files} files in {dataset.root} is usable: {found or 'no files'}", hint="see `pronk check`"
+    )
 
 
 def _names(classes: list[str]) -> str:

@@ -16,6 +16,7 @@ MAX_ITERATIONS = 300
 MAX_CROSS_VALIDATED = 2000
 TOLERANCE = 1e-5
 LEAST_DEVIATION = 1e-3  # of the features' mean deviation
+MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
 
 OnIteration = Callable[[int, "Head"], None]
 
@@ -48,6 +49,28 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
+    """Return one weight per class.
+
+    Args:
+        targets: class indices of the training photos, int [n].
+        classes: number of classes C.
+        mode: `none`, `balanced` (as in scikit-learn), or `auto`: balanced above 3:1.
+
+    Returns:
+        float64 [C]; the mean over the photos is 1.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
+        array([0.66666667, 2.        ])
+    """
+    counts = np.bincount(targets, minlength=classes)
+    unequal = counts.max() > MOST_UNEQUAL * counts.min()
+    if mode == "none" or (mode == "auto" and not unequal):
+        return np.ones(classes)
+    return np.asarray(len(targets) / (classes * np.maximum(counts, 1)))
 
 
 def fit_head(
@@ -155,20 +178,69 @@ class Scaler:
         return Head(kernel.astype(np.float32), bias.astype(np.float32), strength)
 
 
+def predict_left_out(
+    X: np.ndarray,
+    targets: np.ndarray,
+    left_out: np.ndarray,
+    *,
+    classes: int,
+    weights: np.ndarray,
+    strengths: Sequence[float] = STRENGTHS,
+) -> np.ndarray:
+    """Fit a head at several strengths, and predict other rows with each: what cross-validation does in every fold.
+
+    Args:
+        X: float32 [n, d], the rows to fit.
+        targets: their class indices, int [n].
+        left_out: float32 [m, d], the rows to predict.
+        classes: number of classes C.
+        weights: of each fitted row, float [n].
+        strengths: from strong to weak, S of them; each solution starts at the one before.
+
+    Returns:
+        Probabilities, float64 [S, m, C].
+
+    Example:
+        >>> X, y = np.array([[-1.0], [1.0]], np.float32), np.array([0, 1])
+        >>> predict_left_out(X, y, X, classes=2, weights=np.ones(2), strengths=[0.1]).argmax(axis=2)
+        array([[0, 1]])
+    """
+    from threadpoolctl import threadpool_limits
+
+    scaler = Scaler.fit(X)
+    start, predicted = None, []
+    with threadpool_limits(1):  # for the reasons that `_solve` has
+        rows, axes = _reduce(scaler.transform(X))
+        judged = scaler.transform(left_out)
+        judged = judged if axes is None else judged @ axes
+        for strength in strengths:
+            start = _solve(rows, targets, classes, weights, strength, start)
+            predicted.append(softmax((judged @ start[:-1] + start[-1]).astype(np.float64)))
+    return np.stack(predicted)
+
+
+def _reduce(X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Turn fewer rows than features into coordinates in the space they span, where the same problem is small.
+
+    The optimal kernel is a sum of rows, so nothing is lost, and its norm stays the same.
+    """
+    if len(X) >= X.shape[1]:
+        return X, None
+    values, vectors = np.linalg.eigh(X.astype(np.float64) @ X.T.astype(np.float64))
+    is_part = values > 1e-9 * max(values[-1], 1e-30)
+    axes = X.T @ (vectors[:, is_part] / np.sqrt(values[is_part]))
+    return (vectors[:, is_part] * np.sqrt(values[is_part])).astype(np.float32), axes.astype(np.float32)
+
+
 def _losses_of_fold(
     by_photo: np.ndarray, targets: np.ndarray, weights: np.ndarray, fitted: np.ndarray, left: np.ndarray, classes: int
 ) -> np.ndarray:
     views = by_photo.shape[1]
     X = by_photo[fitted].reshape(-1, by_photo.shape[2])
-    scaler = Scaler.fit(X)
-    standardised, start, losses = scaler.transform(X), None, []
-    for strength in STRENGTHS:  # from strong to weak, each starting at the one before
-        start = _solve(
-            standardised, targets[fitted].repeat(views), classes, weights[fitted].repeat(views), strength, start
-        )
-        probabilities = scaler.unfold(start, strength).predict_proba(by_photo[left, 0])
-        losses.append(-np.log(np.clip(probabilities[np.arange(left.sum()), targets[left]], 1e-7, None)).sum())
-    return np.array(losses)
+    y, row_weights = targets[fitted].repeat(views), weights[fitted].repeat(views)
+    predicted = predict_left_out(X, y, by_photo[left, 0], classes=classes, weights=row_weights)
+    given = predicted[:, np.arange(left.sum()), targets[left]]
+    return np.asarray(-np.log(np.clip(given, 1e-7, None)).sum(axis=1))
 
 
 def _solve(

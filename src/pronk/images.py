@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ MAX_PIXELS_OF = {"WEBP": 12_500_000}
 LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
 MAX_BYTES = 100 * 2**20
 RESAMPLE = Image.Resampling.BILINEAR
-ORIENTATION_TAG = 0x0112
+MAKE_TAG, MODEL_TAG, ORIENTATION_TAG = EXIF_TAGS = 0x010F, 0x0110, 0x0112
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,13 +47,17 @@ class Decoded:
         image: mode RGB, orientation applied; it may be smaller than stored, see `decode`.
         format: the name in FORMATS that the content (not the file name) has.
         size: (width, height) as stored in the file.
-        notes: remarks in words, such as "only the first frame of an animation is used".
+        animated: there are more frames than the one that was decoded.
+        exif: what the camera wrote, by tag; empty where it cannot be read.
+        tables: quantisation tables of a JPEG, luminance first.
     """
 
     image: Image.Image
     format: str
     size: tuple[int, int]
-    notes: tuple[str, ...] = ()
+    animated: bool = False
+    exif: Mapping[int, object] = dataclasses.field(default_factory=dict)
+    tables: Sequence[Sequence[int]] = ()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -186,7 +190,6 @@ def _decode(data: bytes, min_side: int | None) -> Decoded:
     most = MAX_PIXELS_OF.get(kind, MAX_PIXELS)
     if size[0] * size[1] > most:
         raise _too_many_pixels(f"{size[0]} x {size[1]} pixels", kind, most)
-    notes = ("only the first frame of an animation is used",) if animated and kind != "MPO" else ()
     if min_side is not None:
         image.draft("RGB", (2 * min_side, 2 * min_side))
     with _large_lock if _takes_much(image, size) else contextlib.nullcontext():
@@ -194,9 +197,10 @@ def _decode(data: bytes, min_side: int | None) -> Decoded:
         if kind == "PNG" and is_cut(data, kind):  # Pillow takes a PNG whose pixels are there but not its end
             raise EOFError("truncated")
         picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
-        method = _read_orientation(image)
-        upright = picture if method is None else picture.transpose(method)
-    return Decoded(upright, "JPEG" if kind == "MPO" else kind, size, notes)
+        exif = _read_exif(image)
+        upright = _turn_upright(picture, exif.get(ORIENTATION_TAG))
+    tables = tuple(getattr(image, "quantization", {}).values())
+    return Decoded(upright, "JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO", exif, tables)
 
 
 def _takes_much(image: Image.Image, stored: tuple[int, int]) -> bool:
@@ -213,14 +217,19 @@ def _handle_warnings() -> Iterator[None]:
         yield
 
 
-def _read_orientation(image: Image.Image) -> Image.Transpose | None:
+def _read_exif(image: Image.Image) -> Mapping[int, object]:
     # After load(), because PNG may carry its EXIF block behind the pixels and TIFF turns itself.
     try:
         with _handle_warnings():
-            orientation = image.getexif().get(ORIENTATION_TAG)
-        return TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+            exif = image.getexif()
+            return {tag: exif[tag] for tag in EXIF_TAGS if tag in exif}
     except Exception:  # damaged EXIF blocks are common and no reason to lose a photo
-        return None
+        return {}
+
+
+def _turn_upright(picture: Image.Image, orientation: object) -> Image.Image:
+    method = TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    return picture if method is None else picture.transpose(method)
 
 
 def _to_rgb(image: Image.Image, factor: int) -> Image.Image:

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pronk.errors import DataError
+from pronk.faults import Finding as Finding
+from pronk.faults import find
 from pronk.files import read_csv
+from pronk.formats import SUFFIXES
 
 PARTS = ("train", "val", "test")
 PART_FOLDERS: Mapping[str, str] = {
@@ -21,35 +24,12 @@ PART_FOLDERS: Mapping[str, str] = {
     "testing": "test",
 }
 SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
-SEVERITIES = ("error", "warning", "info")
+PICTURE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with the data.
-
-    Attributes:
-        path: relative to the data folder, with "/"; empty where the whole folder is meant.
-        code: a value of `pronk.errors.Reason`, or the name of a fault of the arrangement such as `empty_class`.
-        severity: error (left out), warning (kept, but look at it) or info.
-        message: what is wrong.
-        hint: what to do.
-        related: paths of other files concerned.
-
-    Example:
-        >>> Finding("cat/a.jpg", "truncated", "error", "cut off", "copy it again").severity
-        'error'
-    """
-
-    path: str
-    code: str
-    severity: str
-    message: str
-    hint: str = ""
-    related: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """A file that is meant to be a photo: its path relative to the data folder, its label, its part if given."""
 
@@ -88,16 +68,26 @@ def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
         >>> list_photos(root).classes
         ('cat', 'dog')
     """
-    if not data.is_file() and not data.is_dir():
-        raise DataError(
-            f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
-        )
-    try:
-        listing = _list_csv(data) if data.is_file() else _list_folder(data)
-    except OSError as error:
-        raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
-    _check_classes(data, listing.classes, min_classes)
+    listing = _list(data)
+    for problem in _find_class_problems(data, listing.classes, min_classes):
+        raise DataError(problem.message, hint=problem.hint)
     return listing
+
+
+def list_leniently(data: Path) -> Listing:
+    """List the files of a data set; classes that cannot be told apart are findings among others.
+
+    Raises:
+        DataError: if there is nothing to list.
+
+    Example:
+        >>> import tempfile
+        >>> [finding.code for finding in list_leniently(Path(tempfile.mkdtemp())).findings]
+        ['few_classes']
+    """
+    listing = _list(data)
+    problems = _find_class_problems(data, listing.classes, 2)
+    return dataclasses.replace(listing, findings=(*problems, *listing.findings))
 
 
 def list_files(folder: Path) -> list[str]:
@@ -124,26 +114,38 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return (*keys, (-1, 0, name))
 
 
+def _list(data: Path) -> Listing:
+    if not data.is_file() and not data.is_dir():
+        raise DataError(
+            f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
+        )
+    try:
+        return _list_csv(data) if data.is_file() else _list_folder(data)
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
+
+
 def _list_folder(data: Path) -> Listing:
     folders, findings = _visible_folders(data)
     parts = {folder: PART_FOLDERS.get(folder.lower()) for folder in folders}
     entries: list[Entry] = []
     classes: set[str] = set()
+    hidden: list[str] = []
     if folders and all(parts.values()):
         for part_folder, part in parts.items():
             inner, more = _visible_folders(data / part_folder)
             findings += more
             classes.update(inner)
             for label in inner:
-                entries += [Entry(path, label, part) for path in _walk(data, data / part_folder / label)]
+                entries += [Entry(path, label, part) for path in _walk(data, data / part_folder / label, hidden)]
     else:
         classes.update(folders)
         for label in folders:
-            entries += [Entry(path, label) for path in _walk(data, data / label)]
+            entries += [Entry(path, label) for path in _walk(data, data / label, hidden)]
     for label in sorted(classes - {entry.label for entry in entries}, key=natural_key):
-        findings.append(
-            Finding(label, "empty_class", "warning", f"class folder {label!r} has no files", "add photos or remove it")
-        )
+        findings.append(find(label, "empty_class", f"class folder {label!r} has no files", "add photos or remove it"))
+    for path in sorted(hidden, key=natural_key):
+        findings.append(find(path, "hidden", f"hidden, so it is no part of {_parent(path)!r}", RENAME))
     return _finish(data, entries, findings)
 
 
@@ -175,32 +177,30 @@ def _list_csv(path: Path) -> Listing:
 def _finish(root: Path, entries: list[Entry], findings: list[Finding]) -> Listing:
     classes = sorted({entry.label for entry in entries}, key=natural_key)
     entries.sort(key=lambda entry: natural_key(entry.path))
-    if all(name.isdigit() for name in classes):
+    if classes and all(name.isdigit() for name in classes):
         order = ", ".join(classes[:4])
-        findings.append(Finding("", "numeric_classes", "info", f"class names are numbers; their order is {order} ..."))
+        message, hint = f"class names are numbers; their order is {order} ...", "name the folders after what is in them"
+        findings.append(find("", "numeric_classes", message, hint))
     return Listing(root, tuple(classes), tuple(entries), tuple(findings))
 
 
-def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:
+def _find_class_problems(root: Path, classes: tuple[str, ...], min_classes: int) -> Iterator[Finding]:
+    """Yield what makes it impossible to train on these classes."""
     if len(classes) < min_classes:
         found = f"only the class {classes[0]!r}" if classes else "no class with photos"
-        raise DataError(
-            f"{root} has {found}", hint="make one sub-folder per class, at least two, and put the photos into them"
-        )
+        hint = "make one sub-folder per class, at least two, and put the photos into them"
+        yield find("", "few_classes", f"{root} has {found}", hint)
     for name in classes:
         if name.lower() == "unknown":
-            raise DataError(
-                f"a class cannot be named {name!r}: predictions use it for photos that fit no class",
-                hint="rename the folder, for example to 'other'",
-            )
+            message = f"a class cannot be named {name!r}: predictions use it for photos that fit no class"
+            yield find(name, "reserved_class", message, "rename the folder, for example to 'other'")
     by_case: dict[str, list[str]] = {}
     for name in classes:
         by_case.setdefault(name.casefold(), []).append(name)
     for names in by_case.values():
         if len(names) > 1:
-            raise DataError(
-                f"classes {', '.join(map(repr, names))} differ only in case", hint="merge these folders or rename one"
-            )
+            message = f"classes {', '.join(map(repr, names))} differ only in case"
+            yield find(names[0], "class_case", message, "merge these folders or rename one")
 
 
 def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
@@ -209,17 +209,20 @@ def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
         for entry in entries:
             if _is_folder(entry):
                 if _is_hidden(entry.name):
-                    findings.append(_note(entry.name, "hidden", f"hidden folder {entry.name!r} is no class"))
+                    findings.append(find(entry.name, "hidden", f"hidden folder {entry.name!r} is no class", RENAME))
                 else:
                     names.append(entry.name)
             elif not _is_hidden(entry.name):
-                findings.append(_note(entry.name, "outside_classes", f"{entry.name!r} is in no class folder"))
+                findings.append(find(entry.name, "outside_classes", f"{entry.name!r} is in no class folder", MOVE))
     findings.sort(key=lambda finding: finding.path)
     return sorted(names, key=natural_key), findings
 
 
-def _walk(root: Path, folder: Path) -> Iterator[str]:
-    """Yield each visible file below a folder, and each folder that cannot be listed: reading it will say why."""
+def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator[str]:
+    """Yield each visible file below a folder, and each folder that cannot be listed: reading it will say why.
+
+    Hidden folders and pictures are noted in `hidden`, but not what systems leave behind.
+    """
     status = root.stat()
     above = frozenset() if folder == root else frozenset({(status.st_dev, status.st_ino)})
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, above)]
@@ -228,7 +231,7 @@ def _walk(root: Path, folder: Path) -> Iterator[str]:
         try:
             status = current.stat()
             with os.scandir(current) as found:
-                entries = [entry for entry in found if not _is_hidden(entry.name)]
+                entries = list(found)
         except OSError:
             yield current.relative_to(root).as_posix()
             continue
@@ -236,10 +239,14 @@ def _walk(root: Path, folder: Path) -> Iterator[str]:
         if identity in above:  # a link that leads back into a folder above it
             continue
         for entry in entries:
-            if _is_folder(entry):
-                waiting.append((Path(entry.path), above | {identity}))
+            path = Path(entry.path)
+            if _is_hidden(entry.name):
+                if hidden is not None and _is_told(entry):
+                    hidden.append(path.relative_to(root).as_posix())
+            elif _is_folder(entry):
+                waiting.append((path, above | {identity}))
             else:
-                yield Path(entry.path).relative_to(root).as_posix()
+                yield path.relative_to(root).as_posix()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -253,8 +260,14 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def _note(path: str, code: str, message: str) -> Finding:
-    return Finding(path, code, "info", message, "move it if it belongs to the data set")
+def _is_told(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a hidden entry may be missed by somebody: a folder, or a picture that is no leftover of macOS."""
+    name = entry.name.lower()
+    return (_is_folder(entry) or name.endswith(PICTURE_SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"
+
+
+def _parent(path: str) -> str:
+    return path.rsplit("/", 1)[0]
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -9,10 +9,13 @@ from types import FrameType
 
 import click
 
+from pronk.cli.audit import audit
 from pronk.cli.bench import bench
 from pronk.cli.cache import cache
 from pronk.cli.check import check
+from pronk.cli.compare import compare
 from pronk.cli.console import installed_version
+from pronk.cli.curve import curve
 from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
 from pronk.cli.explain import explain
@@ -42,7 +45,23 @@ def cli(quiet: bool, debug: bool) -> None:
     """
 
 
-for command in (demo, check, train, evaluate, predict, undo, explain, serve, export, bench, verify, cache):
+for command in (
+    demo,
+    check,
+    audit,
+    curve,
+    train,
+    evaluate,
+    predict,
+    undo,
+    explain,
+    serve,
+    export,
+    bench,
+    compare,
+    verify,
+    cache,
+):
     cli.add_command(command)
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
     command.params.append(click.Option(["--quiet"], is_flag=True, expose_value=False, help="Only results and errors."))

@@ -1,40 +1,143 @@
 """`pronk check`."""
 
-import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from pronk.text import count, quote, visible
+
+if TYPE_CHECKING:
+    from pronk.checkup import Checkup
+    from pronk.faults import Fault, Finding
+    from pronk.quarantine import Quarantined
+
+MOST_EXAMPLES = 5
+SET_ASIDE = "set-aside"
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(data: Path, as_json: bool) -> None:
-    """Look for files in DATA that cannot be used, and for duplicates. Nothing is changed.
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with all findings and pictures.")
+@click.option("--fix", is_flag=True, help="Move unusable files, second copies and blank pictures aside.")
+@click.option("--quarantine", type=click.Path(path_type=Path), metavar="DIR", help="Where --fix moves them.")
+def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: Path | None) -> None:
+    """Look for everything that is wrong with the photos in DATA, and say what to do about it.
 
-    Exit code 0: nothing that matters; 1: findings of severity error or warning.
+    Files that cannot be used, copies, contradicting labels, leaks between given parts, blurred, blank and tiny
+    photos, names and classes that make trouble, and shortcuts: whether a class can be told without looking at the
+    subject. Nothing is changed, unless --fix moves files aside, with an undo file; nothing is deleted.
+
+    Exit code 0: nothing that matters; 1: findings of severity error or warning, also where --fix moved them.
 
     \b
     Example:
         pronk check photos
+        pronk check photos --html check.html
+        pronk check photos --fix --quarantine set-aside
     """
-    from pronk.cli.console import open_console, print_json, show_progress
-    from pronk.cli.summary import print_findings
-    from pronk.scan import check_dataset
-    from pronk.text import count
+    from pronk.checkup import check as check_photos
+    from pronk.cli.console import check_page, open_console, print_json, show_progress
 
+    check_page("--html", html)
+    if fix != bool(quarantine):
+        raise click.UsageError("--fix and --quarantine DIR need each other")
+    if quarantine:
+        from pronk.quarantine import check_folders
+
+        check_folders(data, quarantine)
     with open_console() as console:
         with show_progress(console) as on_progress:
-            checked = check_dataset(data, on_progress=on_progress)
+            checkup = check_photos(data, on_progress=on_progress)
+        if html:
+            write_page(html, checkup, data)
+        moved = _fix(checkup, quarantine) if quarantine else None
         if as_json:
-            findings = [dataclasses.asdict(finding) for finding in checked.findings]
-            print_json({"files": checked.files, "classes": checked.classes, "findings": findings})
+            print_json(_record(checkup, moved))
         else:
-            for name, usable in checked.classes.items():
-                click.echo(f"{name}: {count(usable, 'usable photo')}".encode("utf-8", "backslashreplace").decode())
-            print_findings(console, checked.findings, most=20)
-            notes = sum(finding.severity == "info" for finding in checked.findings)
-            told = count(len(checked.findings) - notes, "finding"), count(notes, "note")
-            console.print(f"{count(checked.files, 'file')} looked at, {', '.join(told)} (all of them with --json).")
-    sys.exit(1 if any(finding.severity != "info" for finding in checked.findings) else 0)
+            _print_checkup(checkup, data)
+            if moved:
+                _print_moved(moved)
+        notes = sum(finding.severity == "info" for finding in checkup.findings)
+        told = count(len(checkup.findings) - notes, "finding"), count(notes, "note")
+        where = f"with pictures in {html}" if html else "all of them with --json, with pictures by --html"
+        console.print(f"{count(checkup.files, 'file')} looked at, {', '.join(told)} ({where}).", markup=False)
+    sys.exit(1 if checkup.matters else 0)
+
+
+def write_page(path: Path, checkup: "Checkup", data: Path) -> None:
+    """Write the page with everything that was found."""
+    from pronk.files import write_atomically
+    from pronk.report.checkup import render_checkup
+
+    page = render_checkup(checkup, title=data.resolve().name, data=quote(str(data)))
+    write_atomically(path, page.encode())
+
+
+def _fix(checkup: "Checkup", folder: Path) -> "Quarantined":
+    from pronk.quarantine import move_aside
+
+    return move_aside(checkup, folder)
+
+
+def _record(checkup: "Checkup", moved: "Quarantined | None") -> dict[str, Any]:
+    from pronk.checkup import checkup_record
+
+    record = checkup_record(checkup)
+    if moved:
+        record["moved"] = [{"path": finding.path, "target": target} for finding, target in moved.moved]
+        record["kept"] = [{"path": finding.path, "reason": reason} for finding, reason in moved.kept]
+        record["undo"] = str(moved.journal) if moved.journal else None
+    return record
+
+
+def _print_checkup(checkup: "Checkup", data: Path) -> None:
+    from pronk.faults import group_findings
+
+    for name, usable in checkup.classes.items():
+        _echo(f"{visible(name)}: {count(usable, 'usable photo')}")
+    for fault, findings in group_findings(checkup.findings):
+        _echo("")
+        _print_group(fault, findings, data)
+
+
+def _print_group(fault: "Fault", findings: Sequence["Finding"], data: Path) -> None:
+    """Say what is wrong, why it matters, and what to type."""
+    severity = "note" if fault.severity == "info" else fault.severity
+    _echo(f"{severity}: {fault.title} ({fault.code}, {len(findings):,})")
+    hints = {finding.hint for finding in findings}
+    shared = hints.pop() if len(hints) == 1 else ""
+    label = "what"
+    for finding in findings[:MOST_EXAMPLES]:
+        where = f"{visible(finding.path)}: " if finding.path else ""
+        own = f"; {visible(finding.hint)}" if finding.hint and not shared else ""
+        _echo(f"  {label:<5} {where}{visible(finding.message)}{own}")
+        label = ""
+    if len(findings) > MOST_EXAMPLES:
+        _echo(f"        and {len(findings) - MOST_EXAMPLES:,} more")
+    if fault.why:
+        _echo(f"  why   {fault.why}")
+    typed = [visible(shared)] if shared else []
+    if fault.movable and not data.is_file():
+        typed.append(f"pronk check {quote(str(data))} --fix --quarantine {SET_ASIDE}")
+    if typed:
+        _echo(f"  type  {'; or '.join(typed)}")
+
+
+def _print_moved(moved: "Quarantined") -> None:
+    _echo("")
+    for finding, target in moved.moved:
+        _echo(f"moved {visible(finding.path)} -> {visible(target)}")
+    for finding, reason in moved.kept:
+        _echo(f"kept {visible(finding.path)}: {visible(reason)}")
+    if moved.journal:
+        _echo(f"{count(len(moved.moved), 'file')} moved. To take it back: pronk undo {quote(str(moved.journal))}")
+    else:
+        _echo("There was nothing to move.")
+
+
+def _echo(text: str) -> None:
+    click.echo(text.encode("utf-8", "backslashreplace").decode())

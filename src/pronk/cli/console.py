@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 STAGES = {
     "draw": "drawing photos",
     "check": "checking photos",
+    "compare": "looking for copies",
     "extract": "extracting features",
     "head": "phase 1: fitting the head",
     "fine_tune": "phase 2: fine-tuning",
@@ -25,6 +27,8 @@ STAGES = {
     "evaluate": "judging the model",
     "predict": "predicting",
     "explain": "drawing heat maps",
+    "curve": "fitting heads",
+    "audit": "judging labels",
     "bench": "timing models",
 }
 PLAIN_SECONDS = 10.0
@@ -169,6 +173,19 @@ def _bars(console: "Console") -> "RichProgress":
         TimeRemainingColumn(),
         console=console,
     )
+
+
+def check_page(option: str, path: Path | None) -> None:
+    """Refuse a page whose name no browser would open.
+
+    Raises:
+        click.UsageError: naming the option and the value.
+
+    Example:
+        >>> check_page("--html", None)
+    """
+    if path and path.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"{option} must end in .html. Got {str(path)!r}")
 
 
 def print_json(value: object) -> None:

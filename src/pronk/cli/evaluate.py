@@ -26,13 +26,12 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     Example:
         pronk evaluate runs/photos-1 more-photos --report more.html
     """
-    from pronk.cli.console import open_console, print_json, show_progress
+    from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
     from pronk.evaluation import evaluate as judge
     from pronk.predictor import Predictor
 
-    if report and report.suffix.lower() not in (".html", ".htm"):
-        raise click.UsageError(f"--report must end in .html. Got {str(report)!r}")
+    check_page("--report", report)
     predictor = Predictor.load(model)
     with open_console() as console:
         with show_progress(console) as on_progress:

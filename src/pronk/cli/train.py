@@ -1,7 +1,7 @@
 """`pronk train`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ HELP = {
     "frozen_only": "Leave out phase 2.",
     "class_weights": "auto balances above 3:1.",
     "keep": "Which model is kept; best has the lower validation log-loss.",
+    "folds": "Also cross-validate the frozen network in K folds, three times over.",
     "fail_under": "Exit with 1 if the lower end of the test interval is below this.",
     "seed": "Seed of split, views and fine-tuning.",
     "coverage": "Share of genuine photos that are not called unknown.",
@@ -41,19 +42,28 @@ def _plain_type(kind: Any) -> Any:
     return kind if isinstance(kind, type) else kind.__args__[0]
 
 
-def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option per setting; config.py alone knows the defaults, so here they are None."""
+def settings_options(*names: str, told: Mapping[str, str] = HELP) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an option for each of these settings; config.py alone knows the defaults, so here they are None.
+
+    Args:
+        names: of the settings.
+        told: help texts.
+    """
     fields = {field.name: field for field in dataclasses.fields(Settings)}
-    for name in reversed(HELP):
-        default, option = fields[name].default, "--" + name.replace("_", "-")
-        text = HELP[name] + ("" if default in (None, False) else f"  [default: {default}]")
-        if fields[name].type is bool:
-            command = click.option(option, is_flag=True, default=None, help=text)(command)
-        else:
-            kind = click.Choice(CHOICES[name]) if name in CHOICES else _plain_type(fields[name].type)
-            metavar = "BLOCK" if name == "fine_tune_from" else None
-            command = click.option(option, type=kind, default=None, help=text, metavar=metavar)(command)
-    return command
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            default, option = fields[name].default, "--" + name.replace("_", "-")
+            text = told[name] + ("" if default in (None, False) else f"  [default: {default}]")
+            if fields[name].type is bool:
+                command = click.option(option, is_flag=True, default=None, help=text)(command)
+            else:
+                kind = click.Choice(CHOICES[name]) if name in CHOICES else _plain_type(fields[name].type)
+                metavar = "BLOCK" if name == "fine_tune_from" else None
+                command = click.option(option, type=kind, default=None, help=text, metavar=metavar)(command)
+        return command
+
+    return decorate
 
 
 def make_settings(config: Path | None, values: dict[str, Any]) -> Settings:
@@ -68,7 +78,7 @@ def make_settings(config: Path | None, values: dict[str, Any]) -> Settings:
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder to make.  [default: runs/<name of DATA>-<N>]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings, such as RUN/settings.toml.")
-@settings_options
+@settings_options(*HELP)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped; start it if it is not there.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
 @click.option("--cache-limit", default="10GB", show_default=True, help="Least recently used features go above it.")

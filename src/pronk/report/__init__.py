@@ -11,15 +11,18 @@ from typing import Any
 from markupsafe import Markup
 
 from pronk.errors import Reason
+from pronk.faults import SEVERITIES, describe_fault
 from pronk.report.curves import PHASE_NAMES, Curve
 from pronk.report.gallery import Gallery, sort_mistakes
 from pronk.report.pages import mark_name, render_page
 from pronk.report.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
+from pronk.shortcuts import Shortcut
 from pronk.text import count, percent, quote
 
 MOST_LISTED = 200
+MOST_SUSPICIONS = 12
+MOST_UNSTABLE = 30
 WIDE = 0.12  # an interval this wide deserves a word
-SEVERITIES = ("error", "warning", "info")
 LEFT_OUT = frozenset(Reason) - {Reason.OK, Reason.OK_WITH_WARNING}
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
@@ -33,9 +36,13 @@ class ReportContent:
         metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
         curves: learning curves, from `pronk.report.curves.draw_curves`.
         calibration: from `pronk.report.curves.draw_calibration`.
+        growth: accuracy by number of photos, from `pronk.report.curves.draw_growth`.
+        suspicions: photos whose labels look wrong: path, given, suggested, score, and picture as a `data:` address.
+        folds: rows of folds.csv with path, label and right.
         gallery: pictures, from `pronk.report.gallery.make_gallery`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
         findings: what `check` found: path, code, severity, message and hint.
+        shortcuts: from `pronk.shortcuts.measure_shortcuts`.
         class_counts: photos per class and part, `{class: {part: n}}`, if known.
         settings: what the run was asked to do; may be nested.
         model_path: how the reader names the model on the command line.
@@ -50,9 +57,13 @@ class ReportContent:
     metrics: Mapping[str, Any]
     curves: Sequence[Curve] = ()
     calibration: Sequence[Curve] = ()
+    growth: Sequence[Curve] = ()
+    suspicions: Sequence[Mapping[str, Any]] = ()
+    folds: Sequence[Mapping[str, Any]] = ()
     gallery: Gallery = dataclasses.field(default_factory=Gallery)
     predictions: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[Mapping[str, Any]] = ()
+    shortcuts: Sequence[Shortcut] = ()
     class_counts: Mapping[str, Mapping[str, int]] | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     model_path: str = "RUN"
@@ -80,6 +91,10 @@ def render_report(content: ReportContent) -> str:
         fine_tuning=_fine_tuning(metrics),
         curves=content.curves,
         calibration=content.calibration,
+        growth=content.growth,
+        suspicions=content.suspicions[:MOST_SUSPICIONS],
+        more_suspicions=max(0, len(content.suspicions) - MOST_SUSPICIONS),
+        unstable=_unstable(content.folds),
         gallery=content.gallery,
         sureness=describe_sureness(metrics),
         unknown=describe_unknown(
@@ -93,6 +108,7 @@ def render_report(content: ReportContent) -> str:
         more_mistakes=max(0, len(mistakes) - MOST_LISTED),
         has_predictions=bool(content.predictions),
         findings=_group(content.findings),
+        shortcuts=content.shortcuts,
         class_counts=content.class_counts,
         part_names=PART_NAMES,
         settings=_flat(content.settings),
@@ -212,6 +228,12 @@ def _cells(content: ReportContent) -> list[dict[str, Any]]:
     return [{"place": place, "rows": sorted(rows, key=lambda row: float(row["score"]))} for place, rows in ordered]
 
 
+def _unstable(folds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the photos that were recognised in some repeats only, the most doubtful first."""
+    mixed = [row for row in folds if 0 < row["right"] < 1]
+    return sorted(mixed, key=lambda row: abs(row["right"] - 0.5))[:MOST_UNSTABLE]
+
+
 def _group(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     groups: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
     for finding in findings:
@@ -223,12 +245,16 @@ def _group(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rows = groups[stays, severity, code]
         hints = {row["hint"] for row in rows}
         hint = hints.pop() if len(hints) == 1 else None
+        fault = describe_fault(code)
         group = {
             "code": code,
+            "title": fault.title,
+            "why": fault.why,
             "severity": SEVERITIES[severity],
             "left_out": not stays,
             "hint": hint,
-            "rows": rows,
+            "rows": rows[:MOST_LISTED],
+            "number": len(rows),
         }
         ordered.append(group)
     return {"left_out": len(lost), "groups": ordered}

@@ -109,10 +109,45 @@ def draw_calibration(predictions: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 
 def _group_point(group: np.ndarray) -> tuple[float, float, float, float]:
-    # Mean probability, share of right answers, and how far its interval reaches below and above.
-    record = accuracy_record(group[:, 1] > 0)
-    value = record["value"]
-    return float(group[:, 0].mean()), value, value - record["low"], record["high"] - value
+    # Mean probability, and the share of right answers with its interval.
+    return float(group[:, 0].mean()), *_reach(accuracy_record(group[:, 1] > 0))
+
+
+def draw_growth(growth: Mapping[str, Any]) -> Curve:
+    """Draw accuracy by number of photos with its intervals, and the forecast beside it.
+
+    Args:
+        growth: points and forecast, from `pronk.studies.growth.describe_growth`.
+
+    Raises:
+        MissingExtra: if matplotlib is not installed.
+
+    Example:
+        >>> point = {"photos": 50, "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
+        >>> draw_growth({"points": [point], "forecast": point | {"photos": 80}}).title
+        'Photos'
+    """
+    with _style():
+        figure, axes = _open_figure(SIZE, (0.1, 0.2, 0.86, 0.76))
+        lowest = 1.0
+        ahead = [growth["points"][-1], growth["forecast"]]
+        for points, colour, dashes, mark in ((ahead, TRAINING, "--", "s"), (growth["points"], VALIDATION, "-", "o")):
+            photos = [point["photos"] for point in points]
+            values, below, above = np.transpose([_reach(point["accuracy"]) for point in points])
+            axes.errorbar(photos, values, (below, above), fmt=mark + dashes, color=colour, markersize=5, capsize=3)
+            lowest = min([lowest, *(values - below)])
+        _dress(axes)
+        axes.set_xlabel("photos to learn from", color=INK)
+        axes.set_xlim(left=0)
+        axes.set_ylim(max(0.0, math.floor(10 * lowest) / 10), 1.02)
+        axes.yaxis.set_major_formatter(_percent)
+        return Curve("Photos", _to_svg(figure, "growth", "Accuracy by number of photos, and the forecast"))
+
+
+def _reach(accuracy: Mapping[str, Any]) -> tuple[float, float, float]:
+    # An accuracy, and how far its interval reaches below and above.
+    value = accuracy["value"]
+    return value, value - accuracy["low"], accuracy["high"] - value
 
 
 @contextlib.contextmanager

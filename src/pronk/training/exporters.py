@@ -12,12 +12,12 @@ from pronk.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.config import Settings
 from pronk.dataset import Dataset
 from pronk.errors import DataError, ImageError, ModelError
+from pronk.head import Head
 from pronk.images import decode, load_pixels, read_bytes
 from pronk.runtime import OnnxRuntime
 from pronk.training.answers import Answers
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import write_model
-from pronk.training.head import Head
 from pronk.training.phases import Kept
 from pronk.training.workers import start_beside
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from pronk.config import Settings
 from pronk.errors import ModelError
+from pronk.head import Head
 from pronk.safety.schema import NOT_OURS
 from pronk.training.backbone import Backbone, layer_names
 from pronk.training.h5 import read_network
-from pronk.training.head import Head
 
 
 def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:

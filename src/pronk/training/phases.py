@@ -11,13 +11,11 @@ import numpy as np
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
 from pronk.errors import SettingsError
+from pronk.head import Head, choose_strength, class_weights, fit_head
 from pronk.metrics import accuracy_record, log_loss
 from pronk.scan import Progress, no_progress
 from pronk.training.features import Features
 from pronk.training.finetuning import Batch, FineTuning, HistoryRow
-from pronk.training.head import Head, choose_strength, fit_head
-
-MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,28 +67,6 @@ class Kept:
     weights: Mapping[str, Sequence[np.ndarray]]
     val_probabilities: np.ndarray
     comparison: dict[str, Any]
-
-
-def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
-    """Return one weight per class.
-
-    Args:
-        targets: class indices of the training photos, int [n].
-        classes: number of classes C.
-        mode: `none`, `balanced` (as in scikit-learn), or `auto`: balanced above 3:1.
-
-    Returns:
-        float64 [C]; the mean over the photos is 1.
-
-    Example:
-        >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
-        array([0.66666667, 2.        ])
-    """
-    counts = np.bincount(targets, minlength=classes)
-    unequal = counts.max() > MOST_UNEQUAL * counts.min()
-    if mode == "none" or (mode == "auto" and not unequal):
-        return np.ones(classes)
-    return np.asarray(len(targets) / (classes * np.maximum(counts, 1)))
 
 
 def train_head(dataset: Dataset, features: Features, settings: Settings) -> Frozen:

@@ -5,7 +5,6 @@ import dataclasses
 import gc
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pronk.files import read_csv
 from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.report.curves import draw_calibration, draw_curves
-from pronk.scan import LOOK_VERSION, Progress, no_progress
+from pronk.scan import Progress, no_progress, scan_memo
 from pronk.training.answers import calibrate
 from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import choose_golden, compare, export
@@ -26,6 +25,7 @@ from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, Kept, fine_tune, part_record, train_head
 from pronk.training.results import draw_example, join_history, judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
+from pronk.training.surveys import study
 from pronk.training.usage import Usage
 from pronk.training.workers import start_beside, start_workers
 
@@ -98,6 +98,7 @@ def train(
                 settings, backbone, folder, cache, pool, usage, on_progress, engine=engine, address=address
             )
             golden = pool.submit(choose_golden, dataset, settings)
+            studying = pool.submit(study, dataset, features, settings)
             example = pool.submit(draw_example, dataset, features.recipe, settings)
             network = building.result()
             fine_tuned = None
@@ -119,11 +120,12 @@ def train(
                 judged = judge(bundle, dataset, squares, cache, on_progress, views=example.result())
             calibration = draw_calibration(judged.rows)
             comparing.result()
-            curves = drawing.result()
+            curves, studied = drawing.result(), studying.result()
         dataset = dataclasses.replace(dataset, findings=dataset.findings + judged.lost)
         metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, bundle, judged.rows)
+        metrics |= {"folds": studied.folds, "curve": studied.curve}
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
-        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, curves, calibration)
+        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, studied, curves, calibration)
     trim(cache, limit=limit)
     return finish(folder, metrics, settings, dataset.findings)
 
@@ -180,7 +182,7 @@ def study_photos(
             group_by=settings.group_by,
             split=settings.split,
             pool=pool,
-            memo=cache / "scans" / f"{LOOK_VERSION}-{version('pillow')}",
+            memo=scan_memo(cache),
             on_progress=on_progress,
         )
     with usage.stage("extract"):

@@ -17,7 +17,7 @@ from pronk.listing import Finding
 from pronk.predictor import Predictor
 from pronk.report import ReportContent, render_report
 from pronk.report.card import render_card
-from pronk.report.curves import Curve
+from pronk.report.curves import Curve, draw_growth
 from pronk.report.gallery import Gallery, make_gallery
 from pronk.scan import Progress, changed, left_out
 from pronk.training.backbone import Backbone
@@ -25,6 +25,7 @@ from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square
 from pronk.training.run import METRICS
+from pronk.training.surveys import Studied
 
 METRICS_FORMAT = 1
 VIEWS_SHOWN = 9
@@ -103,7 +104,7 @@ def summarise(
     bundle: Bundle,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return the object of metrics.json, but for seconds and memory."""
+    """Return the object of metrics.json, but for studies, seconds and memory."""
     targets = dataset.targets(dataset.part("val"))
     tested = [row for row in rows if row["part"] == "test"]
     judged = {"val": [row for row in rows if row["part"] == "val"], "test": tested}
@@ -124,7 +125,6 @@ def summarise(
         "calibration": {"temperature": bundle.temperature, "ece": errors},
         "unknown": unknown and {"coverage": unknown.coverage, "n": unknown.n, "threshold": unknown.threshold},
         "test": score_rows(tested, dataset.classes) if tested else None,
-        "folds": None,
     }
 
 
@@ -141,12 +141,16 @@ def write_results(
     frozen: Frozen,
     fine_tuned: FineTuned | None,
     judged: Judged,
+    studied: Studied,
     curves: Sequence[Curve],
     calibration: Sequence[Curve],
 ) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
     write_csv(folder / "history.csv", HISTORY_COLUMNS, join_history(frozen, fine_tuned))
     write_csv(folder / "predictions.csv", row_columns(dataset.classes), judged.rows)
+    if studied.folds:
+        columns = ("path", "label", "right", *(f"p_{name}" for name in dataset.classes))
+        write_csv(folder / "folds.csv", columns, studied.fold_rows)
     left_out = [finding.code for finding in dataset.findings]
     card = render_card(metrics, settings, class_counts=dataset.counts_by_class, left_out=left_out)
     write_atomically(folder / "model" / "README.md", card.encode())
@@ -156,8 +160,12 @@ def write_results(
         curves=curves,
         calibration=calibration,
         gallery=judged.gallery,
+        growth=[draw_growth(studied.curve)] if studied.curve else [],
+        suspicions=studied.suspicions,
+        folds=studied.fold_rows,
         predictions=judged.rows,
         findings=[dataclasses.asdict(finding) for finding in dataset.findings],
+        shortcuts=dataset.shortcuts,
         class_counts=dataset.counts_by_class,
         settings=_shown_settings(settings),
         model_path=str(folder),

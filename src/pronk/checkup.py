@@ -1,0 +1,93 @@
+"""Folder of photos -> everything that is wrong with it, before anybody trains on it. Nothing in it is changed."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pronk.faults import Finding, describe_fault, find, matters
+from pronk.inspection import count_different, find_leaks, inspect_counts, strictest_parts
+from pronk.listing import list_leniently
+from pronk.overview import look_over
+from pronk.scan import Progress, no_progress
+from pronk.shortcuts import Shortcut, measure_shortcuts
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkup:
+    """What `check` found.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        files: how many files were looked at.
+        classes: usable photos per class, in natural order.
+        findings: what is wrong, about the arrangement first, then in the order of the files.
+        shortcuts: how far the class can be told without looking at the subject; empty where there are too few photos.
+
+    Example:
+        >>> Checkup(Path("photos"), 0, {}, (), ()).matters
+        False
+    """
+
+    root: Path
+    files: int
+    classes: dict[str, int]
+    findings: tuple[Finding, ...]
+    shortcuts: tuple[Shortcut, ...]
+
+    @property
+    def matters(self) -> bool:
+        """Whether a finding is more than a note."""
+        return matters(self.findings)
+
+
+def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
+    """Look at every file of a data set: what cannot be used, is there twice, is badly arranged or gives the class away.
+
+    Args:
+        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`.
+        on_progress: called with ("check", done, total), then ("compare", done, total).
+
+    Raises:
+        DataError: if there is no such folder, or the CSV cannot be read.
+
+    Example:
+        >>> check("no such folder")
+        Traceback (most recent call last):
+        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
+    """
+    listing = list_leniently(Path(data))
+    seen = look_over(listing, on_progress=on_progress)
+    paths, given = [scan.entry.path for scan in seen.usable], [scan.entry.part for scan in seen.usable]
+    leaks = find_leaks(paths, seen.groups, given, strictest_parts(seen.groups, given))
+    counts = inspect_counts(count_different(seen.labels, seen.groups, listing.classes))
+    shortcuts = measure_shortcuts(seen.facts, seen.labels, seen.groups)
+    alarming = [find("", "shortcut", shortcut.sentence, shortcut.remedy) for shortcut in shortcuts if shortcut.warns]
+    counted = Counter(seen.labels)
+    classes = {name: counted[name] for name in listing.classes}
+    return Checkup(listing.root, seen.files, classes, (*seen.findings, *leaks, *counts, *alarming), shortcuts)
+
+
+def finding_record(finding: Finding) -> dict[str, Any]:
+    """Return a finding as `--json` prints it: its fields, and why it matters.
+
+    Example:
+        >>> finding_record(find("a", "zero_byte", "is empty"))["why"]
+        'There is no picture in it: a copy or a download broke off.'
+    """
+    return dataclasses.asdict(finding) | {"why": describe_fault(finding.code).why}
+
+
+def checkup_record(checkup: Checkup) -> dict[str, Any]:
+    """Return what `pronk check --json` prints.
+
+    Example:
+        >>> checkup_record(Checkup(Path("photos"), 0, {}, (), ()))
+        {'files': 0, 'classes': {}, 'findings': [], 'shortcuts': []}
+    """
+    return {
+        "files": checkup.files,
+        "classes": checkup.classes,
+        "findings": [finding_record(finding) for finding in checkup.findings],
+        "shortcuts": [dataclasses.asdict(shortcut) for shortcut in checkup.shortcuts],
+    }

@@ -1,0 +1,184 @@
+"""Facts, listing and counts -> findings: what is odd about a photo, and about how the photos are arranged."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pronk.facts import Facts
+from pronk.faults import Finding, find
+from pronk.formats import SUFFIXES
+from pronk.listing import Entry
+from pronk.split import RANK
+from pronk.text import count, fold, visible
+
+# The network sees 224 pixels across, the smallest of its standard sizes is 96: below 40 more than half of each row
+# is made up, yet icons and drawn pictures of 48 and 64 pixels are still recognised.
+TINY = 40
+# Grey levels without the rarest. A lens cap and a white page come with noise and JPEG's own artefacts; the
+# flattest of 327 photos has 89.
+BLANK = 10
+# Measured at 128 to 255 pixels on the short side: of 327 photos one is below it, and it is blurred; of photos that a
+# Gaussian of 1/190 of their short side has blurred (4 of 768 pixels) 8 in 10 are, of 1/128 99 in 100.
+BLURRED = 0.4
+JUDGED = 96  # pixels on the short side; in smaller pictures a soft shade and a blurred edge look the same
+MIN_PER_CLASS = 3  # one each for training, validation and test
+UNEQUAL, VERY_UNEQUAL = 3, 10  # largest to smallest class; from the first on training weighs the classes
+NEEDED = f"training needs at least {MIN_PER_CLASS} photos in each class, and more is better: add some"
+# Windows takes none of these characters, and none of these names whatever follows the dot.
+FORBIDDEN = frozenset('<>:"|?*\\')
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))})
+
+
+def inspect_photo(path: str, facts: Facts) -> tuple[Finding, ...]:
+    """Find what is odd about one usable photo.
+
+    Example:
+        >>> small = Facts(900, "PNG", 16, 16, 1, False, "", 0, 1.0, 200, (9, 9, 9), (0,) * 12, 5)
+        >>> [finding.code for finding in inspect_photo("cat/1.jpg", small)]
+        ['wrong_extension', 'tiny']
+    """
+    return tuple(_look_at_file(path, facts)) + tuple(_look_at_picture(path, facts))
+
+
+def inspect_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Finding, ...]:
+    """Find names that other systems or programs take in another way.
+
+    Example:
+        >>> entries = [Entry("cat/1.jpg", "cat"), Entry("cat/1.JPG", "cat")]
+        >>> [(finding.code, finding.path) for finding in inspect_names(entries, ["cat"])]
+        [('case_collision', 'cat/1.JPG')]
+    """
+    findings, first = [], dict[tuple[str, str], str]()
+    for path, name in (*((name, name) for name in classes), *((e.path, e.path.rsplit("/", 1)[-1]) for e in entries)):
+        trouble = _find_trouble(name)
+        if trouble:
+            findings.append(find(path, "odd_name", f"the name {trouble}", "rename it"))
+    for entry in entries:
+        folder, _, name = entry.path.rpartition("/")
+        other = first.setdefault((folder, fold(name)), entry.path)
+        if other != entry.path:
+            message = f"its name differs from that of {other} only in case or in how accents are stored"
+            findings.append(find(entry.path, "case_collision", message, "rename one of the two", (other,)))
+    return tuple(findings)
+
+
+def inspect_counts(counts: Mapping[str, int]) -> tuple[Finding, ...]:
+    """Find classes that are too small, or much smaller than others.
+
+    Args:
+        counts: usable photos that are different from each other, per class.
+
+    Example:
+        >>> [(finding.code, finding.path) for finding in inspect_counts({"cat": 40, "dog": 1})]
+        [('single_photo', 'dog'), ('severe_imbalance', '')]
+    """
+    findings = []
+    for name, number in counts.items():
+        if number < MIN_PER_CLASS:
+            code = "single_photo" if number == 1 else "too_few"
+            findings.append(find(name, code, f"{name!r} has {count(number, 'photo')} apart from copies", NEEDED))
+    return (*findings, *inspect_balance(counts))
+
+
+def inspect_balance(counts: Mapping[str, int]) -> tuple[Finding, ...]:
+    """Find out whether classes are of very different size.
+
+    Example:
+        >>> [finding.code for finding in inspect_balance({"cat": 40, "dog": 10})]
+        ['imbalance']
+    """
+    sizes = {name: number for name, number in counts.items() if number}
+    if len(sizes) < 2:
+        return ()
+    large, small = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
+    ratio = sizes[large] / sizes[small]
+    if ratio <= UNEQUAL:
+        return ()
+    code = "imbalance" if ratio <= VERY_UNEQUAL else "severe_imbalance"
+    message = f"{large!r} has {count(sizes[large], 'photo')}, {small!r} {sizes[small]:,}: {ratio:.0f} to 1"
+    return (find("", code, message, f"add photos of {small!r}"),)
+
+
+def find_leaks(
+    paths: Sequence[str], groups: Sequence[int], given: Sequence[str | None], parts: Sequence[str | None]
+) -> Iterator[Finding]:
+    """Name the photos that were left out of their given part because a copy is in one that is measured on.
+
+    Args:
+        paths: of the usable photos.
+        groups: equal for photos that are copies of each other.
+        given: the part each photo was given for.
+        parts: the part it got; None where it is left out.
+
+    Example:
+        >>> paths, given = ["train/a/1.jpg", "test/a/1.jpg"], ["train", "test"]
+        >>> [(leak.path, leak.related) for leak in find_leaks(paths, [0, 0], given, [None, "test"])]
+        [('train/a/1.jpg', ('test/a/1.jpg',))]
+    """
+    measured: dict[int, int] = {}
+    for index, part in enumerate(parts):
+        if part is not None and given[index] is not None:
+            measured.setdefault(groups[index], index)
+    for index, part in enumerate(parts):
+        if part is None and given[index] is not None:
+            other = measured[groups[index]]
+            message = f"given for {given[index]}, but the same picture is in {given[other]}: {paths[other]}"
+            yield find(paths[index], "leak", message, "keep it in one part only", (paths[other],))
+
+
+def strictest_parts(groups: Sequence[int], given: Sequence[str | None]) -> list[str | None]:
+    """Return for each photo its given part, or None where a copy is given for a part that is measured on.
+
+    Example:
+        >>> strictest_parts([0, 0, 2], ["train", "test", "train"])
+        [None, 'test', 'train']
+    """
+    highest: dict[int, str | None] = defaultdict(lambda: None)
+    for group, part in zip(groups, given, strict=True):
+        highest[group] = max(highest[group], part, key=RANK.__getitem__)
+    return [part if part == highest[group] else None for group, part in zip(groups, given, strict=True)]
+
+
+def count_different(labels: Iterable[str], groups: Iterable[int], classes: Sequence[str]) -> dict[str, int]:
+    """Count photos per class, copies once.
+
+    Example:
+        >>> count_different(["a", "a", "b"], [0, 0, 2], ["a", "b", "c"])
+        {'a': 1, 'b': 1, 'c': 0}
+    """
+    counted = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
+    return {name: counted[name] for name in classes}
+
+
+def _look_at_file(path: str, facts: Facts) -> Iterator[Finding]:
+    suffixes = SUFFIXES[facts.format]
+    if not path.lower().endswith(suffixes):
+        message = f"the content is {facts.format}, whatever its name says"
+        yield find(path, "wrong_extension", message, f"rename it to end in {suffixes[0]}; pronk reads it as it is")
+    if facts.animated:
+        hint = "look whether its first frame shows what it should"
+        yield find(path, "animated", "only the first frame of an animation is used", hint)
+    if facts.orientation != 1:
+        message = f"stored with EXIF orientation {facts.orientation}"
+        yield find(path, "rotated", message, "nothing to do for pronk; export it upright for other programs")
+
+
+def _look_at_picture(path: str, facts: Facts) -> Iterator[Finding]:
+    if facts.contrast <= BLANK:
+        message = f"is one colour all over (about #{bytes(facts.colour).hex()})"
+        yield find(path, "blank", message, "remove it, unless its class is about nothing")
+        return
+    if min(facts.width, facts.height) < TINY:
+        yield find(path, "tiny", f"has {facts.width} x {facts.height} pixels", "get a larger version of it")
+    elif facts.sharpness < BLURRED and min(facts.width, facts.height) >= JUDGED:
+        yield find(path, "blurred", "has no sharp edge, even made small", "look at it, and remove it if it is spoilt")
+
+
+def _find_trouble(name: str) -> str:
+    """Say what other systems or programs would stumble over in a name; nothing where all is well."""
+    if visible(name) != name:
+        return "has characters that do not show, or bytes that are no text"
+    if name != name.strip() or name.endswith("."):
+        return "begins or ends in a blank, or ends in a dot"
+    if FORBIDDEN & set(name):
+        return f"has {', '.join(sorted(FORBIDDEN & set(name)))}, which Windows refuses"
+    return "is that of a device on Windows" if name.split(".")[0].lower() in DEVICES else ""

@@ -1,0 +1,146 @@
+"""Findings -> files moved out of the data folder, each with its way back on disk; nothing is ever deleted."""
+
+import dataclasses
+import itertools
+import os
+import stat
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pronk.checkup import Checkup
+from pronk.errors import SettingsError
+from pronk.faults import Finding, describe_fault
+from pronk.files import digest_file
+from pronk.sorting.journal import Journal, open_journal
+from pronk.sorting.placing import Action
+from pronk.text import fold
+
+ACTIONS_AT_ONCE = 100  # on disk before the first of them is begun
+
+
+@dataclasses.dataclass(frozen=True)
+class Quarantined:
+    """What was moved aside.
+
+    Attributes:
+        moved: findings whose file was moved, with the path it has now.
+        kept: findings whose file could not be moved, with the reason.
+        journal: the undo file; None where there was nothing to move.
+    """
+
+    moved: tuple[tuple[Finding, str], ...] = ()
+    kept: tuple[tuple[Finding, str], ...] = ()
+    journal: Path | None = None
+
+
+def check_folders(data: Path, folder: Path) -> None:
+    """Refuse, before anything is looked at, what cannot be moved or would come back into the data.
+
+    Raises:
+        SettingsError: if `data` is a CSV, or one of the two folders lies inside the other.
+
+    Example:
+        >>> check_folders(Path("photos"), Path("photos/bad"))
+        Traceback (most recent call last):
+        pronk.errors.SettingsError: --quarantine 'photos/bad' must not lie inside the data, nor the data inside it
+    """
+    if data.is_file():
+        raise SettingsError(
+            f"--fix moves files of a folder, and {str(data)!r} is a list of files: its rows would point nowhere",
+            hint="take the rows out of the list instead; --json names the files",
+        )
+    inner, outer = folder.resolve(), data.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        shown = folder.as_posix()
+        raise SettingsError(
+            f"--quarantine {shown!r} must not lie inside the data, nor the data inside it",
+            hint="name a folder beside the data, such as set-aside",
+        )
+
+
+def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
+    """Move the files that cannot be used, second copies and blank pictures to FOLDER/<code>/<path in the data>.
+
+    Photos in two classes, near copies and everything about whole classes stay: these need somebody who knows.
+
+    Args:
+        checkup: from `pronk.checkup.check`, of a folder.
+        folder: made where it is missing; the undo file lies in it.
+
+    Raises:
+        SettingsError: if it lies inside the data, or the data inside it.
+        RunError: while another process uses the folder.
+        StorageError: if the disk is full or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> empty = Checkup(Path(tempfile.mkdtemp()), 0, {}, (), ())
+        >>> move_aside(empty, Path(tempfile.mkdtemp()) / "aside").moved
+        ()
+    """
+    check_folders(checkup.root, folder)
+    wanted = pick_movable(checkup.findings)
+    if not wanted:
+        return Quarantined()
+    moved, kept = [], []
+    with open_journal(folder.absolute(), uuid.uuid4().hex) as journal:
+        for some in _batches(wanted):
+            planned, refused = _plan(checkup.root.absolute(), folder.absolute(), some, journal)
+            failed = dict(journal.perform(list(planned)))
+            kept += refused + [(planned[action], reason) for action, reason in failed.items()]
+            moved += [(finding, action.target) for action, finding in planned.items() if action not in failed]
+    return Quarantined(tuple(moved), tuple(kept), journal.path)
+
+
+def pick_movable(findings: Sequence[Finding]) -> list[Finding]:
+    """Return a finding per file that may be moved; of equal files, one always stays.
+
+    Example:
+        >>> copies = [Finding("b", "exact_duplicate", "warning", "same as a", related=("a",))]
+        >>> [finding.path for finding in pick_movable(copies)]
+        ['b']
+        >>> pick_movable([Finding("a", "leak", "error", "also in test"), *copies])[1:]
+        []
+    """
+    movable = [finding for finding in findings if finding.path and describe_fault(finding.code).movable]
+    picked = {finding.path: finding for finding in movable if finding.code != "exact_duplicate"}
+    blank = {path for path, finding in picked.items() if finding.code == "blank"}
+    for finding in movable:
+        # Where the first copy goes because it leaks, the second one is perhaps the last in its part.
+        if finding.code == "exact_duplicate" and not set(finding.related) & (picked.keys() - blank):
+            picked.setdefault(finding.path, finding)
+    return list(picked.values())
+
+
+def _batches(findings: Sequence[Finding]) -> Iterator[Sequence[Finding]]:
+    for start in range(0, len(findings), ACTIONS_AT_ONCE):
+        yield findings[start : start + ACTIONS_AT_ONCE]
+
+
+def _plan(
+    root: Path, folder: Path, findings: Sequence[Finding], journal: Journal
+) -> tuple[dict[Action, Finding], list[tuple[Finding, str]]]:
+    planned: dict[Action, Finding] = {}
+    refused, taken = [], set[str]()
+    for finding in findings:
+        source = root / finding.path
+        try:
+            if not stat.S_ISREG(source.lstat().st_mode):
+                raise OSError("it is a link, or no regular file")
+            target = next(
+                name
+                for name in _names(folder / finding.code / finding.path)
+                if not os.path.lexists(name) and fold(str(name)) not in taken and not journal.placed(str(name))
+            )
+            taken.add(fold(str(target)))
+            planned[Action("move", str(source), str(target), digest_file(source))] = finding
+        except OSError as error:
+            refused.append((finding, error.strerror or str(error)))
+    return planned, refused
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")

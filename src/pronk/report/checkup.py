@@ -1,0 +1,123 @@
+"""A checkup -> one HTML page: what is wrong with the photos, why it matters, what to do, each with pictures."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.checkup import Checkup
+from pronk.engines import start_threads
+from pronk.errors import ImageError
+from pronk.faults import Fault, Finding, group_findings
+from pronk.images import decode, read_bytes
+from pronk.report.gallery import THUMBNAIL_SIDE, encode_picture
+from pronk.report.pages import render_page
+from pronk.text import count
+
+MOST_LISTED = 200  # of each kind
+MOST_PICTURED = 12  # of each kind
+MOST_PICTURES = 240  # of 3 KB each
+
+
+def render_checkup(checkup: Checkup, *, title: str, data: str) -> str:
+    """Write the page.
+
+    Args:
+        checkup: from `pronk.check`.
+        title: the page's heading.
+        data: how the reader names the data set on the command line.
+
+    Returns:
+        A whole HTML document that can be encoded as UTF-8, whatever the file names.
+
+    Example:
+        >>> page = render_checkup(Checkup(Path("pets"), 0, {}, (), ()), title="<pets>", data="pets")
+        >>> "<h1>&lt;pets&gt;</h1>" in page
+        True
+    """
+    groups = group_findings(checkup.findings)
+    pictures = load_thumbnails(checkup.root, _pick(groups))
+    largest = max(checkup.classes.values(), default=0)
+    return render_page(
+        "check.html",
+        title=title,
+        data=data,
+        answer=_answer(checkup),
+        classes=[(name, number, number / max(largest, 1)) for name, number in checkup.classes.items()],
+        groups=[_describe(fault, findings, pictures) for fault, findings in groups],
+        movable=any(fault.movable for fault, _ in groups),
+        shortcuts=checkup.shortcuts,
+    )
+
+
+def load_thumbnails(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Return small pictures of files by path, as `data:` addresses; what cannot be decoded has none.
+
+    Example:
+        >>> load_thumbnails(Path("no such folder"), ["a.jpg"])
+        {}
+    """
+
+    def load(path: str) -> tuple[str, str] | None:
+        try:
+            image = decode(read_bytes(root / path), min_side=THUMBNAIL_SIDE // 2).image
+        except ImageError:
+            return None
+        return path, encode_picture(np.asarray(image), side=THUMBNAIL_SIDE)
+
+    with start_threads() as pool:
+        return dict(filter(None, pool.map(load, paths)))
+
+
+def _pick(groups: Sequence[tuple[Fault, Sequence[Finding]]]) -> list[str]:
+    """Return the files to show: of each kind the first few, with those that they are compared to."""
+    shown = [
+        path
+        for _, findings in groups
+        for finding in findings[:MOST_PICTURED]
+        for path in (finding.path, *finding.related[:1])
+        if path
+    ]
+    return list(dict.fromkeys(shown))[:MOST_PICTURES]
+
+
+def _describe(fault: Fault, findings: Sequence[Finding], pictures: Mapping[str, str]) -> dict[str, Any]:
+    pictured = [finding for finding in findings[:MOST_PICTURED] if finding.path in pictures]
+    hints = {finding.hint for finding in findings}
+    hint = hints.pop() if len(hints) == 1 else ""
+    return {
+        "fault": fault,
+        "number": len(findings),
+        "hint": hint[:1].upper() + hint[1:],
+        "cards": [_card(finding, pictures) for finding in pictured],
+        "rows": [finding for finding in findings if finding not in pictured][:MOST_LISTED],
+        "more": max(0, len(findings) - len(pictured) - MOST_LISTED),
+    }
+
+
+def _card(finding: Finding, pictures: Mapping[str, str]) -> dict[str, Any]:
+    shown = [path for path in (*finding.related[:1], finding.path) if path in pictures]
+    return {"finding": finding, "pictures": [(path, pictures[path]) for path in shown]}
+
+
+def _answer(checkup: Checkup) -> dict[str, Any]:
+    """Say in words whether one may train on these photos; `tone` is good, unsure or bad."""
+    usable = sum(checkup.classes.values())
+    number = Counter(finding.severity for finding in checkup.findings)
+    said = [
+        f"{count(checkup.files, 'file')} looked at, {usable:,} of them usable photos "
+        f"in {len(checkup.classes)} {'class' if len(checkup.classes) == 1 else 'classes'}."
+    ]
+    if number["error"]:
+        said.append(f"{count(number['error'], 'error')}: what training leaves out, or what keeps it from starting.")
+    if number["warning"]:
+        said.append(f"{count(number['warning'], 'warning')}: training would use it, and you should look at it first.")
+    if number["info"]:
+        said.append(f"{count(number['info'], 'note')}: harmless to pronk, good to know.")
+    if not checkup.findings:
+        said.append("Nothing was found that needs you.")
+    said.append("Looking at them changed nothing in your folder.")
+    tone = "bad" if number["error"] else "unsure" if number["warning"] else "good"
+    return {"tone": tone, "found": number["error"] + number["warning"], "sentences": said}

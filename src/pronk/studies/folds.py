@@ -1,0 +1,250 @@
+"""Features, labels and groups -> repeated stratified grouped k-fold: each photo judged by heads that never saw it."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pronk.engines import start_threads
+from pronk.errors import DataError
+from pronk.head import choose_strength, class_weights, predict_left_out
+from pronk.metrics import wilson_interval
+from pronk.text import count
+
+FOLDS = 5
+REPEATS = 3
+MOST_STUDIED = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a study works on: one row per usable photo.
+
+    Attributes:
+        paths: relative to the data folder.
+        digests: sha256 of each file's bytes.
+        classes: names in class order.
+        targets: class indices, int64 [n].
+        groups: names; photos with equal ones are copies of each other, or belong together.
+        features: pooled features of the frozen network, float32 [n, d].
+    """
+
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    classes: tuple[str, ...]
+    targets: np.ndarray
+    groups: tuple[str, ...]
+    features: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def choose(self, rows: Sequence[int] | np.ndarray) -> "Table":
+        """Return the table of some rows, given as indices."""
+        picked = [int(row) for row in rows]
+        return Table(
+            tuple(self.paths[i] for i in picked),
+            tuple(self.digests[i] for i in picked),
+            self.classes,
+            self.targets[picked],
+            tuple(self.groups[i] for i in picked),
+            self.features[picked],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One piece of work: a head is fitted on some rows of a table and answers for others.
+
+    Attributes:
+        fitted: indices of the rows to learn from.
+        judged: indices of the rows to answer for.
+        strength: of the regularisation; None chooses one inside the fitted rows.
+        seed: of that choice.
+    """
+
+    fitted: np.ndarray
+    judged: np.ndarray
+    strength: float | None
+    seed: int
+
+
+def assign_folds(targets: np.ndarray, groups: Sequence[str], *, k: int, seed: int) -> np.ndarray:
+    """Deal photos into folds: each class spread evenly, no group divided.
+
+    Larger groups go first, each to the fold that holds the fewest photos of its class, so that folds come out equal
+    even where groups are not; ties and the order of equal groups are the seed's.
+
+    Args:
+        targets: class indices, int [n].
+        groups: n names.
+        k: number of folds.
+        seed: of the order.
+
+    Returns:
+        Fold numbers, int64 [n].
+
+    Example:
+        >>> folds = assign_folds(np.array([0, 0, 1, 1]), ["a", "b", "c", "d"], k=2, seed=0)
+        >>> sorted(folds[:2]), sorted(folds[2:])
+        ([np.int64(0), np.int64(1)], [np.int64(0), np.int64(1)])
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    rng = np.random.default_rng(seed)
+    order = [list(members.values())[i] for i in rng.permutation(len(members))]
+    order.sort(key=len, reverse=True)
+    folds = np.zeros(len(targets), np.int64)
+    held: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(k))
+    sizes = np.zeros(k)
+    for joined in order:
+        label = Counter(targets[joined].tolist()).most_common(1)[0][0]
+        fold = int(np.lexsort((rng.random(k), sizes, held[label]))[0])
+        folds[joined] = fold
+        held[label][fold] += len(joined)
+        sizes[fold] += len(joined)
+    return folds
+
+
+def cross_validate(
+    table: Table,
+    *,
+    k: int = FOLDS,
+    repeats: int = REPEATS,
+    seed: int,
+    strength: float | None = None,
+    on_fold: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Answer for each photo by heads that saw neither it nor its copies, with the photos dealt anew in each repeat.
+
+    Args:
+        table: the photos.
+        k: number of folds; fewer where a class has fewer photos apart from copies.
+        repeats: R.
+        seed: of the folds.
+        strength: of the regularisation; None chooses it inside each fold, so that the answers are honest.
+        on_fold: called with (folds done, folds to do).
+
+    Returns:
+        Probabilities, float64 [R, n, C].
+
+    Raises:
+        DataError: if a class has no two photos apart from copies.
+    """
+    k = possible_folds(table, k)
+    work, places = [], []
+    for repeat in range(repeats):
+        folds = assign_folds(table.targets, table.groups, k=k, seed=seed + repeat)
+        for number in range(k):
+            judged = np.flatnonzero(folds == number)
+            work.append(Fold(np.flatnonzero(folds != number), judged, strength, seed + repeat))
+            places.append((repeat, judged))
+    answers = np.zeros((repeats, len(table), len(table.classes)))
+    for done, ((repeat, judged), predicted) in enumerate(zip(places, predict_folds(table, work), strict=True)):
+        answers[repeat, judged] = predicted
+        on_fold(done + 1, len(work))
+    return answers
+
+
+def predict_folds(table: Table, work: Sequence[Fold]) -> Iterator[np.ndarray]:
+    """Yield the answers of each fold in order, float64 [m, C] each, worked out on all cores."""
+    from threadpoolctl import threadpool_limits
+
+    # Set once around all threads: the limit is the whole process's, and each thread would lift it for the others.
+    with threadpool_limits(1), start_threads() as pool:
+        yield from pool.map(partial(predict_fold, table), work)
+
+
+def predict_fold(table: Table, fold: Fold) -> np.ndarray:
+    """Return what a head that learned from one side of a fold says of the other: float64 [m, C].
+
+    Classes are balanced as in training.
+    """
+    classes, targets = len(table.classes), table.targets[fold.fitted]
+    X = table.features[fold.fitted]
+    weights = class_weights(targets, classes, "auto")[targets]
+    strength = fold.strength
+    if strength is None:
+        groups = [table.groups[i] for i in fold.fitted]
+        strength = choose_strength(X, targets, groups, classes=classes, weights=weights, views=1, seed=fold.seed)
+    judged = table.features[fold.judged]
+    answers = predict_left_out(X, targets, judged, classes=classes, weights=weights, strengths=[strength])
+    return np.asarray(answers[0])
+
+
+def choose_common_strength(table: Table, *, seed: int) -> float:
+    """Choose one regularisation for all folds of a study whose numbers are compared with each other only."""
+    classes = len(table.classes)
+    weights = class_weights(table.targets, classes, "auto")[table.targets]
+    return choose_strength(
+        table.features, table.targets, table.groups, classes=classes, weights=weights, views=1, seed=seed
+    )
+
+
+def describe_folds(table: Table, answers: np.ndarray, *, k: int) -> dict[str, Any]:
+    """Return the `folds` of metrics.json: accuracy over all repeats with its interval, and what is unstable.
+
+    Args:
+        table: the photos.
+        answers: from `cross_validate`, [R, n, C].
+        k: the number of folds that was asked for.
+
+    Returns:
+        k (what the smallest class allows), mean, low and high (the 95 % Wilson interval for n photos: repeats judge the
+        same ones, so they do not count as more), n, repeats, and `unstable`: how many photos were right in some repeats
+        and wrong in others.
+    """
+    right = answers.argmax(axis=2) == table.targets
+    n, mean = len(table), float(right.mean())
+    low, high = wilson_interval(round(mean * n), n)
+    mixed = int((right.any(axis=0) & ~right.all(axis=0)).sum())
+    return {
+        "k": possible_folds(table, k),
+        "mean": mean,
+        "low": min(low, mean),
+        "high": max(high, mean),
+        "n": n,
+        "repeats": len(answers),
+        "unstable": mixed,
+    }
+
+
+def list_answers(table: Table, answers: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield the rows of folds.csv: how often each photo was recognised, and its mean probabilities.
+
+    Args:
+        table: the photos.
+        answers: from `cross_validate`, [R, n, C].
+    """
+    right = (answers.argmax(axis=2) == table.targets).mean(axis=0)
+    for path, label, share, mean in zip(table.paths, table.targets, right, answers.mean(axis=0), strict=True):
+        probabilities = {f"p_{name}": round(float(p), 6) for name, p in zip(table.classes, mean, strict=True)}
+        yield {"path": path, "label": table.classes[label], "right": round(float(share), 4), **probabilities}
+
+
+def thin_out(table: Table, *, seed: int, most: int = MOST_STUDIED) -> Table:
+    """Return a fair sample of at most `most` photos: classes in proportion, groups whole."""
+    if len(table) <= most:
+        return table
+    dealt = assign_folds(table.targets, table.groups, k=-(-len(table) // most), seed=seed)
+    return table.choose(np.flatnonzero(dealt == 0))
+
+
+def possible_folds(table: Table, k: int) -> int:
+    """Return k, or what the smallest class allows: as many folds as it has photos apart from copies.
+
+    Raises:
+        DataError: if a class has fewer than two.
+    """
+    different = Counter(label for label, _ in set(zip(table.targets.tolist(), table.groups, strict=True)))
+    for index, name in enumerate(table.classes):
+        if different[index] < 2:
+            raise DataError(
+                f"{name!r} has {count(different[index], 'photo')} apart from copies",
+                hint="each class needs at least 2 to learn from one and judge by the other; see `pronk check`",
+            )
+    return max(2, min(k, *different.values()))
