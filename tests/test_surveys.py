@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pronk.errors import DataError
 from pronk.studies.growth import SHARES
@@ -166,3 +167,17 @@ def test_mistakes_are_told_with_a_hint(tmp_path, tiny_photos, curve_options):
         assert said in done.stderr
         assert b"hint: " in done.stderr
         assert b"Traceback" not in done.stderr
+
+
+def test_a_run_warns_of_a_shortcut(tiny_weights, tmp_path, workers_inside):
+    """Photos of one class are twice as large, so that nobody need look at them."""
+    photos = write_photos(tmp_path / "photos", 30)
+    for file in (photos / "warm").iterdir():
+        picture = Image.open(file)
+        picture.resize((2 * picture.width, 2 * picture.height)).save(file)
+    settings = tiny_settings(tiny_weights, frozen_only=True)
+    result = train(photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
+    told = [finding.message for finding in result.findings if finding.code == "shortcut"]
+    assert any("width and height" in text for text in told), told
+    page = (result.folder / "report.html").read_text()
+    assert told[0] in page[page.index('id="shortcuts"') :]

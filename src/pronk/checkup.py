@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pronk.faults import Finding, describe_fault, find, matters
+from pronk.faults import Finding, describe_fault, matters
 from pronk.inspection import count_different, find_leaks, inspect_counts, strictest_parts
 from pronk.listing import list_leniently
 from pronk.overview import look_over
 from pronk.scan import Progress, no_progress
-from pronk.shortcuts import Shortcut, measure_shortcuts
+from pronk.shortcuts import Shortcut, list_warnings, measure_shortcuts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +62,18 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
     leaks = find_leaks(paths, seen.groups, given, strictest_parts(seen.groups, given))
     counts = inspect_counts(count_different(seen.labels, seen.groups, listing.classes))
     shortcuts = measure_shortcuts(seen.facts, seen.labels, seen.groups)
-    alarming = [find("", "shortcut", shortcut.sentence, shortcut.remedy) for shortcut in shortcuts if shortcut.warns]
     counted = Counter(seen.labels)
     classes = {name: counted[name] for name in listing.classes}
-    return Checkup(listing.root, seen.files, classes, (*seen.findings, *leaks, *counts, *alarming), shortcuts)
+    return Checkup(
+        listing.root, seen.files, classes, (*seen.findings, *leaks, *counts, *list_warnings(shortcuts)), shortcuts
+    )
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:
     """Return a finding as `--json` prints it: its fields, and why it matters.
 
     Example:
-        >>> finding_record(find("a", "zero_byte", "is empty"))["why"]
+        >>> finding_record(Finding("a", "zero_byte", "error", "is empty"))["why"]
         'There is no picture in it: a copy or a download broke off.'
     """
     return dataclasses.asdict(finding) | {"why": describe_fault(finding.code).why}

@@ -83,8 +83,8 @@ def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> Facts:
         >>> facts.colour, facts.contrast
         ((255, 0, 0), 0)
     """
-    grey, orientation = decoded.image.convert("L"), decoded.exif.get(ORIENTATION_TAG)
-    dark, light = _find_levels(grey.histogram())
+    orientation = decoded.exif.get(ORIENTATION_TAG)
+    dark, light = _find_levels(small.convert("L").histogram())
     border, spread = _describe_border(np.asarray(small))
     return Facts(
         size=size,
@@ -95,7 +95,7 @@ def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> Facts:
         animated=decoded.animated,
         camera=name_camera(decoded.exif.get(MAKE_TAG), decoded.exif.get(MODEL_TAG)),
         quality=estimate_quality(decoded.tables) if decoded.format == "JPEG" else 0,
-        sharpness=_measure_sharpness(np.asarray(grey)),
+        sharpness=_measure_sharpness(np.asarray(decoded.image.convert("L"))),
         contrast=light - dark,
         colour=tuple(small.resize((1, 1), Image.Resampling.BOX).tobytes()),
         border=border,

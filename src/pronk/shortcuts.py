@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pronk.facts import Facts
+from pronk.faults import Finding, find
 from pronk.text import percent
 
 FOLDS = 5
@@ -129,6 +130,16 @@ def measure_shortcuts(
         evidence = _cross_validate([_bin(column) for column in columns], targets, folds, len(classes))
         results.append(_judge(kind, evidence, targets, classes))
     return tuple(results)
+
+
+def list_warnings(shortcuts: Sequence[Shortcut]) -> tuple[Finding, ...]:
+    """Return a finding for each shortcut that warns.
+
+    Example:
+        >>> list_warnings(())
+        ()
+    """
+    return tuple(find("", "shortcut", shortcut.sentence, shortcut.remedy) for shortcut in shortcuts if shortcut.warns)
 
 
 def _choose(labels: Sequence[str], groups: Sequence[int], seed: int) -> tuple[list[int], list[str]]:

@@ -95,9 +95,8 @@ def assign_folds(targets: np.ndarray, groups: Sequence[str], *, k: int, seed: in
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
-    rng = np.random.default_rng(seed)
-    order = [list(members.values())[i] for i in rng.permutation(len(members))]
-    order.sort(key=len, reverse=True)
+    rng, joint = np.random.default_rng(seed), list(members.values())
+    order = sorted((joint[i] for i in rng.permutation(len(joint))), key=len, reverse=True)
     folds = np.zeros(len(targets), np.int64)
     held: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(k))
     sizes = np.zeros(k)

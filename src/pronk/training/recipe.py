@@ -18,6 +18,7 @@ from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
 from pronk.report.curves import draw_calibration, draw_curves
 from pronk.scan import Progress, no_progress, scan_memo
+from pronk.shortcuts import list_warnings
 from pronk.training.answers import calibrate
 from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import choose_golden, compare, export
@@ -127,7 +128,7 @@ def train(
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
         write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, studied, curves, calibration)
     trim(cache, limit=limit)
-    return finish(folder, metrics, settings, dataset.findings)
+    return finish(folder, metrics, settings, (*dataset.findings, *list_warnings(dataset.shortcuts)))
 
 
 def make_absolute(settings: Settings) -> Settings:
