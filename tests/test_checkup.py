@@ -1,5 +1,6 @@
 """Planted faults are found, clean photos are left in peace, and the page shows both."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,6 +15,9 @@ from pronk.errors import DataError
 from pronk.faults import SEVERITIES
 from pronk.images import decode, read_bytes
 from pronk.report.checkup import render_checkup
+from pronk.scan import look
+from pronk.shortcuts import measure_shortcuts
+from training_fixtures import run_pronk
 
 
 def found(checkup):
@@ -192,3 +196,27 @@ def test_shortcuts_stand_in_the_page(photo_folder):
     shortcuts = page[page.index('<section id="shortcuts"') :]
     assert "The class can be told by the mean colour alone" in shortcuts
     assert shortcuts.count('class="bar"') == 7
+
+
+def test_the_record_is_json_whatever_warns(tmp_path):
+    """A shortcut of all classes together, of none alone, once was a number that JSON does not know."""
+    facts = [facts_of_side(side) for side in (100, 200, 300, 400)]
+    found = measure_shortcuts(facts * 40, ["a", "b", "a", "b"] * 40, range(160))
+    assert {type(shortcut.warns) for shortcut in found} == {bool}
+    assert any(shortcut.warns for shortcut in found)
+    json.dumps([dataclasses.asdict(shortcut) for shortcut in found])
+
+
+def facts_of_side(side):
+    picture = draw_picture("circle", 1, (side, side))
+    content = look(encode(picture))
+    return content.facts
+
+
+@pytest.mark.parametrize("command", ["check", "audit", "curve"])
+def test_no_page_is_written_among_the_photos(photo_folder, command):
+    before = sorted(photo_folder.rglob("*"))
+    done = run_pronk(command, photo_folder, "--html", photo_folder / "circle" / "page.html")
+    assert done.returncode == 2
+    assert b"--html must lie outside of the photos" in done.stderr
+    assert sorted(photo_folder.rglob("*")) == before

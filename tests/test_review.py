@@ -289,6 +289,25 @@ def test_a_slip_of_the_pen_makes_no_class(photos, tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.parametrize("name", ["../../evil", "..", "brandnew", "dog/inner", "/evil"])
+def test_a_class_that_a_review_only_claims_is_none(photos, tmp_path, name):
+    """A row that names a class as given, of a photo that is not there, makes it no place to move to."""
+    review = write_review(photos, {"cat/1.jpg": name})
+    with review.open("a") as file:
+        file.write(f"gone/x.jpg,{DIGEST},{name},keep,\n")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="no class is named"):
+        move_photos(review, photos, tmp_path / "bad")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_photo_in_two_spellings_is_decided_twice(tmp_path):
+    review = tmp_path / "review.csv"
+    review.write_text(HEAD + f"cat/1.jpg,{DIGEST},cat,keep,\n./cat/1.jpg,{DIGEST},cat,drop,\n")
+    with pytest.raises(DataError, match=r"line 3: '\./cat/1.jpg' is decided twice"):
+        read_review(review)
+
+
 # --- moving
 
 

@@ -589,6 +589,17 @@ def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
     assert "1 photo could not be sorted" in lines[1]
 
 
+def test_undo_says_where_nothing_is_left(whole_bundle, photos, tmp_path):
+    arguments = ("predict", whole_bundle, photos, "--sort-into", tmp_path / "sorted")
+    undo_file = tmp_path / "sorted" / "undo.csv"
+    assert run_pronk(*arguments).returncode == 0
+    assert b"nothing was left" not in run_pronk("undo", undo_file).stderr
+    assert run_pronk(*arguments).returncode == 0
+    done = run_pronk("undo", undo_file)
+    assert done.returncode == 0
+    assert b"nothing was left to take back; beside it: undo-2.csv" in done.stderr
+
+
 def test_undo_says_what_it_kept(whole_bundle, photos, tmp_path):
     place = tmp_path / "sorted"
     ok(run_pronk("predict", whole_bundle, photos, "--sort-into", place, "--copy"))

@@ -14,7 +14,10 @@ from pronk.files import digest_file, read_csv
 from pronk.listing import Finding, natural_key
 from pronk.safety import check_ordinary
 
-NAME_DATA = "name labelled photos that neither was trained with: pronk compare RUN_A RUN_B DATA"
+NAME_DATA = (
+    "name labelled photos that neither was trained with: pronk compare RUN_A RUN_B DATA; "
+    "or train the second with --split RUN_A/split.csv, so that both set aside the same photos"
+)
 
 Row = dict[str, Any]  # of predictions.csv
 Pair = tuple[Row, Row]
@@ -48,14 +51,15 @@ def read_answers(bundle: Bundle) -> Answers:
     predictions = folder / "predictions.csv"
     if bundle.runtime != "onnx":
         raise ModelError(f"{bundle.folder} is an export, whose own answers are not written down", hint=NAME_DATA)
+    for path in (predictions, folder / "split.csv"):
+        if not path.exists():
+            raise ModelError(f"{folder} has no {path.name} to compare by", hint=NAME_DATA)
     try:
         check_ordinary(predictions)
         check_ordinary(folder / "split.csv")
         split, rows = read_csv(folder / "split.csv"), read_csv(predictions)
     except (OSError, csv.Error, ModelError) as error:
-        raise ModelError(
-            f"{folder} has no predictions.csv and split.csv to compare by ({error})", hint=NAME_DATA
-        ) from error
+        raise ModelError(f"cannot read predictions.csv and split.csv of {folder}: {error}", hint=NAME_DATA) from error
     try:
         digests = {row["path"]: row["digest"] for row in split if row["digest"]}
         tested = [row for row in rows if row["part"] == "test"]

@@ -205,7 +205,7 @@ def _judge(kind: Kind, evidence: np.ndarray, targets: np.ndarray, classes: Seque
     shares = np.bincount(targets[evidence[1].argmax(axis=1) == targets], minlength=len(classes)) / sizes
     value, error = float(shares.mean()), _standard_error(shares, sizes)
     surprise = len(classes) / (1 / sizes).mean() * _divergence(value, chance)
-    of_all = value - chance >= large * (1 - chance) and surprise > needed
+    of_all = bool(value - chance >= large * (1 - chance) and surprise > needed)
     told = []
     for number, name in enumerate(classes):
         accuracy, surprise = _tell_apart(evidence[0][:, number] > 0, targets == number)

@@ -100,7 +100,7 @@ def _report(data: Path, settings: Any, cache: Path | None, most: int, html: Path
     from pronk.cli.summary import print_findings
     from pronk.studies.labels import suspicion_records
 
-    check_page("--html", html)
+    check_page("--html", html, data)
     with open_console() as console:
         with show_progress(console) as on_progress:
             found: Audit = _load_audit()(data, settings=settings, cache=cache, on_progress=on_progress)
@@ -142,7 +142,7 @@ def _say_what_next(console: "Console", found: "Audit", shown: int, data: Path, h
         markup=False,
     )
     accuracy = found.accuracy["mean"]
-    if accuracy < WEAK:
+    if n and accuracy < WEAK:
         console.print(
             f"Only {percent(accuracy)} of the photos were recognised by heads that had not seen them: most of these "
             "labels will be right. Other --weights may see more.",

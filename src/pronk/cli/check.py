@@ -42,7 +42,7 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
     from pronk.checkup import check as check_photos
     from pronk.cli.console import check_page, open_console, print_json, show_progress
 
-    check_page("--html", html)
+    check_page("--html", html, data)
     if fix != bool(quarantine):
         raise click.UsageError("--fix and --quarantine DIR need each other")
     if quarantine:
@@ -113,7 +113,8 @@ def _print_group(fault: "Fault", findings: Sequence["Finding"], data: Path) -> N
     label = "what"
     for finding in findings[:MOST_EXAMPLES]:
         where = f"{visible(finding.path)}: " if finding.path else ""
-        own = f"; {visible(finding.hint)}" if finding.hint and not shared else ""
+        joint = " " if finding.message.endswith(".") else "; "
+        own = f"{joint}{visible(finding.hint)}" if finding.hint and not shared else ""
         _echo(f"  {label:<5} {where}{visible(finding.message)}{own}")
         label = ""
     if len(findings) > MOST_EXAMPLES:

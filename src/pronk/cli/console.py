@@ -175,15 +175,17 @@ def _bars(console: "Console") -> "RichProgress":
     )
 
 
-def check_page(option: str, path: Path | None) -> None:
-    """Refuse a page whose name no browser would open.
+def check_page(option: str, path: Path | None, data: Path) -> None:
+    """Refuse a page whose name no browser would open, or that would lie among the photos.
 
     Raises:
         click.UsageError: naming the option and the value.
 
     Example:
-        >>> check_page("--html", None)
+        >>> check_page("--html", None, Path("photos"))
     """
+    if path and data.is_dir() and path.resolve().is_relative_to(data.resolve()):
+        raise click.UsageError(f"{option} must lie outside of the photos in {data}. Got {str(path)!r}")
     if path and path.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"{option} must end in .html. Got {str(path)!r}")
 

@@ -35,7 +35,7 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
     from pronk.cli.summary import accuracy_text
     from pronk.text import count, visible
 
-    check_page("--html", html)
+    check_page("--html", html, data)
     settings = make_settings(None, values)
     with open_console() as console, show_progress(console) as on_progress:
         record = _load_curve()(data, settings=settings, cache=cache, on_progress=on_progress)

@@ -31,7 +31,7 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     from pronk.evaluation import evaluate as judge
     from pronk.predictor import Predictor
 
-    check_page("--report", report)
+    check_page("--report", report, data)
     predictor = Predictor.load(model)
     with open_console() as console:
         with show_progress(console) as on_progress:

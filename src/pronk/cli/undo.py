@@ -26,6 +26,10 @@ def undo(file: Path, as_json: bool) -> None:
     from pronk.text import count
 
     done = take_back(file)
+    if not (done.reversed or done.kept):
+        others = sorted(path.name for path in file.absolute().parent.glob("undo*.csv") if path.name != file.name)
+        beside = f"; beside it: {', '.join(others)}" if others else ""
+        click.echo(visible(f"nothing was left to take back{beside}"), err=True)
     for action, reason in done.kept:
         click.echo(visible(f"kept {action.target}: {reason}"), err=True)
     if as_json:

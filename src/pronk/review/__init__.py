@@ -86,7 +86,7 @@ def read_review(path: Path) -> tuple[Decision, ...]:
                 decision = Decision(*(_unguard(row[name] or "") for name in COLUMNS))
                 if problem := _find_problem(decision, seen):
                     problems.append(f"line {rows.line_num}: {problem}")
-                seen.add((decision.path, decision.digest))
+                seen.add((Path(decision.path).as_posix(), decision.digest))
                 decisions.append(decision)
     except (OSError, csv.Error) as error:
         raise DataError(f"cannot read the review {path}: {error}", hint="name a saved review.csv") from error
@@ -175,7 +175,8 @@ def _find_problem(decision: Decision, seen: set[tuple[str, str]]) -> str:
         return f"action must be keep, move or drop. Got {decision.action!r}"
     if decision.action == "move" and not decision.label:
         return "move needs a label"
-    return f"{decision.path!r} is decided twice" if (decision.path, decision.digest) in seen else ""
+    again = (Path(decision.path).as_posix(), decision.digest) in seen
+    return f"{decision.path!r} is decided twice" if again else ""
 
 
 def _find_contents(listing: Listing, *, besides: Sequence[str]) -> dict[str, list[Entry]]:

@@ -62,7 +62,9 @@ def _correct(review: Path, data: Path, out: Path, split: Path | None) -> tuple[A
     """Return what is done, and the content of the list."""
     listing = list_photos(data)
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise SettingsError(f"--out must lie outside of the photos in {data}. Got {str(out)!r}")
+        raise SettingsError(
+            f"--out must lie outside of the photos in {data}. Got {str(out)!r}", hint="for example corrected.csv"
+        )
     decisions = read_review(review)
     check_labels(decisions, listing.classes)
     matched, left = match_decisions(decisions, listing)

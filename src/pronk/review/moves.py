@@ -40,7 +40,8 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
     decisions = read_review(review)
     listing = list_photos(data, min_classes=1)
     # Also a class whose last photo this review has moved, before it was killed, and is still to get others.
-    check_labels(decisions, {*listing.classes, *(decision.given for decision in decisions)})
+    emptied = {decision.given for decision in decisions if _is_class_folder(data, decision.given)}
+    check_labels(decisions, {*listing.classes, *emptied})
     with open_journal(quarantine.absolute(), _name_run(review, data)) as journal:
         planned = _find_begun(decisions, data, journal)
         matched, left = match_decisions([decision for decision in decisions if decision not in planned], listing)
@@ -90,7 +91,16 @@ def _check_folders(data: Path, quarantine: Path) -> None:
         )
     photos, place = data.resolve(), quarantine.resolve()
     if place.is_relative_to(photos) or photos.is_relative_to(place):
-        raise SettingsError(f"--quarantine must be a folder beside {data}. Got {str(quarantine)!r}")
+        raise SettingsError(
+            f"--quarantine must be a folder beside {data}. Got {str(quarantine)!r}", hint="for example dropped"
+        )
+
+
+def _is_class_folder(data: Path, name: str) -> bool:
+    """Tell whether a class has a folder, though it may hold nothing any more; a name from a file may be a path."""
+    if Path(name).name != name or name == ".." or "\\" in name:
+        return False
+    return any((folder / name).is_dir() for folder in (data, *filter(Path.is_dir, data.iterdir())))
 
 
 def _name_run(review: Path, data: Path) -> str:
