@@ -127,3 +127,10 @@ def test_a_class_of_one_is_refused():
     one = type(table)(table.paths, table.digests, table.classes, np.r_[1, [0] * 8], table.groups, table.features)
     with pytest.raises(DataError, match="apart from copies"):
         measure_growth(one, seed=0)
+
+
+def test_of_very_few_photos_no_number_comes_twice():
+    record = describe_growth(measure_growth(make_table(4), seed=0))
+    photos = [point["photos"] for point in record["points"]]
+    assert photos == sorted(set(photos))
+    assert record["points"][-1]["share"] == 1.0

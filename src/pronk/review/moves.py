@@ -79,7 +79,8 @@ def undo_moves(review: Path, data: Path, quarantine: Path) -> Undone:
     journal = find_journal(quarantine.absolute(), _name_run(review, data))
     if journal is None:
         raise DataError(
-            f"{quarantine} has no undo file of {review}", hint="what another undo file tells: pronk undo FILE"
+            f"nothing that {review} did is left to take back in {quarantine}",
+            hint=f"for what an undo file there tells: pronk undo {quarantine / 'undo.csv'}",
         )
     return undo(journal)
 

@@ -201,17 +201,22 @@ def describe_growth(growth: Growth, *, seed: int = 0) -> dict[str, Any]:
         gain{value,low,high}}, confused[{classes[2], mistakes}], advice.
     """
     n, classes = len(growth.table), len(growth.table.classes)
-    points = []
+    points: dict[int, dict[str, Any]] = {}  # of few photos several shares are the same number; the last one counts
     for share, photos, right in zip(SHARES, growth.photos, growth.right, strict=True):
         value = float(right.mean())
         low, high = wilson_interval(round(value * n), n)
         accuracy = {"value": value, "low": min(low, value), "high": max(high, value), "n": n}
-        points.append({"share": share, "photos": round(float(photos)), "accuracy": accuracy})
+        points[round(float(photos))] = {"share": share, "photos": round(float(photos)), "accuracy": accuracy}
     more = _round_down(min(MOST_MORE, n // classes))
     ahead = forecast(growth, growth.photos[-1] + more * classes, seed=seed)
     confused = find_confused(growth.answers, growth.table.targets, growth.table.classes)
     record = {"photos": ahead.photos, "more_per_class": more, "accuracy": ahead.accuracy, "gain": ahead.gain}
-    return {"points": points, "forecast": record, "confused": confused, "advice": advise(ahead, more, confused)}
+    return {
+        "points": list(points.values()),
+        "forecast": record,
+        "confused": confused,
+        "advice": advise(ahead, more, confused),
+    }
 
 
 def advise(ahead: Forecast, more: int, confused: Sequence[dict[str, Any]]) -> str:
