@@ -1,0 +1,86 @@
+"""benchmarks/probe.py: what frozen weights know about a folder of photos."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pronk.config import Settings
+from pronk.drawing import draw_photos
+from pronk.training.backbone import random_backbone
+
+PROGRAM = Path(__file__).resolve().parents[1] / "benchmarks" / "probe.py"
+
+
+@pytest.fixture(scope="module")
+def probe():
+    """Import the program, which is in no package."""
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        spec = importlib.util.spec_from_file_location("probe", PROGRAM)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(PROGRAM.parent))
+
+
+def make_rows(gap):
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], 60)
+    return rng.normal(0, 1, (120, 20)) + gap * targets[:, None], targets
+
+
+def test_classes_far_apart_are_told_apart(probe):
+    features, targets = make_rows(3.0)
+    assert probe.score(features, targets, [str(number) for number in range(120)]) > 0.98
+
+
+def test_features_of_nothing_are_at_chance(probe):
+    features, targets = make_rows(0.0)
+    assert 0.35 < probe.score(features, targets, [str(number) for number in range(120)]) < 0.65
+
+
+def test_copies_do_not_help(probe):
+    """Each photo four times over, in groups: a line that knew them by heart would be right with the copies."""
+    features, targets = (np.repeat(part, 4, axis=0) for part in make_rows(0.0))
+    assert probe.score(features, targets, [str(number // 4) for number in range(480)]) < 0.7
+
+
+def test_statistics_of_a_random_network_are_those_of_the_photos(probe):
+    from pronk.training.network import batch_norms, build_network
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3)).astype(np.uint8)
+    network = build_network(random_backbone(alpha=0.35), classes=2, settings=Settings(image_size=64, alpha=0.35))
+    norms = list(batch_norms(network))
+    probe.calibrate(network, norms, pixels)
+    convolution = network.get_layer("Conv1")(pixels.astype(np.float32) / 127.5 - 1)
+    mean = np.asarray(convolution).mean((0, 1, 2))
+    np.testing.assert_allclose(np.asarray(norms[0].moving_mean), mean, atol=1e-3)
+    assert not any(norm.trainable for norm in norms)
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.more
+def test_offline_network_knows_more_than_a_random_one(tmp_path):
+    done = run(draw_photos(tmp_path / "photos", photos_per_class=40), "offline", "random")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["photos"] >= 110  # some of the drawn photos are broken on purpose
+    assert result["accuracy"]["offline"] >= result["accuracy"]["random"] + 0.2
+
+
+@pytest.mark.parametrize("arguments", [("no such folder", "offline"), ("DATA", "no such file.h5")])
+def test_bad_input_is_refused_in_one_line(arguments, tmp_path):
+    draw_photos(tmp_path / "DATA", photos_per_class=3)
+    done = run(str(tmp_path / arguments[0]), arguments[1])
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "no such" in done.stderr.splitlines()[-1]
