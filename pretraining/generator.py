@@ -1,4 +1,4 @@
-"""(seed, batch number) -> pictures by formula with dense targets: shaded objects on textured grounds.
+"""(seed, batch number) -> pictures by formula and what is in them: shaded objects on textured grounds.
 
 No photograph is involved anywhere. `World` holds what stays the same over a run (the kinds of shapes and
 textures); `draw_scenes` is a pure function of (world, settings, batch number).
@@ -19,13 +19,12 @@ from painting import (
     paint_objects,
     spread_axes,
 )
-from shapes import PARTS, Pose, draw_kinds, measure_distance, pose_instances
+from shapes import Pose, draw_kinds, measure_distance, pose_instances
 from textures import draw_bank
 from torch import Tensor
 from torch.nn import functional
 
 CODE = 12  # side of the shape code, a small silhouette of the main object in its own frame
-ATTRIBUTES = 15
 PRESENT = 0.7  # share of the pictures with a main object; the others show their ground
 
 
@@ -49,15 +48,11 @@ class Scenes:
     """Pictures and what is known about them (b pictures of side s)."""
 
     images: Tensor  # (b, 3, s, s) uint8
+    mask: Tensor  # (b, s/4, s/4) uint8, 255 where the main object covers the 4x4 pixels
     shape: Tensor  # (b,) kind of the main object, -1 without one
     texture: Tensor  # (b,) its texture, -1 without one
-    ground: Tensor  # (b,) texture of the (lower) background
-    attributes: Tensor  # (b, ATTRIBUTES) place, size, turn, light, colours
-    code: Tensor  # (b, CODE, CODE) silhouette of the main object in its own frame
-    mask: Tensor  # (b, s/8, s/8) share of each cell covered by the main object
-    cover: Tensor  # (b, s/8, s/8) texture kind per cell, -1 where mixed
-    edges: Tensor  # (b, 12, s/8, s/8) log energy of gradients: three octaves, four orientations
-    colour: Tensor  # (b, 3, s/8, s/8) mean colour
+    ground: Tensor  # (b,) texture of the background, -1 where it has two
+    code: Tensor  # (b, CODE, CODE) uint8 silhouette of the main object in its own frame
 
 
 def build_world(*, shapes: int, textures: int, seed: int) -> World:
@@ -78,7 +73,13 @@ class Placement:
 
 
 def draw_scenes(
-    world: World, settings: Settings, number: int, *, stream: int = 0, shape: Tensor | None = None
+    world: World,
+    settings: Settings,
+    number: int,
+    *,
+    stream: int = 0,
+    shape: Tensor | None = None,
+    ground: Tensor | None = None,
 ) -> Scenes:
     """Draw batch `number` of `stream`.
 
@@ -87,49 +88,42 @@ def draw_scenes(
         settings: size and hardness.
         number: of the batch.
         stream: 0 training; others never meet it.
-        shape: (b,) kinds of the main objects; None draws them.
+        shape: (b,) kinds of the main objects; None draws them, or none at all in some pictures.
+        ground: (b,) textures of the backgrounds; None draws them.
 
     Example:
-        >>> world = build_world(shapes=5, textures=3, seed=1)
+        >>> world = build_world(shapes=5, textures=5, seed=1)
         >>> draw_scenes(world, Settings(count=2, size=64, hardness=0.5), 0).images.shape
         torch.Size([2, 3, 64, 64])
     """
     rng = torch.Generator().manual_seed(((world.seed * 31 + stream) * 1_000_003 + number) % 2**63)
     dice, size, hard = Dice(rng, settings.count), settings.size, settings.hardness
     kind = dice.choose(len(world.shapes)) if shape is None else shape
-    skins, ground = dice.choose(len(world.textures)), dice.choose(len(world.textures))
-    image, ground_map = draw_ground(world, dice, ground, size, hard)
+    skins, floor = dice.choose(len(world.textures)), dice.choose(len(world.textures))
+    image, known = draw_ground(world, dice, floor if ground is None else ground, size, hard)
     image = _add_bystander(world, dice, image, hard)
 
-    place = _place_main(dice, hard)
     pose = pose_instances(world.shapes, kind, rng=rng, variation=0.6 + 0.4 * hard)
-    stencil = _measure_object(pose, place, size=size, grid=min(size, 64))
+    stencil = _measure_object(pose, _place_main(dice, hard), size=size, grid=min(size, 64))
     present = dice.chance(PRESENT if shape is None else 1.0)
-    image, painted = paint_objects(world, dice, image, stencil, skins, hard, present)
-    base = image.mean((2, 3))
-    image, mask = occlude_scene(world, dice, image, painted.mask, hard)
+    image, mask = paint_objects(world, dice, image, stencil, skins, hard, present)
+    image, mask = occlude_scene(world, dice, image, mask, hard)
     image = degrade_pictures(dice, image, hard)
 
     axis = torch.linspace(-1, 1, CODE).expand(settings.count, CODE, CODE)
     code = (measure_distance(pose, axis, axis.transpose(1, 2))[0] * -8).sigmoid()
-    cells = functional.avg_pool2d(mask[:, None], 8)[:, 0]
-    ground_cells = ground_map[:, None, None].expand_as(cells)
-    cover = torch.where(cells > 0.7, skins[:, None, None], torch.where(cells < 0.1, ground_cells, -1))
-    amounts = stencil.part.amax((1, 2)) / PARTS, mask.mean((1, 2)) * 4 - 1, code.mean((1, 2)) * 4 - 1
-    where = place.x, place.y, place.scale * 4 - 2, place.turn * 4
-    numbers = torch.stack([*where, *painted.light.unbind(1), *amounts], 1)
     return Scenes(
-        images=(image * 255).round_().clamp_(0, 255).to(torch.uint8),
+        images=_round_pixels(image),
+        mask=_round_pixels(functional.avg_pool2d(mask[:, None], 4)[:, 0]),
         shape=torch.where(present > 0, kind, -1),
         texture=torch.where(present > 0, skins, -1),
-        ground=ground,
-        attributes=torch.cat([numbers, painted.tint * 2 - 1, base * 2 - 1], 1),
-        code=code,
-        mask=cells,
-        cover=cover,
-        edges=_measure_edges(image),
-        colour=functional.avg_pool2d(image, 8),
+        ground=known,
+        code=_round_pixels(code),
     )
+
+
+def _round_pixels(values: Tensor) -> Tensor:
+    return (values * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _add_bystander(world: World, dice: Dice, image: Tensor, hard: float) -> Tensor:
@@ -174,16 +168,3 @@ def _measure_object(pose: Pose, place: Placement, *, size: int, grid: int) -> St
         distance = functional.interpolate(distance[:, None], size=(size, size), mode="bilinear")[:, 0]
         part = functional.interpolate(part[:, None], size=(size, size), mode="nearest")[:, 0]
     return Stencil(distance, part, place.scale)
-
-
-def _measure_edges(image: Tensor) -> Tensor:
-    """Log energy of the gradient in three octaves and four orientations, per 8x8 cell."""
-    grey = image.mean(1)
-    parts = []
-    for octave in range(3):
-        dx = functional.pad(grey[:, :, 2:] - grey[:, :, :-2], (1, 1))
-        dy = functional.pad(grey[:, 2:] - grey[:, :-2], (0, 0, 1, 1))
-        slopes = torch.stack([dx, dy, (dx + dy) * 0.5**0.5, (dx - dy) * 0.5**0.5], 1)
-        parts.append(functional.avg_pool2d(slopes.abs_(), 8 >> octave))
-        grey = functional.avg_pool2d(grey[:, None], 2)[:, 0]
-    return (torch.cat(parts, 1) + 0.01).log()

@@ -151,7 +151,7 @@ def export_h5(network: MobileNetV2, path: Path) -> None:
             group = file.create_group(name)
             group.attrs["weight_names"] = np.array([f"{name}/{weight}".encode() for weight, _ in weights])
             for weight, value in weights:
-                array = value.detach().float().contiguous().numpy()
+                array = value.detach().float().contiguous().cpu().numpy()
                 dtype = np.float16 if "kernel" in weight else np.float32
                 group.create_dataset(f"{name}/{weight}", data=array.astype(dtype))
     temporary.replace(path)

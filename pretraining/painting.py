@@ -21,26 +21,26 @@ class World:
 
 
 class Dice:
-    """Shorthand for the random numbers of one batch."""
+    """Shorthand for the random numbers of one batch, drawn on the CPU wherever they are used."""
 
-    def __init__(self, rng: torch.Generator, count: int) -> None:
-        self.rng, self.count = rng, count
+    def __init__(self, rng: torch.Generator, count: int, device: torch.device | str = "cpu") -> None:
+        self.rng, self.count, self.device = rng, count, device
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Draw (count, *shape) numbers between low and high."""
-        return torch.rand(self.count, *shape, generator=self.rng) * (high - low) + low
+        return torch.rand(self.count, *shape, generator=self.rng).to(self.device) * (high - low) + low
 
     def normal(self, *shape: int) -> Tensor:
         """Draw (count, *shape) standard normal numbers."""
-        return torch.randn(self.count, *shape, generator=self.rng)
+        return torch.randn(self.count, *shape, generator=self.rng).to(self.device)
 
     def choose(self, limit: int) -> Tensor:
         """Draw (count,) integers below limit."""
-        return torch.randint(limit, (self.count,), generator=self.rng)
+        return torch.randint(limit, (self.count,), generator=self.rng).to(self.device)
 
     def chance(self, probability: float) -> Tensor:
         """Draw (count,) ones with the given probability, else zeros."""
-        return (torch.rand(self.count, generator=self.rng) < probability).float()
+        return (torch.rand(self.count, generator=self.rng) < probability).float().to(self.device)
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,6 @@ class Stencil:
     scale: Tensor
 
 
-@dataclass(frozen=True)
-class Painted:
-    """What was painted: cover (b, s, s), base colour (b, 3), direction of the light (b, 2)."""
-
-    mask: Tensor
-    tint: Tensor
-    light: Tensor
-
-
 def spread_axes(count: int, size: int) -> tuple[Tensor, Tensor]:
     """Return the x and y of the pixel centres, (count, size, size) each, from -1 to 1."""
     axis = (torch.arange(size) * 2 + 1) / size - 1
@@ -68,14 +59,14 @@ def spread_axes(count: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def draw_ground(world: World, dice: Dice, ground: Tensor, size: int, hard: float) -> tuple[Tensor, Tensor]:
-    """One texture, or two with a horizon between them; returns also the texture of the cells (-1: two)."""
+    """One texture, or two with a horizon between them; returns also its texture (-1: two)."""
     contrast = dice.uniform(0.1, 0.3 + 0.4 * hard)
     layers = []
     for kinds in (ground, dice.choose(len(world.textures))):
         values = sample_bank(world.textures, kinds, size=size, zoom=_zoom(dice, size), rng=dice.rng)
         layers.append(_colour(values, _palette(dice, contrast=contrast)[1]))
     x, y = spread_axes(dice.count, size)
-    divided = dice.chance(0.6 * hard)
+    divided = dice.chance(0.5 * hard)
     level = dice.uniform(-0.6, 0.5)[:, None, None]
     for k in range(1, 4):
         level = (
@@ -90,18 +81,18 @@ def draw_ground(world: World, dice: Dice, ground: Tensor, size: int, hard: float
 
 def paint_objects(
     world: World, dice: Dice, image: Tensor, stencil: Stencil, skins: Tensor, hard: float, active: Tensor
-) -> tuple[Tensor, Painted]:
-    """Lay textured, shaded objects with shadows over those pictures whose `active` is 1."""
+) -> tuple[Tensor, Tensor]:
+    """Lay textured, shaded objects with shadows where `active` is 1; return also what they cover, (b, s, s)."""
     size = image.shape[2]
     values = sample_bank(world.textures, skins, size=size, zoom=_zoom(dice, size), rng=dice.rng)
-    base, ends = _palette(dice, contrast=dice.uniform(0.1, 0.5 + 0.3 * hard))
+    base, stops = _palette(dice, contrast=dice.uniform(0.1, 0.5 + 0.3 * hard))
     push = _set_apart(base.mean(1), image.mean((1, 2, 3)), least=0.3 - 0.2 * hard)
-    base, ends = base + push[:, None], ends + push[:, None, None]
+    base, stops = base + push[:, None], stops + push[:, None, None]
     rough = dice.chance(0.5) * dice.uniform(0, 0.07)
     distance = stencil.distance + rough[:, None, None] * (values - 0.5)
 
     shades = 1 + 0.25 * dice.normal(PARTS + 1) * dice.chance(0.6)[:, None]
-    skin = _colour(values, ends)
+    skin = _colour(values, stops)
     skin = skin * shades.gather(1, stencil.part.flatten(1).long()).view_as(stencil.part)[:, None]
     light = functional.normalize(dice.normal(2) + torch.tensor([0.0, -0.8]), dim=1) * dice.uniform(0.1, 0.6, 1)
     skin = skin * (1 + 0.7 * _shade(distance, stencil.scale, light))[:, None]
@@ -110,7 +101,7 @@ def paint_objects(
     shadow = (distance.roll((offset, offset // 2), (1, 2)) * -12).sigmoid() * depth[:, None, None]
     image = image * (1 - shadow)[:, None]
     image = image + mask[:, None] * (skin - image)
-    return image.clamp_(0, 1), Painted(mask, base, light)
+    return image.clamp_(0, 1), mask
 
 
 def _set_apart(base: Tensor, ground: Tensor, *, least: float) -> Tensor:
@@ -155,20 +146,23 @@ def degrade_pictures(dice: Dice, image: Tensor, hard: float) -> Tensor:
     soft = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     image = image + blur * (soft - image)
     noise = torch.randn(image.shape, generator=dice.rng)
-    return (image + noise * (dice.uniform(0, 0.01 + 0.05 * hard)[:, None, None, None])).clamp_(0, 1)
+    return (image + noise * (dice.uniform(0, 0.01 + 0.03 * hard)[:, None, None, None])).clamp_(0, 1)
 
 
 def _palette(dice: Dice, *, contrast: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw a base colour and the two ends of a texture's colour ramp, (b, 3) and (b, 2, 3)."""
-    grey, tint = dice.uniform(0.12, 0.88, 1), dice.normal(3)
-    base = (grey + 0.16 * tint).clamp(0.03, 0.97)
+    """Draw a base colour and the three stops of a texture's colour ramp, (b, 3) and (b, 3, 3)."""
+    grey, tint = dice.uniform(0.12, 0.88, 1), dice.normal(3) * dice.uniform(0.02, 0.2, 1)
+    base = (grey + tint).clamp(0.03, 0.97)
     swing = (dice.uniform(0.3, 1.0, 1) * torch.sign(dice.uniform(-1, 1, 1)) + 0.35 * dice.normal(3)) * contrast[:, None]
-    return base, torch.stack([base - swing / 2, base + swing / 2], 1)
+    middle = base + (0.4 * dice.chance(0.5) * contrast)[:, None] * dice.normal(3)
+    return base, torch.stack([base - swing / 2, middle, base + swing / 2], 1)
 
 
-def _colour(values: Tensor, ends: Tensor) -> Tensor:
-    """Map (b, h, w) in [0, 1] to (b, 3, h, w) between two colours."""
-    return ends[:, 0, :, None, None] + values[:, None] * (ends[:, 1] - ends[:, 0])[:, :, None, None]
+def _colour(values: Tensor, stops: Tensor) -> Tensor:
+    """Map (b, h, w) in [0, 1] to (b, 3, h, w) along a ramp of three colours."""
+    low, middle, high = (stop[:, :, None, None] for stop in stops.unbind(1))
+    below, above = (values * 2).clamp(max=1)[:, None], (values * 2 - 1).clamp(min=0)[:, None]
+    return low + below * (middle - low) + above * (high - middle)
 
 
 def _zoom(dice: Dice, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Seed -> kinds of textures -> a bank of grey fields: filtered noise, warped gratings, cells."""
+"""Seed -> kinds of textures -> a bank of grey fields: noise, gratings, cells, leaves, small random programs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Bank:
         return len(self.fields)
 
 
-def draw_bank(count: int, *, seed: int, instances: int = 5) -> Bank:
+def draw_bank(count: int, *, seed: int, instances: int = 4) -> Bank:
     """Draw `instances` fields of each of `count` kinds, families in turn.
 
     Example:
         >>> draw_bank(3, seed=1, instances=1).fields.shape
         torch.Size([3, 1, 160, 160])
     """
-    families = (_noise, _grating, _cells)
+    families = (_noise, _grating, _cells, _leaves, _program)
     fields = np.zeros((count, instances, SIDE, SIDE), np.float32)
     for kind in range(count):
         for instance in range(instances):
             plan = np.random.default_rng((seed, kind))
             rng = np.random.default_rng((seed, kind, instance))
-            fields[kind, instance] = _stretch(families[kind % 3](plan, rng))
+            fields[kind, instance] = _stretch(families[kind % len(families)](plan, rng))
     return Bank(torch.from_numpy(fields))
 
 
@@ -129,6 +129,64 @@ def _cells(plan: np.random.Generator, rng: np.random.Generator) -> np.ndarray:
     mode, size = plan.integers(5), plan.uniform(0.2, 0.45)
     gap = second - first
     return (first, np.tanh(12 * (first - size)), gap, np.tanh(15 * (gap - 0.12)), tone + 0.3 * first)[mode]
+
+
+def _leaves(plan: np.random.Generator, rng: np.random.Generator) -> np.ndarray:
+    """Dead leaves: shapes of power-law size fallen over one another, each with a tone and a slope of its own.
+
+    Source: Lee, Mumford and Huang, "Occlusion models for natural images", 2001.
+    """
+    power, smallest, largest = plan.uniform(1.5, 3.5), plan.uniform(2, 5), plan.uniform(10, 40)
+    squeeze, corner, slope = np.exp(plan.normal(0, 0.5)), plan.choice([1.0, 2.0, 6.0]), plan.uniform(0, 1.0)
+    direction, loose = plan.uniform(0, np.pi), plan.choice([0.1, 3.0])
+    values = np.full((SIDE, SIDE), 0.5)
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    edge = 1 - power
+    draws = rng.random(int(min(1500, 12 * (SIDE / smallest) ** 2 / 10)))
+    sizes = (smallest**edge + draws * (largest**edge - smallest**edge)) ** (1 / edge)
+    for size in sizes:
+        cx, cy = rng.uniform(0, SIDE, 2)
+        reach = int(size * max(squeeze, 1 / squeeze)) + 2
+        rows = slice(max(0, int(cy) - reach), int(cy) + reach)
+        columns = slice(max(0, int(cx) - reach), int(cx) + reach)
+        turn = direction + loose * rng.uniform(-0.5, 0.5)
+        dx, dy = x[rows, columns] - cx, y[rows, columns] - cy
+        u = (dx * np.cos(turn) + dy * np.sin(turn)) / (size * squeeze)
+        v = (dy * np.cos(turn) - dx * np.sin(turn)) / (size / squeeze)
+        inside = np.abs(u) ** corner + np.abs(v) ** corner < 1
+        values[rows, columns][inside] = (rng.random() + slope * (u - 0.5 * v))[inside]
+    return values
+
+
+def _program(plan: np.random.Generator, rng: np.random.Generator) -> np.ndarray:
+    """Run a random little program: waves and noise bent by one another, folded and joined.
+
+    Source of the idea: Baradad et al., "Procedural Image Programs for Representation Learning", 2022.
+    """
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64) / SIDE * 2 - 1
+    x, y = x + rng.uniform(-0.5, 0.5), y + rng.uniform(-0.5, 0.5)
+    turn = plan.uniform(0, np.pi) + rng.normal(0, 0.1)
+    x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    rate = np.exp(plan.uniform(np.log(6), np.log(40), 3))
+    for step in range(plan.integers(2, 5)):
+        bend, phase = plan.uniform(0.05, 0.3), rng.uniform(0, 2 * np.pi)
+        action = plan.integers(5)
+        if action == 0:
+            x, y = x + bend * np.sin(rate[step % 3] * y / 3 + phase), y
+        elif action == 1:
+            x, y = np.hypot(x, y) - 0.5, np.arctan2(y, x) / 3
+        elif action == 2:
+            x, y = np.abs((x * 2 + 1) % 2 - 1) - 0.5, y
+        elif action == 3:
+            x, y = x + bend * _filtered(rng, slope=2.0, centre=0), y + bend * _filtered(rng, slope=2.0, centre=0)
+        else:
+            x, y = x * y + bend, x - y
+    first = np.sin(rate[0] * x + rng.uniform(0, 6)) + plan.uniform(0, 1) * np.sin(rate[1] * y + rng.uniform(0, 6))
+    second = _filtered(rng, slope=plan.uniform(0.8, 2.0), centre=0)
+    join = plan.integers(5)
+    joined = (first, first + second, np.maximum(first, second), first * second, np.where(second > 0, first, -first))
+    values = joined[join]
+    return np.tanh(plan.uniform(2, 6) * values) if plan.random() < 0.4 else values
 
 
 def sample_bank(bank: Bank, kinds: Tensor, *, size: int, zoom: Tensor, rng: torch.Generator) -> Tensor:
