@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pronk.cli import cli, console
 from pronk.cli.train import HELP, make_settings
-from pronk.config import Settings, to_toml
+from pronk.config import OFFLINE_DEFAULTS, Settings, to_toml
 from pronk.errors import SettingsError
 from pronk.files import digest_file
 from pronk.manifest import FORMAT
@@ -398,6 +398,14 @@ def test_settings_file_and_what_was_typed(tmp_path):
     with pytest.raises(SettingsError, match=r"s2\.toml"):
         make_settings(tmp_path / "s2.toml", {})
     assert set(HELP) <= set(Settings.__dataclass_fields__)
+
+
+def test_a_network_without_photos_has_defaults_of_its_own(tmp_path):
+    (tmp_path / "s.toml").write_text(to_toml(Settings(weights="offline", seed=3)))
+    typed = make_settings(None, {"weights": "offline", "views": 1})
+    assert typed == Settings(weights="offline", **OFFLINE_DEFAULTS | {"views": 1})
+    assert make_settings(tmp_path / "s.toml", {}) == Settings(weights="offline", seed=3)  # a file says everything
+    assert make_settings(None, {"weights": "imagenet"}) == Settings()
 
 
 @pytest.mark.parametrize(

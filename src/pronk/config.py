@@ -46,6 +46,15 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "coverage": (0.5, 0.999),
 }
+# A network that has never seen a photo has to learn from the user's what ImageNet's brings along: in nearly all its
+# blocks, in larger steps, for longer.
+OFFLINE_DEFAULTS: dict[str, Any] = {
+    "views": 8,
+    "fine_tune_from": "block_2_add",
+    "epochs": 20,
+    "learning_rate": 5e-4,
+    "patience": 5,
+}
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 # What opens a model, and where it lies in its folder: the first is what training writes, the others are exports.
 MODEL_PATHS: Mapping[str, str] = {
@@ -134,6 +143,16 @@ class Settings:
         problems = find_problems(self)
         if problems:
             raise SettingsError("; ".join(problems), hint="see `pronk train --help` for what is allowed")
+
+    @classmethod
+    def for_weights(cls, weights: str, **changes: Any) -> "Settings":
+        """Return the settings that suit a network, with some fields changed: what `pronk train --weights` does.
+
+        Example:
+            >>> Settings.for_weights("offline", views=1).fine_tune_from
+            'block_2_add'
+        """
+        return cls(weights=weights, **((OFFLINE_DEFAULTS if weights == "offline" else {}) | changes))
 
     def replace(self, **changes: Any) -> "Settings":
         """Return a copy with some fields changed.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pronk.config import CHOICES, Settings
+from pronk.config import CHOICES, OFFLINE_DEFAULTS, Settings
 from pronk.engines import ENGINES
 
 HELP = {
@@ -54,7 +54,7 @@ def settings_options(*names: str, told: Mapping[str, str] = HELP) -> Callable[[C
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(names):
             default, option = fields[name].default, "--" + name.replace("_", "-")
-            text = told[name] + ("" if default in (None, False) else f"  [default: {default}]")
+            text = told[name] + ("" if default in (None, False) else f"  [default: {_show_default(name, default)}]")
             if fields[name].type is bool:
                 command = click.option(option, is_flag=True, default=None, help=text)(command)
             else:
@@ -66,12 +66,17 @@ def settings_options(*names: str, told: Mapping[str, str] = HELP) -> Callable[[C
     return decorate
 
 
+def _show_default(name: str, default: Any) -> str:
+    return f"{default}; offline: {OFFLINE_DEFAULTS[name]}" if name in OFFLINE_DEFAULTS else str(default)
+
+
 def make_settings(config: Path | None, values: dict[str, Any]) -> Settings:
     """Merge a settings file and what was typed; what was typed wins."""
     from pronk.config import read_settings
 
     stored = read_settings(config) if config else {}
-    return Settings(**(stored | {name: value for name, value in values.items() if value is not None}))
+    given = stored | {name: value for name, value in values.items() if value is not None}
+    return Settings.for_weights(given.pop("weights", Settings.weights), **given)
 
 
 @click.command()
