@@ -287,11 +287,13 @@ def main() -> None:
     world = build_world(shapes=recipe.shapes, textures=recipe.textures, seed=recipe.seed)
     torch.set_num_threads(1)
     open_pool(world, folder, count=recipe.pictures)
-    options.out.with_name(options.out.name + ".meeting").unlink(missing_ok=True)
+    meeting = options.out.with_name(options.out.name + ".meeting")
+    meeting.unlink(missing_ok=True)  # of a run that was killed
     if recipe.processes == 1:
         train(0, job)
     else:
         multiprocessing.spawn(train, (job,), nprocs=recipe.processes)
+    meeting.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

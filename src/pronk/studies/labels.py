@@ -17,7 +17,7 @@ from pronk.studies.folds import Table
 # neighbours alone .94 and .96. The original rule of confident learning, which cuts off below a class's mean confidence,
 # lists only .80 and .78 of them (worst seed .50). 5 to 20 neighbours, standardised features, and a plain probability
 # instead of its ratio to the class's mean, are all within .02. With the `offline` weights, which have never seen a
-# photo: .19 and .29.
+# photo: .37 and .43.
 NEIGHBOURS = 10
 # Wrong labels pull at a weakly regularised head: its average precision is .95 and .92 at 1.0, .93 and .89 at 0.3, which
 # cross-validation chooses inside the folds, in four times the seconds.
