@@ -15,8 +15,6 @@ EDGES = OCTAVES * 4  # octaves and orientations
 WORDS = 10  # of a local binary pattern
 LEVELS, COARSE = 4, 3  # of each colour in the joint histograms of a view and of its quarters
 GLOBAL = 2 * EDGES + 16 * EDGES + 48 + 2 * EDGES + OCTAVES * WORDS + LEVELS**3 + 4 * COARSE**3 + 4 * 6
-
-
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
 
@@ -58,9 +56,8 @@ def describe_views(images: Tensor, slopes: list[Tensor], cells: Tensor) -> Tenso
     small = functional.avg_pool2d(images, 4)
     mean = functional.adaptive_avg_pool2d(small, 2).flatten(1)
     spread = (functional.adaptive_avg_pool2d(small.square(), 2).flatten(1) - mean.square()).clamp(min=1e-4).sqrt()
-    quarters = small.unfold(2, small.shape[2] // 2, small.shape[2] // 2).unfold(
-        3, small.shape[3] // 2, small.shape[3] // 2
-    )
+    half = small.shape[2] // 2
+    quarters = small.unfold(2, half, half).unfold(3, half, half)
     quarters = quarters.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
     parts = [
         cells.mean((2, 3)),
