@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from photos import write_pictures
-from training_fixtures import (  # noqa: F401 - fixtures
-    bundle_copy,
-    tiny_photos,
-    tiny_run,
-    tiny_weights,
-    whole_bundle,
-    workers_inside,
-)
+from helpers import FIXTURES
+from helpers.pictures import write_pictures
+from helpers.training import bundle_copy, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +23,7 @@ def own_cache(tmp_path_factory):
 def served_model(tmp_path_factory):
     """The small model of the first format, made once for all; tests copy it before they change it."""
     folder = tmp_path_factory.mktemp("served")
-    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "bundle-format-1.zip") as archive:
+    with zipfile.ZipFile(FIXTURES / "bundle-format-1.zip") as archive:
         archive.extractall(folder)
     return folder / "model"
 
@@ -37,7 +31,7 @@ def served_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def inside(served_model):
     """A server with that model, within this process."""
-    from asgi import serve_inside  # its packages are an extra
+    from helpers.asgi import serve_inside  # its packages are an extra
 
     with serve_inside(served_model) as server:
         yield server

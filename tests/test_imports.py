@@ -1,5 +1,4 @@
 import importlib
-import json
 import os
 import pkgutil
 import subprocess
@@ -10,32 +9,11 @@ from pathlib import Path
 import pytest
 
 import pronk
-from training_fixtures import write_photos
-
-FRAMEWORKS = {"keras", "tensorflow", "torch", "jax"}
-TRAINING_ONLY = FRAMEWORKS | {"h5py", "onnx", "scipy", "loky", "sklearn"}
+from helpers import FIXTURES, TESTS
+from helpers.interpreters import FRAMEWORKS, TRAINING_ONLY, after_command, modules_after
+from helpers.training import write_photos
 
 HTTP = {"fastapi", "starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "python_multipart"}
-
-REPORT = "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-
-
-def modules_after(code, *arguments):
-    """The packages that a fresh interpreter has imported after some code."""
-    command = [sys.executable, "-X", "importtime", "-c", code + REPORT, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-def after_command(*arguments):
-    return modules_after(
-        "import sys; from pronk.cli import cli\n"
-        "try: cli.main(sys.argv[1:], standalone_mode=False)\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "sys.stdout.flush()",
-        *arguments,
-    )
 
 
 def test_importing_pronk_imports_nothing_else():
@@ -64,7 +42,7 @@ def test_the_command_offers_what_can_be_converted():
 def test_using_an_export_reaches_no_framework(export, tmp_path):
     if export == "litert":
         pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
-    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "bundle-format-1.zip") as archive:
+    with zipfile.ZipFile(FIXTURES / "bundle-format-1.zip") as archive:
         archive.extractall(tmp_path)
     photo = tmp_path / "model" / "golden" / "1.jpg"
     assert not after_command("predict", tmp_path / "exports" / export, photo) & (TRAINING_ONLY | {"matplotlib"})
@@ -88,10 +66,10 @@ def test_serving_a_model_reaches_no_framework(served_model):
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(TESTS)!r})
 from pathlib import Path
 import pronk.server.main, pronk.server.running, pronk.server.protocol
-from asgi import serve_inside
+from helpers.asgi import serve_inside
 with serve_inside(Path(sys.argv[1])) as server:
     photo = (Path(sys.argv[1]) / "golden" / "1.jpg").read_bytes()
     for path in ("/", "/docs", "/openapi.json", "/v1/model", "/metrics", "/v1/teach"):

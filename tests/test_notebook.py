@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import load_script
+from helpers.scripts import load_script
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAME = "transfer_learning_mobilenetv2"

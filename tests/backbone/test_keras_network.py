@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from helpers.training import digest_arrays, lively_backbone, real_pixels
+from pronk.config import BLOCKS, Settings
+from pronk.head import Head, fit_head
+from pronk.training.backbone import layer_names, load_backbone
+from pronk.training.network import (
+    batch_norms,
+    build_network,
+    build_prefix,
+    build_suffix,
+    get_head,
+    get_weights,
+    save_network,
+    set_head,
+    set_weights,
+)
+
+SETTINGS = Settings(image_size=32, dropout=0.2)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return lively_backbone(0.35)
+
+
+@pytest.fixture
+def network(backbone):
+    return build_network(backbone, classes=3, settings=SETTINGS)
+
+
+def pixels(count, seed=0, size=32):
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_it_is_an_ordinary_functional_model(network, tmp_path):
+    import keras
+
+    assert isinstance(network, keras.Model)
+    assert network.input.dtype == "uint8"
+    assert network.input.shape == (None, 32, 32, 3)
+    assert network.output.shape == (None, 3)
+    assert [network.layers[0].name, network.layers[1].name] == ["image", "scale"]
+    assert [layer.name for layer in network.layers[-3:]] == ["pool", "dropout", "head"]
+    (tmp_path / "model.keras").write_bytes(save_network(network))
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    photos = pixels(2)
+    np.testing.assert_array_equal(np.asarray(loaded(photos)), np.asarray(network(photos)))
+
+
+def test_weights_go_in_and_come_out(network, backbone):
+    other = lively_backbone(0.35, seed=9)
+    set_weights(network, other.weights)
+    stored = get_weights(network)
+    assert list(stored) == layer_names()
+    assert all(digest_arrays(stored[name]) == digest_arrays(other.weights[name]) for name in stored)
+    head = Head(np.full((1280, 3), 0.5, np.float32), np.arange(3, dtype=np.float32))
+    set_head(network, head)
+    np.testing.assert_array_equal(get_head(network).bias, head.bias)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_cut_equals_whole_bit_for_bit(network, block):
+    photos = pixels(5)
+    cut, _ = build_prefix(network, block)(photos)
+    joined = build_suffix(network, block)(cut)
+    assert np.asarray(joined).dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(joined), np.asarray(network(photos)))
+
+
+def train_some(suffix, cuts, targets):
+    import keras
+
+    suffix.compile(keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy")
+    for _ in range(3):
+        suffix.train_on_batch(cuts, targets)
+
+
+def test_no_batch_norm_vector_moves_in_phase_2(network):
+    before = {layer.name: [v.copy() for v in layer.get_weights()] for layer in network.layers}
+    suffix = build_suffix(network, "block_15_add")
+    cut = np.asarray(build_prefix(network, "block_15_add")(pixels(8))[0])
+    train_some(suffix, cut, np.arange(8) % 3)
+    moved = {
+        layer.name
+        for layer in network.layers
+        for old, new in zip(before[layer.name], layer.get_weights(), strict=True)
+        if not np.array_equal(old, new)
+    }
+    assert moved == {"block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1", "head"}
+    assert all(len(layer.get_weights()) == 4 for layer in batch_norms(network))
+
+
+def test_the_trap_that_this_avoids(backbone):
+    """With trainable BatchNormalization, calling the base with training=False does not keep `fit` from moving it."""
+    import keras
+
+    inner = build_network(backbone, classes=3, settings=SETTINGS)
+    base = build_suffix(inner, "block_15_add")
+    for layer in batch_norms(base):
+        layer.trainable = True
+    entry = keras.Input(base.input.shape[1:])
+    tutorial = keras.Model(entry, base(entry, training=False))
+    mean = inner.get_layer("Conv_1_bn").moving_mean
+    before = np.array(mean)
+    tutorial.compile(keras.optimizers.SGD(0.0), loss="sparse_categorical_crossentropy")
+    tutorial.fit(np.random.default_rng(0).normal(size=(8, *entry.shape[1:])), np.arange(8) % 3, verbose=0)
+    assert not np.array_equal(before, np.array(mean))
+
+
+@pytest.mark.more
+def test_float16_at_the_cut_costs_no_accuracy(real_photos, real_weights, record_property):
+    backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))
+    photos = real_pixels(real_photos, 120, size=160)
+    targets = np.arange(len(photos)) % 2  # the classes take turns
+    network = build_network(backbone, classes=2, settings=Settings(image_size=160))
+    prefix, suffix = build_prefix(network, "block_12_add"), build_suffix(network, "block_12_add")
+    outputs = [prefix.predict_on_batch(photos[start : start + 40]) for start in range(0, len(photos), 40)]
+    cuts, pooled = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+    fitted = slice(0, 60)
+    head = fit_head(pooled[fitted], targets[fitted], classes=2, weights=np.ones(60), strength=0.03)
+    set_head(network, head)
+    exact = suffix.predict_on_batch(cuts)
+    stored = suffix.predict_on_batch(cuts.astype(np.float16).astype(np.float32))
+    judged = slice(60, None)
+    accuracies = [float((p[judged].argmax(axis=1) == targets[judged]).mean()) for p in (exact, stored)]
+    record_property("accuracy float32, float16, largest difference", (*accuracies, float(np.abs(exact - stored).max())))
+    assert accuracies[0] > 0.8
+    assert accuracies[1] >= accuracies[0]
+    assert np.abs(exact - stored).max() < 0.01

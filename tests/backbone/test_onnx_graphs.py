@@ -1,0 +1,136 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from helpers.pictures import draw_picture
+from helpers.training import lively_backbone, real_pixels
+from pronk.config import ALPHAS, BLOCKS, Settings
+from pronk.head import Head
+from pronk.runtime import OnnxRuntime
+from pronk.training.backbone import load_backbone, random_backbone
+from pronk.training.graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
+from pronk.training.network import build_network, build_prefix, set_head
+
+TOLERANCE = 1e-4
+
+
+def pictures(size, count=4):
+    kinds = ("circle", "square", "triangle")
+    return np.stack([np.asarray(draw_picture(kinds[i % 3], i, (size, size))) for i in range(count)])
+
+
+def run_prefix(model, pixels):
+    """Run a prefix, the cut before it is rounded to float16 among its outputs."""
+    graph = onnx.load_from_string(model)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info("cut_channels_last", onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    return session.run(["features", "cut", "cut_channels_last"], {"image": pixels})
+
+
+def head_for(backbone, classes=3):
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(0, 0.02, (pooled_size(backbone.weights), classes)).astype(np.float32)
+    return Head(kernel, rng.normal(0, 0.1, classes).astype(np.float32))
+
+
+def largest_difference(found, expected):
+    """The largest difference, as a share of the largest value where that is above 1: float32 has 7 digits."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(("alpha", "size"), [(0.35, 32), (0.5, 96), (0.75, 64), (1.0, 64), (1.4, 32)])
+def test_model_says_what_keras_says(alpha, size):
+    import keras
+
+    backbone = lively_backbone(alpha)
+    settings, head, pixels = Settings(image_size=size), head_for(backbone), pictures(size)
+    network = build_network(backbone, classes=3, settings=settings)
+    set_head(network, head)
+    probabilities, pooled = keras.Model(network.input, [network.output, network.get_layer("pool").output])(pixels)
+    outputs = OnnxRuntime(write_model(backbone.weights, head.kernel, head.bias, size=size)).run(pixels)
+    assert largest_difference(outputs.probabilities, probabilities) < TOLERANCE
+    assert largest_difference(outputs.features, pooled) < TOLERANCE
+    np.testing.assert_allclose(outputs.feature_map.mean(axis=(1, 2)), outputs.features, atol=1e-4)
+    assert outputs.feature_map.shape == (4, size // 32, size // 32, pooled_size(backbone.weights))
+
+
+def test_every_prefix_says_what_keras_says():
+    import keras
+
+    backbone, pixels = lively_backbone(0.35, seed=3), pictures(64)
+    network = build_network(backbone, classes=3, settings=Settings(image_size=64))
+    layers = [network.get_layer(name).output for name in (*BLOCKS, "pool")]
+    *cuts, pooled = keras.Model(network.input, layers)(pixels)
+    for block, expected in zip(BLOCKS, cuts, strict=True):
+        features, stored, exact = run_prefix(write_prefix(backbone.weights, size=64, cut=block), pixels)
+        assert largest_difference(exact, expected) < TOLERANCE, block
+        assert largest_difference(features, pooled) < TOLERANCE, block
+        np.testing.assert_array_equal(stored, exact.astype(np.float16))
+        assert stored.shape == (4, *cut_shape(backbone.weights, size=64, cut=block))
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_blocks_that_add_are_those_of_keras(alpha):
+    import keras
+
+    weights = random_backbone(alpha=alpha).weights
+    base = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
+    names = {layer.name for layer in base.layers}
+    for number in range(1, 17):
+        assert is_residual(weights, number) == (f"block_{number}_add" in names)
+    assert set(BLOCKS) <= names
+    for block in BLOCKS:
+        assert cut_shape(weights, size=32, cut=block) == base.get_layer(block).output.shape[1:]
+
+
+def test_temperature_divides_the_logits():
+    backbone, pixels = lively_backbone(0.35), pictures(32)
+    head = head_for(backbone)
+    plain, cooled = (
+        OnnxRuntime(write_model(backbone.weights, head.kernel, head.bias, size=32, temperature=t)).run(pixels)
+        for t in (1.0, 2.0)
+    )
+    expected = np.sqrt(plain.probabilities)
+    np.testing.assert_allclose(cooled.probabilities, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_folding_keeps_the_layer():
+    rng = np.random.default_rng(0)
+    kernel, x = rng.normal(size=(1, 1, 4, 5)), rng.normal(size=4)
+    gamma, beta, mean, variance = rng.normal(size=5), rng.normal(size=5), rng.normal(size=5), rng.uniform(0.1, 2, 5)
+    folded, bias = fold_batch_norm(kernel, (gamma, beta, mean, variance))
+    expected = gamma * (x @ kernel[0, 0] - mean) / np.sqrt(variance + 1e-3) + beta
+    np.testing.assert_allclose(folded[:, :, 0, 0] @ x + bias, expected, rtol=1e-5)
+
+
+def test_equal_weights_give_equal_bytes():
+    first, second = (write_prefix(lively_backbone(0.35).weights, size=32, cut="block_12_add") for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("alpha", [0.35, 1.0])
+def test_300_real_photos_say_what_keras_says(real_photos, real_weights, alpha, record_property):
+    backbone = load_backbone(str(real_weights / f"mobilenet_v2_{alpha}_224_no_top.h5"))
+    settings, head = Settings(image_size=224), head_for(backbone)
+    network = build_network(backbone, classes=3, settings=settings)
+    set_head(network, head)
+    prefix = build_prefix(network, "block_12_add")
+    model = OnnxRuntime(write_model(backbone.weights, head.kernel, head.bias, size=224))
+    prefix_bytes = write_prefix(backbone.weights, size=224, cut="block_12_add")
+    worst = dict.fromkeys(("probabilities", "pooled", "cut"), 0.0)
+    photos = real_pixels(real_photos, 300, size=224)
+    for start in range(0, len(photos), 50):
+        pixels = photos[start : start + 50]
+        cut, pooled = prefix.predict_on_batch(pixels)
+        features, _, exact = run_prefix(prefix_bytes, pixels)
+        differences = {
+            "probabilities": largest_difference(model.run(pixels).probabilities, network.predict_on_batch(pixels)),
+            "pooled": largest_difference(features, pooled),
+            "cut": largest_difference(exact, cut),
+        }
+        worst = {name: max(worst[name], difference) for name, difference in differences.items()}
+    record_property("largest differences", worst)
+    assert max(worst.values()) < TOLERANCE

@@ -1,0 +1,208 @@
+import hashlib
+import shutil
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from helpers.training import lively_backbone, write_h5
+from pronk.config import ALPHAS
+from pronk.errors import ModelError
+from pronk.training.backbone import OFFLINE_FILE, imagenet_path, layer_names, load_backbone, random_backbone
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_random_network_has_the_shapes_of_keras(alpha):
+    import keras
+
+    base = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
+    expected = {layer.name: [w.shape for w in layer.weights] for layer in base.layers if layer.weights}
+    made = random_backbone(alpha=alpha)
+    assert {name: [array.shape for array in arrays] for name, arrays in made.weights.items()} == expected
+    assert list(expected) == layer_names()
+    assert made.alpha == alpha
+
+
+@pytest.mark.parametrize("alpha", [0.35, 1.0])
+def test_a_file_is_read_as_it_was_written(tmp_path, alpha):
+    backbone = lively_backbone(alpha)
+    path = write_h5(tmp_path / "net.h5", backbone)
+    loaded = load_backbone(str(path))
+    assert loaded.name == "net.h5"
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.alpha == alpha
+    for name, arrays in backbone.weights.items():
+        for stored, array in zip(loaded.weights[name], arrays, strict=True):
+            np.testing.assert_array_equal(stored, array)
+
+
+def test_a_file_that_keras_wrote_is_read(tmp_path):
+    """Keras's own h5 of a whole model keeps its layers in a group and its names in another form."""
+    import keras
+
+    base = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    base.save(tmp_path / "whole.h5")
+    loaded = load_backbone(str(tmp_path / "whole.h5"))
+    for name in ("Conv1", "block_3_depthwise", "block_7_project_BN"):
+        for stored, array in zip(loaded.weights[name], base.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(stored, array)
+
+
+def test_offline_needs_no_file():
+    backbone = load_backbone("offline")
+    assert backbone.name == "offline"
+    assert backbone.alpha == 0.35
+
+
+def test_the_shipped_network_is_small():
+    import importlib.resources
+
+    assert len((importlib.resources.files("pronk") / "weights" / OFFLINE_FILE).read_bytes()) <= 2 * 2**20
+
+
+def test_imagenet_takes_the_file_that_keras_keeps(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    path = imagenet_path(0.35)
+    path.parent.mkdir(parents=True)
+    write_h5(path, lively_backbone(0.35))
+    loaded = load_backbone("imagenet", alpha=0.35)
+    assert loaded.name == "imagenet"
+    assert loaded.alpha == 0.35
+
+
+def test_imagenet_asks_for_the_width_that_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    imagenet_path(1.0).parent.mkdir(parents=True)
+    write_h5(imagenet_path(1.0), lively_backbone(0.35))
+    with pytest.raises(ModelError, match=r"alpha 0\.35"):
+        load_backbone("imagenet", alpha=1.0)
+
+
+def test_imagenet_without_network_names_file_folder_and_other_ways(tmp_path, monkeypatch):
+    import keras
+
+    def refuse(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", refuse, raising=False)
+    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=imagenet_path(1.0).stem) as caught:
+        load_backbone("imagenet")
+    assert time.monotonic() - started < 60
+    assert str(tmp_path / "models") in caught.value.hint
+    assert "--weights FILE.h5" in caught.value.hint
+    assert "--weights offline" in caught.value.hint
+    assert not imagenet_path(1.0).exists()
+
+
+def test_no_such_file_names_the_other_ways():
+    with pytest.raises(ModelError, match=r"no weights at 'gone\.h5'") as caught:
+        load_backbone("gone.h5")
+    assert "offline" in caught.value.hint
+
+
+# --- files that are not what they seem
+
+
+def spoil(path, how):
+    secret = path.with_name("secret.h5")
+    shutil.copy(path, secret)
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+        return
+    if how == "empty":
+        path.write_bytes(b"")
+        return
+    if how == "text":
+        path.write_text("no weights")
+        return
+    with h5py.File(path, "r+") as file:
+        name = "block_1_expand/block_1_expand/kernel:0"
+        kernel = file[name]
+        if how == "external link":
+            del file[name]
+            file[name] = h5py.ExternalLink(str(secret), name)
+        elif how == "external layer":
+            del file["Conv1"]
+            file["Conv1"] = h5py.ExternalLink(str(secret), "Conv1")
+        elif how == "external root":
+            file["model_weights"] = h5py.ExternalLink(str(secret), "/")
+        elif how == "soft link":
+            del file[name]
+            file[name] = h5py.SoftLink("/block_2_expand/block_2_expand/kernel:0")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(shape=kernel.shape, dtype="float32")
+            layout[...] = h5py.VirtualSource(str(secret), name, shape=kernel.shape)
+            del file[name]
+            file.create_virtual_dataset(name, layout)
+        elif how == "stored outside":
+            shape = kernel.shape
+            del file[name]
+            size = 4 * int(np.prod(shape))
+            file.create_dataset(name, shape, "float32", external=[(str(secret), 0, size)])
+        elif how == "huge shape":
+            del file[name]
+            file.create_dataset(name, (1, 1, 10**6, 10**6), "float32", chunks=(1, 1, 64, 64))
+        elif how == "wrong shape":
+            del file[name]
+            file[name] = np.zeros((1, 1, 2, 3), np.float32)
+        elif how == "scalar":
+            del file["block_1_project/block_1_project/kernel:0"]
+            file["block_1_project/block_1_project/kernel:0"] = np.float32(1)
+        elif how == "text values":
+            del file[name]
+            file[name] = ["a", "b"]
+        elif how == "missing layer":
+            del file["block_16_project"]
+        elif how == "no names":
+            file["block_1_project"].attrs["weight_names"] = []
+        elif how == "names up the tree":
+            file["block_1_expand"].attrs["weight_names"] = [b"../block_2_expand/block_2_expand/kernel:0"]
+        elif how == "group for an array":
+            file["block_1_expand"].attrs["weight_names"] = [b"block_1_expand"]
+        elif how == "not a number":
+            kernel[0, 0, 0, 0] = np.nan
+        else:
+            raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated",
+        "empty",
+        "text",
+        "external link",
+        "external layer",
+        "external root",
+        "soft link",
+        "virtual",
+        "stored outside",
+        "huge shape",
+        "wrong shape",
+        "scalar",
+        "text values",
+        "missing layer",
+        "no names",
+        "names up the tree",
+        "group for an array",
+        "not a number",
+    ],
+)
+def test_a_hostile_file_is_refused(tmp_path, how):
+    path = write_h5(tmp_path / "net.h5", lively_backbone(0.35))
+    spoil(path, how)
+    with pytest.raises(ModelError, match=r"net\.h5"):
+        load_backbone(str(path))
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.h5"
+    with path.open("wb") as file:
+        file.truncate(10**11)
+    with pytest.raises(ModelError, match=r"huge\.h5"):
+        load_backbone(str(path))

@@ -1,0 +1,450 @@
+"""Two machines played by one: what Ray computes equals what threads compute, also when a machine or the driver dies."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import TESTS
+from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
+from pronk.dataset import load_dataset
+from pronk.engines import open_engine
+from pronk.errors import DataError, ImageError, PronkError, Reason
+from pronk.training import features as features_module
+from pronk.training.features import extract_features
+
+STORE_BYTES = 80 * 1024**2  # per node, in shared memory
+SHARED_MEMORY = Path("/dev/shm")
+# A lost node is noticed within some 2 s, not 15.
+HEALTH_CHECKS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "2",
+}
+KILLS = 10
+PATIENCE = 30.0  # seconds after which no process of Ray's may be left
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+    pytest.mark.skipif(sys.platform != "linux", reason="counts processes in /proc"),
+    pytest.mark.skipif(
+        SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < 4 * STORE_BYTES,
+        reason="too little room in /dev/shm",
+    ),
+]
+more, slow = pytest.mark.more, pytest.mark.slow
+
+
+class TwoNodes:
+    """A cluster of two nodes with two logical processors each; the driver belongs to the first."""
+
+    def __init__(self, *, processors=2):
+        from ray.cluster_utils import Cluster
+
+        options = {"include_dashboard": False, "include_log_monitor": False, "object_store_memory": STORE_BYTES}
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": processors, **options})
+        self.second = None
+        self.heal()
+
+    @property
+    def address(self):
+        return self.cluster.address
+
+    def heal(self):
+        if self.second is None:
+            self.second = self.cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
+
+    def lose_first(self):
+        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
+
+    def lose_second(self):
+        self.cluster.remove_node(self.second, allow_graceful=False)
+        self.second = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_environment():
+    """No report to Ray's makers, and a token: whoever reaches a cluster's ports may run anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        for name, value in HEALTH_CHECKS.items():
+            patch.setenv(name, value)
+        # The nodes import by name what they are to run, also the functions of this file.
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(ray_environment):
+    cluster = TwoNodes()
+    yield cluster
+    cluster.cluster.shutdown()
+    assert not wait_until_none(lambda: [pid for pid in descendants(os.getpid()) if is_ray(pid)])
+
+
+def write_many(folder, count, *, size):
+    """Write photos that take some milliseconds each, and one in fifty that cannot be used."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    drawn = []
+    for number in range(12):
+        drawn.append(folder / f"drawn-{number:02}.png")
+        draw_tiny(rng, CLASSES[number % 2], size=size).save(drawn[-1], compress_level=1)
+    for number in range(count):
+        if number % 50 == 7:
+            (folder / f"{number:05}.png").write_bytes(drawn[0].read_bytes()[: number + 100])
+        else:
+            os.link(drawn[number % 12], folder / f"{number:05}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_many(tmp_path_factory.mktemp("photos") / "some", 238, size=(800, 600))
+
+
+@pytest.fixture(scope="module")
+def expected(photos, whole_bundle, tmp_path_factory):
+    """What threads predict for the photos."""
+    return predict_locally(photos, whole_bundle, tmp_path_factory.mktemp("local") / "out.jsonl")
+
+
+def predict_locally(photos, model, out):
+    done = run_pronk("predict", model, photos, "--out", out)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in photos.iterdir())
+    assert 0 < sum(row["error"] is not None for row in rows) < len(rows) / 10
+    return out.read_bytes()
+
+
+def start_predicting(photos, model, out, address=None):
+    command = [sys.executable, "-m", "pronk", "predict", model, photos, "--out", out, "--engine", "ray"]
+    command += ["--address", address] if address else []
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    return subprocess.Popen(list(map(str, command)), preexec_fn=hear_interrupts, **options)
+
+
+def finish(process, *, code=0, timeout=400):
+    stdout, stderr = process.communicate(timeout=timeout)
+    assert process.returncode == code, stderr.decode()
+    assert b"Traceback" not in stderr
+    assert not stdout.strip() or code == 0, stdout
+    return stderr.decode()
+
+
+def parts_of(out):
+    return len(list(out.with_name(f".{out.name}.parts").glob("part-*")))
+
+
+def wait_for_parts(process, out, count):
+    while parts_of(out) < count:
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.005)
+
+
+def read_stat(pid):
+    """Return (state, parent, session) of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return fields[0], int(fields[1]), int(fields[3])
+
+
+def live_processes():
+    """Map each process that is no zombie to its parent and session; what init does not reap is dead all the same."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            state, parent, session = read_stat(int(entry.name))
+            if state != "Z":
+                found[int(entry.name)] = parent, session
+    return found
+
+
+def descendants(root):
+    alive, found = live_processes(), {root}
+    while True:
+        grown = found | {pid for pid, (parent, _) in alive.items() if parent in found}
+        if grown == found:
+            return found - {root}
+        found = grown
+
+
+def members(session):
+    return [pid for pid, (_, own) in live_processes().items() if own == session]
+
+
+def is_ray(pid):
+    with contextlib.suppress(OSError):
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"ray::" in line or b"/ray/" in line
+    return False
+
+
+def wait_until_none(find):
+    """Return what is still found when the patience is over."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := find()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def fail(number):
+    raise ImageError(Reason.CHANGED, f"photo {number} is gone", hint="look")
+
+
+def crash(number):
+    os._exit(number)
+
+
+@more
+def test_errors_come_back_as_they_are_and_stdout_stays_clean(nodes, tmp_path, capfd):
+    with open_engine("ray", address=nodes.address) as pool:
+        assert pool.workers == 4
+        assert sorted(pool.map(abs, range(-5, 0))) == [1, 2, 3, 4, 5]
+        with pytest.raises(ImageError, match="photo 3 is gone") as raised:
+            pool.submit(fail, 3).result()
+        assert (raised.value.reason, raised.value.hint) == (Reason.CHANGED, "look")
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(divmod, 1, 0).result()
+        with pytest.raises(PronkError, match="was lost 5 times"):
+            pool.submit(crash, 3).result()
+    with (
+        open_engine("ray", address=nodes.address, shared=[tmp_path, tmp_path / "gone"]) as pool,
+        pytest.raises(PronkError, match=r"does not see .*gone"),
+    ):
+        pool.submit(abs, 1).result()
+    assert capfd.readouterr().out == ""
+
+
+@more
+def test_a_cluster_predicts_what_threads_predict(nodes, photos, whole_bundle, expected, tmp_path):
+    finish(start_predicting(photos, whole_bundle, tmp_path / "out.jsonl", nodes.address))
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
+
+
+@more
+def test_rows_are_whole_though_a_node_is_killed(nodes, photos, whole_bundle, expected, tmp_path):
+    out = tmp_path / "out.jsonl"
+    process = start_predicting(photos, whole_bundle, out, nodes.address)
+    wait_for_parts(process, out, 4)
+    nodes.lose_second()
+    try:
+        assert process.poll() is None
+        finish(process)
+    finally:
+        nodes.heal()
+    assert out.read_bytes() == expected
+
+
+def stop(sent, photos, model, out):
+    """Stop a driver with a cluster of its own in the middle; give its exit code, all its processes gone."""
+    process = start_predicting(photos, model, out)
+    wait_for_parts(process, out, 4)
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert b"Traceback" not in stderr
+    assert not wait_until_none(lambda: members(process.pid))
+    assert not out.exists()
+    return process.returncode
+
+
+LOST = """
+import sys, time
+from pronk.engines import open_engine, run_unordered
+from pronk.errors import PronkError
+try:
+    with open_engine("ray", address=sys.argv[1]) as pool:
+        for _ in run_unordered(pool, time.sleep, [0.2] * 2000):
+            print("done", file=sys.stderr, flush=True)
+except PronkError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@slow
+@pytest.mark.parametrize("first_dies", [True, False])
+def test_a_cluster_that_dies_is_named(ray_environment, first_dies):
+    """Ray itself would end the process after a minute without a word, or wait for ever."""
+    own = TwoNodes(processors=2 if first_dies else 0)
+    try:
+        command = [sys.executable, "-c", LOST, own.address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr.readline() == "done\n"
+        own.lose_first() if first_dies else own.lose_second()
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        own.cluster.shutdown()
+    assert process.returncode == 1
+    assert stdout == ""
+    said = "error: no Ray cluster answers at" if first_dies else "error: the cluster has had no machine to work with"
+    assert said in stderr
+
+
+@more
+def test_a_killed_driver_leaves_no_process_and_goes_on(photos, whole_bundle, expected, tmp_path):
+    out = tmp_path / "out.jsonl"
+    assert stop(signal.SIGKILL, photos, whole_bundle, out) == -signal.SIGKILL
+    again = start_predicting(photos, whole_bundle, out)
+    assert "goes on" in finish(again)
+    assert out.read_bytes() == expected
+    assert not wait_until_none(lambda: members(again.pid))
+    assert not out.with_name(f".{out.name}.parts").exists()
+
+
+@more
+def test_after_ctrl_c_no_process_is_left(photos, whole_bundle, tmp_path):
+    assert stop(signal.SIGINT, photos, whole_bundle, tmp_path / "out.jsonl") == 130
+
+
+@pytest.fixture
+def extract(tiny_photos, tmp_path, monkeypatch):
+    """Extract features with a cache of its own per engine; give them with the rows that it holds then."""
+    monkeypatch.setattr(features_module, "has_gpu", lambda: False)
+    dataset = load_dataset(tiny_photos)
+
+    def run(engine, address=None):
+        cache = tmp_path / engine
+        with ThreadPoolExecutor(2) as pool:
+            features = extract_features(
+                dataset, lively_backbone(0.35), tiny_settings("unused"), cache, tmp_path / f"work-{engine}", pool,
+                engine=engine, address=address,
+            )  # fmt: skip
+        assert not features.missing
+        assert not list(cache.rglob("*.tmp"))
+        return features, {path.relative_to(cache): path.read_bytes() for path in cache.rglob("*.row")}
+
+    return run
+
+
+@more
+def test_features_of_a_cluster_equal_those_of_this_machine(nodes, extract, tmp_path):
+    (here, local), (there, remote) = extract("local"), extract("ray", nodes.address)
+    assert local == remote
+    assert here.computed == there.computed == len(local) > 28
+    assert not there.recipe.squares.exists()
+    shutil.rmtree(tmp_path / "work-local")
+    again, _ = extract("ray", "127.0.0.1:1")  # all rows are there: nobody is asked
+    assert again.computed == 0
+
+
+@more
+def test_a_machine_that_sees_other_photos_is_not_believed(nodes, extract, monkeypatch):
+    def lie(self, fn, /, *args):
+        return submit(self, vanish, *args)
+
+    from pronk.engines.tasks import RayExecutor
+
+    submit = RayExecutor.submit
+    monkeypatch.setattr(RayExecutor, "submit", lie)
+    with pytest.raises(DataError, match="vanished on another machine, but not here"):
+        extract("ray", nodes.address)
+
+
+def vanish(jobs):
+    from pronk.listing import Finding
+    from pronk.training.rows import Worked
+
+    return Worked((Finding(jobs[0].photo.path, "vanished", "error", "is gone"),), 0.0)
+
+
+@slow
+def test_training_by_a_cluster_equals_training_here(nodes, tiny_run, tiny_photos, tiny_weights, tmp_path):
+    settings = tiny_run.folder / "settings.toml"
+    done = run_pronk(
+        "train", tiny_photos, "--config", settings, "--out", tmp_path / "run", "--cache", tmp_path / "cache",
+        "--engine", "ray", "--address", nodes.address,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert read_run(tmp_path / "run") == read_run(tiny_run.folder)
+    assert (tmp_path / "run" / "settings.toml").read_text() == settings.read_text()
+
+
+@slow
+def test_a_wrong_token_is_named(nodes, photos, whole_bundle, tmp_path):
+    done = run_pronk(
+        "predict", whole_bundle, photos, "--out", tmp_path / "out.csv", "--engine", "ray", "--address", nodes.address,
+        env={"RAY_AUTH_TOKEN": "0" * 64},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: the Ray cluster at"), done.stderr
+    assert b"wants a token" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return write_many(tmp_path_factory.mktemp("many") / "photos", 4988, size=(400, 300))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many, nodes, whole_bundle, tmp_path_factory):
+    """The rows that threads predict, and the seconds that the cluster takes for the same."""
+    base = tmp_path_factory.mktemp("undisturbed")
+    rows = predict_locally(many, whole_bundle, base / "out.jsonl")
+    started = time.monotonic()
+    finish(start_predicting(many, whole_bundle, base / "ray.jsonl", nodes.address))
+    assert (base / "ray.jsonl").read_bytes() == rows
+    return rows, time.monotonic() - started
+
+
+def tell(record, name, value):
+    record(name, value)
+    print(f"{name}: {value}", file=sys.__stderr__, flush=True)
+
+
+@slow
+def test_a_node_killed_at_ten_random_points(undisturbed, many, nodes, whole_bundle, tmp_path, record_property):
+    rows, seconds = undisturbed
+    rng, ratios = random.Random(10), []
+    for number in range(KILLS):
+        nodes.heal()
+        out = tmp_path / f"{number}.jsonl"
+        started = time.monotonic()
+        process = start_predicting(many, whole_bundle, out, nodes.address)
+        time.sleep(rng.uniform(0, seconds))
+        nodes.lose_second()
+        finish(process)
+        ratios.append((time.monotonic() - started) / seconds)
+        assert out.read_bytes() == rows, number
+    nodes.heal()
+    tell(record_property, "undisturbed seconds", round(seconds, 1))
+    tell(record_property, "node killed, times undisturbed", [round(ratio, 2) for ratio in ratios])
+
+
+@slow
+def test_the_driver_killed_at_ten_random_points(undisturbed, many, whole_bundle, tmp_path, record_property):
+    rows, seconds = undisturbed
+    rng, ratios, gone = random.Random(11), [], []
+    for number in range(KILLS):
+        out = tmp_path / f"{number}.jsonl"
+        started = time.monotonic()
+        process = start_predicting(many, whole_bundle, out)
+        time.sleep(rng.uniform(0, seconds))
+        process.kill()
+        process.wait()
+        killed = time.monotonic()
+        assert not wait_until_none(lambda process=process: members(process.pid)), number
+        gone.append(time.monotonic() - killed)
+        again = start_predicting(many, whole_bundle, out)
+        finish(again)
+        ratios.append((time.monotonic() - started) / seconds)
+        assert out.read_bytes() == rows, number
+        assert not wait_until_none(lambda again=again: members(again.pid)), number
+    tell(record_property, "driver killed, times undisturbed", [round(ratio, 2) for ratio in ratios])
+    tell(record_property, "seconds until its processes were gone", [round(time_, 1) for time_ in gone])

@@ -1,0 +1,520 @@
+import csv
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from helpers.commands import HOSTILE, fails, ok
+from helpers.training import hear_interrupts, run_pronk, tiny_settings, write_photos
+from pronk.cli import cli, console
+from pronk.cli.train import HELP, make_settings
+from pronk.config import OFFLINE_DEFAULTS, Settings, to_toml
+from pronk.errors import SettingsError
+from pronk.files import digest_file
+from pronk.manifest import FORMAT
+from pronk.text import quote
+from pronk.training.usage import tree_memory_mb
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 4)
+
+
+# --- everywhere
+
+COMMANDS = (
+    "demo", "check", "audit", "curve", "train", "evaluate", "predict", "undo", "explain", "serve", "export", "bench",
+    "compare", "verify", "cache",
+)  # fmt: skip
+
+
+def test_the_version_and_the_commands():
+    assert ok(run_pronk("--version")).startswith("pronk, version ")
+    text = ok(run_pronk("--help"))
+    for command in COMMANDS:
+        assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    text = CliRunner().invoke(cli, [command, "--help"]).output
+    assert "Example:" in text
+    assert "--quiet" in text
+    assert "--debug" in text
+    for line in text.splitlines():
+        assert len(line) <= 80
+
+
+def test_every_option_of_the_contract_is_there():
+    text = CliRunner().invoke(cli, ["train", "--help"]).output
+    for option in (
+        "--out", "--config", "--split", "--val", "--test", "--group-by", "--weights", "--alpha", "--image-size",
+        "--fit", "--views", "--fine-tune-from", "--epochs", "--learning-rate", "--frozen-only", "--class-weights",
+        "--keep",
+        "--fail-under", "--seed", "--resume", "--cache", "--cache-limit", "--golden", "--json", "--progress",
+    ):  # fmt: skip
+        assert f"  {option} " in text or f"  {option}\n" in text, option
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["train"], ["train", "photos", "--views", "many"], ["predict"], ["predict", "model"], ["verify"],
+     ["train", "photos", "--fit", "stretch"], ["--nothing"], ["predict", "m", "p", "--top", "0"],
+     ["explain", "m", "p"], ["explain", "m", "--out", "maps"]],
+)  # fmt: skip
+def test_wrong_usage_is_2(arguments):
+    done = run_pronk(*arguments)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
+
+
+def test_debug_shows_where_it_went_wrong(tmp_path):
+    done = run_pronk("--debug", "verify", tmp_path)
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+    assert b"error: no model at" in done.stderr
+    assert b"Traceback" in run_pronk("verify", tmp_path, "--debug").stderr
+
+
+def test_a_fault_of_ours_is_no_wall_of_text(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pronk.bundle\ndef broken(model): raise RuntimeError('broken')\npronk.bundle.open_bundle = broken\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    text = fails(run_pronk("verify", tmp_path, env={"PYTHONPATH": path}))
+    assert "unexpected RuntimeError: broken" in text
+    assert "--debug" in text
+
+
+def test_output_that_nobody_reads_is_no_error(whole_bundle, photos):
+    command = [sys.executable, "-m", "pronk", "predict", str(whole_bundle), *[str(photos)] * 30, "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert b"Traceback" not in stderr
+    assert b"error" not in stderr
+
+
+# --- predict
+
+
+def predicted(bundle, *arguments, **options):
+    return json.loads(ok(run_pronk("predict", bundle, *arguments, "--format", "json", **options)))
+
+
+def test_predict_tells_one_record_per_photo_in_order(whole_bundle, photos):
+    paths = [photos / "warm" / "2.png", photos / "cold" / "0.png"]
+    records = predicted(whole_bundle, *paths)
+    assert [record["path"] for record in records] == list(map(str, paths))
+    assert list(records[0]) == ["path", "label", "score", "scores", "unknown", "distance", "error"]
+
+
+def test_predict_in_all_forms(whole_bundle, photos, tmp_path):
+    records = predicted(whole_bundle, photos)
+    assert len(records) == 8
+    lines = ok(run_pronk("predict", whole_bundle, photos, "--format", "jsonl")).splitlines()
+    assert [json.loads(line) for line in lines] == records
+    rows = list(csv.DictReader(io.StringIO(ok(run_pronk("predict", whole_bundle, photos, "--format", "csv")))))
+    assert [row["label_1"] for row in rows] == [record["label"] for record in records]
+    assert list(rows[0]) == [
+        "path", "label", "score", "unknown", "distance", "error_code", "error_message", "label_1", "score_1", "label_2",
+        "score_2",
+    ]  # fmt: skip
+    table = ok(run_pronk("predict", whole_bundle, photos / "cold" / "0.png"))
+    assert table.startswith(str(photos / "cold" / "0.png"))
+    assert "%" in table
+    for suffix in ("csv", "json", "jsonl", "txt"):
+        assert ok(run_pronk("predict", whole_bundle, photos, "--out", tmp_path / f"o.{suffix}")) == ""
+    assert json.loads((tmp_path / "o.json").read_text()) == records
+    assert (tmp_path / "o.jsonl").read_text().splitlines() == lines
+    assert (tmp_path / "o.csv").read_text().startswith("path,label,score")
+    assert (tmp_path / "o.txt").read_text().startswith(str(photos))
+
+
+def test_predict_takes_folders_patterns_and_standard_input(whole_bundle, photos):
+    listed = f"{photos / 'cold' / '1.png'}\n{photos / 'warm' / '3.png'}\n".encode()
+    assert [Path(r["path"]).name for r in predicted(whole_bundle, "-", stdin=listed)] == ["1.png", "3.png"]
+    assert len(predicted(whole_bundle, f"{photos}/*/2.png")) == 2
+    assert len(predicted(whole_bundle, photos / "cold", f"{photos}/warm/*.png")) == 8
+    assert "no photo at '-'" in fails(run_pronk("predict", whole_bundle, "-"))
+
+
+def test_predict_goes_on_past_bad_files(whole_bundle, photos):
+    (photos / "cold" / "0.png").write_bytes(b"")
+    records = predicted(whole_bundle, photos)
+    assert [record["error"] and record["error"]["code"] for record in records] == ["zero_byte", *[None] * 7]
+    done = run_pronk("predict", whole_bundle, photos, "--strict", "--format", "jsonl")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 8
+    done = run_pronk("predict", whole_bundle, photos / "cold" / "0.png", "--format", "json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)[0]["label"] is None
+    assert b"none of 1 photos can be used" in done.stderr
+
+
+def test_top_limits_the_scores(whole_bundle, photos):
+    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", "1")] == [1] * 4
+    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", "9")] == [2] * 4
+
+
+def test_every_option_of_predict_is_there():
+    text = CliRunner().invoke(cli, ["predict", "--help"]).output
+    for option in (
+        "--top", "--format", "--out", "--unknown", "--sets", "--sort-into", "--move", "--copy", "--watch", "--strict",
+        "--engine", "--address",
+    ):  # fmt: skip
+        assert f"  {option} " in text or f"  {option}\n" in text, option
+
+
+def test_commands_to_repeat_are_written_for_the_shell(monkeypatch):
+    assert quote("my photos") == "'my photos'"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.name", "nt")
+        assert quote("my photos") == '"my photos"'
+
+
+def test_predict_reads_names_that_are_not_utf8(whole_bundle, photos):
+    name = os.fsencode(photos) + b"/caf\xe9.png"
+    shutil.copy(photos / "cold" / "0.png", os.fsdecode(name))
+    (record,) = predicted(whole_bundle, "-", stdin=name + b"\n")
+    assert os.fsencode(record["path"]) == name
+    assert record["error"] is None
+
+
+def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    for name in HOSTILE:
+        shutil.copy(photos / "cold" / "0.png", folder / os.fsdecode(name))
+    wanted = sorted(os.fsencode(folder / os.fsdecode(name)) for name in HOSTILE)
+    assert sorted(os.fsencode(record["path"]) for record in predicted(whole_bundle, folder)) == wanted
+    run_pronk("predict", whole_bundle, folder, "--out", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", errors="surrogateescape") as file:
+        assert sorted(os.fsencode(row["path"]) for row in csv.DictReader(file)) == wanted
+    table = run_pronk("predict", whole_bundle, folder, env={"LC_ALL": "C.UTF-8"})
+    assert table.returncode == 0
+    assert b"Traceback" not in table.stderr
+
+
+def test_an_output_that_cannot_be_written(whole_bundle, photos, tmp_path):
+    text = fails(run_pronk("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png" / "out.csv"))
+    assert "out.csv" in text
+    assert (photos / "cold" / "0.png").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells memory by process tree")
+def test_one_photo_takes_little_memory(whole_bundle, tmp_path, record_property):
+    from PIL import Image
+
+    Image.effect_noise((4000, 3000), 60).convert("RGB").save(tmp_path / "large.jpg", quality=85)
+    command = [sys.executable, "-m", "pronk", "predict", str(whole_bundle), str(tmp_path / "large.jpg")]
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, tree_memory_mb(process.pid))
+            time.sleep(0.005)
+    assert process.returncode == 0
+    record_property("MiB", peak)
+    assert 10 < peak <= 300
+
+
+# --- explain
+
+
+def test_explain_names_its_pictures(whole_bundle, photos, tmp_path):
+    out = tmp_path / "maps"
+    done = run_pronk("explain", whole_bundle, photos / "warm" / "2.png", photos / "cold" / "0.png", "--out", out)
+    assert ok(done).splitlines() == [str(out / "2.png"), str(out / "0.png")]
+    assert "2 of 2" in done.stderr.decode()
+    assert sorted(path.name for path in out.iterdir()) == ["0-beside.png", "0.png", "2-beside.png", "2.png"]
+    record = json.loads(ok(run_pronk("explain", whole_bundle, photos / "cold", "--out", out, "--json", "--quiet")))[0]
+    assert list(record) == ["path", "label", "score", "image", "error"]
+    assert record["image"] == str(out / "0-2.png"), "nothing is overwritten"
+    (wanted,) = predicted(whole_bundle, photos / "cold" / "0.png")
+    assert {key: record[key] for key in ("path", "label", "score", "error")} == {
+        key: wanted[key] for key in ("path", "label", "score", "error")
+    }
+
+
+def test_explain_takes_a_class(whole_bundle, photos, tmp_path):
+    arguments = ("explain", whole_bundle, f"{photos}/cold/*.png", "--out", tmp_path / "maps", "--label")
+    records = json.loads(ok(run_pronk(*arguments, "warm", "--json")))
+    assert [record["label"] for record in records] == ["warm"] * 4
+    text = fails(run_pronk(*arguments, "hot"), code=2)
+    assert "error: the model has no class 'hot'" in text
+    assert "hint: its classes are cold, warm" in text
+
+
+def test_explain_goes_on_past_bad_files(whole_bundle, photos, tmp_path):
+    bad, out = photos / "cold" / "0.png", tmp_path / "maps"
+    bad.write_bytes(b"")
+    listed = f"{bad}\n{photos / 'cold' / '1.png'}\n".encode()
+    done = run_pronk("explain", whole_bundle, "-", "--out", out, stdin=listed)
+    assert ok(done) == f"{out / '1.png'}\n"
+    assert f"{bad}  error zero_byte: " in done.stderr.decode()
+    done = run_pronk("explain", whole_bundle, bad, "--out", out, "--json", "--quiet")
+    assert f"{bad}  error zero_byte: " in fails(done)
+    assert "none of 1 photos can be used" in done.stderr.decode()
+    assert [record["error"]["code"] for record in json.loads(done.stdout)] == ["zero_byte"]
+    assert len(list(out.iterdir())) == 2
+
+
+def test_explain_writes_nothing_among_the_photos(whole_bundle, photos, tmp_path):
+    before = sorted(photos.rglob("*"))
+    for out in (photos, photos / "maps", photos / "cold" / "maps"):
+        text = fails(run_pronk("explain", whole_bundle, photos, "--out", out), code=2)
+        assert "--out must lie outside of the folder of photos" in text
+    text = fails(run_pronk("explain", whole_bundle, photos / "cold" / "1.png", "--out", photos / "cold"), code=2)
+    assert "holds the photos" in text
+    assert sorted(photos.rglob("*")) == before
+
+
+# --- evaluate, verify, check, cache
+
+
+def test_predict_never_replaces_a_photo(whole_bundle, photos):
+    photo, other = photos / "cold" / "0.png", photos / "cold" / "1.png"
+    before = photo.read_bytes()
+    says = fails(run_pronk("predict", whole_bundle, other, photo, "--out", photo, "--format", "csv"), code=2)
+    assert "would replace the photo" in says
+    assert "--out must end in" in fails(run_pronk("predict", whole_bundle, other, "--out", photo), code=2)
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_closed_streams_are_no_fault(whole_bundle, closed):
+    command = f"{shlex.quote(sys.executable)} -m pronk verify {shlex.quote(str(whole_bundle))} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_nothing_is_sent_anywhere(whole_bundle, photos, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    done = run_pronk("predict", whole_bundle, photos / "cold" / "0.png", env={**os.environ, "HOME": str(home)})
+    ok(done)
+    # ONNX Runtime keeps an identifier of the device there, unless its telemetry is switched off.
+    assert not list(home.rglob("*onnxruntime*"))
+
+
+def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
+    text = ok(run_pronk("evaluate", whole_bundle, photos, "--report", tmp_path / "report.html"))
+    assert "% of 8 photos right (95 % interval" in text
+    assert len(text.splitlines()) == 1
+    record = json.loads(ok(run_pronk("evaluate", whole_bundle, photos, "--json")))
+    assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
+    assert "<html" in (tmp_path / "report.html").read_text()
+    (photos / "warm").rename(photos / "hot")
+    assert "does not know the class 'hot'" in fails(run_pronk("evaluate", whole_bundle, photos))
+    fails(run_pronk("evaluate", whole_bundle, tmp_path / "gone"))
+
+
+def test_verify_compares(whole_bundle, bundle_copy, tmp_path):
+    assert ok(run_pronk("verify", whole_bundle)).startswith("ok: 10 files whole, 8 golden photos")
+    record = json.loads(ok(run_pronk("verify", whole_bundle, "--json")))
+    assert list(record) == ["ok", "max_difference", "checks"]
+    assert record["ok"] is True
+    assert len(record["checks"]) == 8
+    answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
+    answers["5.jpg"] = [1.0, 0.0]
+    (bundle_copy / "golden" / "expected.json").write_text(json.dumps(answers))
+    assert "golden/expected.json was altered" in fails(run_pronk("verify", bundle_copy))
+    stored = json.loads((bundle_copy / "model.json").read_text())
+    stored["files"]["golden/expected.json"] = digest_file(bundle_copy / "golden" / "expected.json")
+    (bundle_copy / "model.json").write_text(json.dumps(stored))
+    done = run_pronk("verify", bundle_copy, "--json")
+    assert "golden/5.jpg" in done.stderr.decode()
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["ok"] is False
+    fresh = {"PRONK_CACHE": str(tmp_path / "cache")}
+    assert "fails its self-test" in fails(run_pronk("predict", bundle_copy, bundle_copy / "golden", env=fresh))
+    stored["format"] = FORMAT + 1
+    stored["versions"]["pronk"] = "9.0"
+    (bundle_copy / "model.json").write_text(json.dumps(stored))
+    assert 'hint: pip install "pronk>=9.0"' in fails(run_pronk("verify", bundle_copy))
+
+
+def test_check_has_exit_codes_for_machines(photos):
+    text = ok(run_pronk("check", photos))
+    assert "cold: 4 usable photos" in text
+    (photos / "cold" / "0.png").write_bytes(b"")
+    done = run_pronk("check", photos, "--json")
+    assert done.returncode == 1
+    record = json.loads(done.stdout)
+    assert list(record) == ["files", "classes", "findings", "shortcuts"]
+    assert (record["files"], record["classes"]) == (8, {"cold": 3, "warm": 4})
+    assert list(record["findings"][0]) == ["path", "code", "severity", "message", "hint", "related", "why"]
+    fails(run_pronk("check", photos / "gone"))
+
+
+def test_cache_tells_its_size_and_clears(tmp_path):
+    (tmp_path / "rows" / "a").mkdir(parents=True)
+    (tmp_path / "rows" / "a" / "b.row").write_bytes(bytes(1_500_000))
+    (tmp_path / "mine.txt").touch()
+    assert ok(run_pronk("cache", env={"PRONK_CACHE": str(tmp_path)})) == f"{tmp_path}: 1 file, 1.5 MB\n"
+    assert ok(run_pronk("cache", "--clear", "--cache", tmp_path)) == f"{tmp_path}: 0 files, 0.0 MB\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# --- train
+
+
+def test_settings_file_and_what_was_typed(tmp_path):
+    (tmp_path / "s.toml").write_text(to_toml(Settings(views=7, seed=3)))
+    assert make_settings(tmp_path / "s.toml", {"seed": 5, "views": None}) == Settings(views=7, seed=5)
+    with pytest.raises(SettingsError, match=r"s2\.toml"):
+        make_settings(tmp_path / "s2.toml", {})
+    assert set(HELP) <= set(Settings.__dataclass_fields__)
+
+
+def test_a_network_without_photos_has_defaults_of_its_own(tmp_path):
+    (tmp_path / "s.toml").write_text(to_toml(Settings(weights="offline", seed=3)))
+    typed = make_settings(None, {"weights": "offline", "views": 1})
+    assert typed == Settings(weights="offline", **OFFLINE_DEFAULTS | {"views": 1})
+    assert make_settings(tmp_path / "s.toml", {}) == Settings(weights="offline", seed=3)  # a file says everything
+    assert make_settings(None, {"weights": "imagenet"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["--image-size", "100"], "--image-size must be a multiple of 32. Got 100", 2),
+        (["--val", "0.6", "--test", "0.5"], "leave no photos to train on", 2),
+        (["--weights", "gone.h5"], "no weights at", 1),
+        (["--cache-limit", "lots"], "--cache-limit must be a size", 2),
+        (["--config", "gone.toml"], "cannot read gone.toml", 2),
+        (["--split", "gone.csv"], "gone.csv", 1),
+        (["--seed", "-1"], "--seed must be from 0", 2),
+        (["--group-by", "("], "regular expression", 2),
+        (["--fail-under", "nan"], "--fail-under must be", 2),
+        (["--fail-under", ".5", "--test", "0"], "needs a test part", 2),
+        (["--frozen-only", "--keep", "fine-tuned"], "needs phase 2", 2),
+        (["--fit", "nonsense"], "'nonsense'", 2),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments, says, code):
+    done = run_pronk("train", photos, "--out", tmp_path / "run", "--weights", "offline", *arguments)
+    assert says in fails(done, code=code)
+    assert not (tmp_path / "run").exists()
+
+
+def train_arguments(run, photos, weights, *more):
+    settings = tiny_settings(weights)
+    return (
+        "train", photos, "--out", run, "--weights", weights, "--image-size", settings.image_size, "--views", 2,
+        "--epochs", 2, "--learning-rate", 0.001, "--fine-tune-from", settings.fine_tune_from, "--golden", "drawn",
+        *more,
+    )  # fmt: skip
+
+
+def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
+    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--fail-under", "0.99"))]
+    done = run_pronk(*arguments)
+    assert done.returncode == 1, "the gate is closed"
+    assert done.stdout.decode() == f"{tmp_path / 'run'}\n"
+    text = done.stderr.decode()
+    assert "below --fail-under 0.99" in text
+    assert "kept model, test" in text
+    assert "95 % interval" in text
+    assert "Fine-tuning" in text
+    assert f"pronk predict {tmp_path / 'run'}" in " ".join(text.split())
+    assert "oneDNN" not in text
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    again = run_pronk(*arguments, "--resume", "--json")
+    assert again.returncode == 1
+    assert json.loads(again.stdout) == metrics
+    assert "exists already" in fails(run_pronk(*arguments))
+    assert "other settings: seed" in fails(run_pronk(*arguments, "--resume", "--seed", "7"))
+    assert ok(run_pronk("predict", tmp_path / "run", tiny_photos / "warm" / "0.png"))
+
+
+def test_progress_for_programs_is_json_on_stderr(tiny_photos, tiny_weights, tmp_path):
+    arguments = train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--progress", "json", "--quiet")
+    done = run_pronk(*map(str, arguments))
+    assert ok(done) == f"{tmp_path / 'run'}\n"
+    steps = [json.loads(line) for line in done.stderr.decode().splitlines()]
+    assert all(list(step) == ["stage", "done", "total"] for step in steps)
+    assert list(dict.fromkeys(step["stage"] for step in steps)) == [
+        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
+    ]  # fmt: skip
+    last = {step["stage"]: step for step in steps}
+    assert all(step["done"] == step["total"] > 0 for step in last.values())
+    text = fails(run_pronk(*map(str, arguments)))
+    assert text.startswith("error: "), "messages are those of ever"
+
+
+def test_progress_for_programs_is_a_few_lines_a_second(monkeypatch):
+    now, out = [100.0], io.StringIO()
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.show_progress(Console(file=out), form="json") as on_progress:
+        for done in range(1001):
+            now[0] += 0.001
+            on_progress("check", done, 1000)
+            on_progress("extract", done, 0)
+        on_progress("check", 1000, 1000)
+    steps = [json.loads(line) for line in out.getvalue().splitlines()]
+    checked = [step["done"] for step in steps if step["stage"] == "check"]
+    assert checked[0] == 0
+    assert checked[-1] == 1000
+    assert checked.count(1000) == 1
+    assert 4 <= len(checked) <= 7
+    assert 4 <= len(steps) - len(checked) <= 6
+
+
+@pytest.mark.parametrize("after", [0.6, 2.5, pytest.param(5.0, marks=pytest.mark.more)])
+def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
+    (tmp_path / "long.toml").write_text("patience = 1000")  # so that a quick machine is not done before it is stopped
+    options = ("--cache", tmp_path / "cache", "--config", tmp_path / "long.toml", "--epochs", 1000)
+    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, *options))]
+    command = [sys.executable, "-m", "pronk", *arguments]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
+    ) as process:
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr.decode()
+    assert stdout == b""
+    if after > 1:  # earlier, Python itself may be what was stopped
+        assert "stopped; the same command with --resume goes on" in stderr.decode()
+    assert b"Traceback" not in stderr
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_an_error_that_ctrl_c_became_inside_an_import_is_still_an_interrupt():
+    """Extension modules report an interrupt as an ImportError; a process of its own, since `main` ends it."""
+    script = (
+        "import os, signal, sys\n"
+        "from pronk import cli\n"
+        "def broken(*arguments, **options):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    raise ImportError('initialization failed')\n"
+        "cli.cli.main = broken\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv = ['pronk', 'train', 'photos']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "stopped; the same command with --resume goes on\n"

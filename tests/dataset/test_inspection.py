@@ -1,0 +1,138 @@
+"""Facts, names and counts -> findings."""
+
+import dataclasses
+import os
+
+import pytest
+
+from helpers.bad_files import HOSTILE_NAMES
+from helpers.pictures import draw_picture, encode
+from pronk.facts import Facts
+from pronk.inspection import (
+    BLANK,
+    BLURRED,
+    JUDGED,
+    TINY,
+    find_leaks,
+    inspect_counts,
+    inspect_names,
+    inspect_photo,
+    strictest_parts,
+)
+from pronk.listing import Entry
+from pronk.scan import look
+
+FINE = Facts(9000, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
+
+
+def codes(path="cat/1.jpg", **changes):
+    return [finding.code for finding in inspect_photo(path, dataclasses.replace(FINE, **changes))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"width": TINY, "height": TINY}, []),
+        ({"width": TINY - 1}, ["tiny"]),
+        ({"height": TINY - 1, "sharpness": 0.1}, ["tiny"]),
+        ({"contrast": BLANK + 1}, []),
+        ({"contrast": BLANK, "sharpness": 0.0, "width": 9}, ["blank"]),
+        ({"sharpness": BLURRED}, []),
+        ({"sharpness": BLURRED - 0.01}, ["blurred"]),
+        ({"sharpness": BLURRED - 0.01, "height": JUDGED}, ["blurred"]),
+        ({"sharpness": BLURRED - 0.01, "height": JUDGED - 1}, []),
+        ({"orientation": 8}, ["rotated"]),
+        ({"animated": True, "format": "GIF"}, ["wrong_extension", "animated"]),
+    ],
+)
+def test_photos(changes, expected):
+    assert codes(**changes) == expected
+
+
+@pytest.mark.parametrize("path", ["a/1.jpg", "a/1.JPEG", "a/1.jfif", "a/x.png.jpg"])
+def test_fitting_extensions(path):
+    assert codes(path) == []
+
+
+def test_findings_say_what_to_do():
+    odd = dataclasses.replace(FINE, format="GIF", animated=True, orientation=3, sharpness=0.1)
+    for finding in inspect_photo("cat/1.jpg", odd):
+        assert finding.message
+        assert finding.hint
+
+
+@pytest.mark.parametrize("size", [(96, 72), (56, 44), (64, 48)])
+def test_the_drawn_pictures_of_the_tests_are_fine(size):
+    for label in ("circle", "square", "triangle"):
+        for number in range(12):
+            found = look(encode(draw_picture(label, number, size), quality=92)).facts
+            assert inspect_photo("a.jpg", found) == ()
+
+
+# Names
+
+
+def named(*names):
+    entries = [Entry(f"cat/{name}", "cat") for name in names]
+    return [(finding.code, finding.path.removeprefix("cat/")) for finding in inspect_names(entries, ["cat"])]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\nb.jpg", "\u202ea.jpg", os.fsdecode(b"\xff.jpg"), " a.jpg", "a.jpg ", "a.", "a?.jpg", "a\\b.jpg", "con.jpg"],
+)
+def test_odd_names(name):
+    assert named(name) == [("odd_name", name)]
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.jpg", "é.jpg", "猫.jpg", "-rf.jpg", "a'b.jpg", "console.jpg", "m².jpg", "#1,;.jpg"]
+)
+def test_names_that_are_fine(name):
+    assert named(name) == []
+
+
+def test_hostile_names_have_findings_and_no_more_than_one():
+    paths = [path for _, path in named(*HOSTILE_NAMES)]
+    assert len(set(paths)) == len(paths) >= 9
+
+
+def test_a_class_with_an_odd_name():
+    assert [(f.code, f.path) for f in inspect_names([], ["cat ", "dog"])] == [("odd_name", "cat ")]
+
+
+def test_names_that_are_one_elsewhere():
+    assert named("a.jpg", "A.JPG", "b.jpg") == [("case_collision", "A.JPG")]
+    assert named("e\u0301.jpg", "é.jpg") == [("case_collision", "é.jpg")]
+    apart = [Entry("cat/a.jpg", "cat"), Entry("dog/A.jpg", "dog"), Entry("cat/more/A.jpg", "cat")]
+    assert inspect_names(apart, ["cat", "dog"]) == ()
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"a": 3, "b": 9}, []),
+        ({"a": 3, "b": 10}, [("imbalance", "")]),
+        ({"a": 3, "b": 30}, [("imbalance", "")]),
+        ({"a": 3, "b": 31}, [("severe_imbalance", "")]),
+        ({"a": 1, "b": 3}, [("single_photo", "a")]),
+        ({"a": 2, "b": 3}, [("too_few", "a")]),
+        ({"a": 0, "b": 50}, [("too_few", "a")]),
+        ({}, []),
+    ],
+)
+def test_counts(counts, expected):
+    assert [(finding.code, finding.path) for finding in inspect_counts(counts)] == expected
+
+
+def test_leaks_name_the_photo_that_is_judged_by():
+    paths = ["train/1", "val/1", "test/1", "train/2", "free/1"]
+    groups, given = [0, 0, 0, 3, 0], ["train", "val", "test", "train", None]
+    parts = strictest_parts(groups, given)
+    assert parts == [None, None, "test", "train", None]
+    leaks = list(find_leaks(paths, groups, given, parts))
+    assert [(leak.path, leak.related) for leak in leaks] == [("train/1", ("test/1",)), ("val/1", ("test/1",))]

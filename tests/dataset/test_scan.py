@@ -1,0 +1,274 @@
+"""Files -> one verdict each: whatever lies in the folder, and whatever happens to it meanwhile."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from helpers.bad_files import HOSTILE_NAMES, make_samples, write_hazards
+from helpers.pictures import draw_picture, encode, write_pictures
+from pronk.checkup import check
+from pronk.dataset import load_dataset, write_split
+from pronk.errors import DataError, Reason
+from pronk.files import read_csv
+from pronk.images import decode
+from pronk.listing import Entry, list_photos
+from pronk.overview import group_photos
+from pronk.scan import changed, scan_photo, scan_photos
+
+
+def verdict(scan):
+    """Return the one verdict on a file that a scan comes to."""
+    assert bool(scan.digest) == (scan.content is not None)
+    if scan.content is not None:
+        return Reason.OK_WITH_WARNING if scan.findings else Reason.OK
+    (finding,) = scan.findings
+    return Reason(finding.code)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two classes of good pictures, one of them full of bad files; with the verdict each file has to get."""
+    root = write_pictures(tmp_path / "corpus", labels=("cat", "dog"), count=8)
+    expected = {path.relative_to(root).as_posix(): Reason.OK for path in root.glob("*/*.jpg")}
+    for sample in make_samples():
+        (root / "cat" / sample.name).write_bytes(sample.data)
+        expected[f"cat/{sample.name}"] = sample.verdict
+    (root / "dog" / "hazards").mkdir()
+    for name, reason in write_hazards(root / "dog" / "hazards").items():
+        expected[f"dog/hazards/{name}"] = reason
+    (root / "dog" / "names").mkdir()
+    for number, name in enumerate(HOSTILE_NAMES):
+        (root / "dog" / "names" / name).write_bytes(encode(draw_picture("dog", 500 + number)))
+        expected[f"dog/names/{name}"] = Reason.OK_WITH_WARNING if name.endswith(" ") else Reason.OK
+    (root / "-rf").mkdir()
+    for number in range(4):
+        (root / "-rf" / f"{number}.jpg").write_bytes(encode(draw_picture("-rf", number)))
+        expected[f"-rf/{number}.jpg"] = Reason.OK
+    (root / "empty class").mkdir()
+    return root, expected
+
+
+def snapshot(root):
+    return {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_every_file_gets_its_verdict_and_the_data_set_loads(corpus, tmp_path):
+    root, expected = corpus
+    before = snapshot(root)
+    scans = scan_photos(list_photos(root))
+    assert {scan.entry.path: verdict(scan) for scan in scans} == expected
+    assert len(scans) == len(expected)
+    for scan in scans:
+        for finding in scan.findings:
+            assert finding.path == scan.entry.path
+            assert finding.message
+            assert (finding.severity == "error") == (scan.content is None)
+            assert finding.hint
+    dataset = load_dataset(root)
+    usable = {path for path, reason in expected.items() if reason in (Reason.OK, Reason.OK_WITH_WARNING)}
+    assert {photo.path for photo in dataset.photos} == usable
+    assert dataset.files == len(expected)
+    assert dataset.classes == ("-rf", "cat", "dog")
+    left_out = {finding.path: finding.code for finding in dataset.findings if finding.severity == "error"}
+    assert left_out == {path: str(reason) for path, reason in expected.items() if path not in usable}
+    write_split(tmp_path / "split.csv", dataset)
+    assert [row["path"] for row in read_csv(tmp_path / "split.csv")] == [photo.path for photo in dataset.photos]
+    again = load_dataset(root, split=tmp_path / "split.csv")
+    assert again.photos == dataset.photos
+    assert snapshot(root) == before
+
+
+def test_check_tells_the_same(corpus):
+    root, expected = corpus
+    checked = check(root)
+    assert checked.files == len(expected)
+    usable = Counter(path.split("/")[0] for path, reason in expected.items() if reason in ("ok", "ok_with_warning"))
+    assert checked.classes == usable
+    assert "empty_class" in {finding.code for finding in checked.findings}
+
+
+def test_the_corpus_has_every_reason_that_one_look_can_give(corpus):
+    reasons = set(corpus[1].values())
+    assert set(Reason) - reasons == {Reason.CHANGED, Reason.LEAK}  # test_dataset.py; `changed` comes while training
+    assert changed("cat/1.jpg").code == Reason.CHANGED
+
+
+def test_unreadable_files_have_a_reason():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        Path(folder).chmod(0o755)
+        root = write_pictures(Path(folder) / "photos", labels=("cat", "dog"), count=2)
+        (root / "cat" / "cat_000.jpg").chmod(0)
+        (root / "dog" / "sub").mkdir(mode=0)
+        codes = _as_nobody(root) if os.geteuid() == 0 else _scan_codes(root)
+    assert codes == {
+        "cat/cat_000.jpg": "unreadable",
+        "cat/cat_001.jpg": None,
+        "dog/dog_000.jpg": None,
+        "dog/dog_001.jpg": None,
+        "dog/sub": "not_regular_file",
+    }
+
+
+def _scan_codes(root):
+    scans = scan_photos(list_photos(root))
+    return {scan.entry.path: scan.findings[0].code if scan.findings else None for scan in scans}
+
+
+def _as_nobody(root):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def work():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        theirs.send(_scan_codes(root))
+
+    child = context.Process(target=work)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    return ours.recv()
+
+
+# Copies
+
+
+def test_copies_are_named_with_their_original(photo_folder):
+    shutil.copy(photo_folder / "circle/circle_000.jpg", photo_folder / "circle/copy.jpg")
+    (photo_folder / "circle/small.jpg").write_bytes(encode(draw_picture("circle", 1).resize((72, 54)), quality=70))
+    shutil.copy(photo_folder / "square/square_002.jpg", photo_folder / "triangle/wrong.jpg")
+    found = {finding.path: finding for finding in check(photo_folder).findings if finding.code != "shortcut"}
+    assert {path: (f.code, f.severity, f.related) for path, f in found.items()} == {
+        "circle/copy.jpg": ("exact_duplicate", "warning", ("circle/circle_000.jpg",)),
+        "circle/small.jpg": ("near_duplicate", "info", ("circle/circle_001.jpg",)),
+        "triangle/wrong.jpg": ("label_conflict", "warning", ("square/square_002.jpg",)),
+    }
+    assert all(finding.hint for finding in found.values())
+
+
+def test_group_by_joins_equal_matches(photo_folder):
+    scans = scan_photos(list_photos(photo_folder))
+    groups, _ = group_photos(scans, r"_0(\d)")
+    assert len(set(groups)) == 2
+    groups, _ = group_photos(scans, r"circle_00.")
+    assert Counter(groups).most_common(1)[0][1] == 1
+    groups, _ = group_photos(scans, r"circle")
+    assert Counter(groups).most_common(1)[0][1] == 12
+    with pytest.raises(DataError, match="no regular expression") as caught:
+        group_photos(scans, "(")
+    assert caught.value.hint
+
+
+# Files that change meanwhile
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_files_may_change_while_they_are_looked_at(tmp_path, seed):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=150, size=(64, 48))
+    listed = list_photos(root)
+    rng, stop = random.Random(seed), threading.Event()
+
+    def disturb():
+        for entry in rng.sample(listed.entries, len(listed.entries)):
+            path, kind = root / entry.path, rng.randrange(4)
+            if kind == 0:
+                path.unlink()
+            elif kind == 1:
+                os.truncate(path, rng.choice((0, 1, 500)))
+            elif kind == 2:
+                path.write_bytes(b"<html>")
+            else:
+                path.unlink()
+                os.mkfifo(path)
+            if stop.wait(0.0005):
+                return
+
+    def on_progress(stage, done, total):
+        assert (stage, total) == ("check", 300)
+        if done == 1:
+            thread.start()
+
+    thread = threading.Thread(target=disturb)
+    scans = scan_photos(listed, on_progress=on_progress)
+    stop.set()
+    thread.join()
+    assert [scan.entry for scan in scans] == list(listed.entries)
+    verdicts = {verdict(scan) for scan in scans}
+    assert Reason.OK in verdicts
+
+
+def test_files_gone_after_listing_are_named_and_the_rest_loads(photo_folder):
+    listed = list_photos(photo_folder)
+    (photo_folder / "circle/circle_000.jpg").unlink()
+    (photo_folder / "circle/circle_001.jpg").write_bytes(b"")
+    shutil.rmtree(photo_folder / "square")
+    codes = Counter(verdict(scan).value for scan in scan_photos(listed))
+    assert codes == {"ok": 22, "vanished": 13, "zero_byte": 1}
+
+
+def test_a_single_look(photo_folder):
+    scan = scan_photo(photo_folder, Entry("circle/circle_003.jpg", "circle"))
+    assert len(scan.digest) == 64
+    assert not scan.findings
+
+
+def test_progress_counts_every_file(photo_folder):
+    calls = []
+    check(photo_folder, on_progress=lambda *call: calls.append(call))
+    assert calls == [*(("check", n, 36) for n in range(1, 37)), ("compare", 36, 36)]
+
+
+def test_of_many_copies_each_is_named_once(tmp_path):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    for number in range(6):
+        shutil.copy(root / "cat" / "cat_000.jpg", root / "cat" / f"copy_{number}.jpg")
+    copies = [finding.path for finding in check(root).findings if finding.code == "exact_duplicate"]
+    assert copies == [f"cat/copy_{number}.jpg" for number in range(6)]
+
+
+def test_classes_too_thin_to_train_on_are_named(tmp_path):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    (root / "dog" / "dog_000.jpg").unlink()
+    assert [finding.path for finding in check(root).findings if finding.code == "too_few"] == ["dog"]
+
+
+DAMAGES = (
+    lambda data: b"{torn",
+    lambda data: b"[]",
+    lambda data: data.replace(b'"quality"', b'"beauty"'),
+    lambda data: data.replace(b'"signs": "', b'"signs": "01'),
+)
+
+
+def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
+    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    listing, memo = list_photos(root), tmp_path / "memo"
+    first = scan_photos(listing, memo=memo)
+    files = list(memo.rglob("*.json"))
+    assert len(files) == 6
+    for file, damage in zip(files, DAMAGES, strict=False):
+        file.write_bytes(damage(file.read_bytes()))
+    decoded = []
+    monkeypatch.setattr(
+        "pronk.scan.decode", lambda data, min_side: (decoded.append(1), decode(data, min_side=min_side))[1]
+    )
+    again = scan_photos(listing, memo=memo)
+    assert len(decoded) == len(DAMAGES), "only what was damaged is looked at again"
+    for before, after in zip(first, again, strict=True):
+        assert (before.digest, before.findings) == (after.digest, after.findings)
+        assert before.content.facts == after.content.facts
+        assert (before.content.signs == after.content.signs).all()
+
+
+def test_a_file_that_is_no_picture_is_not_remembered(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    assert scan_photo(tmp_path, Entry("a.jpg", "a"), tmp_path / "memo").findings[0].code == "not_an_image"
+    assert not (tmp_path / "memo").exists()

@@ -1,0 +1,154 @@
+"""Planted shortcuts are told in words, and honest photos give no alarm."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from helpers.pictures import encode
+from helpers.planted import draw_clean
+from pronk.facts import Facts
+from pronk.listing import list_photos
+from pronk.overview import look_over
+from pronk.scan import look
+from pronk.shortcuts import KINDS, LEAST_PER_CLASS, measure_shortcuts
+
+MAKE, MODEL = 0x010F, 0x0110
+
+
+def camera(name):
+    block = Image.Exif()
+    block[MAKE], block[MODEL] = "Acme", name
+    return block
+
+
+def encode_variously(photo, rng, **options):
+    """Write a photo as one of several people would: any quality, size and camera."""
+    width = int(rng.integers(200, 320))
+    small = photo.resize((width, int(width * rng.uniform(0.6, 0.9))))
+    chosen = {"quality": int(rng.integers(60, 96)), "exif": camera(str(rng.choice(["One", "Two", "Three"])))}
+    return encode(small, **chosen | options)
+
+
+PLANTED = {
+    "file_size": lambda photo, rng: encode_variously(photo, rng, quality=95, subsampling=0),
+    "dimensions": lambda photo, rng: encode(photo.resize((300, int(rng.integers(200, 260)))), exif=camera("One")),
+    "aspect": lambda photo, rng: encode(ImageOps.fit(photo, (side := int(rng.integers(150, 260)), side))),
+    "camera": lambda photo, rng: encode_variously(photo, rng, exif=camera("Four")),
+    "quality": lambda photo, rng: encode_variously(photo, rng, quality=75),
+    "colour": lambda photo, rng: encode_variously(
+        Image.blend(photo, Image.new("RGB", photo.size, (250, 120, 20)), 0.6), rng
+    ),
+    "border": lambda photo, rng: encode_variously(ImageOps.expand(photo, 12, "black"), rng),
+}
+
+
+def audit(write, classes=2, number=40, seed=0):
+    """Audit photos of which the first class is written in its own way."""
+    rng, photos = np.random.default_rng(seed), draw_clean(number * classes, (320, 240))
+    labels = [f"class {n % classes}" for n in range(len(photos))]
+    datas = [
+        (write if label == "class 0" else encode_variously)(photo, rng)
+        for photo, label in zip(photos, labels, strict=True)
+    ]
+    found = measure_shortcuts([look(data).facts for data in datas], labels, range(len(labels)))
+    return {shortcut.kind: shortcut for shortcut in found}
+
+
+@pytest.fixture(scope="module")
+def honest():
+    return audit(encode_variously)
+
+
+def test_honest_photos_give_no_alarm(honest):
+    assert list(honest) == [kind.name for kind in KINDS]
+    for shortcut in honest.values():
+        assert not shortcut.warns
+        assert not shortcut.told
+        assert shortcut.chance == 0.5
+        assert shortcut.low <= shortcut.value <= shortcut.high
+        assert shortcut.low < 0.65
+        assert shortcut.photos == 80
+    assert "where chance is 50.0" in honest["aspect"].sentence
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_each_planted_shortcut_is_found(kind):
+    found = audit(PLANTED[kind])[kind]
+    assert found.warns
+    assert found.value > 0.8
+    assert found.sentence.startswith("The class can be told by ")
+    assert "where chance is 50.0" in found.sentence
+    assert found.remedy
+
+
+@pytest.mark.parametrize("kind", ["quality", "camera"])
+def test_one_class_of_many_is_named(kind):
+    found = audit(PLANTED[kind], classes=5, number=24)[kind]
+    assert found.warns
+    assert [name for name, _ in found.told] == ["class 0"]
+    assert found.sentence.startswith("'class 0' can be told from the other classes")
+    assert found.chance == 0.2
+
+
+@pytest.mark.parametrize("number", [0, 1, LEAST_PER_CLASS - 1])
+def test_tiny_sets_say_nothing(number):
+    assert measure_shortcuts(numbered(2 * number), ["a", "b"] * number, range(2 * number)) == ()
+
+
+def numbered(number, **values):
+    """Facts that differ in their file size only."""
+    fine = Facts(0, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
+    rng = np.random.default_rng(number)
+    return [dataclasses.replace(fine, size=int(rng.integers(1000, 9000)), **values) for _ in range(number)]
+
+
+def test_copies_count_once_and_stay_together():
+    """Twenty copies of each of a few photos would be told by their very size, if copies were dealt out."""
+    few = numbered(20)
+    labels, groups = ["a", "b"] * 10, list(range(20))
+    times = 20
+    found = measure_shortcuts(few * times, labels * times, groups * times)
+    assert found == measure_shortcuts(few, labels, groups)
+    assert found[0].photos == 20
+    assert not any(shortcut.warns for shortcut in found)
+
+
+def test_classes_with_few_photos_are_left_out():
+    facts = numbered(62)
+    labels = ["a", "b"] * 30 + ["rare", "rare"]
+    assert measure_shortcuts(facts, labels, range(62))[0].chance == 0.5
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_by_luck_alone_nothing_is_told(classes):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        facts = numbered(12 * classes)
+        facts = [
+            dataclasses.replace(
+                one,
+                width=int(rng.integers(100, 999)),
+                camera=str(rng.integers(5)),
+                quality=int(rng.integers(60, 99)),
+                colour=tuple(rng.integers(0, 255, 3).tolist()),
+                border=tuple(rng.integers(0, 255, 12).tolist()),
+            )
+            for one in facts
+        ]
+        labels = [f"c{n % classes}" for n in range(len(facts))]
+        assert not [found for found in measure_shortcuts(facts, labels, range(len(facts))) if found.warns]
+
+
+def test_names_of_classes_may_be_anything():
+    facts = numbered(40, camera="x") + numbered(40, camera="y")
+    found = measure_shortcuts(facts, ["<b>\u202e"] * 40 + [""] * 40, range(80))
+    assert {shortcut.kind for shortcut in found if shortcut.warns} == {"camera"}
+
+
+def test_the_real_photos_have_no_shortcut(real_photos):
+    seen = look_over(list_photos(real_photos))
+    found = measure_shortcuts(seen.facts, seen.labels, seen.groups)
+    assert len(found) == len(KINDS)
+    assert not any(shortcut.warns for shortcut in found)

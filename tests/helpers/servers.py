@@ -1,0 +1,165 @@
+"""A real `pronk serve` process for a test: started, watched and ended."""
+
+import contextlib
+import dataclasses
+import http.client
+import importlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from helpers import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a request got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Running:
+    """A server in a process of its own.
+
+    Attributes:
+        address: as it printed it, `http://127.0.0.1:PORT/`.
+        port: of the address.
+        process: that serves.
+        log: the file that gets its standard error.
+    """
+
+    def __init__(self, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.address = address
+        self.port = urlsplit(address).port or 80
+        self.process = process
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float = 60,
+    ) -> Reply:
+        """Send one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, fields, response.read())
+        finally:
+            connection.close()
+
+    def predict(self, photo: bytes, query: str = "") -> Reply:
+        """Send the bytes of one photo."""
+        return self.ask("POST", f"/v1/predict{query}", photo)
+
+    def words(self) -> str:
+        """Return what it has said on standard error so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM, *, timeout: float = STOP_SECONDS) -> int:
+        """Send a signal and wait for the end; return the exit code."""
+        if self.is_alive:
+            self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def start_server(
+    model: Path | None,
+    *options: str | Path,
+    folder: Path | None = None,
+    env: dict[str, str] | None = None,
+    command: Sequence[str | Path] = (sys.executable, "-m", "pronk", "serve"),
+) -> Iterator[Running]:
+    """Start `pronk serve` on a free port, and end it with the block.
+
+    Args:
+        model: what it serves; None teaches first.
+        options: more of the command line.
+        folder: where its log lies; None takes one of its own, which is removed.
+        env: added to the environment.
+        command: that serves; given in its place by tests of the tests.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        log = folder / f"server-{time.monotonic_ns()}.log"
+        file = stack.enter_context(log.open("wb"))
+        words = [*command, *([model] if model else []), "--port", "0", *options]
+        process = subprocess.Popen(
+            list(map(os.fspath, words)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | (env or {}),
+        )
+        stack.callback(_end, process)
+        yield Running(_read_address(process, log), process, log)
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """Import a program in benchmarks/, which is no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
+    lines: queue.Queue[bytes] = queue.Queue()
+    assert process.stdout is not None
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
+    try:
+        line = lines.get(timeout=START_SECONDS).decode().strip()
+    except queue.Empty:
+        line = ""
+    if not line.startswith("http"):
+        _end(process)
+        raise AssertionError(f"the server did not start: {log.read_text(encoding='utf-8', errors='replace')}")
+    return line
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout:
+        process.stdout.close()

@@ -1,0 +1,64 @@
+"""A bundle written by any former version opens, proves itself and answers; see tests/fixtures/make_bundle.py."""
+
+import zipfile
+
+import pytest
+
+from helpers import FIXTURES
+from helpers.training import run_pronk
+from pronk.bundle import open_bundle
+from pronk.kernel import load_head
+from pronk.predictor import Predictor
+
+ARCHIVES = sorted(FIXTURES.glob("bundle-format-*.zip"))
+EXPORTS = {"exports/onnx-int8": None, "exports/litert": "ai_edge_litert"}
+
+
+@pytest.fixture(params=ARCHIVES, ids=[archive.stem for archive in ARCHIVES])
+def old_run(request, tmp_path):
+    """A run folder that holds what travels: the model and its exports."""
+    with zipfile.ZipFile(request.param) as archive:
+        archive.extractall(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_there_is_one_of_the_first_format():
+    assert "bundle-format-1" in [archive.stem for archive in ARCHIVES]
+
+
+def test_it_opens_and_answers_as_it_did(old_run):
+    predictor = Predictor.load(old_run)
+    checks = predictor.verify()
+    assert len(checks) == 8
+    assert all(check["ok"] for check in checks)
+    assert predictor.classes == ("cold", "warm")
+    assert load_head(predictor.bundle).shape == (1280, 2)
+    bundle = predictor.bundle
+    assert (bundle.unknown.coverage, bundle.unknown.n) == (0.95, bundle.sets.n)
+    prediction = predictor.predict_one(old_run / "model" / "golden" / "1.jpg")
+    record = prediction.record(coverage=0.9)
+    assert record["distance"] == pytest.approx(prediction.distance)
+    assert set(record["set"]) <= {"cold", "warm"}
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_so_do_its_exports(old_run, export):
+    if EXPORTS[export]:
+        pytest.importorskip(EXPORTS[export], reason="LiteRT is not installed")
+    checks = Predictor.load(old_run / export).verify()
+    assert len(checks) == 8
+    assert all(check["ok"] for check in checks)
+
+
+def test_the_command_line_takes_it(old_run):
+    done = run_pronk("verify", old_run)
+    assert done.returncode == 0, done.stderr
+    assert b"8 golden photos" in done.stdout
+
+
+@pytest.mark.more
+def test_its_keras_file_opens_too(old_run):
+    pytest.importorskip("keras", reason="Keras is not installed")
+    from pronk.training.network import load_network
+
+    assert load_network(open_bundle(old_run).folder / "model.keras").output_shape == (None, 2)

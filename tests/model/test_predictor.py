@@ -1,0 +1,233 @@
+import dataclasses
+import json
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from helpers.training import CLASSES, write_photos
+from pronk.bundle import open_bundle
+from pronk.calibration import Unknown
+from pronk.errors import DataError, ModelError, Reason
+from pronk.files import digest_file
+from pronk.images import load_pixels
+from pronk.novelty import fit_novelty
+from pronk.predictor import Predictor, expand_paths
+from pronk.runtime import Outputs
+
+
+@pytest.fixture(scope="module")
+def predictor(whole_bundle):
+    return Predictor.load(whole_bundle)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 3)
+
+
+def reseal(folder, name, data):
+    """Change a file and its checksum, as someone who knows the format would."""
+    (folder / name).write_bytes(data)
+    record = json.loads((folder / "model.json").read_text())
+    record["files"][name] = digest_file(folder / name)
+    (folder / "model.json").write_text(json.dumps(record))
+
+
+# --- predicting
+
+
+def test_predictions_come_in_the_order_asked_for(predictor, photos):
+    paths = [*photos.rglob("*.png")]
+    (photos / "cold" / "bad.png").write_text("no picture")
+    sources = [paths[0], photos / "cold" / "bad.png", str(paths[1]), paths[2].read_bytes(), photos / "gone.png"]
+    found = predictor.predict(sources)
+    assert [prediction.path for prediction in found] == [
+        str(paths[0]), str(photos / "cold" / "bad.png"), str(paths[1]), "", str(photos / "gone.png"),
+    ]  # fmt: skip
+    assert [prediction.error and prediction.error.reason for prediction in found] == [
+        None, Reason.NOT_AN_IMAGE, None, None, Reason.VANISHED,
+    ]  # fmt: skip
+    for number in (0, 2, 3):
+        assert found[number].label in CLASSES
+        assert found[number].score == pytest.approx(found[number].probabilities.max())
+
+
+def test_what_is_served_is_the_pixels_of_training(predictor, photos):
+    path = photos / "warm" / "1.png"
+    expected = predictor.predict_proba(load_pixels(path, size=32)[None])[0]
+    np.testing.assert_array_equal(predictor.predict_one(path).probabilities, expected)
+    np.testing.assert_array_equal(predictor.predict([path] * 9)[8].probabilities, expected)
+    assert predictor.classes == CLASSES
+
+
+def test_the_record_has_the_fields_of_the_contract(predictor, photos):
+    record = predictor.predict_one(photos / "cold" / "0.png").record(1)
+    assert list(record) == ["path", "label", "score", "scores", "unknown", "distance", "error"]
+    assert record["scores"] == [{"label": record["label"], "score": record["score"]}]
+    assert json.loads(json.dumps(record)) == record
+    failed = predictor.predict_one(photos).record()
+    assert list(failed["error"]) == ["code", "message"]
+    assert failed["error"]["code"] == "not_regular_file"
+    assert failed["error"]["message"] == "photos is a folder", "the path stands beside it"
+    assert (failed["label"], failed["score"], failed["scores"]) == (None, None, [])
+
+
+def test_scores_are_sorted(predictor, photos):
+    scores = predictor.predict_one(photos / "cold" / "0.png").record()["scores"]
+    assert len(scores) == 2
+    assert scores[0]["score"] >= scores[1]["score"]
+    assert sum(score["score"] for score in scores) == pytest.approx(1, abs=1e-5)
+
+
+def test_only_a_few_photos_are_held(whole_bundle):
+    """A reader that is far ahead of what is asked for would fill the memory."""
+    pixels, loaded = np.zeros((32, 32, 3), np.uint8), []
+
+    class Slow:
+        def run(self, pixels):
+            return Outputs(np.ones((1, 2), np.float32) / 2, None, None)
+
+    predictor = Predictor(open_bundle(whole_bundle), Slow())
+    stream = predictor.stream(range(500), load=lambda number: (loaded.append(number), pixels)[1])
+    next(stream)
+    time.sleep(0.3)
+    assert len(loaded) < 50
+    stream.close()
+
+
+def test_leaving_a_stream_early_ends_its_threads(predictor, photos):
+    before = threading.active_count()
+    stream = predictor.stream([photos / "cold" / "0.png"] * 100)
+    next(stream)
+    stream.close()
+    assert threading.active_count() <= before
+
+
+# --- self-test
+
+
+def test_the_golden_photos_answer_as_they_did(predictor):
+    checks = predictor.verify()
+    assert [check["file"] for check in checks] == [f"golden/{i}.jpg" for i in range(1, 9)]
+    assert all(check["ok"] for check in checks)
+
+
+def spoil_answer(folder, value=None):
+    answers = json.loads((folder / "golden" / "expected.json").read_text())
+    answers["3.jpg"] = value or [answers["3.jpg"][0] + 0.01, answers["3.jpg"][1] - 0.01]
+    reseal(folder, "golden/expected.json", json.dumps(answers).encode())
+
+
+def test_another_answer_is_refused_at_loading(bundle_copy, tmp_path):
+    spoil_answer(bundle_copy)
+    with pytest.raises(ModelError, match="fails its self-test") as caught:
+        Predictor.load(bundle_copy, cache=tmp_path / "cache")
+    assert "pronk verify" in caught.value.hint
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("value", [[0.5], [0.2, 0.3, 0.5], ["a", "b"], [[0.5, 0.5]], None])
+def test_answers_of_another_shape_are_refused(bundle_copy, tmp_path, value):
+    answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
+    answers["3.jpg"] = value
+    reseal(bundle_copy, "golden/expected.json", json.dumps(answers).encode())
+    with pytest.raises(ModelError):
+        Predictor.load(bundle_copy, cache=tmp_path / "cache")
+
+
+def test_a_model_for_other_classes_or_sizes_is_refused(bundle_copy, tmp_path):
+    record = json.loads((bundle_copy / "model.json").read_text())
+    for changes in ({"classes": ["a", "b", "c"]}, {"image": {"size": 64, "fit": "crop"}}):
+        (bundle_copy / "model.json").write_text(json.dumps(record | changes))
+        with pytest.raises(ModelError, match="does not fit"):
+            Predictor.load(bundle_copy, cache=tmp_path / "cache")
+
+
+def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch):
+    cache, calls = tmp_path / "cache", []
+    before = sorted((path, path.stat().st_mtime_ns) for path in bundle_copy.rglob("*"))
+    original = Predictor.verify
+    monkeypatch.setattr(Predictor, "verify", lambda self: (calls.append(1), original(self))[1])
+    for _ in range(2):
+        Predictor.load(bundle_copy, cache=cache)
+    assert len(calls) == 1
+    monkeypatch.setattr("pronk.predictor.describe_runtime", lambda runtime: "another processor")
+    Predictor.load(bundle_copy, cache=cache)
+    assert len(calls) == 2
+    assert len(list((cache / "verified").iterdir())) == 2
+    # The marker lies in the cache, and nothing in the bundle.
+    assert sorted((path, path.stat().st_mtime_ns) for path in bundle_copy.rglob("*")) == before
+
+
+def test_features_that_are_no_numbers_are_a_damaged_model(predictor, photos):
+    novelty = fit_novelty(np.eye(4, 1280), np.arange(4) % 2, classes=2)
+    bundle = dataclasses.replace(predictor.bundle, unknown=Unknown(novelty, 0.5, 0.95, 49))
+
+    class Broken:
+        def run(self, pixels):
+            return Outputs(np.full((1, 2), 0.5), np.full((1, 1280), np.nan), np.zeros((1, 1, 1, 1280)))
+
+    with pytest.raises(ModelError, match="gives no usable answer: features must be finite"):
+        Predictor(bundle, Broken()).predict(photos.rglob("*.png"))
+
+
+def test_another_recipe_is_tested_again(bundle_copy, tmp_path):
+    Predictor.load(bundle_copy, cache=tmp_path / "cache")
+    record = json.loads((bundle_copy / "model.json").read_text())
+    record["image"]["fit"] = "squash"
+    (bundle_copy / "model.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="self-test"):
+        Predictor.load(bundle_copy, cache=tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(bundle_copy, tmp_path):
+    (tmp_path / "file").touch()
+    assert Predictor.load(bundle_copy, cache=tmp_path / "file").classes == CLASSES
+
+
+# --- paths
+
+
+def test_files_folders_patterns_and_standard_input(photos):
+    (photos / "cold" / ".hidden.png").touch()
+    assert expand_paths([str(photos / "cold" / "1.png")]) == [photos / "cold" / "1.png"]
+    assert expand_paths([str(photos / "cold")]) == [photos / "cold" / f"{i}.png" for i in range(3)]
+    assert len(expand_paths([str(photos / "*" / "1.png")])) == 2
+    assert len(expand_paths([str(photos / "**" / "*.png")])) == 6
+    lines = [f"{photos / 'cold' / '2.png'}\n", "\n", f"{photos / 'a b.png'}\n"]
+    assert expand_paths(["-"], lines) == [photos / "cold" / "2.png", photos / "a b.png"]
+
+
+def test_names_that_look_like_patterns_are_names(photos):
+    name = photos / "cold" / "[1].png"
+    (photos / "cold" / "1.png").rename(name)
+    assert expand_paths([str(name)]) == [name]
+
+
+def test_folders_and_patterns_without_a_file_are_named_at_once(photos):
+    (photos / "empty").mkdir()
+    with pytest.raises(DataError, match=r"'.*empty', '.*nothing\*\.png'"):
+        expand_paths([str(photos / "empty"), str(photos / "cold"), str(photos / "nothing*.png")])
+
+
+def test_a_file_that_is_not_there_gets_a_row_of_its_own(predictor, photos):
+    missing, there = predictor.predict(expand_paths([str(photos / "gone.png"), str(photos / "cold" / "0.png")]))
+    assert missing.error.reason == "vanished"
+    assert there.error is None
+
+
+@pytest.mark.parametrize("name", [b"new\nline.png", b"=cmd().png", b"\xff\xfe.png", "\u202eexe.png".encode()])
+def test_hostile_names_are_files_like_others(predictor, photos, name):
+    path = photos / os.fsdecode(name)
+    (photos / "cold" / "0.png").rename(path)
+    found = predictor.predict(expand_paths([str(path)]))
+    assert found[0].path == str(path)
+    assert found[0].label in CLASSES
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\n"])
+def test_impossible_names_are_rows_with_their_error(predictor, name):
+    assert predictor.predict(expand_paths([name]))[0].error.reason in ("vanished", "unreadable")

@@ -1,0 +1,588 @@
+"""Photos in class folders: each in one place, nothing overwritten, continued after a kill, taken back by undo."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.commands import HOSTILE, fails, ok
+from helpers.killing import Killed, killed_at, snapshot
+from helpers.outputs import listing, read_csv
+from helpers.training import run_pronk, write_photos
+from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
+from pronk.sorting import check_folder_names, check_place, read_state, sort_photos
+from pronk.sorting.journal import open_journal, undo
+
+
+def row(path, label, *, error=None):
+    state = read_state(str(path)) if Path(path).exists() else None
+    return {"path": str(path), "label": label, "error": error}, state
+
+
+def without_journal(found):
+    return {name: value for name, value in found.items() if not Path(name).name.startswith(("undo", ".lock"))}
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    folder = tmp_path / "inbox"
+    (folder / "more").mkdir(parents=True)
+    for number, name in enumerate(["1.jpg", "2.jpg", "more/1.jpg", "bad.jpg"]):
+        (folder / name).write_bytes(b"photo %d" % number)
+    return folder
+
+
+def rows_of(inbox):
+    return [
+        row(inbox / "1.jpg", "cat"), row(inbox / "2.jpg", "unknown"), row(inbox / "more" / "1.jpg", "cat"),
+        row(inbox / "bad.jpg", None, error={"code": "truncated", "message": ""}),
+    ]  # fmt: skip
+
+
+def sort(rows, folder, mode="link", run="1"):
+    return sort_photos(rows, folder, run=run, mode=mode, base=Path())
+
+
+PLACED = {"cat": "folder", "cat/1.jpg": b"photo 0", "cat/1-2.jpg": b"photo 2", "unknown": "folder",
+          "unknown/2.jpg": b"photo 1"}  # fmt: skip
+
+
+# --- where photos go
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+def test_photos_go_to_their_class(inbox, tmp_path, mode):
+    before = snapshot(inbox)
+    out = tmp_path / "sorted"
+    found = sort(rows_of(inbox), out, mode)
+    assert (found.placed, found.unusable, found.left) == (3, 1, [])
+    assert without_journal(snapshot(out)) == PLACED
+    if mode == "move":
+        assert snapshot(inbox) == {"bad.jpg": b"photo 3", "more": "folder"}
+    else:
+        assert snapshot(inbox) == before
+        assert (out / "cat" / "1.jpg").samefile(inbox / "1.jpg") == (mode == "link")
+    assert undo(Path(found.undo)).kept == ()
+    assert snapshot(inbox) == before
+    assert listing(out) == ["undo.csv"], "folders that it made are gone"
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+def test_nothing_is_overwritten(inbox, tmp_path, mode):
+    out = tmp_path / "sorted"
+    (out / "cat").mkdir(parents=True)
+    (out / "cat" / "1.jpg").write_bytes(b"mine")
+    (out / "undo.csv").write_bytes(b"mine too")
+    found = sort(rows_of(inbox), out, mode)
+    assert without_journal(snapshot(out)) == PLACED | {
+        "cat/1.jpg": b"mine", "cat/1-2.jpg": b"photo 0", "cat/1-3.jpg": b"photo 2",
+    }  # fmt: skip
+    assert Path(found.undo).name == "undo-2.csv"
+    undo(Path(found.undo))
+    assert snapshot(out)["cat/1.jpg"] == b"mine"
+    assert listing(out) == ["cat", "undo-2.csv", "undo.csv"]
+
+
+def test_what_a_former_run_sorted_is_not_linked_again(inbox, tmp_path):
+    out = tmp_path / "sorted"
+    sort(rows_of(inbox), out)
+    (inbox / "3.jpg").write_bytes(b"new")
+    found = sort([*rows_of(inbox), row(inbox / "3.jpg", "cat")], out, run="2")
+    assert found.placed == 4
+    assert without_journal(snapshot(out)) == PLACED | {"cat/3.jpg": b"new"}
+    assert undo(Path(found.undo)).reversed == 1
+
+
+def test_two_photos_of_one_content_are_two(inbox, tmp_path):
+    (inbox / "more" / "1.jpg").write_bytes(b"photo 0")
+    for mode in ("copy", "move"):
+        sort(rows_of(inbox), tmp_path / mode, mode)
+        assert without_journal(snapshot(tmp_path / mode)) == PLACED | {"cat/1-2.jpg": b"photo 0"}
+
+
+def test_a_photo_that_changed_since_is_left(inbox, tmp_path):
+    rows = rows_of(inbox)
+    (inbox / "1.jpg").write_bytes(b"another photo")
+    (inbox / "2.jpg").unlink()
+    found = sort(rows, tmp_path / "sorted", "move")
+    assert found.placed == 1
+    assert [(Path(path).name, why) for path, why in found.left] == [
+        ("1.jpg", "it was changed since it was predicted"), ("2.jpg", "No such file or directory"),
+    ]  # fmt: skip
+    assert (inbox / "1.jpg").read_bytes() == b"another photo"
+
+
+def test_links_among_the_photos(inbox, tmp_path):
+    (inbox / "link.jpg").symlink_to("1.jpg")
+    rows = [row(inbox / "link.jpg", "cat")]
+    found = sort(rows, tmp_path / "moved", "move")
+    assert "moving a link would break it" in found.left[0][1]
+    sort(rows, tmp_path / "linked")
+    assert (tmp_path / "linked" / "cat" / "link.jpg").samefile(inbox / "1.jpg")
+    assert not (tmp_path / "linked" / "cat" / "link.jpg").is_symlink()
+
+
+@pytest.mark.parametrize("at_once", [1, 64])
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+def test_names_that_differ_only_in_case_or_form(inbox, tmp_path, monkeypatch, mode, at_once):
+    monkeypatch.setattr("pronk.sorting.SORTED_AT_ONCE", at_once)
+    names = ["IMG.JPG", "more/img.jpg", "u\u0308.jpg", "more/\xfc.jpg"]
+    for name in names:
+        (inbox / name).write_text(name)
+    for end in (2, 3, 4):  # the same run, gone on with
+        sort([row(inbox / name, "cat") for name in names[:end] if (inbox / name).exists()], tmp_path / "sorted", mode)
+    assert listing(tmp_path / "sorted" / "cat") == sorted(["IMG.JPG", "img-2.jpg", "u\u0308.jpg", "\xfc-2.jpg"])
+
+
+def test_a_path_that_is_listed_twice_is_placed_once(inbox, tmp_path):
+    for mode in ("link", "copy", "move"):
+        rows = [row(inbox / "1.jpg", "cat")] * 70 if mode != "move" else [row(inbox / "1.jpg", "cat")] * 2
+        sort(rows, tmp_path / mode, mode)
+        assert listing(tmp_path / mode / "cat") == ["1.jpg"]
+
+
+def test_hostile_names(tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for number, name in enumerate(HOSTILE):
+        (inbox / os.fsdecode(name)).write_bytes(b"%d" % number)
+    before = snapshot(inbox)
+    found = sort([row(path, '=cmd("x"), "') for path in inbox.iterdir()], tmp_path / "sorted", "move")
+    assert found.placed == len(HOSTILE)
+    assert snapshot(inbox) == {}
+    assert undo(Path(found.undo)).kept == ()
+    assert snapshot(inbox) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/abs", "../x", "a/b", "a\\b", "", ".", "..", ".git", "a\0b", "a\nb", "unknown", "Unknown", "x" * 256, "\ud800",
+     "undo.csv", "undo-7.csv"],
+)  # fmt: skip
+def test_classes_that_are_no_folder_names(name):
+    with pytest.raises(ModelError, match="cannot be the name of a folder") as error:
+        check_folder_names(["cat", name], windows=False)
+    assert "without --sort-into" in error.value.hint
+
+
+def test_names_that_one_system_cannot_hold():
+    for name in ("CON", "aux.txt", "cat.", "cat ", "a:b", "a?"):
+        check_folder_names([name], windows=False)
+        with pytest.raises(ModelError):
+            check_folder_names([name], windows=True)
+    with pytest.raises(ModelError, match="'CAT'"):
+        check_folder_names(["cat", "CAT"])
+    check_folder_names(["cat", "-rf", "名前", "caf\udce9", "=cmd()"], windows=False)
+
+
+def test_photos_and_sorted_ones_do_not_mix(inbox, tmp_path, monkeypatch):
+    def check(folder, *arguments):
+        check_place(
+            folder, arguments=list(map(str, arguments)), photos=[str(inbox / "1.jpg")], classes=["cat", "inbox"]
+        )
+
+    check(tmp_path / "sorted", inbox)
+    check(inbox / "sorted", inbox / "1.jpg")
+    for folder in (inbox, inbox / "sorted"):
+        with pytest.raises(SettingsError, match="must lie outside"):
+            check(folder, inbox)
+    with pytest.raises(SettingsError, match="lie in a class folder"):
+        check(tmp_path, inbox)
+    monkeypatch.chdir(inbox)
+    with pytest.raises(SettingsError, match="lie in a class folder"):
+        check_place(Path(".."), arguments=["1.jpg"], photos=["1.jpg"], classes=["inbox"])
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "cat").symlink_to(inbox)
+    with pytest.raises(SettingsError, match="is a link"):
+        check(tmp_path / "sorted", inbox)
+
+
+# --- the journal
+
+
+def test_undo_takes_back_only_what_is_still_the_same(inbox, tmp_path):
+    out = tmp_path / "sorted"
+    copied = sort(rows_of(inbox), out, "copy")
+    (out / "cat" / "1.jpg").write_bytes(b"edited")
+    (inbox / "2.jpg").unlink()
+    done = undo(Path(copied.undo))
+    assert done.reversed == 1
+    assert {Path(action.target).name: why.split(":")[0] for action, why in done.kept} == {
+        "1.jpg": "it was changed, or is another file by now", "2.jpg": "it may be the last copy",
+    }  # fmt: skip
+    assert (out / "cat" / "1.jpg").read_bytes() == b"edited"
+    assert (out / "unknown" / "2.jpg").exists()
+
+
+def test_undo_moves_back_over_nothing(inbox, tmp_path):
+    out = tmp_path / "sorted"
+    moved = sort(rows_of(inbox), out, "move")
+    (inbox / "1.jpg").write_bytes(b"a new photo of that name")
+    shutil.rmtree(inbox / "more")
+    done = undo(Path(moved.undo))
+    assert [why for _, why in done.kept] == [f"another file is at {inbox / '1.jpg'}"]
+    assert (out / "cat" / "1.jpg").read_bytes() == b"photo 0"
+    assert (inbox / "more" / "1.jpg").read_bytes() == b"photo 2", "its folder is made again"
+    (inbox / "1.jpg").unlink()
+    again = undo(Path(moved.undo))
+    assert (again.reversed, again.kept) == (1, ())
+    assert undo(Path(moved.undo)).reversed == 0
+    assert (inbox / "1.jpg").read_bytes() == b"photo 0"
+
+
+def test_undo_names_what_is_lost(inbox, tmp_path):
+    moved = sort(rows_of(inbox), tmp_path / "sorted", "move")
+    (tmp_path / "sorted" / "cat" / "1.jpg").unlink()
+    assert undo(Path(moved.undo)).kept[0][1] == "it is neither here nor where it came from"
+
+
+def test_a_link_is_removed_only_while_its_photo_is_there(inbox, tmp_path):
+    linked = sort(rows_of(inbox), tmp_path / "sorted")
+    (inbox / "1.jpg").unlink()
+    (inbox / "1.jpg").symlink_to(tmp_path / "sorted" / "cat" / "1.jpg")
+    done = undo(Path(linked.undo))
+    assert [Path(action.target).name for action, _ in done.kept] == ["1.jpg"]
+    assert (tmp_path / "sorted" / "cat" / "1.jpg").read_bytes() == b"photo 0"
+
+
+def test_undone_runs_begin_another_journal(inbox, tmp_path):
+    first = sort(rows_of(inbox), tmp_path / "sorted")
+    undo(Path(first.undo))
+    second = sort(rows_of(inbox), tmp_path / "sorted")
+    assert Path(second.undo).name == "undo-2.csv"
+    assert without_journal(snapshot(tmp_path / "sorted")) == PLACED
+
+
+def test_a_torn_row_was_not_begun(inbox, tmp_path):
+    found = sort(rows_of(inbox)[:1], tmp_path / "sorted")
+    with Path(found.undo).open("ab") as file:
+        file.write(b'link,"/a\nb')
+    again = sort(rows_of(inbox), tmp_path / "sorted")
+    assert again.undo == found.undo
+    assert again.placed == 3
+    assert [line["action"] for line in read_csv(Path(found.undo))] == [
+        "run",
+        "folder",
+        "link",
+        "folder",
+        "link",
+        "link",
+    ]
+    assert undo(Path(found.undo)).reversed == 3
+
+
+def test_what_is_no_undo_file(tmp_path):
+    (tmp_path / "split.csv").write_text("path,label\na,b\n")
+    for path in (tmp_path / "split.csv", tmp_path / "gone.csv"):
+        with pytest.raises(DataError):
+            undo(path)
+    with open_journal(tmp_path, "1") as journal, pytest.raises(RunError, match="in use"):
+        undo(journal.path)
+
+
+def test_a_full_disk_stops_and_can_be_gone_on_with(inbox, tmp_path, monkeypatch):
+    real = os.fsync
+    calls = []
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fsync)
+        with pytest.raises(StorageError, match="No space left"):
+            sort(rows_of(inbox), tmp_path / "sorted", "move")
+    assert sorted(path.name for path in inbox.rglob("*.jpg")) == ["1.jpg", "1.jpg", "2.jpg", "bad.jpg"]
+    found = sort(rows_of(inbox), tmp_path / "sorted", "move")
+    assert found.placed == 3
+    assert without_journal(snapshot(tmp_path / "sorted")) == PLACED
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+@pytest.mark.parametrize("error", [1, 18, 95])  # not permitted, another disk, not supported
+def test_where_links_are_not_possible(inbox, tmp_path, monkeypatch, mode, error):
+    before = snapshot(inbox)
+    real = os.link
+
+    def link(source, target, **options):
+        if error == 18 and Path(source).parent == Path(target).parent:
+            return real(source, target, **options)
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", link)
+    found = sort(rows_of(inbox), tmp_path / "sorted", mode)
+    assert (found.placed, found.left) == (3, [])
+    assert without_journal(snapshot(tmp_path / "sorted")) == PLACED
+    assert undo(Path(found.undo)).kept == ()
+    assert snapshot(inbox) == before
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+def test_a_kill_where_links_are_not_possible(inbox, tmp_path, monkeypatch, mode):
+    def link(source, target, **options):
+        raise OSError(1, "no")
+
+    def replace(self, target):
+        raise Killed
+
+    monkeypatch.setattr(os, "link", link)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(Killed), open_journal(tmp_path / "sorted", "1"):
+            pass  # not even that has begun
+    with open_journal(tmp_path / "sorted", "1"):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(Killed):
+            sort(rows_of(inbox), tmp_path / "sorted", mode)
+    assert (tmp_path / "sorted" / "cat" / "1.jpg").read_bytes() == b""
+    found = sort(rows_of(inbox), tmp_path / "sorted", mode)
+    assert found.left == []
+    assert without_journal(snapshot(tmp_path / "sorted")) == PLACED
+
+
+@pytest.mark.parametrize("links", ["possible", "impossible", "elsewhere"])
+def test_a_photo_that_may_not_be_moved_stays_alone(inbox, tmp_path, monkeypatch, links):
+    before, refused = snapshot(inbox), PermissionError(13, "Permission denied")
+    real_unlink, real_link, real_replace = Path.unlink, os.link, Path.replace
+
+    def unlink(self, missing_ok=False):
+        if self.parent == inbox:
+            raise refused
+        real_unlink(self, missing_ok)
+
+    def replace(self, target):
+        if self.parent == inbox:
+            raise refused
+        return real_replace(self, target)
+
+    def link(source, target, **options):
+        if links != "possible" and Path(source).suffix != ".tmp":
+            raise OSError(18 if links == "elsewhere" else 1, "no")
+        return real_link(source, target, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        patch.setattr(Path, "replace", replace)
+        patch.setattr(os, "link", link)
+        found = sort(rows_of(inbox)[:2], tmp_path / "sorted", "move")
+    assert [why for _, why in found.left] == ["Permission denied"] * 2
+    assert snapshot(inbox) == before
+    assert without_journal(snapshot(tmp_path / "sorted")) == {"cat": "folder", "unknown": "folder"}
+    assert undo(Path(found.undo)).kept == ()
+    assert listing(tmp_path / "sorted") == ["undo.csv"]
+
+
+files = st.lists(
+    st.tuples(st.sampled_from(["", "a", "b/c"]), st.sampled_from(["1.jpg", "2.jpg", "ü.png", "x\udcff.png"]),
+              st.binary(max_size=3), st.sampled_from(["cat", "dog", "unknown", None])),
+    max_size=6, unique_by=lambda file: file[:2],
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(files, files, st.sampled_from(["link", "copy", "move"]), st.lists(st.integers(1, 60), max_size=3))
+def test_doing_and_undoing_is_nothing(photos, there, mode, kills):
+    """Kills at any step, then the whole run: each photo in one place. Kills in undoing, then undo: as before."""
+    with tempfile.TemporaryDirectory() as base:
+        inbox, out = Path(base) / "inbox", Path(base) / "sorted"
+        for root, group in ((inbox, photos), (out, there)):
+            root.mkdir()
+            for folder, name, content, label in group:
+                parent = root / (folder if root is inbox else label or "own")
+                parent.mkdir(parents=True, exist_ok=True)
+                (parent / name).write_bytes(content)
+        before = snapshot(Path(base))
+        rows = [
+            row(inbox / folder / name, label, error=None if label else {"code": "x"})
+            for folder, name, _, label in photos
+        ]
+        for step in kills:
+            with contextlib.suppress(Killed), killed_at(step):
+                sort(rows, out, mode)
+        found = sort(rows, out, mode)
+        assert found.left == []
+        after = without_journal(snapshot(out))
+        for name, content in snapshot(Path(base) / "sorted").items():
+            if f"sorted/{name}" in before:
+                assert content == before[f"sorted/{name}"], "nothing is overwritten"
+        for _, name, content, label in photos:
+            if label:
+                names = [key for key in after if key.startswith(f"{label}/{Path(name).stem}")]
+                assert content in [after[key] for key in names]
+        if mode == "move":
+            labelled = [file for file in photos if file[3]]
+            files_now = [value for value in after.values() if value != "folder"]
+            assert len(files_now) == len(labelled) + sum(f"sorted/{key}" in before for key in after if "." in key)
+            assert not any((inbox / folder / name).exists() for folder, name, _, _ in labelled)
+        for step in kills:
+            with contextlib.suppress(Killed), killed_at(step):
+                undo(Path(found.undo))
+        assert undo(Path(found.undo)).kept == ()
+        assert without_journal(snapshot(Path(base))) == before
+
+
+# --- the command
+
+# kill -9 before or after the n-th of the calls that place a photo.
+KILLER = """
+import os, signal, sys
+name, number = sys.argv[1], int(sys.argv[2])
+real, count = getattr(os, name), 0
+def call(*arguments, **options):
+    global count
+    count += 1
+    if count == number: os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **options)
+    count += 1
+    if count == number: os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(os, name, call)
+sys.argv[1:3] = []
+from pronk.cli import main
+main(sys.argv[1:])
+"""
+
+
+def killed(call, number, arguments):
+    command = [sys.executable, "-c", KILLER, call, str(number), *map(os.fspath, arguments)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = write_photos(tmp_path / "photos", 20)
+    (folder / "cold" / "bad.png").write_bytes(b"broken")
+    return folder
+
+
+def contents(folder):
+    return sorted(path.read_bytes() for path in folder.rglob("*.png"))
+
+
+@pytest.mark.parametrize("named", ["folder", "listed"])
+def test_a_kill_while_photos_are_moved(whole_bundle, photos, tmp_path, named):
+    before = snapshot(photos)
+    undisturbed = tmp_path / "undisturbed.csv"
+    ok(run_pronk("predict", whole_bundle, photos, "--out", undisturbed))
+    paths = [photos] if named == "folder" else sorted(photos.rglob("*.png"))
+    out, place = tmp_path / "o.csv", tmp_path / "sorted"
+    arguments = ["predict", whole_bundle, *paths, "--out", out, "--sort-into", place, "--move"]
+    killed("link", 21, arguments)
+    killed("unlink", 14, arguments)
+    left = [path for path in paths if path.exists()]  # what a pattern still finds
+    text = run_pronk("predict", whole_bundle, *left, *arguments[-5:], "--top", "1")
+    assert "has begun to move photos, and was given other options" in fails(text)
+    done = run_pronk("predict", whole_bundle, *left, *arguments[-5:])
+    ok(done)
+    assert "sorted: 40 photos; undo: pronk undo" in done.stderr.decode()
+    if named == "folder":
+        assert out.read_bytes() == undisturbed.read_bytes()
+    assert sorted(row["path"] for row in read_csv(out)) == sorted(row["path"] for row in read_csv(undisturbed))
+    assert list(photos.rglob("*.png")) == [photos / "cold" / "bad.png"]
+    for row in read_csv(out):
+        assert row["error_code"] or list((place / row["label"]).glob(f"{Path(row['path']).stem}*.png"))
+    assert len(list(place.rglob("*.png"))) == 40
+    assert listing(tmp_path) == ["o.csv", "photos", "sorted", "undisturbed.csv"]
+    killed("link", 9, ["undo", place / "undo.csv"])
+    ok(run_pronk("undo", place / "undo.csv"))
+    assert snapshot(photos) == before
+    assert listing(place) == ["undo.csv"]
+
+
+def test_sorting_without_a_file_of_answers(whole_bundle, photos, tmp_path):
+    before = contents(photos)
+    place = tmp_path / "sorted"
+    killed("link", 30, ["predict", whole_bundle, photos, "--sort-into", place])
+    assert (place / ".parts" / "plan.json").exists()
+    done = run_pronk("predict", whole_bundle, photos, "--sort-into", place, "--format", "csv")
+    lines = ok(done).splitlines()
+    assert len(lines) == 42
+    assert "goes on: " in done.stderr.decode()
+    assert set(listing(place)) <= {"cold", "warm", "undo.csv"}
+    assert contents(photos) == before
+    assert contents(place) == sorted(set(before) - {b"broken"})
+    assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 40 files; kept: 0\n"
+    assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 0 files; kept: 0\n"
+
+
+def test_answers_for_moved_photos_are_not_replaced(whole_bundle, photos, tmp_path):
+    out, spare = tmp_path / "o.csv", tmp_path / "spare.png"
+    shutil.copy(photos / "cold" / "0.png", spare)
+    arguments = ["predict", whole_bundle, photos, "--out", out, "--sort-into", tmp_path / "sorted", "--move"]
+    killed("link", 9, arguments)
+    assert out.exists()
+    ok(run_pronk(*arguments))
+    answers = out.read_bytes()
+    shutil.copy(spare, photos / "cold" / "0.png")
+    before = snapshot(tmp_path)
+    text = fails(run_pronk(*arguments), code=2)
+    assert "would replace the answers for moved photos" in text
+    assert "hint: name another --out, or remove that file" in text
+    assert snapshot(tmp_path) == before
+    assert len(answers.splitlines()) == 42
+
+
+def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
+    (photos / "link.png").symlink_to(photos / "cold" / "0.png")
+    done = run_pronk("predict", whole_bundle, photos, "--sort-into", tmp_path / "sorted", "--move", "--quiet")
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == f"left where it is: {photos / 'link.png'}: it is a link, and moving a link would break it"
+    assert "1 photo could not be sorted" in lines[1]
+
+
+def test_undo_says_where_nothing_is_left(whole_bundle, photos, tmp_path):
+    arguments = ("predict", whole_bundle, photos, "--sort-into", tmp_path / "sorted")
+    undo_file = tmp_path / "sorted" / "undo.csv"
+    assert run_pronk(*arguments).returncode == 0
+    assert b"nothing was left" not in run_pronk("undo", undo_file).stderr
+    assert run_pronk(*arguments).returncode == 0
+    done = run_pronk("undo", undo_file)
+    assert done.returncode == 0
+    assert b"nothing was left to take back; beside it: undo-2.csv" in done.stderr
+
+
+def test_undo_says_what_it_kept(whole_bundle, photos, tmp_path):
+    place = tmp_path / "sorted"
+    ok(run_pronk("predict", whole_bundle, photos, "--sort-into", place, "--copy"))
+    photo = next(place.rglob("*.png"))
+    photo.write_bytes(b"edited")
+    done = run_pronk("undo", place / "undo.csv", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["kept"] == [
+        {"path": str(photo), "reason": "it was changed, or is another file by now"}
+    ]
+    assert f"kept {photo}: " in done.stderr.decode()
+    fails(run_pronk("undo", tmp_path / "gone.csv"))
+    fails(run_pronk("undo", photos / "cold" / "1.png"))
+
+
+def test_a_strangers_model_cannot_write_elsewhere(bundle_copy, photos, tmp_path):
+    record = json.loads((bundle_copy / "model.json").read_text())
+    for name in ("../outside", ".hidden", "undo-2.csv"):
+        (bundle_copy / "model.json").write_text(json.dumps(record | {"classes": [name, "warm"]}))
+        text = fails(run_pronk("predict", bundle_copy, photos, "--sort-into", tmp_path / "sorted"))
+        assert f"{name!r} cannot be the name of a folder" in text or "classes must be" in text
+        assert listing(tmp_path) == ["model", "photos"]
+
+
+def test_places_that_would_mix_photos_up(whole_bundle, photos):
+    for place in (photos, photos / "sorted", photos.parent / "photos" / ".." / "photos"):
+        assert "must lie outside" in fails(run_pronk("predict", whole_bundle, photos, "--sort-into", place), code=2)
+    text = fails(run_pronk("predict", whole_bundle, photos / "cold" / "1.png", "--sort-into", photos), code=2)
+    assert "lie in a class folder" in text
+    assert listing(photos) == ["cold", "warm"]

@@ -1,0 +1,198 @@
+"""The same photo, resized, re-encoded or mirrored, is found; other photos are not."""
+
+import io
+from itertools import cycle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
+
+from helpers.pictures import draw_picture
+from helpers.planted import draw_clean
+from pronk.drawing import DEMO_KINDS, draw_photo
+from pronk.duplicates import (
+    BITS,
+    MAX_DISTANCE,
+    SURE_DISTANCE,
+    chain_equal,
+    find_similar,
+    group_indices,
+    perceptual_hash,
+)
+
+
+def encode_again(image, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Image.open(buffer).convert("RGB")
+
+
+COPIES = {
+    "half": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "larger": lambda image: image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC),
+    "quality 40": lambda image: encode_again(image, quality=40),
+    "webp": lambda image: encode_again(image, "WEBP", quality=60),
+    "mirrored": ImageOps.mirror,
+    "mirrored, half, quality 50": lambda image: encode_again(
+        ImageOps.mirror(image).resize((image.width // 2, image.height // 2)), quality=50
+    ),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
+    "grey": lambda image: image.convert("L").convert("RGB"),
+}
+
+
+def hashes(images):
+    return np.array([perceptual_hash(image)[0] for image in images])
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_are_found(name):
+    photos = [draw_photo(kind, np.random.default_rng(n), (320, 240)) for n, kind in zip(range(6), cycle(DEMO_KINDS))]
+    pairs = set(find_similar(hashes([*photos, *map(COPIES[name], photos)])))
+    assert {(n, n + 6) for n in range(6)} <= pairs
+
+
+def alike(images):
+    """Find pairs as a checkup does: with the inner hash, and by colour where signs leave a doubt."""
+    both = np.array([perceptual_hash(image) for image in images])
+    colours = np.array([np.asarray(image).mean(axis=(0, 1)) for image in images]).astype(np.uint8)
+    return set(find_similar(both[:, 0], both[:, 1], colours))
+
+
+def cut(image, left, top, right, bottom):
+    width, height = image.size
+    return image.crop((int(width * left), int(height * top), int(width * (1 - right)), int(height * (1 - bottom))))
+
+
+CROPS = {
+    "each side": (0.05, 0.05, 0.05, 0.05),
+    "half on each side": (0.025, 0.025, 0.025, 0.025),
+    "left and right": (0.05, 0, 0.05, 0),
+    "top": (0, 0.05, 0, 0),
+    "right": (0, 0, 0.05, 0),
+}
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_photos_with_5_percent_cut_off_are_found(name):
+    photos = draw_clean(60)
+    pairs = alike([*photos, *(encode_again(cut(photo, *CROPS[name]), quality=85) for photo in photos)])
+    assert len({(n, n + 60) for n in range(60)} & pairs) >= 0.95 * 60
+    assert all(j - i == 60 for i, j in pairs)
+
+
+def test_other_photos_are_not_alike():
+    pictures = [draw_picture(label, n) for label in ("circle", "square") for n in range(200)]
+    assert alike(pictures) == set()
+
+
+CHANGES = {
+    "resized": lambda image: encode_again(image.resize((image.width // 2, image.height // 2))),
+    "encoded again": lambda image: encode_again(image, quality=30),
+    "mirrored": ImageOps.mirror,
+    "cropped": lambda image: encode_again(cut(image, 0.05, 0.05, 0.05, 0.05), quality=85),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.7),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+}
+
+
+@pytest.mark.more
+def test_of_changed_real_photos_nearly_all_are_found_and_nearly_no_others(real_photos):
+    photos = [Image.open(file).convert("RGB").reduce(3) for file in sorted(real_photos.glob("*/*"))[::2]]
+    n = len(photos)
+    for name, change in CHANGES.items():
+        pairs = alike([*photos, *map(change, photos)])
+        found = {(i, i + n) for i in range(n)} & pairs
+        assert len(found) >= 0.95 * n, name
+        others = [(i, j) for i, j in pairs if j - i != n]
+        assert len(others) <= 0.001 * n * (2 * n - 1), name
+
+
+def test_different_real_photos_are_not_alike(real_photos):
+    files = sorted(real_photos.glob("*/*"))[::3]
+    signs = hashes(Image.open(file).convert("RGB") for file in files)
+    assert len(list(find_similar(signs))) <= len(files) // 50
+
+
+def test_pictures_without_contrast_resemble_nothing():
+    flat = [Image.new("RGB", (64, 48), colour) for colour in ("white", "black", "white")]
+    assert not hashes(flat).any()
+    assert list(find_similar(hashes(flat))) == []
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (500, 2), (31, 33)])
+def test_any_picture_has_a_hash(mode, size):
+    signs = perceptual_hash(Image.new(mode, size))
+    assert signs.shape == (2, BITS)
+    assert signs.dtype == np.int8
+
+
+@given(st.integers(0, 2**32), st.integers(2, 40), st.integers(1, 7))
+def test_pairs_are_those_within_the_distance(seed, count, block):
+    rng = np.random.default_rng(seed)
+    signs = rng.choice(np.array([-1, 1], np.int8), (count, BITS))
+    signs[rng.integers(count)] = signs[0] * np.where(rng.random(BITS) < 0.15, -1, 1)
+    mirror = np.where(np.tile(np.arange(16), 16)[1:] % 2, -1, 1)
+    expected = {
+        (i, j)
+        for i in range(count)
+        for j in range(i + 1, count)
+        if min((signs[i] != signs[j]).sum(), (signs[i] != signs[j] * mirror).sum()) <= MAX_DISTANCE
+    }
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pronk.duplicates.BLOCK", block)
+        found = list(find_similar(signs, on_rows=lambda *call: calls.append(call)))
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    assert calls[-1] == (count, count)
+    assert calls == sorted(calls)
+
+
+def flipped(signs, number):
+    other = signs.copy()
+    other[-number:] *= -1  # of the highest frequencies, so that these alone decide
+    return other
+
+
+def test_where_signs_leave_a_doubt_colours_decide():
+    signs = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), BITS)
+    near = np.array([signs, flipped(signs, SURE_DISTANCE)])
+    far = np.array([signs, flipped(signs, SURE_DISTANCE + 1)])
+    same, other = np.array([[90, 90, 90], [90, 102, 90]], np.uint8), np.array([[90, 90, 90], [90, 103, 90]], np.uint8)
+    assert list(find_similar(near, colours=other)) == [(0, 1)]
+    assert list(find_similar(far, colours=same)) == [(0, 1)]
+    assert list(find_similar(far, colours=other)) == []
+
+
+@pytest.mark.parametrize("cropped", [0, 1])
+def test_either_of_a_pair_may_be_the_cropped_one(cropped):
+    signs = np.random.default_rng(2).choice(np.array([-1, 1], np.int8), BITS)
+    hashes = np.array([signs, flipped(signs, 120)])
+    inner = np.array([flipped(signs, 200), flipped(signs, 200)])
+    assert list(find_similar(hashes, inner)) == []
+    inner[1 - cropped] = hashes[cropped]  # what is left of the one is what is inside the margin of the other
+    assert list(find_similar(hashes, inner)) == [(0, 1)]
+
+
+@given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
+def test_groups_are_what_pairs_connect(case):
+    count, pairs = case
+    groups = group_indices(count, pairs)
+    reach = np.eye(count, dtype=bool)
+    for i, j in pairs:
+        reach[i, j] = reach[j, i] = True
+    for _ in range(count):
+        reach = reach @ reach
+    assert groups == [int(row.argmax()) for row in reach]
+
+
+def test_a_long_chain_is_one_group():
+    assert set(group_indices(50_000, ((n, n + 1) for n in range(49_999)))) == {0}
+
+
+def test_equal_keys_chain_to_the_first():
+    assert list(chain_equal(["a", "b", "a", "a", None, None, "b"])) == [(0, 2), (0, 3), (1, 6)]

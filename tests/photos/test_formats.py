@@ -1,0 +1,54 @@
+"""Which format bytes are, and whether they are all there."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.bad_files import make_samples
+from helpers.pictures import draw_picture, encode
+from pronk.formats import FORMATS, SUFFIXES, foreign_format, is_cut, sniff
+
+OPTIONS = {"TIFF": {"compression": "tiff_lzw"}}
+WHOLE = {kind: encode(draw_picture("circle", 3), kind, **OPTIONS.get(kind, {})) for kind in FORMATS}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_whole_file_is_known_and_not_cut(kind):
+    data = WHOLE[kind]
+    assert sniff(data) == kind
+    assert foreign_format(data) is None
+    assert not is_cut(data, kind)
+    assert is_cut(data[: len(data) // 2], kind)
+    assert SUFFIXES[kind]
+
+
+def test_motor_order_and_big_tiff_are_tiff():
+    assert {sniff(start + bytes(8)) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")} == {"TIFF"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("phone.heic", "HEIC"),
+        ("vector.jpg", "SVG"),
+        ("script.jpg", "EPS"),
+        ("layers.psd", "Photoshop"),
+        ("camera.jxl", "JPEG XL"),
+        ("old.jp2", "JPEG 2000"),
+        ("site.ico", "icon"),
+        ("page.jpg", None),
+        ("document.jpg", None),
+    ],
+)
+def test_formats_pronk_does_not_read_are_named(name, kind):
+    data = {sample.name: sample.data for sample in make_samples()}[name]
+    assert sniff(data) is None
+    assert foreign_format(data) == kind
+
+
+@given(st.binary(max_size=200), st.sampled_from(FORMATS), st.integers(0, 40))
+def test_any_bytes_have_an_answer(data, kind, keep):
+    data = WHOLE[kind][:keep] + data
+    assert sniff(data) in (None, *FORMATS)
+    foreign_format(data)
+    assert is_cut(data, kind) in (True, False)

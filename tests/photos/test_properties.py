@@ -1,0 +1,112 @@
+"""Decoded picture -> facts: quality, camera, sharpness and colours are what was put in."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from helpers.bad_files import UPRIGHT, make_samples
+from helpers.pictures import draw_picture, encode
+from helpers.planted import draw_clean
+from pronk.errors import Reason
+from pronk.facts import MOST_CAMERA, estimate_quality, name_camera
+from pronk.inspection import BLURRED
+from pronk.scan import look
+
+MAKE, MODEL, ORIENTATION = 0x010F, 0x0110, 0x0112
+
+
+def facts(picture, kind="JPEG", **options):
+    return look(encode(picture, kind, **options)).facts
+
+
+@pytest.mark.parametrize("quality", [25, 40, 50, 75, 90, 95, 100])
+def test_quality_is_that_of_the_encoder(quality):
+    assert abs(facts(draw_picture("circle", 1), quality=quality).quality - quality) <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_other_formats_have_no_jpeg_quality(kind):
+    found = facts(draw_picture("circle", 1), kind)
+    assert (found.format, found.quality) == (kind, 0)
+
+
+@pytest.mark.parametrize("tables", [[], [[]], [[0] * 64], [[65535] * 64]])
+def test_any_tables_have_a_quality(tables):
+    assert 0 <= estimate_quality(tables) <= 100
+
+
+def test_camera_and_orientation_come_from_exif():
+    block = Image.Exif()
+    block[MAKE], block[MODEL], block[ORIENTATION] = "NIKON CORPORATION", "NIKON D90", 6
+    found = facts(draw_picture("square", 2, (120, 80)), exif=block)
+    assert (found.camera, found.orientation) == ("NIKON D90", 6)
+    assert (found.width, found.height) == (120, 80), "as stored"
+
+
+@pytest.mark.parametrize("orientation", [*UPRIGHT, 99, 0])
+def test_orientation_is_one_of_eight(orientation):
+    block = Image.Exif()
+    block[ORIENTATION] = orientation
+    found = facts(draw_picture("square", 3), exif=block).orientation
+    assert found == (orientation if orientation in UPRIGHT else 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "named"),
+    [
+        ("", "", ""),
+        (None, None, ""),
+        (b"bytes", 7, ""),
+        ("Apple", "iPhone 12", "Apple iPhone 12"),
+        ("HP\0\0\0rest", "\0", "HP"),
+        ("\u202eevil", "a\nb", "\\u202eevil a\\nb"),
+        ("x" * 10_000, "", "x" * MOST_CAMERA),
+    ],
+)
+def test_a_camera_is_a_short_visible_name(make, model, named):
+    assert name_camera(make, model) == named
+
+
+def test_colours_are_those_of_the_picture_and_its_edges():
+    pixels = np.full((120, 160, 3), 100, np.uint8)
+    pixels[:3], pixels[-3:] = (255, 0, 0), (0, 255, 0)
+    pixels[:, :3], pixels[:, -3:] = (0, 0, 255), (255, 255, 255)
+    found = facts(Image.fromarray(pixels), "PNG")
+    assert all(abs(value - 100) < 12 for value in found.colour)
+    top, bottom, left, right = (found.border[3 * side : 3 * side + 3] for side in range(4))
+    assert top[0] > 230 > 30 > top[1]
+    assert bottom[1] > 230 > 30 > bottom[0]
+    assert left[2] > 230 > 30 > left[0]
+    assert min(right) > 230
+    assert found.spread > 50
+    assert facts(Image.new("RGB", (50, 50), "navy"), "PNG").spread == 0
+
+
+def test_a_blurred_picture_is_less_sharp():
+    for photo in draw_clean(12, (640, 480)):
+        sharp = facts(photo, quality=90).sharpness
+        soft = facts(photo.filter(ImageFilter.GaussianBlur(5)), quality=90).sharpness
+        assert soft < BLURRED < sharp
+
+
+def test_sharpness_is_no_matter_of_contrast():
+    photo = draw_clean(1, (640, 480))[0]
+    pale = Image.blend(photo, Image.new("RGB", photo.size, (128, 128, 128)), 0.7)
+    assert facts(pale, "PNG").sharpness > 1.7 * BLURRED
+    assert facts(pale, "PNG").contrast < 0.4 * facts(photo, "PNG").contrast
+
+
+def test_every_usable_sample_has_facts():
+    usable = [sample for sample in make_samples() if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)]
+    for sample in usable:
+        found = look(sample.data).facts
+        assert found.size == len(sample.data)
+        assert 0 <= found.contrast <= 255
+        assert len(found.border) == 12
+        assert found.animated == sample.name.startswith("moving"), sample.name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 500), (500, 2), (3, 3)])
+def test_the_smallest_pictures_have_facts(size):
+    found = facts(Image.new("L", size, 9), "PNG")
+    assert (found.width, found.height, found.contrast) == (*size, 0)

@@ -1,0 +1,328 @@
+"""report.html as a person meets it: opened from its file, wide and narrow, light and dark, with hostile names in it."""
+
+import io
+import itertools
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.browser import (
+    DESK,
+    PAPER,
+    PHONE,
+    count_sheets,
+    find_overhang,
+    find_violations,
+    look_around,
+    notice,
+    open_browser,
+    photograph,
+    print_page,
+    read_text,
+    say_what_is_missing,
+    visit,
+)
+from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS, NAMES
+from helpers.pictures import encode
+from helpers.records import CURVE, fold_row, suspicion
+from helpers.training import tiny_settings
+from pronk.files import read_csv
+from pronk.metrics import accuracy_record, score
+from pronk.report import ReportContent, render_report
+from pronk.report.curves import draw_curves, draw_growth
+from pronk.report.exports import insert_exports
+from pronk.report.gallery import Gallery
+from pronk.text import percent, visible
+from pronk.training.recipe import train
+
+pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), reason=say_what_is_missing())]
+
+MOST_BYTES = 3_000_000
+PHOTOS = 300
+
+PARITY = {
+    "agreement": 0.98,
+    "max_difference": 0.25,
+    "mean_difference": 1e-7,
+    "accuracy": dict.fromkeys(("reference", "exported"), accuracy_record([True] * 48 + [False])),
+    "latency_ms": {"p50": 1234.5, "p95": 98765.4},
+    "bytes": 123_456_789,
+}
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
+LABELS = ("x<", "\"'><img src=x onerror=alert(1)>\u202e\nb")
+CODES = ("truncated", "zero_byte", "leak", "<intruder>")
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with open_browser() as browser:
+        yield browser
+
+
+# --- the pages
+
+
+@pytest.fixture(scope="module")
+def tiny_page(tiny_run):
+    return tiny_run.folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tmp_path_factory, tiny_weights):
+    """A run on 300 photos with hostile names, whose labels are luck, so that many answers are wrong."""
+    base = tmp_path_factory.mktemp("hostile")
+    rng, photos = np.random.default_rng(0), base / '<intruder> it\'s "photos" & more'
+    for label in LABELS:
+        (photos / label).mkdir(parents=True)
+    for number, (name, label) in zip(range(PHOTOS), itertools.cycle(itertools.product(NAMES, LABELS)), strict=False):
+        write_if_possible(photos / label / f"{name} {number}.jpg", draw_busy_photo(rng))
+    for name in NAMES:
+        write_if_possible(photos / LABELS[0] / f"{name}.jpg", b"")
+    settings = tiny_settings(tiny_weights, image_size=224, views=2, frozen_only=True)
+    return train(photos, out=base / "<intruder> $(run) 'it'", settings=settings, cache=base / "cache")
+
+
+@pytest.fixture(scope="module")
+def hostile_page(hostile_run):
+    return hostile_run.folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def crowded_page(tmp_path_factory):
+    """A page with a dozen classes, every kind of number, and more rows than it can show."""
+    rng, names = np.random.default_rng(0), (*LABELS, *NAMES[:10])
+    labels = rng.integers(0, len(names), 600)
+    predicted = np.where(rng.random(600) < 0.5, labels, rng.integers(0, len(names), 600))
+    paths = [f"{name} {number}.jpg" for number, name in zip(range(600), itertools.cycle(HOSTILE), strict=False)]
+    phase = {"val": {"accuracy": accuracy_record([True] * 45 + [False] * 4), "loss": 0.1}}
+    numbers = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
+    content = ReportContent(
+        title=NAMES[2],
+        metrics={
+            "classes": list(names),
+            "counts": {"train": 2800, "val": 600, "test": 600},
+            "seed": 42,
+            "weights": {"name": "imagenet", "sha256": "00"},
+            "frozen": phase,
+            "fine_tuned": phase,
+            "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": NAMES[0]},
+            "calibration": {"temperature": 1.8, "ece": {"val": None, "test": {"before": 0.25, "after": 0.125}}},
+            "unknown": {"coverage": 0.95, "n": 600, "threshold": 0.5},
+            "test": score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names)
+            | {"coverage": accuracy_record([True] * 400 + [False] * 200)},
+            "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
+            "curve": CURVE,
+            "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
+            "peak_memory_mb": 1234.5,
+        },
+        curves=draw_curves([{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2),
+        growth=[draw_growth(CURVE)],
+        suspicions=[suspicion(path, names[0], names[1], PIXEL) for path in paths[:20]],
+        folds=[fold_row(path, names[0]) for path in paths[:60]],
+        predictions=[
+            {"path": path, "part": "test", "label": names[label], "predicted": names[answer], "score": 0.9}
+            | {"distance": label / 12, "unknown": label > 7}
+            for path, label, answer in zip(paths, labels, predicted, strict=True)
+        ],
+        findings=[
+            {"path": path, "code": code, "severity": "warning", "message": f"{path!r} ends", "hint": f"Copy {path}"}
+            for path, code in zip(paths[:80], itertools.cycle(CODES), strict=False)
+        ],
+        class_counts={name: {"train": 250, "val": 50, "test": 50} for name in names},
+        settings={"views": 4, "group_by": None, NAMES[0]: NAMES[5], "image": {"size": 224}},
+        model_path="runs/" + "/".join(HOSTILE),
+        gallery=Gallery(dict.fromkeys(paths[:100], PIXEL)),
+    )
+    page = write_page(tmp_path_factory.mktemp("crowded"), content)
+    exports = [PARITY | {"format": name, "accepted": bool(i % 2)} for i, name in enumerate(("litert", *HOSTILE))]
+    page.write_text(insert_exports(page.read_text(encoding="utf-8"), exports), encoding="utf-8")
+    return page
+
+
+@pytest.fixture(scope="module")
+def judged_page(tmp_path_factory):
+    """What `pronk evaluate` writes: no training, nothing left out."""
+    test = score(np.eye(2)[[0, 1, 1, 1]] * 0.8 + 0.1, np.array([0, 0, 1, 1]), LABELS)
+    metrics = {"classes": list(LABELS), "counts": {"test": 4}, "test": test}
+    rows = [{"path": f"{LABELS[0]}/1.jpg", "part": "test", "label": LABELS[0], "predicted": LABELS[1], "score": 0.9}]
+    content = ReportContent(title="Judged", metrics=metrics, predictions=rows)
+    return write_page(tmp_path_factory.mktemp("judged"), content)
+
+
+@pytest.fixture(params=["tiny", "hostile", "crowded", "judged"])
+def page(request):
+    return request.getfixturevalue(f"{request.param}_page")
+
+
+def draw_busy_photo(rng):
+    """A photo that takes more bytes than most: its thumbnail of 96 pixels has 4 KB, one of a real photo 2 KB."""
+    spots = Image.fromarray(rng.integers(0, 256, (32, 42, 3)).astype(np.uint8))
+    return encode(spots.resize((256, 192), Image.Resampling.BICUBIC))
+
+
+def write_if_possible(path, data):
+    try:
+        path.write_bytes(data)
+    except (OSError, ValueError):  # a name that this file system does not allow
+        assert not path.exists()
+
+
+def write_page(folder, content):
+    page = folder / "report.html"
+    page.write_text(render_report(content), encoding="utf-8")
+    return page
+
+
+# --- what it asks of the browser, and what the browser has to complain about
+
+
+@pytest.mark.parametrize(("width", "dark"), LOOKS)
+def test_it_loads_nothing_and_the_console_is_silent(chrome, page, width, dark):
+    visit(chrome, page, width=width, dark=dark)
+    look_around(chrome)
+    assert notice(chrome) == []
+
+
+@pytest.mark.parametrize(("width", "dark"), LOOKS)
+def test_axe_finds_no_violation(chrome, page, width, dark):
+    visit(chrome, page, width=width, dark=dark)
+    look_around(chrome)
+    assert find_violations(chrome) == []
+
+
+@pytest.mark.parametrize("width", [DESK, PHONE])
+def test_nothing_reaches_over_the_edge(chrome, page, width):
+    visit(chrome, page, width=width)
+    assert find_overhang(chrome, width=width) == []
+    look_around(chrome)
+    assert find_overhang(chrome, width=width) == []
+
+
+def test_a_page_of_300_photos_is_small(hostile_page, hostile_run):
+    assert sum(hostile_run.metrics["counts"].values()) == PHOTOS
+    assert hostile_page.stat().st_size < MOST_BYTES
+
+
+# --- what a person sees
+
+
+def test_the_answer_is_seen_first(chrome, tiny_page, tiny_run):
+    visit(chrome, tiny_page, width=PHONE)
+    accuracy = percent(tiny_run.metrics["test"]["accuracy"]["value"])
+    place = chrome.execute_script(
+        """
+        const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
+        while (words.nextNode()) if (words.currentNode.data.includes(arguments[0])) break;
+        range.selectNodeContents(words.currentNode);
+        return range.getBoundingClientRect().bottom;
+        """,
+        accuracy,
+    )
+    assert 0 < place < 844  # a phone is not higher
+
+
+def test_dark_is_dark_and_light_is_light(chrome, tiny_page):
+    corner = {}
+    for dark in (False, True):
+        visit(chrome, tiny_page, dark=dark)
+        corner[dark] = Image.open(io.BytesIO(photograph(chrome))).convert("L").getpixel((0, 0))
+    assert corner[True] < 64
+    assert corner[False] > 192
+
+
+@pytest.mark.parametrize("width", [DESK, PHONE])
+def test_without_scripts_it_says_the_same(chrome, page, width):
+    visit(chrome, page, width=width)
+    text = read_text(chrome)
+    visit(chrome, page, width=width, scripts=False)
+    assert read_text(chrome) == text
+    assert len(text.split()) > 100
+
+
+def test_every_picture_is_drawn(chrome, page):
+    visit(chrome, page, width=PHONE)
+    look_around(chrome)
+    missing = "return [...document.images].filter(one => !one.naturalWidth).map(one => one.alt)"
+    assert chrome.execute_script(missing) == []
+
+
+def test_it_prints(chrome, page):
+    visit(chrome, page, dark=True)
+    pdf = print_page(chrome)
+    assert pdf.startswith(b"%PDF")
+    assert 1 <= count_sheets(pdf) <= 60
+
+
+def test_nothing_is_cut_off_on_paper(chrome, page):
+    visit(chrome, page, width=PAPER, media="print")
+    assert find_overhang(chrome, width=PAPER) == []
+
+
+# --- names from strangers
+
+
+@pytest.fixture(params=["hostile", "crowded"])
+def attacked(request, chrome):
+    """A page full of hostile names, with everything unfolded."""
+    visit(chrome, request.getfixturevalue(f"{request.param}_page"))
+    look_around(chrome)
+    return request.param
+
+
+def test_hostile_names_are_text(chrome, attacked):
+    names = NAMES if attacked == "hostile" else HOSTILE
+    text = read_text(chrome)
+    assert [name for name in (*names, *LABELS) if visible(name) not in text] == []
+    assert "<img src=x onerror=alert(1)>" in text
+    assert "photo\\u202egnp.exe" in text
+    assert "two\\nlines" in text
+
+
+def test_hostile_names_make_no_elements(chrome, attacked):
+    assert chrome.execute_script(INTRUDERS) == []
+    assert notice(chrome) == []
+
+
+def test_nothing_hidden_is_left_in_the_page(chrome, attacked):
+    source = chrome.execute_script("return document.documentElement.outerHTML")
+    assert sorted(set(HIDDEN.findall(source))) == []
+
+
+def test_every_wrong_answer_to_a_written_test_photo_is_named(chrome, hostile_page, hostile_run):
+    rows = [row for row in read_csv(hostile_run.folder / "predictions.csv") if row["part"] == "test"]
+    wrong = [row["path"] for row in rows if row["label"] != row["predicted"]]
+    assert len(wrong) > 10
+    visit(chrome, hostile_page)
+    look_around(chrome)
+    text = read_text(chrome)
+    assert [path for path in wrong if visible(path) not in text] == []
+
+
+# --- the tests themselves
+
+
+def test_a_bad_page_is_noticed(chrome, tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text(
+        """<!DOCTYPE html><meta name="viewport" content="width=device-width"><title></title>
+        <img src="http://pictures.invalid/1.png"><p style="color: #ccc">pale</p><p id="said">as it was</p>
+        <div style="overflow: hidden"><div style="width: 1000px; height: 9px"></div></div>
+        <details><summary>more</summary><img src="http://pictures.invalid/2.png" loading="lazy"></details>
+        <b onclick="0"></b><div style="height: 9000px"></div>
+        <script>
+        console.warn("careful"); alert("here"); document.getElementById("said").textContent = "changed";
+        </script>"""
+    )
+    visit(chrome, page, width=PHONE, scripts=False)
+    assert "as it was" in read_text(chrome)
+    visit(chrome, page, width=PHONE)
+    assert "changed" in read_text(chrome)
+    look_around(chrome)
+    expected = [r"asks for .*/1.png", r"asks for .*/2.png", r"console, WARNING: .*careful", "dialog: here"]
+    noticed = notice(chrome)
+    assert [one for one in expected if not any(re.match(one, text) for text in noticed)] == []
+    assert {text.partition(":")[0] for text in find_violations(chrome)} >= {"color-contrast", "image-alt"}
+    assert any("up to 1" in text for text in find_overhang(chrome, width=PHONE))
+    assert len(chrome.execute_script(INTRUDERS)) == 3

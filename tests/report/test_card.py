@@ -1,0 +1,246 @@
+"""Numbers of a run -> the model card: a header that parses, words that claim no more than is known, code that runs."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as rules
+from hypothesis import strategies as st
+
+from helpers.training import CLASSES
+from pronk.config import Settings
+from pronk.metrics import accuracy_record
+from pronk.predictor import Predictor
+from pronk.recipes import list_steps, write_decoding
+from pronk.report.card import escape_markdown, quote_code, quote_yaml, render_card
+from pronk.text import visible
+
+HOSTILE = (
+    "yes", "null", "1e3", "- a", "#", "!!python/object:os.system", "*anchor", "a: b", "---", "...", "'\"", "🦙", " ",
+    "{{ 7 * 7 }}", "<script>alert(1)</script>", "[a](javascript:alert(1))", "![a](x)", "a|b", "`code`", "\\", "\\`",
+    "фото", "two\nlines\n---\n", "photo\u202egpj.exe", "caf\udce9", "\ufffe\uffff", "\x85\u2028\x7f", "@all",
+    "http://a.b",
+)  # fmt: skip
+CLASS = st.text(st.characters(), min_size=1, max_size=30)
+
+
+def accuracy(right, n):
+    return accuracy_record([True] * right + [False] * (n - right))
+
+
+def make_metrics(names=("alpaca", "not_alpaca"), **changed):
+    per_class = {name: {"precision": 0.95, "recall": 1.0, "f1": 0.97, "support": 24} for name in names}
+    phase = {"val": {"accuracy": accuracy(46, 49), "loss": 0.2}}
+    return {
+        "format": 1,
+        "classes": list(names),
+        "counts": {"train": 229, "val": 49, "test": 49},
+        "seed": 42,
+        "weights": {"name": "imagenet", "sha256": "ab" * 32},
+        "frozen": phase,
+        "fine_tuned": phase,
+        "comparison": {"gained": 1, "lost": 0, "p": 1.0, "kept": "fine_tuned", "why": "validation log-loss 0.2 frozen"},
+        "calibration": {
+            "temperature": 1.83,
+            "ece": {"val": {"before": 0.05, "after": 0.02}, "test": {"before": 0.06, "after": 0.03}},
+        },
+        "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
+        "test": {
+            "accuracy": accuracy(47, 49),
+            "macro_f1": 0.9591,
+            "log_loss": 0.123456,
+            "ece": 0.03,
+            "per_class": per_class,
+            "confusion": [[24, 0], [2, 23]],
+            "coverage": accuracy(46, 49),
+        },
+        "folds": None,
+        "seconds": {"total": 12.345},
+        "peak_memory_mb": 777.0,
+    } | changed
+
+
+def make_card(metrics=None, left_out=("truncated", "truncated", "leak", "near_duplicate"), **settings):
+    metrics = metrics or make_metrics()
+    counts = {name: {"train": 100, "val": 21, "test": 21} for name in metrics["classes"]}
+    return render_card(metrics, Settings(**settings), class_counts=counts, left_out=left_out)
+
+
+def header(card):
+    assert card.startswith("---\n")
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def words(card):
+    return " ".join(card.split())
+
+
+# --- the header
+
+
+def test_the_header_is_that_of_model_hubs():
+    found = header(make_card(data="/home/somebody/alpaca"))
+    assert found["license"] == "other"
+    assert found["library_name"] == "keras"
+    assert found["pipeline_tag"] == "image-classification"
+    assert {"image-classification", "onnx", "pronk"} <= set(found["tags"])
+    [index] = found["model-index"]
+    [result] = index["results"]
+    assert index["name"] == "alpaca"
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"] == {"name": "alpaca", "type": "imagefolder", "split": "test"}
+    numbers = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert numbers == {"accuracy": 0.9592, "f1": 0.9591, "log_loss": 0.1235, "ece": 0.03}
+
+
+def test_without_a_test_part_there_are_no_results():
+    [index] = header(make_card(make_metrics(test=None)))["model-index"]
+    assert index["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "licence", "said"),
+    [
+        ("imagenet", "other", "non-commercial research and education only"),
+        ("offline", "apache-2.0", "no photo went into them"),
+        ("mine.h5", "unknown", "pronk does not know"),
+    ],
+)
+def test_the_licence_is_what_is_known(weights, licence, said):
+    card = make_card(make_metrics(weights={"name": weights, "sha256": ""}))
+    assert header(card)["license"] == licence
+    assert said in words(card.split("## Licence")[1])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_only_text(name):
+    check_name(name)
+
+
+@rules(max_examples=60, deadline=None)
+@given(CLASS)
+def test_any_name_makes_a_card(name):
+    check_name(name)
+
+
+def check_name(name):
+    metrics = make_metrics((name, name + "b"))
+    metrics["comparison"]["why"] = name
+    metrics["weights"] = {"name": name, "sha256": ""}
+    folder = "x" + name.replace("/", "")
+    card, plain = make_card(metrics, data=folder), make_card(make_metrics(weights={"name": "b", "sha256": ""}))
+    card.encode()
+    [index] = header(card)["model-index"]
+    assert index["name"] == visible(folder)
+    assert card.count("\n") == plain.count("\n"), "no name makes a line"
+    rows = [line for line in card.splitlines() if line.startswith("| `")]
+    assert len(rows) == 4 + 2
+    assert all(line.count("|") in (3, 6) for line in rows), "no name makes a cell"
+
+
+@given(st.text(st.characters(), max_size=30))
+def test_what_is_quoted_stays_what_it_was(text):
+    assert yaml.safe_load(quote_yaml(text)) == visible(text)
+    assert re.fullmatch(r"`[^`|\n]*`", quote_code(text))
+    assert not re.search(r"[`*_\[\]<>|]", escape_markdown(text))
+
+
+# --- the words
+
+
+def test_it_says_what_people_need_to_know():
+    card = words(make_card(fit="pad"))
+    for text in (
+        "`alpaca`, `not_alpaca`.",
+        "Accuracy on 49 test photos it never saw: 95.9 % (95 % interval 86.3 % to 98.9 %)",
+        "The blocks after `block_15_add` were fine-tuned",
+        "Kept: the **fine-tuned** model (validation log-loss 0.2 frozen)",
+        "| `alpaca` | 100 | 21 | 21 | 142 |",
+        "seed 42",
+        "15 % for validation and 15 % for the test",
+        "no group straddles two parts",
+        "| `leak` | 1 | | `truncated` | 2 |",
+        "| `alpaca` | 24 | 95.0 % | 100.0 % | 97.0 % |",
+        "a temperature of 1.83",
+        "| test photos | 6.0 % | 3.0 % |",
+        "The limit was set with 49 validation photos, so that on average at least 95 % of photos",
+        "Of 49 test photos, 93.9 % (95 % interval 83.5 % to 97.9 %) kept it",
+        "at most 5 % of genuine photos, on average, are taken for something else",
+        "Nothing is claimed about fairness",
+        "transparency over white, 16-bit grey scaled down; resize the long side to 224 and fill up to a square with",
+        "pronk predict . PHOTO...",
+        "keras 3",
+    ):
+        assert text in card, text
+    assert "near_duplicate" not in card, "that is no reason to leave a file out"
+
+
+def test_without_a_test_it_claims_nothing():
+    metrics = make_metrics(test=None, counts={"train": 229, "val": 49, "test": 0})
+    metrics["calibration"]["ece"]["test"] = None
+    card = words(make_card(metrics))
+    assert "its accuracy on new photos is not known" in card
+    assert "pronk evaluate . PHOTOS" in card
+    for claim in ("it never saw: ", "Macro F1", "Of 49 test photos", "| test photos |"):
+        assert claim not in card
+
+
+def test_what_it_cannot_do_is_said():
+    card = words(make_card(make_metrics(unknown=None), left_out=()))
+    assert "a photo of anything gets one of its classes" in card
+    assert "No file was left out." in card
+    frozen = make_metrics(fine_tuned=None)
+    frozen["comparison"] |= {"kept": "frozen", "why": "fine-tuning was left out"}
+    assert "Fine-tuning, the second phase, was left out." in make_card(frozen)
+
+
+def test_a_run_of_before_has_a_card():
+    metrics = make_metrics()
+    del metrics["calibration"], metrics["unknown"], metrics["test"]["coverage"]
+    assert "The probabilities were not calibrated." in make_card(metrics)
+
+
+def test_it_tells_no_folder_and_no_time():
+    card = make_card(data="/home/somebody/private/alpaca", split="/home/somebody/old.csv", group_by="secret_(.*)")
+    assert not re.search(r"somebody|private|old\.csv|secret|12\.3|777|20\d\d-\d\d", card)
+    assert "or from a former split" in words(card)
+    assert card == make_card(data="/media/alpaca", split="other.csv", group_by="(.*)")
+
+
+# --- the code
+
+
+def test_its_lines_are_those_of_the_example():
+    card = make_card(image_size=32, fit="pad")
+    for line in write_decoding("pad", size=32, photo='"golden/1.jpg"'):
+        assert f"\n{line}\n" in card
+    assert "; ".join(list_steps("pad", size=32)) in card
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_its_lines_run_with_onnx_runtime_alone(bundle_copy, fit):
+    code = re.search(r"```python\n(.*?)```", make_card(image_size=32, fit=fit), re.DOTALL)[1]
+    assert len(code.strip().splitlines()) <= 16
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.modules['pronk'] = None\n{code}"],
+        cwd=bundle_copy, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    label, score = done.stdout.split()
+    assert label in CLASSES
+    if fit == "crop":
+        expected = Predictor.load(bundle_copy).predict_one(bundle_copy / "golden" / "1.jpg")
+        assert label == expected.top
+        assert float(score) == pytest.approx(expected.score, abs=1e-4)
+
+
+def test_a_run_writes_it(tiny_run):
+    card = (tiny_run.folder / "model" / "README.md").read_text()
+    assert header(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(
+        tiny_run.metrics["test"]["accuracy"]["value"], abs=1e-4
+    )
+    assert str(tiny_run.folder) not in card
+    assert "| `cold` | 10 | 2 | 2 | 14 |" in card

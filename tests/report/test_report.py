@@ -1,0 +1,571 @@
+"""Numbers and names -> one page: words, sections, safety, steadiness."""
+
+import copy
+import dataclasses
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.records import CURVE, fold_row, suspicion
+from pronk.metrics import accuracy_record, score, wilson_interval
+from pronk.report import ReportContent, render_report
+from pronk.report.curves import draw_calibration, draw_curves, draw_growth
+from pronk.report.gallery import Explained, Gallery
+from pronk.text import percent, visible
+
+SECTIONS = (
+    "answer",
+    "fine_tuning",
+    "curves",
+    "confusion",
+    "classes",
+    "mistakes",
+    "right",
+    "calibration",
+    "unknown",
+    "growth",
+    "folds",
+    "labels",
+    "left_out",
+    "shortcuts",
+    "views",
+    "data",
+    "settings",
+    "use",
+    "exports",
+)
+ERRORS = {"val": {"before": 0.05, "after": 0.02}, "test": {"before": 0.0612, "after": 0.0345}}
+NUMBERS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
+HISTORY = [{"phase": "frozen", **NUMBERS}, {"phase": "frozen", **NUMBERS}, {"phase": "fine_tuned", **NUMBERS}]
+HOSTILE = (
+    "<img src=x onerror=alert(1)>.jpg",
+    "\"'><script>alert(1)</script>.jpg",
+    "{{ 7 * 7 }}{% raw %}.jpg",
+    "photo\u202egpj.exe",
+    "line\nbreak\tand\x00nul\x1b[31m.jpg",
+    "caf\udce9.jpg",
+    "half\ud83d.jpg",
+    "&lt;b&gt;.jpg",
+    "$\\frac{1}{0}$.jpg",
+    "javascript:alert(1)",
+)
+
+
+def judged(right, n, classes=("alpaca", "not_alpaca"), first=None):
+    """A test record with `right` of n right and `first` photos of the first class."""
+    first = n // 2 if first is None else first
+    labels = np.repeat([0, 1], [first, n - first])
+    predicted = np.where(np.arange(n) < right, labels, 1 - labels)
+    return score(np.eye(2)[predicted] * 0.8 + 0.1, labels, classes)
+
+
+def phase(right, n, loss):
+    return {"val": {"accuracy": accuracy_record([True] * right + [False] * (n - right)), "loss": loss}}
+
+
+@pytest.fixture
+def content():
+    metrics = {
+        "format": 1,
+        "classes": ["alpaca", "not_alpaca"],
+        "counts": {"train": 229, "val": 49, "test": 49},
+        "seed": 42,
+        "weights": {"name": "imagenet", "sha256": "00"},
+        "frozen": phase(45, 49, 0.142),
+        "fine_tuned": phase(47, 49, 0.121),
+        "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": "Lower loss."},
+        "calibration": {"temperature": 1.834, "ece": ERRORS},
+        "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
+        "test": judged(47, 49) | {"coverage": accuracy_record([True] * 46 + [False] * 3)},
+        "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
+        "curve": CURVE,
+        "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
+        "peak_memory_mb": 1234.5,
+    }
+    return ReportContent(
+        title="Alpacas & friends",
+        metrics=metrics,
+        suspicions=[suspicion("a/first.jpg", picture=PIXEL), suspicion("a/second.jpg")],
+        folds=[fold_row("a/mixed.jpg"), fold_row("a/sure.jpg", right=1.0), fold_row("a/half.jpg", right=0.6667)],
+        predictions=[
+            prediction("a/sure.jpg", score=0.99),
+            prediction("a/less.jpg", score="0.55") | {"distance": 0.7, "unknown": True},
+            prediction("a/val.jpg", part="val", score=1.0),
+            prediction("a/fine.jpg", predicted="alpaca") | {"distance": 0.9, "unknown": True},
+        ],
+        findings=[
+            finding("a/short.jpg", "truncated", "warning", "ends at byte 9", "Copy it again."),
+            finding("a/empty.jpg", "zero_byte", "error", "has 0 bytes"),
+            finding("a", "imbalance", "info", "3 times as many"),
+        ],
+        class_counts={
+            "alpaca": {"train": 100, "val": 24, "test": 24},
+            "not_alpaca": {"train": 129, "val": 25, "test": 25},
+        },
+        settings={"views": 4, "frozen_only": False, "group_by": None, "image": {"size": 224}},
+        model_path="runs/my alpacas-1",
+    )
+
+
+def prediction(path, *, part="test", label="alpaca", predicted="not_alpaca", score=0.9):
+    return {"path": path, "part": part, "label": label, "predicted": predicted, "score": score}
+
+
+def finding(path, code, severity, message="", hint=""):
+    return {"path": path, "code": code, "severity": severity, "message": message, "hint": hint}
+
+
+PIXEL = "data:image/jpeg;base64,AAAA"
+
+
+def pictured(content):
+    """The content with pictures of its own predictions."""
+    wrong = [row for row in content.predictions if row["label"] != row["predicted"]]
+    right = [row for row in content.predictions if row["label"] == row["predicted"]]
+    gallery = Gallery(
+        {row["path"]: PIXEL for row in content.predictions if row["part"] == "test"},
+        [Explained(row, PIXEL, PIXEL, PIXEL) for row in wrong],
+        [Explained(row, PIXEL, PIXEL) for row in right],
+        [PIXEL] * 10,
+    )
+    return dataclasses.replace(content, gallery=gallery)
+
+
+@pytest.fixture
+def drawn(content):
+    """The content with pictures and plots, which take a moment to draw."""
+    calibration = draw_calibration([prediction("a.jpg", score=0.5 + i / 100) for i in range(40)])
+    growth = [draw_growth(CURVE)]
+    return dataclasses.replace(pictured(content), curves=draw_curves(HISTORY), calibration=calibration, growth=growth)
+
+
+def with_metrics(content, **changed):
+    return dataclasses.replace(content, metrics={**content.metrics, **changed})
+
+
+def words(page):
+    """The page's text as read: no tags, no style, single spaces."""
+    text = re.sub(r"<(style|svg).*?</\1>", " ", page, flags=re.DOTALL)
+    text = re.sub(r"</?(bdi|strong|code|small|span)[^>]*>", "", text)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def section(page, name):
+    return re.search(rf'<section id="{name}".*?</section>', page, flags=re.DOTALL)[0]
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and whether open tags are closed in order."""
+
+    EMPTY = frozenset({"meta", "br", "img", "link", "input"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.seen, self.open = [], []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+# --- the answer
+
+
+def test_the_answer_comes_first_in_words(content):
+    page = render_report(content).replace("\u00a0", " ")
+    expected = "Of 49 test photos it had never seen, 47 were right: 95.9 %, and with 95 % certainty between 86.3 %"
+    expected += " and 98.9 %."
+    assert expected in page
+    assert page.index(expected) < page.index('data-section="fine_tuning"')
+    assert "the model is clearly better than that" in page
+    assert "four times as many would about halve it" in page
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "first", "tone", "expected"),
+    [
+        (6, 10, 5, "unsure", "which lies inside that interval"),
+        (5, 10, 5, "bad", "no better than that"),
+        (90, 100, 95, "bad", "no better than that"),
+        (98, 100, 95, "unsure", "cannot show that the model is better"),
+        (99, 100, 50, "good", "clearly better"),
+        (1, 1, 1, "bad", "Of 1 test photo it had never seen, 1 was right: 100.0 %"),
+        (0, 3, 1, "bad", "Of 3 test photos it had never seen, none was right: 0.0 %"),
+    ],
+)
+def test_the_answer_does_not_flatter(content, right, n, first, tone, expected):
+    page = render_report(with_metrics(content, test=judged(right, n, first=first)))
+    assert expected in words(page)
+    assert f'data-section="answer" class="{tone}"' in page
+
+
+def test_without_test_photos_the_answer_says_so(content):
+    page = words(render_report(with_metrics(content, test=None)))
+    assert "No photos were set aside as a test" in page
+    assert "Of 49 validation photos, 47 were right: 95.9 %" in page
+    assert "expect a little less" in page
+
+
+def test_many_photos_need_no_word_about_the_width(content):
+    page = render_report(with_metrics(content, test=judged(950, 1000)))
+    assert "interval is wide" not in page
+
+
+# --- fine-tuning
+
+
+def test_fine_tuning_is_judged_in_photos(content):
+    page = words(render_report(content))
+    assert "3 became right (gained) and 1 became wrong (lost): 45 right before, 47 after" in page
+    assert "luck alone could well do that (exact McNemar test, p = 0.625)" in page
+    assert "It seems so, a little." in page
+    assert "Kept: the fine-tuned model. Lower loss." in page
+    assert percent(wilson_interval(45, 49)[0]).replace("\u00a0", " ") in page
+
+
+@pytest.mark.parametrize(
+    ("loss", "gained", "lost", "p", "verdict", "luck"),
+    [
+        (0.1, 20, 2, 0.0001, "Yes.", "luck alone rarely does that (exact McNemar test, p < 0.001)"),
+        (0.1, 2, 20, 0.0001, "Not clearly.", "luck alone rarely"),
+        (0.2, 3, 1, 0.625, "No.", "luck alone could well"),
+        (0.1, 0, 0, 1.0, "It seems so, a little.", "no answer changed sides"),
+    ],
+)
+def test_the_verdict_on_fine_tuning(content, loss, gained, lost, p, verdict, luck):
+    comparison = {"gained": gained, "lost": lost, "p": p, "kept": "frozen", "why": "Asked for."}
+    page = with_metrics(content, fine_tuned=phase(47, 49, loss), comparison=comparison)
+    text = words(section(render_report(page), "fine_tuning"))
+    assert f"Did fine-tuning help? {verdict}" in text
+    assert luck in text
+    assert "Kept: the frozen model. Asked for." in text
+
+
+@pytest.mark.parametrize(
+    "comparison", [None, {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "Nothing to compare."}]
+)
+def test_without_fine_tuning(content, comparison):
+    page = words(render_report(with_metrics(content, fine_tuned=None, comparison=comparison)))
+    assert "Fine-tuning was not run." in page
+    assert "Kept: the frozen model." in page
+
+
+# --- sections
+
+
+def test_every_section_is_there_and_the_page_is_well_formed(drawn):
+    tags = Tags(render_report(drawn))
+    assert not tags.open
+    found = [attrs["data-section"] for tag, attrs in tags.seen if tag == "section"]
+    assert tuple(found) == SECTIONS
+    ids = [attrs["id"] for _, attrs in tags.seen if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = {attrs["href"] for tag, attrs in tags.seen if tag == "a"}
+    assert links <= {f"#{name}" for name in ids}
+
+
+def test_evaluate_needs_classes_counts_and_test_only():
+    metrics = {"classes": ["a", "b"], "counts": {"test": 12}, "test": judged(11, 12, ("a", "b"))}
+    page = render_report(ReportContent(title="Judged", metrics=metrics))
+    found = [attrs["data-section"] for tag, attrs in Tags(page).seen if tag == "section"]
+    assert found == ["answer", "confusion", "classes", "mistakes", "left_out", "data", "use"]
+    assert "Of 12 photos, 11 were right" in page
+    assert "never seen" not in page
+
+
+def test_what_the_other_photos_say(drawn):
+    page = render_report(drawn)
+    assert CURVE["advice"] in page
+    assert 'aria-label="Accuracy by number of photos, and the forecast"' in page
+    assert "2 photos were recognised in some repeats" in page
+    unstable = page[page.index("Unstable photos") : page.index('id="labels"')]
+    assert "a/mixed.jpg" in unstable
+    assert "a/sure.jpg" not in unstable
+    labels = page[page.index('id="labels"') : page.index('id="left_out"')]
+    assert labels.count("<img") == 1
+    assert "<bdi>alpaca</bdi>; rather <bdi>not_alpaca</bdi>?" in labels
+
+
+def test_of_many_suspicions_the_rest_is_counted(content):
+    many = dataclasses.replace(content, suspicions=[suspicion(f"{i}.jpg") for i in range(20)])
+    assert "And 8 more." in render_report(many)
+    none = render_report(dataclasses.replace(content, suspicions=[]))
+    assert "None." in none[none.index('id="labels"') : none.index('id="left_out"')]
+
+
+def test_null_everywhere(content):
+    nulls = with_metrics(
+        content,
+        fine_tuned=None,
+        test=None,
+        folds=None,
+        curve=None,
+        comparison=None,
+        seconds={"check": None},
+        peak_memory_mb=None,
+    )
+    bare = ReportContent(title="Bare", metrics=nulls.metrics)
+    assert not Tags(render_report(bare)).open
+    assert not Tags(render_report(nulls)).open
+    nothing = ReportContent(title="", metrics={"classes": [], "counts": {}, "test": None})
+    assert "There is nothing to judge." in render_report(nothing)
+
+
+def test_confusion_and_classes(content):
+    page = render_report(content)
+    counts = re.findall(r'<td class="[^"]*" style="--share: ([\d.]+)">(\d+)', section(page, "confusion"))
+    assert [int(n) for _, n in counts] == [24, 0, 2, 23]
+    assert float(counts[0][0]) == 1.0
+    assert "alpaca 24 100.0 % 92.3 % 96.0 %" in words(section(page, "classes"))
+
+
+def test_behind_each_number_are_its_photos(content):
+    page = render_report(pictured(content))
+    shown = section(page, "confusion")
+    assert 'href="#cell-0-1"' in shown
+    assert 'id="cell-0-1"' in shown
+    text = words(shown)
+    assert "alpaca taken for not_alpaca: 0 photos" in text, "the numbers are those of the matrix"
+    behind = re.search(r'id="cell-0-1">.*?</ul>', shown, flags=re.DOTALL)[0]
+    assert behind.index("a/less.jpg") < behind.index("a/sure.jpg"), "the least sure come first"
+    assert "a/val.jpg" not in behind
+
+
+def test_telling_answers_are_shown_with_heat_maps(content):
+    page = render_report(pictured(content))
+    text = words(section(page, "mistakes"))
+    assert "Is alpaca, was taken for not_alpaca, 99.0 % sure" in text
+    assert "speaks for not_alpaca speaks for alpaca" in text
+    assert "a/val.jpg (validation)" in text
+    assert "alpaca, 90.0 % sure a/fine.jpg" in words(section(page, "right"))
+    assert section(page, "right").count("<img") == 2
+    assert section(page, "views").count("<img") == 10
+    assert "this run used the first 4" in words(section(page, "views"))
+
+
+def test_mistakes_are_listed_surest_first(content):
+    text = words(section(render_report(content), "mistakes"))
+    assert text.index("a/sure.jpg") < text.index("a/less.jpg") < text.index("a/val.jpg")
+    assert "a/fine.jpg" not in text
+    assert "a/less.jpg alpaca not_alpaca 55.0 % test" in text
+
+
+def test_of_many_mistakes_the_rest_is_counted(content):
+    many = [prediction(f"{index:04}.jpg") for index in range(1234)]
+    page = render_report(dataclasses.replace(content, predictions=many))
+    assert "And 1,034 more, in predictions.csv." in page
+    right = [prediction("a.jpg", predicted="alpaca")]
+    assert "every photo was recognised" in render_report(dataclasses.replace(content, predictions=right))
+
+
+def test_what_was_left_out_is_counted_apart_from_remarks(content):
+    text = words(section(render_report(content), "left_out"))
+    assert "2 files were left out." in text
+    assert text.index("Empty files") < text.index("Images that end too early") < text.index("Imbalance")
+    assert "truncated, 1 left out. Copy it again." in text
+    assert "imbalance, 1 found." in text
+
+
+def test_hints_that_differ_stand_beside_their_files(content):
+    two = [finding(name, "truncated", "warning", "cut", f"Copy {name} again.") for name in ("x.jpg", "y.jpg")]
+    text = words(section(render_report(dataclasses.replace(content, findings=two)), "left_out"))
+    assert "x.jpg cut Copy x.jpg again. y.jpg cut Copy y.jpg again." in text
+
+
+def test_data_settings_and_time(content):
+    page = render_report(content)
+    assert "alpaca 100 24 24 148" in words(section(page, "data"))
+    assert "all 229 49 49 327" in words(section(page, "data"))
+    text = words(section(page, "settings"))
+    assert "views 4 frozen_only false group_by – image.size 224" in text
+    assert "fine-tune 1 min 16 s" in text
+    assert "Peak memory: 1,234 MiB" in text
+
+
+def test_commands_can_be_copied(content):
+    text = html.unescape(section(render_report(content), "use"))
+    assert "pronk predict 'runs/my alpacas-1' photo.jpg" in text
+    assert "pronk evaluate 'runs/my alpacas-1' " in text
+    assert "'runs/my alpacas-1')" in text
+
+
+# --- what an answer is worth
+
+
+def test_the_temperature_is_told_to_a_newcomer(content):
+    text = words(section(render_report(content), "calibration"))
+    assert "On test photos, how sure it is and how often it is right lie about 3.5 % apart." in text
+    assert "scores are divided by 1.83, its temperature. That makes every answer less sure and changes none." in text
+    assert "validation photos 5.0 % 2.0 % test photos 6.1 % 3.5 %" in text
+
+
+@pytest.mark.parametrize(
+    ("temperature", "said"), [(0.8, "every answer surer and changes none"), (1.0, "So they stay as they are.")]
+)
+def test_a_temperature_says_which_way(content, temperature, said):
+    page = render_report(with_metrics(content, calibration={"temperature": temperature, "ece": ERRORS}))
+    assert said in words(section(page, "calibration"))
+
+
+def test_without_test_photos_the_validation_photos_speak(content):
+    calibration = {"temperature": 2.0, "ece": {"val": ERRORS["val"], "test": None}}
+    page = render_report(with_metrics(content, calibration=calibration, test=None))
+    assert "On validation photos, how sure it is and how often it is right lie about 2.0 % apart" in words(page)
+    text = words(section(page, "unknown"))
+    assert "so that on average at least 95 % of photos drawn like them keep their class" in text
+    assert "kept their class:" not in text
+
+
+def test_what_was_promised_and_what_came_of_it(content):
+    shown = section(render_report(pictured(content)), "unknown")
+    text = words(shown)
+    assert "Of 49 test photos, 46 kept their class: 93.9 %, and with 95 % certainty between 83.5 % and 97.9 %." in text
+    assert "The limit was set with 49 validation photos" in text
+    assert "Taken for something else: 2 photos" in text
+    assert shown.index("a/fine.jpg") < shown.index("a/less.jpg"), "the farthest comes first"
+    assert shown.count("<img") == 2
+    assert "less than was promised" not in text
+    bare = words(section(render_report(content), "unknown"))
+    assert "2 photos, 0 of them here" in bare
+
+
+def test_a_broken_promise_is_named(content):
+    drifted = content.metrics["test"] | {"coverage": accuracy_record([True] * 30 + [False] * 19)}
+    text = words(section(render_report(with_metrics(content, test=drifted)), "unknown"))
+    assert "That is less than was promised" in text
+
+
+@pytest.mark.parametrize(("coverage", "needed"), [(0.95, "95 % of genuine photos keep theirs takes 19"), (0.9, "9 v")])
+def test_too_few_photos_promise_nothing(content, coverage, needed):
+    few = dataclasses.replace(with_metrics(content, unknown=None), settings={"coverage": coverage})
+    text = words(section(render_report(few), "unknown"))
+    assert "A photo of anything gets one of the classes." in text
+    assert needed in text
+
+
+def test_evaluate_tells_both_where_it_can():
+    coverage = accuracy_record([True] * 11 + [False])
+    metrics = {
+        "classes": ["a", "b"],
+        "counts": {"test": 12},
+        "calibration": {"temperature": 1.5, "ece": {"test": ERRORS["test"]}},
+        "unknown": {"coverage": 0.95, "n": 40},
+        "test": judged(11, 12, ("a", "b")) | {"coverage": coverage},
+    }
+    page = render_report(ReportContent(title="Judged", metrics=metrics))
+    assert "On these photos, how sure it is" in words(section(page, "calibration"))
+    assert "Of 12 photos, 11 kept their class:" in words(section(page, "unknown"))
+    assert "<!-- exports -->" not in page
+
+
+# --- safety
+
+
+def gallery_of(name):
+    wrong, right = prediction(name, label=name, predicted="b"), prediction(name, label=name, predicted=name)
+    return Gallery({name: PIXEL}, [Explained(wrong, PIXEL, PIXEL, PIXEL)], [Explained(right, PIXEL, PIXEL)], [PIXEL])
+
+
+def hostile(content, name):
+    """The same content with a stranger's name wherever a name can stand."""
+    metrics = copy.deepcopy(dict(content.metrics))
+    metrics["classes"] = [name, "b"]
+    metrics["test"] = judged(3, 4, (name, "b"))
+    metrics["comparison"]["why"] = metrics["curve"]["advice"] = name
+    return dataclasses.replace(
+        content,
+        title=name,
+        metrics=metrics,
+        predictions=[prediction(name, label=name, predicted="b") | {"distance": 1.0, "unknown": True}],
+        findings=[finding(name, "truncated", "warning", name, name), finding(name, name, "info", name, name)],
+        growth=[draw_growth(CURVE)],
+        suspicions=[suspicion(name, given=name, suggested=name, picture=PIXEL)],
+        folds=[fold_row(name, label=name)],
+        class_counts={name: {"train": 1}, "b": {"val": 1}},
+        settings={name: name},
+        model_path=name,
+        gallery=gallery_of(name),
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_only_text(content, name):
+    page = render_report(hostile(content, name))
+    page.encode("utf-8")
+    plain = Tags(render_report(hostile(content, "name")))
+    attacked = Tags(page)
+    assert [tag for tag, _ in attacked.seen] == [tag for tag, _ in plain.seen]
+    assert not any(key.startswith("on") for _, attrs in attacked.seen for key in attrs)
+    assert f"<bdi>{html.escape(visible(name)).replace('&quot;', '&#34;').replace('&#x27;', '&#39;')}</bdi>" in page
+    assert not any(character in page for character in "\u202e\x00\x1b")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.text(st.characters(), min_size=1, max_size=40))
+def test_any_name_makes_a_page(name):
+    metrics = {"classes": [name, name + "b"], "counts": {"test": 4}}
+    metrics["test"] = judged(3, 4, (name, name + "b"))
+    content = ReportContent(title=name, metrics=metrics, predictions=[prediction(name)], model_path=name)
+    page = render_report(content)
+    page.encode("utf-8")
+    assert not Tags(page).open
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_visible_text_is_safe_and_settled(text):
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert visible(shown) == shown
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", shown)
+
+
+def test_visible_keeps_what_people_write():
+    for name in ("Größe 1.jpg", "фото.png", "فيل.jpg", "写真.jpg", "🦙.jpg", "👩\u200d🌾.jpg"):
+        assert visible(name) == name
+    assert visible("a\u202eb\nc\udcffd\x7f") == "a\\u202eb\\nc\\xffd\\x7f"
+
+
+def test_the_page_loads_and_runs_nothing(drawn):
+    page = render_report(drawn)
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in html.unescape(page)
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page)
+    tags = {tag for tag, _ in Tags(page).seen}
+    assert not tags & {"script", "link", "iframe", "object", "form", "base"}
+    pictures = [attrs["src"] for tag, attrs in Tags(page).seen if tag == "img"]
+    assert pictures
+    assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
+
+
+def test_equal_content_gives_equal_bytes(drawn):
+    assert render_report(drawn) == render_report(copy.deepcopy(drawn))
+
+
+def test_the_page_serves_dark_print_and_phone(content):
+    page = render_report(content)
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert 'content="width=device-width, initial-scale=1"' in page
+
+
+def test_percent_never_rounds_a_mistake_away():
+    assert [percent(share).replace("\u00a0", " ") for share in (0, 1e-9, 0.5, 1 - 1e-9, 1)] == [
+        "0.0 %",
+        "0.1 %",
+        "50.0 %",
+        "99.9 %",
+        "100.0 %",
+    ]

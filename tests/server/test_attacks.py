@@ -1,0 +1,349 @@
+"""Clients that mean harm, or are broken: a real server answers each as it should, and the others as ever."""
+
+import base64
+import contextlib
+import itertools
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from helpers import TESTS
+from helpers.bad_files import make_samples
+from helpers.pictures import draw_picture, encode
+from helpers.servers import load_benchmark, start_server
+from pronk.errors import Reason
+from pronk.server.errors import REASON_STATUS
+
+pytestmark = [pytest.mark.more, pytest.mark.skipif(sys.platform == "win32", reason="POSIX sockets")]
+PHOTO = encode(draw_picture("circle", 1, (320, 240)))
+LIMIT = 1_000_000  # as --body-limit 1MB
+OVER = 64 * 1024  # more than the limit that a server may take before it refuses
+COUNTING = TESTS / "helpers" / "counting_server.py"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+PATHS = (
+    "/",
+    "//",
+    "/.",
+    "/..",
+    "/../../etc/passwd",
+    "/%2e%2e/%2e%2e/etc/passwd",
+    "/page/../app.py",
+    "/page/%2e%2e%2fapp.py",
+    "/page/..%5capp.py",
+    "/page/",
+    "/page/index.html",
+    "/page/nothing.js",
+    "/page/%00",
+    "/page/" + "a" * 2000,
+    "/%",
+    "/%ff",
+    "/%c0%ae%c0%ae/",
+    "/?" + "a=b&" * 500,
+    "/docs",
+    "/openapi.json",
+    "/redoc",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/v1",
+    "/v1/",
+    "/v1/model",
+    "/v1/model/",
+    "/v1/model/reload",
+    "/v1/server",
+    "/v1/predict",
+    "/v1/predict?top=0",
+    "/v1/predict?top=99999999999999999999",
+    "/v1/predict?top=%00&explain=maybe",
+    "/v1/predict/../predict",
+    "/v1/teach",
+    "/v1/teach/classes/%2e%2e/photos/x",
+    "/v2/models/..%2f..%2fetc/infer",
+    "/v2/models/x/versions/%2d1/infer",
+    "http://127.0.0.1:1/v1/predict",
+)
+
+
+@pytest.fixture(scope="module")
+def server(served_model):
+    """One server for all attacks; it must be the same process after them, and have called nobody."""
+    with start_server(served_model, "--body-limit", "1MB", command=(sys.executable, COUNTING)) as running:
+        yield running
+        assert running.is_alive
+        assert running.predict(PHOTO).status == 200
+        assert "called" not in running.words()
+
+
+@pytest.fixture(autouse=True)
+def well_afterwards(server):
+    yield
+    assert server.is_alive
+    assert server.predict(PHOTO).status == 200
+    assert "Traceback" not in server.words()
+
+
+def open_socket(server, timeout=30.0):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
+
+
+def read_all(connection, patience=1.0):
+    """Read until the server closes, or says nothing more."""
+    connection.settimeout(patience)
+    received = b""
+    with contextlib.suppress(OSError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+def send_raw(server, *pieces):
+    """Send what no HTTP library would; return the statuses of all answers."""
+    with open_socket(server) as connection:
+        with contextlib.suppress(OSError):  # it may close the connection in the middle
+            for piece in pieces:
+                connection.sendall(piece)
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", read_all(connection))]
+
+
+def head(*fields, method="POST", path="/v1/predict"):
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *fields, "", ""]).encode()
+
+
+def chunk(data):
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+# --- bodies
+
+
+def send_until_refused(server, *pieces):
+    """Send as fast as it goes; return the answer's status, and how many bytes the server took."""
+    before = len(server.words())
+    with open_socket(server) as connection:
+        with contextlib.suppress(OSError):
+            for piece in pieces:
+                connection.sendall(piece)
+        received = read_all(connection)
+    deadline = time.monotonic() + 10
+    while not (taken := re.findall(r"took (\d+)", server.words()[before:])):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    status = re.match(rb"HTTP/1\.1 (\d{3}) ", received)
+    # The answer may be lost with the connection where the client goes on sending.
+    return int(status[1]) if status else None, max(map(int, taken))
+
+
+def test_a_body_that_declares_too_much_is_not_read(server):
+    status, taken = send_until_refused(server, head("Content-Length: 20000000"), *[bytes(100_000)] * 200)
+    assert status in (413, None)
+    assert taken <= LIMIT + OVER
+    assert server.predict(bytes(LIMIT + 1)).status == 413
+
+
+def test_a_body_that_declares_nothing_is_read_to_the_limit(server):
+    pieces = [chunk(bytes(100_000))] * 200
+    status, taken = send_until_refused(server, head("Transfer-Encoding: chunked"), *pieces)
+    assert status in (413, None)
+    assert taken <= LIMIT + OVER
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "statuses"),
+    [
+        ((), b"", [422]),
+        ((), PHOTO, [422, 400]),  # without a length there is no body; what comes is no request
+        (("Content-Length: 0",), PHOTO, [422, 400]),
+        ((f"Content-Length: {len(PHOTO) - 100}",), PHOTO, [422, 400]),
+        ((f"Content-Length: {len(PHOTO) + 100}",), PHOTO, []),  # the rest never comes
+        (("Content-Length: -1",), PHOTO, [400]),
+        (("Content-Length: many",), PHOTO, [400]),
+        (("Content-Length: 99999999999999999999999",), PHOTO, [400]),
+        (("Content-Length: 5", "Content-Length: 6"), b"12345", [400]),
+        (("Content-Length: 5", "Transfer-Encoding: chunked"), chunk(PHOTO) + b"0\r\n\r\n", [400]),
+        (("Transfer-Encoding: chunked",), b"zz\r\n" + PHOTO, [400]),
+        (("Transfer-Encoding: chunked",), b"fffffffffffffffff\r\n" + PHOTO, [400]),
+        (("Transfer-Encoding: chunked",), chunk(PHOTO) + b"0\r\n\r\n", [200]),
+        (("Transfer-Encoding: gzip, chunked",), chunk(PHOTO) + b"0\r\n\r\n", [200]),
+        (("Transfer-Encoding: gzip",), PHOTO, [400]),
+    ],
+)
+def test_wrong_lengths(server, fields, body, statuses):
+    got = send_raw(server, head(*fields), body)
+    assert got in (statuses, statuses[-1:])  # what is no request may be found before the request is answered
+
+
+def test_a_body_in_chunks_of_one_byte(server):
+    crumbs = b"".join(chunk(PHOTO[i : i + 1]) for i in range(len(PHOTO)))
+    assert send_raw(server, head("Transfer-Encoding: chunked"), crumbs, b"0\r\n\r\n") in ([400], [])
+    patient = b"".join(chunk(PHOTO[i : i + 100]) for i in range(0, len(PHOTO), 100))
+    assert send_raw(server, head("Transfer-Encoding: chunked"), patient, b"0\r\n\r\n") == [200]
+
+
+def test_ten_thousand_headers(server):
+    fields = [f"X-{number}: {number}" for number in range(10_000)]
+    assert send_raw(server, head(*fields)) == [400]
+    assert send_raw(server, head("X: " + "y" * 1_000_000)) == [400]
+
+
+def test_ten_thousand_headers_in_a_form(server):
+    fields = b"".join(b"X-%d: %d\r\n" % (number, number) for number in range(10_000))
+    disposition = b'Content-Disposition: form-data; name="p"; filename="a.jpg"\r\n'
+    body = b"--b\r\n" + fields + disposition + b"\r\n" + PHOTO + b"\r\n--b--\r\n"
+    reply = server.ask("POST", "/v1/predict", body, {"Content-Type": "multipart/form-data; boundary=b"})
+    assert reply.status in (200, 400, 413, 422)
+    parts = (
+        b"".join(b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' for _ in range(10_000)) + b"--b--\r\n"
+    )
+    reply = server.ask("POST", "/v1/predict", parts, {"Content-Type": "multipart/form-data; boundary=b"})
+    assert reply.status == 413
+
+
+# --- connections
+
+
+def crawl(server, number, length):
+    """Many connections that send a byte a second; meanwhile another client is answered. Return how many were closed."""
+    request = head("Content-Length: 5", *(f"X-{number}: slow" for number in range(20)))
+    connections = [open_socket(server) for _ in range(number)]
+    try:
+        for second in range(length):
+            for connection in connections:
+                with contextlib.suppress(OSError):
+                    connection.send(request[second : second + 1])
+            begun = time.monotonic()
+            assert server.predict(PHOTO).status == 200
+            time.sleep(max(0.0, 1 - (time.monotonic() - begun)))
+        return sum(is_closed(connection) for connection in connections)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def is_closed(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1000) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_connections_that_crawl_are_closed(server):
+    assert crawl(server, 200, 13) == 200
+
+
+@pytest.mark.slow
+def test_connections_that_crawl_for_a_minute(server):
+    assert crawl(server, 200, 60) == 200
+
+
+# --- requests
+
+
+def test_every_method_on_every_path(server):
+    statuses = {}
+    for method, path in itertools.product(METHODS, PATHS):
+        if (method, path) == ("POST", "/v1/model/reload"):
+            continue  # it does what it says
+        body = b"x" if method in ("POST", "PUT", "PATCH") else b""
+        got = send_raw(
+            server, head(f"Content-Length: {len(body)}", "Connection: close", method=method, path=path), body
+        )
+        statuses[method, path] = got[0] if got else None
+    faults = {case: status for case, status in statuses.items() if status is None or status >= 500}
+    assert faults == {}
+    assert statuses["GET", "/healthz"] == 200
+    assert statuses["GET", "/page/../app.py"] == 404
+
+
+def test_an_address_is_no_photo(server):
+    """Nobody is called, whatever a request names; the audit hook of the server's process would tell."""
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        address = f"http://127.0.0.1:{trap.getsockname()[1]}/photo.jpg"
+        as_json = {"Content-Type": "application/json"}
+        assert server.ask("POST", "/v1/predict", json.dumps({"inputs": address}).encode(), as_json).status == 400
+        assert server.predict(address.encode()).status == 415
+        assert server.predict(PHOTO, f"?url={address}").status == 200
+        encoded = base64.b64encode(address.encode()).decode()
+        assert server.ask("POST", "/v1/predict", json.dumps({"inputs": encoded}).encode(), as_json).status == 415
+        form = f'--b\r\nContent-Disposition: form-data; name="url"; filename="{address}"\r\n\r\n{address}\r\n--b--\r\n'
+        kind = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert server.ask("POST", "/v1/predict", form.encode(), kind).status == 415
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{address}"/></svg>'
+        assert server.predict(svg.encode()).status == 415
+        trap.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            trap.accept()
+    assert "called" not in server.words()
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [sample for sample in make_samples() if len(sample.data) <= LIMIT]
+
+
+def test_the_hook_would_tell():
+    """The test of the test above."""
+    script = "import counting_server, socket, sys; sys.addaudithook(counting_server.note); "
+    script += "socket.socket().connect_ex(('127.0.0.1', 9))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=COUNTING.parent, check=True)
+    assert "called socket.connect" in done.stderr
+
+
+def test_damaged_and_odd_photos(server, photos):
+    for sample in photos:
+        fine = sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)
+        reply = server.predict(sample.data)
+        assert reply.status == (200 if fine else REASON_STATUS.get(sample.verdict, 422)), (sample.name, reply.body)
+        if not fine:
+            assert reply.json()["code"] == sample.verdict.value
+    assert len(photos) > 50
+
+
+# --- the others
+
+
+def attack(server, photos, seconds):
+    """Send what is above, again and again."""
+    deadline = time.monotonic() + seconds
+    crumbs = b"".join(chunk(PHOTO[i : i + 1]) for i in range(2000))
+    idle = [open_socket(server) for _ in range(100)]
+    while time.monotonic() < deadline:
+        send_raw(server, head("Transfer-Encoding: chunked"), crumbs)
+        send_raw(server, head(*(f"X-{number}: 1" for number in range(10_000))))
+        send_raw(server, head("Content-Length: 20000000"), *[bytes(100_000)] * 20)
+        for sample in photos[::7]:
+            server.predict(sample.data)
+    for connection in idle:
+        connection.close()
+
+
+def measure_others(server, photos, folder, seconds):
+    """Return the traffic of well-meaning clients without and with an attack."""
+    clients = load_benchmark("clients")
+    (folder / "photo.jpg").write_bytes(PHOTO)
+    plan = clients.Plan(server.port, (str(folder / "photo.jpg"),), seconds=seconds, clients=4, rate=40)
+    alone = clients.run_plan(plan)
+    with clients.start_plan(plan) as started:
+        attack(server, photos, seconds)
+        return alone, started.finish()
+
+
+def test_others_are_answered_meanwhile(server, photos, tmp_path):
+    alone, attacked = measure_others(server, photos, tmp_path, 3)
+    assert set(alone.rows["status"]) == set(attacked.rows["status"]) == {200}
+
+
+@pytest.mark.slow
+def test_others_hardly_wait_longer(server, photos, tmp_path):
+    alone, attacked = measure_others(server, photos, tmp_path, 30)
+    assert set(attacked.rows["status"]) == {200}
+    assert np.percentile(attacked.choose(), 99) <= 2 * np.percentile(alone.choose(), 99)

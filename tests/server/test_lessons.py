@@ -1,0 +1,372 @@
+import contextlib
+import io
+import os
+import re
+import threading
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers.pictures import draw_picture, encode
+from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
+from pronk.files import lock_folder, write_atomically
+from pronk.images import decode
+from pronk.listing import list_photos
+from pronk.server.errors import HttpError
+from pronk.server.lessons import PHOTO_ID, Lesson, Lessons, open_lessons
+from pronk.server.names import check_name, find_fault, fold_name
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="links and such names need rights there")
+NAMES = st.text(max_size=12) | st.text(st.sampled_from("./\\: aA~%0*\0é\u0301\u200d\u202econ"), max_size=8)
+
+
+@pytest.fixture
+def lessons(tmp_path):
+    with open_lessons(tmp_path / "work") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return encode(draw_picture("circle", 1))
+
+
+@pytest.fixture(scope="module")
+def other_photo():
+    return encode(draw_picture("square", 2), "PNG")
+
+
+def refused(status, action, *arguments):
+    with pytest.raises(HttpError) as caught:
+        action(*arguments)
+    assert caught.value.status == status, caught.value
+    assert str(caught.value)
+    assert caught.value.hint
+    return str(caught.value)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "it is empty"), ("x" * 101, "101 bytes"), ("é" * 51, "102 bytes"), (".", "a dot"), ("..", "a dot"),
+        (".hidden", "a dot"), ("cats.", "ends with a dot"), ("cats ", "a space"), (" cats", "a space"),
+        *[(f"a{mark}b", "some systems") for mark in '/\\:*?"<>|'], ("../up", "a dot"), ("a\0b", "nobody can see"),
+        ("a\nb", "nobody can see"), ("a\u202eb", "nobody can see"), ("\ud800", "nobody can see"), ("\u200d", "meaning"),
+        ("Unknown", "a meaning of its own"), ("__MACOSX", "a meaning of its own"), ("con", "Windows"),
+        ("NUL.txt", "Windows"), ("lpt1", "Windows"), ("aux .jpg", "Windows"), ("CONIN$", "Windows"),
+    ],
+)  # fmt: skip
+def test_impossible_names_are_refused_with_the_reason(lessons, name, says):
+    assert says in refused(422, lessons.create, name)
+    assert files(lessons.photos) == []
+    lessons.create("cats")
+    assert says in refused(422, lessons.rename, "cats", name)
+    assert [lesson.name for lesson in lessons.classes()] == ["cats"]
+
+
+@pytest.mark.parametrize("name", ["cats", "Not alpaca", "x" * 100, "ラマ", "می‌خواهم", "a.b", "console", "#1 %41", "-"])
+def test_other_names_are_kept_as_they_are(lessons, name):
+    assert lessons.create(name) == Lesson(name, ())
+    assert lessons.classes() == [Lesson(name, ())]
+    lessons.delete(name)
+    assert lessons.classes() == []
+
+
+@pytest.mark.parametrize("other", ["müsli", "MÜSLI", "mu\u0308sli", "Mu\u0308\u200dsli"])
+def test_case_and_form_do_not_tell_names_apart(lessons, photo, other):
+    lessons.create("Müsli")
+    assert "'Müsli' already" in refused(409, lessons.create, other)
+    lessons.create("cats")
+    refused(409, lessons.rename, "cats", other)
+    lessons.add("Mu\u0308sli", photo)
+    renamed = lessons.rename("Müsli", other)
+    assert renamed.name == unicodedata.normalize("NFC", other)
+    assert len(renamed.photos) == 1
+
+
+@given(NAMES)
+@example("..")
+@example("con")
+@example("\udcff")
+def test_a_name_is_refused_or_is_one_plain_folder(tmp_path_factory, name):
+    fault = find_fault(name)
+    if fault:
+        refused(422, check_name, name)
+        return
+    kept = check_name(name)
+    assert not find_fault(kept)
+    assert fold_name(kept) == fold_name(name)
+    assert Path(kept).name == kept
+    assert len(Path(kept).parts) == 1
+    assert kept.encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES, NAMES, st.text(max_size=24) | st.from_regex(PHOTO_ID))
+def test_nothing_outside_is_written_or_read(tmp_path_factory, name, new, photo_id):
+    base = tmp_path_factory.mktemp("base")
+    (base / "secret.jpg").write_bytes(b"secret")
+    (base / "other").mkdir()
+    picture = encode(draw_picture("circle", 1, (24, 24)))
+    with open_lessons(base / "work") as lessons:
+        for action in (
+            lambda: lessons.create(name),
+            lambda: lessons.add(name, picture),
+            lambda: lessons.rename(name, new),
+            lambda: lessons.add(new, picture),
+            lambda: lessons.thumbnail(name, photo_id),
+            lambda: lessons.remove(new, photo_id),
+            lambda: lessons.delete(name),
+        ):
+            with contextlib.suppress(HttpError):
+                action()
+        assert sorted(path.name for path in base.iterdir()) == ["other", "secret.jpg", "work"]
+        assert sorted(path.name for path in lessons.folder.iterdir()) == [".lock", "cache", "photos", "runs"]
+        assert (base / "secret.jpg").read_bytes() == b"secret"
+        for path in lessons.photos.rglob("*"):
+            depth = len(path.relative_to(lessons.photos).parts)
+            assert path.is_dir() if depth == 1 else re.fullmatch(PHOTO_ID, path.name)
+
+
+# --- photos
+
+
+def test_a_photo_is_kept_as_it_is_and_once(lessons, photo, other_photo):
+    lessons.create("cats")
+    first = lessons.add("cats", photo)
+    assert re.fullmatch(r"[0-9a-f]{16}\.jpg", first)
+    assert (lessons.photos / "cats" / first).read_bytes() == photo
+    second = lessons.add("cats", other_photo)
+    assert second.endswith(".png")
+    assert lessons.add("cats", photo) == first
+    assert lessons.classes() == [Lesson("cats", (first, second))], "the oldest first"
+    lessons.remove("cats", first)
+    assert lessons.classes() == [Lesson("cats", (second,))]
+    refused(404, lessons.remove, "cats", first)
+    assert [entry.label for entry in list_photos(lessons.photos, min_classes=1).entries] == ["cats"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
+def test_every_format_gets_its_ending(lessons, kind):
+    lessons.create("cats")
+    photo_id = lessons.add("cats", encode(draw_picture("circle", 3), kind))
+    assert re.fullmatch(PHOTO_ID, photo_id)
+    thumbnail = decode(lessons.thumbnail("cats", photo_id))
+    assert thumbnail.format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", Reason.ZERO_BYTE), (b"hello", Reason.NOT_AN_IMAGE), (b"<svg xmlns=''/>", Reason.UNSUPPORTED_FORMAT)],
+)
+def test_what_is_no_photo_is_not_kept(lessons, photo, data, reason):
+    lessons.create("cats")
+    for content, expected in ((data, reason), (photo[: len(photo) // 2], Reason.TRUNCATED)):
+        with pytest.raises(ImageError) as caught:
+            lessons.add("cats", content)
+        assert caught.value.reason is expected
+    assert files(lessons.photos) == ["cats"]
+
+
+def test_a_thumbnail_is_small_upright_and_silent(lessons):
+    picture = Image.new("RGB", (640, 320), "red")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    lessons.create("cats")
+    data = lessons.thumbnail("cats", lessons.add("cats", encode(picture, exif=exif)))
+    thumbnail = Image.open(io.BytesIO(data))
+    assert thumbnail.size == (80, 160)
+    assert not thumbnail.getexif()
+    tiny = lessons.thumbnail("cats", lessons.add("cats", encode(Image.new("RGB", (3, 2)), "PNG")))
+    assert decode(tiny).size == (3, 2)
+
+
+def test_a_photo_that_was_damaged_on_disk_is_written_again(lessons, photo):
+    lessons.create("cats")
+    path = lessons.photos / "cats" / lessons.add("cats", photo)
+    path.write_bytes(photo[:100])
+    with pytest.raises(ImageError):
+        lessons.thumbnail("cats", path.name)
+    lessons.add("cats", photo)
+    assert path.read_bytes() == photo
+
+
+def test_unknown_classes_and_photos(lessons, photo):
+    lessons.create("cats")
+    for name in ("dogs", "..", "cats/..", "/", "", "\udcff"):
+        refused(404, lessons.delete, name)
+        refused(404, lessons.add, name, photo)
+        refused(404, lessons.rename, name, "birds")
+    for photo_id in ("..", "../cats", "0123456789abcdef.jpg", "0123456789abcdef.jpg\n", ""):
+        refused(404, lessons.thumbnail, "cats", photo_id)
+        refused(404, lessons.remove, "cats", photo_id)
+
+
+# --- folders
+
+
+def test_deleting_a_class_takes_only_what_was_added_here(lessons, photo):
+    lessons.create("cats")
+    photo_id = lessons.add("cats", photo)
+    folder = lessons.photos / "cats"
+    for name in (".DS_Store", "Thumbs.db", f".{photo_id}.123-456.tmp"):
+        (folder / name).touch()
+    (folder / "holiday.jpg").write_bytes(photo)
+    assert "'holiday.jpg'" in refused(409, lessons.delete, "cats")
+    assert (folder / photo_id).exists(), "nothing is gone"
+    (folder / "holiday.jpg").unlink()
+    (folder / "more").mkdir()
+    refused(409, lessons.delete, "cats")
+    (folder / "more").rmdir()
+    lessons.delete("cats")
+    assert files(lessons.photos) == []
+
+
+@posix_only
+def test_links_lead_nowhere(lessons, photo, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.jpg").write_bytes(photo)
+    lessons.create("cats")
+    photo_id = lessons.add("cats", photo)
+    (lessons.photos / "dogs").symlink_to(outside)
+    assert [lesson.name for lesson in lessons.classes()] == ["cats"]
+    refused(404, lessons.add, "dogs", photo)
+    refused(404, lessons.delete, "dogs")
+    refused(409, lessons.create, "dogs")
+    linked = lessons.photos / "cats" / "0123456789abcdef.jpg"
+    linked.symlink_to(outside / "secret.jpg")
+    assert lessons.classes()[0].photos == (photo_id,)
+    refused(404, lessons.thumbnail, "cats", linked.name)
+    refused(404, lessons.remove, "cats", linked.name)
+    refused(409, lessons.delete, "cats")
+    (lessons.photos / "cats" / photo_id).unlink()
+    (lessons.photos / "cats" / photo_id).symlink_to(outside / "secret.jpg")
+    lessons.add("cats", photo)
+    assert not (lessons.photos / "cats" / photo_id).is_symlink(), "the link was replaced, not followed"
+    assert files(outside) == ["secret.jpg"]
+
+
+@posix_only
+def test_the_folders_of_the_work_folder_are_no_links(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "photos").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="photos is a link to") as caught, open_lessons(tmp_path / "work"):
+        pass
+    assert "--work" in caught.value.hint
+    (tmp_path / "linked").symlink_to(tmp_path / "outside")
+    with open_lessons(tmp_path / "linked") as lessons:  # the folder itself may be one: it was named
+        lessons.create("cats")
+    assert (tmp_path / "outside" / "photos" / "cats").is_dir()
+
+
+def test_a_work_folder_is_held_and_can_be_taken_up_again(tmp_path, photo):
+    with open_lessons(tmp_path) as lessons:
+        lessons.create("cats")
+        photo_id = lessons.add("cats", photo)
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()}") as caught, open_lessons(tmp_path):
+            pass
+        assert "--work" in caught.value.hint
+    (tmp_path / "photos" / "cats" / f".{photo_id}.1-2.tmp").touch()
+    with open_lessons(tmp_path) as lessons:
+        assert lessons.classes() == [Lesson("cats", (photo_id,))]
+    assert files(tmp_path / "photos") == ["cats", f"cats/{photo_id}"]
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_what_cannot_be_written_is_said(tmp_path, photo, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"), open_lessons(tmp_path / "file"):
+        pass
+    with open_lessons(tmp_path / "work") as lessons:
+        lessons.create("cats")
+
+        def no_space(path, data):
+            write_atomically(Path("/proc/nothing") if os.name != "nt" else Path("?:"), data)
+
+        monkeypatch.setattr("pronk.server.lessons.write_atomically", no_space)
+        with pytest.raises(StorageError):
+            lessons.add("cats", photo)
+        (lessons.photos / "cats").rmdir()
+        lessons.photos.rmdir()
+        for action in (lessons.classes, lambda: lessons.create("dogs")):
+            with pytest.raises(StorageError):
+                action()
+
+
+def test_threads_do_not_disturb_each_other(lessons, photo):
+    pictures = [encode(draw_picture("circle", seed, (24, 24)), "PNG") for seed in range(8)]
+    lessons.create("cats")
+    barrier, made = threading.Barrier(8), []
+
+    def change(number):
+        barrier.wait()
+        lessons.add("cats", pictures[number])
+        with contextlib.suppress(HttpError):
+            made.append(lessons.create("Dogs" if number % 2 else "dogs"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(8)))
+    assert len(made) == 1
+    assert sorted(len(lesson.photos) for lesson in lessons.classes()) == [0, 8]
+
+
+# --- enough to train on
+
+
+def fill(lessons, counts):
+    for name, number in counts.items():
+        lessons.create(name)
+        for seed in range(number):
+            lessons.add(name, encode(draw_picture(name, seed, (24, 24)), "PNG"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({}, "there is no class"),
+        ({"cats": 9}, "only the class 'cats'"),
+        ({"cats": 9, "dogs": 0}, "'dogs' has 0"),
+        ({"cats": 4, "dogs": 5, "birds": 1}, "'birds' has 1, 'cats' has 4"),
+        ({"train": 5, "test": 5}, "taken for parts"),
+    ],
+)
+def test_too_little_to_train_on(lessons, counts, says):
+    fill(lessons, counts)
+    assert says in refused(422, lessons.check_enough)
+
+
+def test_enough_to_train_on(lessons, photo):
+    fill(lessons, {"train": 5, "bus": 5})
+    lessons.check_enough()
+    lessons.create("birds")
+    for number in range(5):
+        (lessons.photos / "birds" / f"{number}.jpg").write_bytes(photo)
+    lessons.check_enough()  # training takes these as well
+    (lessons.photos / "CATS").mkdir()
+    (lessons.photos / "Cats").mkdir()
+    for name in ("CATS", "Cats"):
+        for number in range(5):
+            (lessons.photos / name / f"{number}.jpg").write_bytes(photo)
+    if len(list(lessons.photos.iterdir())) == 5:  # on a system that tells them apart
+        with pytest.raises(DataError, match="differ only in case"):
+            lessons.check_enough()
+
+
+def test_a_folder_is_only_a_folder(tmp_path):
+    assert Lessons(tmp_path / "new").photos == (tmp_path / "new" / "photos").resolve()
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,367 @@
+"""What a client may take: bytes, time and places; all of it is given back, whatever happened."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+import uvicorn
+
+from helpers.asgi import Inside, refused, serve_inside
+from helpers.pictures import draw_picture, encode
+from helpers.service import PHOTO, form
+from pronk.server import protocol
+from pronk.server.app import Limits
+from pronk.server.errors import HttpError
+from pronk.server.limits import Gate
+from pronk.server.protocol import CautiousProtocol
+from pronk.server.running import listen
+
+LARGE = encode(draw_picture("circle", 3, (800, 600)), "BMP")
+
+
+async def slowly(body, *, pause=0.05, piece=100):
+    for start in range(0, len(body), piece):
+        await asyncio.sleep(pause)
+        yield body[start : start + piece]
+
+
+async def endless():
+    while True:
+        yield bytes(50_000)
+
+
+@pytest.fixture(scope="module")
+def narrow(served_model):
+    """A server with room for one body of the largest kind, and for one request."""
+    limits = Limits(body_bytes=200_000, body_seconds=0.3, seconds=10, waiting=1, held_bytes=200_000)
+    with serve_inside(served_model, limits=limits) as server:
+        yield server
+
+
+def still_answers(server: Inside):
+    """All places and all bytes are free again: the largest body that is allowed just fits."""
+    assert server.post("/v1/predict", content=PHOTO + bytes(200_000 - len(PHOTO))).status_code == 200
+    assert server.post("/v1/predict", content=PHOTO).status_code == 200
+
+
+# --- bytes
+
+
+def test_large_bodies_are_refused(narrow):
+    declared = narrow.post("/v1/predict", content=bytes(200_001))
+    body = refused(declared, 413, "too_large")
+    assert "0.2 MB are allowed" in body["error"]
+    assert "--body-limit" in body["hint"]
+    assert declared.headers["connection"] == "close"
+    refused(narrow.post("/v1/predict", content=endless()), 413, "too_large")
+    refused(narrow.post("/v2/models/served0/infer", content=endless()), 413, "too_large")
+    refused(narrow.post("/v1/predict", files=form(("a", LARGE))), 413, "too_large")
+    still_answers(narrow)
+
+
+def test_what_a_client_declares_is_believed_before_it_is_read(narrow):
+    async def never():
+        raise AssertionError("nobody asked for it")
+        yield b""
+
+    answer = narrow.post("/v1/predict", content=never(), headers={"content-length": str(10**12)})
+    refused(answer, 413, "too_large")
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "nonsense", "\u00b2", "", "+5", "0x10", "9" * 30])
+def test_impossible_lengths(narrow, length):
+    sent = [(b"content-length", length.encode("latin-1"))]
+    answer = narrow.post("/v1/predict", content=slowly(PHOTO, pause=0), headers=sent)
+    assert answer.status_code in (400, 413)
+    still_answers(narrow)
+
+
+def test_bodies_of_all_together_are_bounded(served_model):
+    limits = Limits(body_bytes=100_000, held_bytes=250_000)
+    with serve_inside(served_model, limits=limits) as server:
+
+        async def ask():
+            body = PHOTO + bytes(100_000 - len(PHOTO))
+            three = [
+                server.send("POST", "/v1/predict", content=slowly(body, piece=20_000), headers=declared)
+                for declared in [{"content-length": "100000"}] * 3
+            ]
+            return await asyncio.gather(*three)
+
+        answers = asyncio.run(ask())
+        assert sorted(answer.status_code for answer in answers) == [200, 200, 503]
+        busy = next(answer for answer in answers if answer.status_code == 503)
+        refused(busy, 503, "busy")
+        assert busy.headers["retry-after"] == "1"
+        assert server.post("/v1/predict", content=PHOTO).status_code == 200
+
+
+# --- time
+
+
+def test_slow_bodies_are_given_up(narrow):
+    started = time.monotonic()
+    answer = narrow.post("/v1/predict", content=slowly(bytes(10_000)))
+    assert time.monotonic() - started < 2
+    assert "within 0.3 s" in refused(answer, 408, "slow")["error"]
+    assert answer.headers["connection"] == "close"
+    refused(narrow.post("/v2/models/served0/infer", content=slowly(bytes(10_000))), 408, "slow")
+    still_answers(narrow)
+
+
+def test_slow_work_is_given_up(served_model, monkeypatch):
+    async def dawdle(*_, **__):
+        await asyncio.sleep(30)
+
+    with serve_inside(served_model, limits=Limits(seconds=0.4, waiting=1)) as server:
+        monkeypatch.setattr(server.service, "work", dawdle)
+        for path in ("/v1/predict", "/v2/models/served0/infer"):
+            started = time.monotonic()
+            answer = server.post(path, content=PHOTO)
+            assert 0.3 < time.monotonic() - started < 10
+            assert "within 0.4 s" in refused(answer, 503, "busy")["error"]
+            assert answer.headers["retry-after"] == "1"
+
+
+# --- places
+
+
+def test_a_full_server_says_so_at_once(narrow):
+    async def ask():
+        first = asyncio.create_task(narrow.send("POST", "/v1/predict", content=slowly(PHOTO, pause=0.1, piece=10**6)))
+        await asyncio.sleep(0.02)
+        started = time.monotonic()
+        second = await narrow.send("POST", "/v1/predict", content=PHOTO)
+        third = await narrow.send("POST", "/v2/models/served0/infer", content=PHOTO)
+        waited = time.monotonic() - started
+        health = await narrow.send("GET", "/healthz")
+        return await first, second, third, waited, health
+
+    first, second, third, waited, health = asyncio.run(ask())
+    assert first.status_code == health.status_code == 200
+    assert waited < 0.1
+    for answer in (second, third):
+        assert "again" in refused(answer, 503, "busy")["hint"]
+        assert answer.headers["retry-after"] == "1"
+    still_answers(narrow)
+
+
+@pytest.mark.parametrize("content", [b"", b"no photo", PHOTO[:500], LARGE])
+def test_every_refusal_gives_its_place_back(narrow, content):
+    for options in ({"content": content}, {"files": form(("a", content))}, {"json": {"inputs": "?"}}):
+        narrow.post("/v1/predict", **options)
+        narrow.post("/v2/models/served0/infer", **options)
+        narrow.post("/v1/predict?top=0", **options)
+    still_answers(narrow)
+
+
+def test_a_fault_of_ours_gives_its_place_back(narrow, monkeypatch):
+    monkeypatch.setattr("pronk.server.service._answer", lambda *_: 1 / 0)
+    assert narrow.post("/v1/predict", content=PHOTO, raising=False).status_code == 500
+    monkeypatch.undo()
+    still_answers(narrow)
+
+
+def test_clients_that_go_away_leave_nothing_behind(narrow):
+    async def go_away():
+        told = iter([{"type": "http.request", "body": bytes(50_000), "more_body": True}])
+
+        async def receive():
+            return next(told, {"type": "http.disconnect"})
+
+        async def send(message):
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/predict", "raw_path": b"/v1/predict",
+                 "query_string": b"", "headers": [(b"host", b"localhost")], "root_path": "", "scheme": "http",
+                 "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000)}  # fmt: skip
+        await narrow.app(scope, receive, send)
+
+    asyncio.run(go_away())
+    still_answers(narrow)
+
+
+def test_the_gate_counts():
+    gate = Gate(most=2, most_bytes=100)
+    with gate.enter() as first:
+        first.take(60)
+        with gate.enter() as second:
+            with pytest.raises(HttpError) as caught, gate.enter():
+                raise AssertionError("there is no third place")
+            assert (caught.value.status, caught.value.code, gate.busy) == (503, "busy", 2)
+            second.take(40)
+            with pytest.raises(HttpError):
+                second.take(1)
+            assert gate.held == 100
+        assert (gate.busy, gate.held) == (1, 60)
+    with pytest.raises(ZeroDivisionError), gate.enter() as hold:  # noqa: PT012
+        hold.take(100)
+        hold.take(1 // 0)
+    assert (gate.busy, gate.held) == (0, 0)
+
+
+# --- connections
+
+
+async def echo(scope, receive, send):
+    """Answer with the number of bytes of the body."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    answer = str(size).encode()
+    head = [(b"content-length", str(len(answer)).encode()), (b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": answer})
+
+
+@contextlib.asynccontextmanager
+async def listening():
+    """A server with the connections of pronk's, and an app that counts bytes; gives its port."""
+    address = listen("127.0.0.1", 0)
+    config = uvicorn.Config(
+        echo, http=CautiousProtocol, ws="none", lifespan="off", log_config=None, log_level="critical",
+        server_header=False, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext
+    task = asyncio.create_task(server.serve(sockets=[address.socket]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield address.port
+    server.should_exit = True
+    await task
+
+
+SILENCE = 0.4
+
+
+async def talk(port, *pieces, pause=0.0):
+    """Send pieces and return everything that comes back until the server closes, or says nothing for a while."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    got = b""
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        while chunk := await asyncio.wait_for(reader.read(65536), SILENCE):
+            got += chunk
+        return got, True
+    except TimeoutError:
+        return got, False
+    except ConnectionError:
+        return got, True
+    finally:
+        writer.close()
+
+
+def converse(*pieces, **options):
+    async def whole():
+        async with listening() as port:
+            return await talk(port, *pieces, **options)
+
+    return asyncio.run(whole())
+
+
+HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def chunks(size, count):
+    return (f"{size:x}\r\n".encode() + bytes(size) + b"\r\n") * count
+
+
+def test_ordinary_requests_are_answered():
+    got, closed = converse(HEAD + b"content-length: 5\r\n\r\n12345")
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert got.endswith(b"\r\n\r\n5")
+    assert not closed, "the connection waits for the next request"
+
+
+def test_a_connection_may_be_used_again():
+    request = HEAD + b"content-length: 5\r\n\r\n12345"
+    got, _ = converse(*[request] * 5, pause=0.05)
+    assert got.count(b"HTTP/1.1 200 ") == 5
+    together, _ = converse(request * 5)
+    assert together.count(b"HTTP/1.1 200 ") == 5
+
+
+def test_headers_that_never_end(monkeypatch):
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
+    for pieces in ((b"",), (b"POST /",), (HEAD,), (HEAD, *[b"a: b\r\n"] * 20)):
+        got, closed = converse(*pieces, pause=0.1 if len(pieces) > 2 else 0)
+        assert closed
+        assert b"200" not in got
+    # The body has a clock of its own, and so has whoever comes again.
+    got, _ = converse(HEAD + b"content-length: 2\r\n\r\n", b"1", b"2", pause=0.4)
+    assert got.endswith(b"\r\n\r\n2")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"".join(b"h%d: x\r\n" % number for number in range(100)),
+        b"".join(b"h%d: %s\r\n" % (number, b"x" * 1000) for number in range(40)),
+        b"x: " + b"x" * 40_000 + b"\r\n",
+    ],
+    ids=["many", "long", "one"],
+)
+def test_too_many_headers(head):
+    got, closed = converse(HEAD + head + b"\r\n")
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert closed
+
+
+def test_too_long_an_address():
+    got, closed = converse(b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert closed
+
+
+def test_a_body_in_crumbs():
+    got, closed = converse(CHUNKED, chunks(1, 2000))
+    assert b"HTTP/1.1 200 " not in got
+    assert closed
+    for size, count in ((1, 1000), (100, 3000)):
+        got, _ = converse(CHUNKED, chunks(size, count), b"0\r\n\r\n")
+        assert got.endswith(f"\r\n\r\n{size * count}".encode()), "who sends little at a time may, for a while"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n123456",
+        HEAD + b"content-length: -5\r\n\r\n",
+        HEAD + b"content-length: 99999999999999999999999\r\n\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\nxyz\r\n",
+        HEAD + b"no colon\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50),
+        b"GET / HTTP/9.9\r\n\r\n",
+    ],
+    ids=["both lengths", "two lengths", "negative", "huge", "chunk", "colon", "text", "TLS", "version"],
+)
+def test_broken_requests_are_refused(request_):
+    got, closed = converse(request_)
+    assert closed
+    assert b"HTTP/1.1 200 " not in got
+
+
+def test_what_others_do_is_no_matter():
+    """One connection in crumbs, one in silence, one in order, at the same time."""
+
+    async def whole():
+        async with listening() as port:
+            return await asyncio.gather(
+                talk(port, CHUNKED, chunks(1, 2000)),
+                talk(port, HEAD + b"content-length: 9\r\n\r\n1"),
+                talk(port, HEAD + b"content-length: 2\r\n\r\n12"),
+            )
+
+    crumbs, silence, order = asyncio.run(whole())
+    assert crumbs[1]
+    assert silence[0] == b""
+    assert order[0].endswith(b"\r\n\r\n2")

@@ -1,0 +1,839 @@
+"""The page of `pronk serve` as a person meets it: photos in, answers out; classes in, a model out.
+
+$PRONK_SCREENSHOTS names a folder that keeps what the tests saw, $PRONK_PICTURES one for the picture in the documents.
+"""
+
+import base64
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.browser import (
+    DESK,
+    PHONE,
+    find_overhang,
+    find_violations,
+    look_around,
+    notice,
+    open_browser,
+    photograph,
+    read_text,
+    say_what_is_missing,
+    visit,
+)
+from helpers.pictures import encode
+from helpers.servers import start_server
+from helpers.training import draw_tiny
+from pronk.drawing import DEMO_KINDS, draw_photo, draw_photos
+from pronk.predictor import Predictor
+from pronk.text import percent, visible
+
+pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), reason=say_what_is_missing())]
+
+LOOKS = [pytest.param(w, d, id=f"{w}-{'dark' if d else 'light'}") for w in (DESK, PHONE) for d in (False, True)]
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+TOKEN = "open-sesame"
+PICTURE_WIDTH, PICTURE_COLOURS, PICTURE_BYTES = 1000, 256, 150_000
+
+HOSTILE_NAMES = (
+    "<img src=x onerror=alert(1)>.jpg",
+    "\" onload='alert(1)' x=\".jpg",
+    "two\nlines and\ta tab.jpg",
+    "photo\u202egnp.exe.jpg",
+    "</script><intruder>.jpg",
+    "=HYPERLINK(1).jpg",
+    "+1.jpg",
+    "@sum, really.jpg",
+    "-2.jpg",
+    "\u001b[31m.jpg",
+    "many words " * 20 + "long" * 55 + ".jpg",
+    "فيل 写真 🦙.jpg",
+)
+HOSTILE_CLASSES = ("<img src=x onerror=alert(1)>", "=1+1,\"'\u202e\nb")
+INTRUDERS = """
+return [...document.querySelectorAll("*")].filter(element =>
+    /^(intruder|iframe|object|embed|base)$/.test(element.localName)
+    || [...element.attributes].some(one => /^on|^srcdoc$/.test(one.name)
+        || (/^(src|href|action)$/.test(one.name) && !/^(blob:|data:image|[#/]|$)/.test(one.value)))
+).map(element => element.outerHTML.slice(0, 200));
+"""
+
+# Files as a browser hands them over: real ones come from the file input, these from a script.
+TRANSFER = """
+const transfer = new DataTransfer();
+for (const [name, type, data] of arguments[0])
+    transfer.items.add(new File([Uint8Array.from(atob(data), one => one.charCodeAt(0))], name, {type}));
+const target = document.querySelector(arguments[1]), how = {bubbles: true, cancelable: true};
+"""
+DROP = TRANSFER + "target.dispatchEvent(new DragEvent('drop', {dataTransfer: transfer, ...how}));"
+PASTE = TRANSFER + "target.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer, ...how}));"
+CARDS = """
+return [...document.querySelectorAll(".card")].map(card => {
+    const text = selector => card.querySelector(selector).innerText.trim(), heat = card.querySelector(".heat");
+    return {
+        state: card.dataset.state, verdict: text(".verdict").replace(/\\s+/g, " "), words: text(".words"),
+        path: text(".path"), took: text(".took"), picture: card.querySelector(".picture").naturalWidth,
+        bars: [...card.querySelectorAll(".bars li")].map(one => one.innerText.replace(/\\s+/g, " ").trim()),
+        heat: heat.hidden ? null : [heat.naturalWidth, getComputedStyle(heat).opacity],
+    };
+});
+"""
+IDLE = "return !document.querySelector('.card[data-state=waiting], .card[data-state=asking]')"
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with open_browser(FAKE_CAMERA) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(served_model):
+    with start_server(served_model) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory):
+    """A server without a model, where one can be taught."""
+    work = tmp_path_factory.mktemp("school") / "work"
+    with start_server(None, "--work", work, "--weights", "offline") as running:
+        running.work = work
+        yield running
+
+
+@pytest.fixture
+def page(chrome, server):
+    """The page on a desk, which must ask for nothing from elsewhere and leave the console silent."""
+    open_page(chrome, server)
+    yield chrome
+    assert notice(chrome, host=server.address) == []
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Six photos of the two classes that the model knows, as bytes."""
+    rng = np.random.default_rng(3)
+    return [encode(draw_tiny(rng, label, size=(112, 88)), quality=90) for label in ("cold", "warm") * 3]
+
+
+@pytest.fixture
+def keep(request, tmp_path):
+    """Keep a picture of the page to look at."""
+    folder = Path(os.environ.get("PRONK_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save(chrome, name):
+        look_around(chrome, unfold=False)
+        time.sleep(0.8)  # until what moves has come to rest
+        (folder / f"{name}.png").write_bytes(photograph(chrome))
+
+    return save
+
+
+def open_page(chrome, server, *, tab="predict", fragment="", width=DESK, dark=False):
+    visit(chrome, f"{server.address}#{fragment or f'tab={tab}'}", width=width, dark=dark)
+    until(chrome, "return document.documentElement.dataset.ready")
+
+
+def until(chrome, script, *arguments, seconds=60):
+    """Wait until a script returns something, and return that."""
+    end = time.monotonic() + seconds
+    while not (found := chrome.execute_script(script, *arguments)):
+        assert time.monotonic() < end, f"it did not come: {script}; the page says: {read_text(chrome)}"
+        time.sleep(0.05)
+    return found
+
+
+def find(chrome, selector):
+    return chrome.find_element("css selector", selector)
+
+
+def hand_over(chrome, how, files, target="body"):
+    """Let a script drop or paste files, (name, bytes)."""
+    kinds = {".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff"}
+    packed = [[name, kinds.get(name[-4:], ""), base64.b64encode(data).decode()] for name, data in files]
+    chrome.execute_script(how, packed, target)
+
+
+def choose(chrome, selector, paths):
+    find(chrome, selector).send_keys("\n".join(map(str, paths)))
+
+
+def answers(chrome, n):
+    """Wait for n answers, and read all cards."""
+    until(chrome, "return document.querySelectorAll('.card').length >= arguments[0]", n)
+    until(chrome, IDLE)
+    return chrome.execute_script(CARDS)
+
+
+def drop_files(chrome, paths, selector):
+    """Drop files or folders from the disk, as the system does it."""
+    spot = chrome.execute_script(
+        "const e = document.querySelector(arguments[0]); e.scrollIntoView({block: 'center', behavior: 'instant'});"
+        "const box = e.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2];",
+        selector,
+    )
+    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"type": kind, "x": spot[0], "y": spot[1], "data": data}
+        chrome.execute_cdp_cmd("Input.dispatchDragEvent", place)
+
+
+def said(prediction):
+    """What a card says about a prediction."""
+    return "None of these" if prediction.unknown else f"{prediction.top} {plain(percent(prediction.score))}"
+
+
+def plain(text):
+    return text.replace("\xa0", " ")
+
+
+# --- Predict
+
+
+def test_a_dropped_photo_gets_its_answer(page, served_model, tiny, keep):
+    hand_over(page, DROP, [("tiny.jpg", tiny[0])])
+    (card,) = answers(page, 1)
+    expected = Predictor.load(served_model).predict_one(tiny[0])
+    assert card["verdict"] == said(expected)
+    scores = {score["label"]: percent(score["score"]) for score in expected.record()["scores"]}
+    assert card["bars"] == [f"{label} {plain(share)}" for label, share in scores.items()]
+    assert card["path"] == "tiny.jpg"
+    assert card["took"].endswith("ms")
+    assert card["heat"][0] > 0
+    keep(page, "one-photo")
+
+
+def test_files_from_the_disk_can_be_dropped_anywhere(page, served_model, tiny, tmp_path):
+    folder = tmp_path / "holiday"
+    (folder / "day 2").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(tiny[0])
+    (folder / "day 2" / "b.jpg").write_bytes(tiny[1])
+    (folder / "notes.txt").write_text("not sent")
+    (folder / ".hidden.jpg").write_bytes(tiny[1])
+    (tmp_path / "c.jpg").write_bytes(tiny[2])
+    drop_files(page, [folder, tmp_path / "c.jpg"], "footer")
+    assert [card["path"] for card in answers(page, 3)] == ["holiday/a.jpg", "holiday/day 2/b.jpg", "c.jpg"]
+
+
+def test_several_are_chosen_and_asked_two_at_a_time(page, served_model, tiny, tmp_path, keep):
+    paths = []
+    for number, data in enumerate(tiny * 2):
+        paths.append(tmp_path / f"{number}.jpg")
+        paths[-1].write_bytes(data)
+    page.execute_script(
+        "window.most = 0; let open = 0; const plain = fetch;"
+        "window.fetch = async (...asked) => {"
+        "  window.most = Math.max(window.most, ++open); try { return await plain(...asked); } finally { open--; } };"
+    )
+    choose(page, "#files", paths)
+    cards = answers(page, len(paths))
+    assert [card["path"] for card in cards] == [path.name for path in paths]
+    assert [card["verdict"] for card in cards] == [said(one) for one in Predictor.load(served_model).predict(paths)]
+    assert page.execute_script("return window.most") == 2
+    assert until(page, "return document.getElementById('live').textContent").startswith("12 photos answered")
+    keep(page, "photos")
+    find(page, "#as-table").click()
+    keep(page, "table")
+    rows = page.execute_script("return [...document.querySelectorAll('#rows tr')].map(row => row.innerText)")
+    assert len(rows) == len(paths)
+    assert rows[0].startswith("0.jpg")
+
+
+def test_a_pasted_picture_gets_its_answer(page, served_model, tiny):
+    hand_over(page, PASTE, [("image.png", encode(Image.open(io.BytesIO(tiny[1])), "PNG"))])
+    (card,) = answers(page, 1)
+    assert card["verdict"] == said(Predictor.load(served_model).predict_one(tiny[1]))[:4] + card["verdict"][4:]
+    assert card["path"] == "image.png"
+
+
+def test_the_heat_map_follows_its_slider(page, tiny):
+    hand_over(page, DROP, [("tiny.jpg", tiny[0])])
+    answers(page, 1)
+    for value in ("0", "1"):
+        page.execute_script("const one = document.getElementById('heat'); one.value = 100 * arguments[0];"
+                            "one.dispatchEvent(new Event('input'));", value)  # fmt: skip
+        until(page, "return getComputedStyle(document.querySelector('.heat')).opacity === arguments[0]", value)
+
+
+def test_the_square_of_the_heat_map_lies_where_the_network_looked(page, tiny):
+    wide = Image.new("RGB", (300, 100), "white")
+    wide.paste(Image.open(io.BytesIO(tiny[1])).resize((100, 100)), (100, 0))
+    hand_over(page, DROP, [("wide.jpg", encode(wide))])
+    answers(page, 1)
+    until(page, "return document.querySelector('.photo.shaped')")
+    photo, heat = page.execute_script(
+        "return ['.photo', '.heat'].map(name => {const box = document.querySelector(name).getBoundingClientRect();"
+        "return [box.left, box.top, box.width, box.height]})"
+    )
+    assert photo[2] / photo[3] == pytest.approx(3, rel=0.02)
+    assert heat[0] - photo[0] == pytest.approx(photo[2] / 3, abs=2)
+    assert heat[2:] == pytest.approx([photo[3], photo[3]], abs=2)
+
+
+def test_bad_photos_say_what_is_wrong_and_what_to_do(page, tiny, keep):
+    picture = Image.open(io.BytesIO(tiny[0]))
+    files = [
+        ("empty.jpg", b""),
+        ("notes.jpg", b"hello" * 99),
+        ("scan.tif", encode(picture, "TIFF")),
+        ("ok.jpg", tiny[0]),
+    ]
+    files += [("cut.jpg", tiny[0][:900]), ("heavy.jpg", tiny[0] + bytes(11_000_000))]
+    hand_over(page, DROP, files)
+    cards = {card["path"]: card for card in answers(page, len(files))}
+    assert re.match(r"The \w+ has 0 bytes\.\nHint: ", cards["empty.jpg"]["words"])
+    assert "not a picture" in cards["notes.jpg"]["words"]
+    assert "cut off" in cards["cut.jpg"]["words"]
+    assert "11.0 MB, and 10.0 MB are allowed" in cards["heavy.jpg"]["words"]
+    assert cards["scan.tif"]["verdict"] == cards["ok.jpg"]["verdict"]
+    assert "This browser cannot show the picture." in read_text(page)
+    assert [card["state"] for card in cards.values()] == ["failed", "failed", "done", "done", "failed", "failed"]
+    keep(page, "bad-photos")
+
+
+def test_the_model_is_described(page, served_model):
+    text = read_text(page)
+    assert "Is it cold or warm?" in text
+    assert "Photos never leave this machine." in text
+    assert "More about it" in text
+
+
+def test_a_busy_server_is_asked_again(page, tiny):
+    page.execute_script(
+        "let times = 0; const plain = fetch; window.fetch = async (...asked) => ++times > 2 ? plain(...asked)"
+        ": new Response('{}', {status: 503, headers: {'Retry-After': '1'}});"
+    )
+    hand_over(page, DROP, [("tiny.jpg", tiny[0])])
+    until(page, "return document.querySelector('.verdict')?.innerText.startsWith('The server is busy')")
+    assert answers(page, 1)[0]["state"] == "done"
+
+
+def test_a_lost_server_can_come_back(chrome, served_model, tiny):
+    with start_server(served_model) as first:
+        open_page(chrome, first)
+        first.stop()
+        hand_over(chrome, DROP, [("tiny.jpg", tiny[0])])
+        assert "The server does not answer." in answers(chrome, 1)[0]["words"]
+    with start_server(served_model, "--port", str(first.port)):
+        find(chrome, ".retry button").click()
+        until(chrome, "return document.querySelector('.card').dataset.state === 'done'")
+
+
+def test_answers_can_be_removed_one_by_one_and_all(page, tiny):
+    hand_over(page, DROP, [(f"{n}.jpg", data) for n, data in enumerate(tiny)])
+    answers(page, len(tiny))
+    page.execute_script("document.querySelectorAll('.card .remove')[1].click()")
+    assert [card["path"] for card in page.execute_script(CARDS)] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    assert page.execute_script("return document.activeElement.getAttribute('aria-label')") == "Remove 2.jpg"
+    find(page, "#clear").click()
+    assert page.execute_script(CARDS) == []
+    assert page.execute_script("return document.getElementById('results').hidden")
+
+
+# --- CSV
+
+
+def download(chrome, button, folder, name):
+    """Press a button and return the file that it saves."""
+    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    button.click()
+    end = time.monotonic() + 60
+    while not (folder / name).exists():
+        assert time.monotonic() < end, f"no download; the page says: {read_text(chrome)}"
+        time.sleep(0.05)
+    return (folder / name).read_bytes()
+
+
+def test_the_csv_holds_every_answer_and_no_formula(page, served_model, tiny, tmp_path):
+    files = [(name, tiny[n % len(tiny)]) for n, name in enumerate(HOSTILE_NAMES)]
+    hand_over(page, DROP, [*files, ("empty.jpg", b"")])
+    answers(page, len(files) + 1)
+    text = download(page, find(page, "#download"), tmp_path, "pronk-answers.csv").decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert list(rows[0]) == ["path", "label", "score", "unknown", "distance", "error", "p_cold", "p_warm"]
+    defused = [f"'{name}" if re.match(r"[=+\-@\x00-\x1f\x7f]", name) else name for name, _ in files]
+    assert [row["path"] for row in rows] == [*defused, "empty.jpg"]
+    expected = Predictor.load(served_model).predict([data for _, data in files])
+    for row, one in zip(rows, expected, strict=False):
+        assert row["label"] == one.label
+        assert row["unknown"] == str(one.unknown)
+        numbers = [float(row[name]) for name in ("score", "distance", "p_cold", "p_warm")]
+        assert numbers == pytest.approx([one.score, one.distance, *one.probabilities], abs=1e-5)
+        assert row["error"] == ""
+    assert rows[-1]["error"].startswith("zero_byte: ")
+    assert {rows[-1][name] for name in ("label", "score", "unknown", "distance", "p_cold", "p_warm")} == {""}
+
+
+def test_csv_of_hostile_class_names(page):
+    record = {"label": "=x", "score": 0.5, "unknown": False, "distance": None, "error": None}
+    scores = [{"label": label, "score": 0.5} for label in ("=x", 'a"b,\r\n')]
+    text = page.execute_async_script(
+        "const [entries, done] = arguments; import('/page/table.js').then(table => done(table.writeCsv(entries)))",
+        [{"path": "a.jpg", "state": "done", "record": record | {"scores": scores}, "error": None}],
+    )
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["label"] == "'=x"
+    assert row['p_a"b,\r\n'] == row["p_=x"] == "0.5"
+
+
+# --- the camera
+
+
+def test_the_camera_answers_live_and_shoots(page, keep):
+    find(page, "#use-camera").click()
+    until(page, "return document.querySelector('video')?.videoWidth")
+    read = "return document.querySelector('.reading .value')?.textContent"
+    assert until(page, read).endswith("%")
+    page.execute_script("window.asked = 0; const plain = fetch; window.fetch = (...all) => (asked++, plain(...all))")
+    time.sleep(3)
+    assert 4 <= page.execute_script("return asked") <= 8  # about twice a second
+    assert page.execute_script("return document.activeElement.className") == "primary shoot"
+    find(page, ".shoot").click()
+    (card,) = answers(page, 1)
+    assert re.fullmatch(r"camera \d\d-\d\d-\d\d\.jpg", card["path"])
+    assert card["state"] == "done"
+    keep(page, "camera")
+    find(page, ".live").click()
+    time.sleep(1)
+    asked = page.execute_script("return asked")
+    time.sleep(1)
+    assert page.execute_script("return asked") == asked
+    page.execute_script("window.track = document.querySelector('video').srcObject.getTracks()[0]")
+    find(page, "#tab-teach").click()
+    assert page.execute_script("return [track.readyState, document.querySelector('video')]") == ["ended", None]
+
+
+def test_without_a_camera_it_says_so(server):
+    with open_browser() as chrome:
+        open_page(chrome, server)
+        find(chrome, "#use-camera").click()
+        until(chrome, "return document.querySelector('#predict-camera [role=alert]')")
+        assert "No camera was found." in find(chrome, "#predict-camera").text
+
+
+def test_a_refused_camera_says_so(server):
+    with open_browser(FAKE_CAMERA[:1]) as chrome:
+        denied = {"permission": {"name": "camera"}, "setting": "denied", "origin": server.address}
+        chrome.execute_cdp_cmd("Browser.setPermission", denied)
+        open_page(chrome, server)
+        find(chrome, "#use-camera").click()
+        until(chrome, "return document.querySelector('#predict-camera [role=alert]')")
+        assert "The browser may not use the camera." in find(chrome, "#predict-camera").text
+
+
+def test_where_browsers_lend_no_camera_the_camera_app_takes_the_photo(page, tiny, tmp_path):
+    page.execute_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    find(page, "#use-camera").click()
+    assert "only to pages at https:// or at localhost" in find(page, "#predict-camera").text
+    (tmp_path / "shot.jpg").write_bytes(tiny[0])
+    choose(page, "#predict-camera input[capture]", [tmp_path / "shot.jpg"])
+    assert answers(page, 1)[0]["path"] == "shot.jpg"
+
+
+# --- names from strangers
+
+
+@pytest.fixture(scope="module")
+def hostile_server(served_model, tmp_path_factory):
+    """A server of a model whose classes have hostile names."""
+    folder = Path(shutil.copytree(served_model, tmp_path_factory.mktemp("hostile") / HOSTILE_CLASSES[0]))
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(record | {"classes": list(HOSTILE_CLASSES)}))
+    with start_server(folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("width", [DESK, PHONE])
+def test_hostile_names_are_text(chrome, hostile_server, tiny, width, keep):
+    open_page(chrome, hostile_server, width=width)
+    hand_over(chrome, DROP, [(name, tiny[n % len(tiny)]) for n, name in enumerate(HOSTILE_NAMES)])
+    cards = answers(chrome, len(HOSTILE_NAMES))
+    assert [card["path"].replace("\n", "") for card in cards] == [visible(name) for name in HOSTILE_NAMES]
+    find(chrome, ".model details").click()
+    keep(chrome, f"hostile-{width}")
+    for form in ("as-photos", "as-table"):
+        find(chrome, f"#{form}").click()
+        text = read_text(chrome)
+        assert all(visible(name) in text for name in HOSTILE_CLASSES)
+        assert "photo\\u202egnp.exe.jpg" in text
+        assert chrome.execute_script(INTRUDERS) == []
+        assert find_overhang(chrome, width=width) == []
+        assert find_violations(chrome) == []
+    hidden = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+    shown = chrome.execute_script("return document.body.innerText + document.title")
+    assert sorted(set(hidden.findall(shown))) == []
+    assert notice(chrome, host=hostile_server.address) == []
+
+
+# --- looks, keyboard, token
+
+
+@pytest.mark.parametrize(("width", "dark"), LOOKS)
+def test_both_tabs_are_sound(chrome, server, school, tiny, width, dark, keep):
+    look = f"{width}-{'dark' if dark else 'light'}"
+    for running, tab in ((server, "predict"), (server, "teach"), (school, "teach"), (school, "predict")):
+        open_page(chrome, running, tab=tab, width=width, dark=dark)
+        if running is server and tab == "predict":
+            hand_over(chrome, DROP, [(f"{n}.jpg", data) for n, data in enumerate(tiny)])
+            answers(chrome, len(tiny))
+        keep(chrome, f"{tab}-{look}{'-bare' if running is school else ''}")
+        assert find_violations(chrome) == []
+        assert find_overhang(chrome, width=width) == []
+        assert notice(chrome, host=running.address) == []
+        corner = Image.open(io.BytesIO(photograph(chrome))).convert("L").getpixel((0, 0))
+        assert corner < 64 if dark else corner > 192
+
+
+def test_motion_stops_where_people_want_none(page, tiny):
+    feature = {"name": "prefers-reduced-motion", "value": "reduce"}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    hand_over(page, DROP, [("tiny.jpg", tiny[0])])
+    answers(page, 1)
+    moving = "return document.getAnimations().length"
+    assert page.execute_script(moving) == 0
+
+
+def test_the_keyboard_is_enough(page, tiny):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    def press(*keys):
+        ActionChains(page).send_keys(*keys).perform()
+        return page.execute_script("const e = document.activeElement; return e.id || e.className || e.localName")
+
+    assert press(Keys.TAB) == "tab-predict"
+    assert page.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert press(Keys.ARROW_RIGHT) == "tab-teach"
+    assert page.execute_script("return document.getElementById('teach').hidden || location.hash") == "#tab=teach"
+    assert press(Keys.ARROW_RIGHT) == "tab-predict"
+    assert press(Keys.END) == "tab-teach"
+    assert press(Keys.HOME) == "tab-predict"
+    assert [press(Keys.TAB) for _ in range(3)] == ["choose", "use-camera", "choose-folder"]
+    hand_over(page, DROP, [("tiny.jpg", tiny[0]), ("other.jpg", tiny[1])])
+    answers(page, 2)
+    assert [press(Keys.TAB) for _ in range(4)] == ["summary", "heat", "as-photos", "as-table"]
+    press(Keys.SPACE)
+    assert not page.execute_script("return document.getElementById('list').hidden")
+    assert [press(Keys.TAB) for _ in range(4)] == ["download", "clear", "list", "link path"]
+    press(Keys.ENTER)
+    assert page.execute_script("return document.activeElement.getAttribute('aria-label')") == "Remove tiny.jpg"
+    press(Keys.ENTER)
+    assert [card["path"] for card in page.execute_script(CARDS)] == ["other.jpg"]
+
+
+def test_the_token_is_asked_for_or_taken_from_the_address(chrome, served_model, tiny, tmp_path):
+    with start_server(served_model, "--token", TOKEN, "--work", tmp_path / "work") as running:
+        visit(chrome, running.address)
+        for words in ("wrong", TOKEN):
+            until(chrome, "return document.getElementById('token-dialog').open")
+            assert find_violations(chrome) == []
+            find(chrome, "#token").send_keys(words + "\n")
+            time.sleep(0.5)
+        until(chrome, "return document.documentElement.dataset.ready")
+        hand_over(chrome, DROP, [("tiny.jpg", tiny[0])])
+        assert answers(chrome, 1)[0]["state"] == "done"
+        find(chrome, "#tab-teach").click()
+        make_class(chrome, "cats")
+        hand_over(chrome, DROP, [("tiny.jpg", tiny[0])])
+        until(chrome, "return document.querySelector('.thumbnails img')?.naturalWidth")
+        chrome.execute_script("sessionStorage.clear()")
+        open_page(chrome, running, fragment=f"token={TOKEN}&tab=predict")
+        assert TOKEN not in chrome.current_url
+        assert not chrome.execute_script("return document.getElementById('token-dialog').open")
+        assert "Is it cold or warm?" in read_text(chrome)
+        assert notice(chrome, host=running.address) == []
+
+
+def test_without_scripts_it_says_what_it_needs(chrome, server):
+    visit(chrome, server.address, scripts=False)
+    try:
+        assert "needs JavaScript" in read_text(chrome)
+    finally:
+        visit(chrome, server.address)
+
+
+def test_without_a_work_folder_teaching_says_how_to_get_one(page):
+    find(page, "#tab-teach").click()
+    assert "pronk serve MODEL --work DIR" in find(page, "#teach").text
+
+
+# --- Teach
+
+
+def class_names(chrome):
+    return chrome.execute_script("return [...document.querySelectorAll('.class .name')].map(one => one.value)")
+
+
+def wait_for_class(chrome, name):
+    until(chrome, "return [...document.querySelectorAll('.class .name')].some(one => one.value === arguments[0])", name)
+
+
+def make_class(chrome, name):
+    find(chrome, "#class-name").send_keys(name + "\n")
+    wait_for_class(chrome, name)
+
+
+def fill_class(chrome, name, folder):
+    """Make a class of a folder's photos."""
+    paths = sorted(folder.iterdir())
+    make_class(chrome, name)
+    in_class(chrome, name, "input[type=file]").send_keys("\n".join(map(str, paths)))
+    number_in(chrome, name, f"{len(paths)} photos")
+
+
+def look_up(school):
+    """What the server knows of classes, training and runs."""
+    return school.ask("GET", "/v1/teach").json()
+
+
+def in_class(chrome, name, selector):
+    """An element within the card of a class."""
+    return chrome.execute_script(
+        "return [...document.querySelectorAll('.class')].find(one => one.querySelector('.name').value === arguments[0])"
+        ".querySelector(arguments[1])",
+        name,
+        selector,
+    )
+
+
+def number_in(chrome, name, expected):
+    until(chrome, "return arguments[0].textContent === arguments[1]", in_class(chrome, name, ".number"), expected)
+
+
+@pytest.fixture
+def desk(chrome, school):
+    """The Teach tab with an empty work folder."""
+    for lesson in look_up(school)["classes"]:
+        school.ask("DELETE", f"/v1/teach/classes/{quote(lesson['name'])}")
+    visit(chrome, school.address)
+    until(chrome, "return document.documentElement.dataset.ready")
+    return chrome
+
+
+def test_classes_are_made_filled_renamed_and_deleted(desk, school, tiny, tmp_path, keep):
+    from selenium.webdriver.common.keys import Keys
+
+    assert not desk.execute_script("return document.getElementById('teach').hidden")  # there is no model yet
+    make_class(desk, "cats")
+    make_class(desk, "it's & fine")
+    assert "cats needs 5 more, it's & fine needs 5 more" in find(desk, "#reason").text
+    assert not find(desk, "#start").is_enabled()
+    rng = np.random.default_rng(1)
+    paths = []
+    for number in range(6):
+        paths.append(tmp_path / f"{number}.jpg")
+        paths[-1].write_bytes(encode(draw_tiny(rng, "warm", size=(96, 72))))
+    in_class(desk, "cats", "input[type=file]").send_keys("\n".join(map(str, paths)))
+    number_in(desk, "cats", "6 photos")
+    hand_over(desk, PASTE, [("pasted.jpg", tiny[0]), ("broken.jpg", b"broken")])  # goes to the class at hand
+    number_in(desk, "cats", "7 photos")
+    assert "broken.jpg" in until(desk, "return arguments[0].innerText", in_class(desk, "cats", ".refused"))
+    until(desk, "return [...document.querySelectorAll('.thumbnails img')].every(one => one.naturalWidth)")
+    keep(desk, "classes")
+    assert find_violations(desk) == []
+
+    in_class(desk, "cats", ".thumbnails .remove").click()
+    number_in(desk, "cats", "6 photos")
+    find(desk, ".toast button").click()
+    number_in(desk, "cats", "7 photos")
+    in_class(desk, "cats", ".thumbnails .remove").click()
+    end = time.monotonic() + 20
+    while len(look_up(school)["classes"][0]["photos"]) == 7:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+    in_class(desk, "cats", ".name").send_keys(Keys.CONTROL, "a")
+    in_class(desk, "cats", ".name").send_keys("tigers\n")
+    wait_for_class(desk, "tigers")
+    assert {lesson["name"] for lesson in look_up(school)["classes"]} == {"it's & fine", "tigers"}
+    in_class(desk, "tigers", ".delete").click()
+    assert "Its 6 photos will be removed" in find(desk, "#question").text
+    find(desk, "#question-no").click()
+    assert "tigers" in class_names(desk)
+    in_class(desk, "tigers", ".delete").click()
+    find(desk, "#question-yes").click()
+    until(desk, "return document.querySelectorAll('.class').length === 1")
+    assert notice(desk, host=school.address) == []
+
+
+def test_an_impossible_class_name_says_why(desk):
+    find(desk, "#class-name").send_keys("<img src=x onerror=alert(1)>\n")
+    assert "A class cannot be called" in until(desk, "return document.getElementById('class-problem').innerText")
+    assert class_names(desk) == []
+    assert desk.execute_script(INTRUDERS) == []
+
+
+def test_dropped_folders_become_classes(desk, tiny, tmp_path):
+    for folder, n in (("pets/cats", 3), ("pets/dogs", 2), ("birds", 1)):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(n):
+            (tmp_path / folder / f"{number}.jpg").write_bytes(tiny[number])
+    drop_files(desk, [tmp_path / "pets", tmp_path / "birds"], "#collect-title")
+    for name, expected in (("cats", "3 of 5"), ("dogs", "2 of 5"), ("birds", "1 of 5")):
+        wait_for_class(desk, name)
+        number_in(desk, name, expected)
+
+
+def test_photos_that_are_there_already_are_not_called_added(desk, tiny):
+    photos = [(f"{number}.jpg", data) for number, data in enumerate(tiny[:3])]
+    make_class(desk, "cats")
+    hand_over(desk, DROP, photos[:2], ".class")
+    number_in(desk, "cats", "2 of 5")
+    until(desk, "return document.getElementById('live').textContent === '2 photos added to cats.'")
+    assert desk.execute_script("return document.querySelector('.toast')") is None
+    hand_over(desk, DROP, photos, ".class")
+    until(desk, "return document.getElementById('live').textContent === '1 photo added to cats, 2 there already.'")
+    number_in(desk, "cats", "3 of 5")
+    assert "2 photos were in cats already." in find(desk, "#toasts").text
+    in_class(desk, "cats", ".thumbnails .remove").click()  # the newest, which is wanted again while it can be undone
+    number_in(desk, "cats", "2 of 5")
+    hand_over(desk, DROP, photos[2:], ".class")
+    number_in(desk, "cats", "3 of 5")
+    until(desk, "return document.getElementById('live').textContent === '1 photo added to cats.'")
+
+
+def test_the_camera_fills_a_class(desk):
+    make_class(desk, "screens")
+    in_class(desk, "screens", ".shoot").click()
+    until(desk, "return document.querySelector('video')?.videoWidth")
+    for n in (1, 2):
+        in_class(desk, "screens", ".camera .shoot").click()
+        number_in(desk, "screens", f"{n} of 5")
+    find(desk, "#tab-predict").click()
+    assert desk.execute_script("return document.querySelector('video')") is None
+
+
+def test_a_training_can_be_stopped(desk, tmp_path):
+    photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(64, 48), kinds=DEMO_KINDS[:2])
+    for kind in DEMO_KINDS[:2]:
+        fill_class(desk, kind, photos / kind)
+    until(desk, "return !document.getElementById('start').disabled")
+    find(desk, "#start").click()
+    until(desk, "return !document.getElementById('stop').hidden")
+    find(desk, "#stop").click()
+    until(desk, "return document.getElementById('progress').innerText.startsWith('Training was stopped')")
+    assert find(desk, "#start").is_enabled()
+
+
+def test_a_model_is_taught_tried_and_taken_along(desk, school, tmp_path, keep):
+    pictures = os.environ.get("PRONK_PICTURES")
+    photos = draw_photos(tmp_path / "photos", photos_per_class=80 if pictures else 30, size=(320, 240))
+    for kind in DEMO_KINDS:
+        fill_class(desk, kind, photos / kind)
+    assert re.match(
+        r"Ready: \d+ photos in 3 classes\.", until(desk, "return document.getElementById('reason').innerText")
+    )
+    keep(desk, "ready-to-train")
+    stages = watch_training(desk, keep)
+    assert len(stages) >= 3, stages
+    keep(desk, "trained")
+    assert find_violations(desk) == []
+    run = look_up(school)["runs"][-1]
+    text = find(desk, "#outcome").text
+    assert f"{plain(percent(run['accuracy']['value']))} right" in text
+    assert re.search(r"Kept: the network of phase .* after \(validation log-loss .*; lower is better\)\.$", text, re.M)
+    assert re.search(r"% of \d+ test photos right \(.*\); \d+ photos of ", find(desk, "#run-list").text)
+    assert desk.execute_script("return document.activeElement.id") == "outcome-title"
+
+    archive = download(desk, find(desk, "#outcome [download]"), tmp_path, f"pronk-run-{run['name']}.zip")
+    assert archive[:2] == b"PK"
+    report = find(desk, "#outcome [target=_blank]").get_attribute("href")
+    assert b"How good is it?" in school.ask("GET", report.removeprefix(school.address[:-1])).body
+
+    find(desk, "#outcome .primary").click()
+    until(desk, "return !document.getElementById('predict').hidden")
+    assert "Is it alpaca, bird or mushroom?" in read_text(desk)
+    drawn = [(f"{kind}.jpg", encode(draw_photo(kind, np.random.default_rng(n)))) for n, kind in enumerate(DEMO_KINDS)]
+    hand_over(desk, DROP, drawn)
+    assert [card["state"] for card in answers(desk, len(drawn))] == ["done"] * len(drawn)
+    keep(desk, "taught-model")
+    change_model(desk, school, run["name"], keep)
+    assert notice(desk, host=school.address) == []
+    if pictures:
+        write_picture(desk, school, drawn, Path(pictures) / "page.png")
+
+
+def watch_training(chrome, keep):
+    """Press Train and wait for the outcome; return the stages that were seen under way."""
+    find(chrome, "#start").click()
+    seen, end = set(), time.monotonic() + 240
+    while chrome.execute_script("return document.getElementById('outcome').hidden"):
+        assert time.monotonic() < end, read_text(chrome)
+        script = "return [...document.querySelectorAll('.stages .now .label')].map(one => one.innerText)"
+        seen.update(chrome.execute_script(script))
+        if len(seen) == 3:
+            keep(chrome, "training")
+        time.sleep(0.2)
+    return seen
+
+
+def change_model(chrome, school, name, keep):
+    """Answers of a former model say so, and can be asked for again."""
+    work = school.work / "runs"
+    shutil.copytree(work / name, work / str(int(name) + 1))
+    find(chrome, "#tab-teach").click()
+    until(chrome, "return document.querySelectorAll('#run-list li').length === 2")
+    assert "in use" in chrome.execute_script("return document.querySelectorAll('#run-list li')[1].innerText")
+    find(chrome, "#run-list button").click()
+    until(chrome, "return !document.getElementById('predict').hidden")
+    assert f"Answered by the model {name}" in read_text(chrome)
+    keep(chrome, "former-answers")
+    find(chrome, "#again button").click()
+    answers(chrome, len(DEMO_KINDS))
+    assert "Answered by the model" not in read_text(chrome)
+
+
+def write_picture(chrome, running, photos, path):
+    """Write the picture for the documents: small, and of drawn photos only."""
+    visit(chrome, f"{running.address}#tab=predict", width=PICTURE_WIDTH)
+    until(chrome, "return document.documentElement.dataset.ready")
+    hand_over(chrome, DROP, photos)
+    answers(chrome, len(photos))
+    chrome.execute_script("document.querySelector('footer').hidden = true")
+    look_around(chrome, unfold=False)
+    time.sleep(1)
+    picture = Image.open(io.BytesIO(photograph(chrome))).convert("RGB")
+    picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert path.stat().st_size < PICTURE_BYTES
+
+
+def test_where_imagenet_cannot_be_had_the_other_way_is_shown(chrome, tmp_path, monkeypatch):
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / name).write_bytes(b"what a failed download left")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(64, 48), kinds=DEMO_KINDS[:2])
+    with start_server(None, "--work", tmp_path / "work", "--weights", "imagenet") as running:
+        visit(chrome, running.address)
+        until(chrome, "return document.documentElement.dataset.ready")
+        for kind in DEMO_KINDS[:2]:
+            fill_class(chrome, kind, photos / kind)
+        until(chrome, "return !document.getElementById('start').disabled")
+        assert not chrome.execute_script("return document.getElementById('options').open")
+        find(chrome, "#start").click()
+        assert "choose Offline above" in until(
+            chrome, "return document.getElementById('way-out')?.innerText", seconds=60
+        )
+        assert chrome.execute_script("return document.getElementById('options').open")
+
+
+def test_teaching_without_the_server_says_so(chrome, tmp_path):
+    with start_server(None, "--work", tmp_path / "work", "--weights", "offline") as running:
+        visit(chrome, running.address)
+        until(chrome, "return document.documentElement.dataset.ready")
+        running.stop()
+        find(chrome, "#class-name").send_keys("cats\n")
+        told = until(chrome, "return document.getElementById('class-problem').innerText")
+        assert "The server does not answer." in told

@@ -1,0 +1,321 @@
+"""`pronk serve` as people start it: mistakes, signals, a model that is replaced, and the same answers as elsewhere."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.bad_files import make_samples
+from helpers.commands import fails
+from helpers.interpreters import FRAMEWORKS, TRAINING_ONLY
+from helpers.pictures import draw_picture, encode
+from helpers.servers import start_server
+from helpers.service import break_promise, swap
+from helpers.training import run_pronk
+from pronk.errors import Reason
+from pronk.files import digest_file
+from pronk.predictor import Predictor
+
+PHOTO = encode(draw_picture("circle", 7))
+
+
+@pytest.fixture(scope="module")
+def server(served_model):
+    with start_server(served_model) as running:
+        yield running
+
+
+def until(condition, *, seconds=20.0):
+    """Wait for something that another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+# --- mistakes
+
+
+def test_a_taken_port(served_model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = fails(run_pronk("serve", served_model, "--port", str(port)))
+    assert f"cannot listen on 127.0.0.1, port {port}" in text
+    assert f"--port {port + 1}" in text
+    assert "--port 0" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "code"),
+    [
+        (["--host", "0.0.0.0"], "name a --token T, or --allow-anyone", 2),
+        (["--host", "::"], "name a --token T, or --allow-anyone", 2),
+        (["--host", ""], "name a --token T, or --allow-anyone", 2),
+        (["--host", "192.0.2.1", "--token", "t"], "cannot listen on 192.0.2.1", 1),
+        (["--host", "no such host", "--token", "t"], "cannot listen on no such host", 1),
+        (["--port", "65536"], "--port", 2),
+        (["--port", "-1"], "--port", 2),
+        (["--token", ""], "--token must be printable", 2),
+        (["--token", " t"], "--token must be printable", 2),
+        (["--token", "t\u00e9"], "--token must be printable", 2),
+        (["--token", "a\nb"], "--token must be printable", 2),
+        (["--body-limit", "nonsense"], "--body-limit must be a size. Got 'nonsense'", 2),
+        (["--body-limit", "0MB"], "--body-limit must be a size", 2),
+        (["--body-limit", "-5MB"], "--body-limit must be a size", 2),
+        (["--body-limit", "nanMB"], "--body-limit must be a size", 2),
+        (["--body-limit", "infGB"], "--body-limit must be a size", 2),
+        (["--body-limit", "1KB"], "--body-limit must be at least 1024 bytes", 2),
+    ],
+)
+def test_mistakes_are_named(served_model, options, says, code):
+    done = run_pronk("serve", served_model, "--port", "0", *options)
+    assert says in fails(done, code=code)
+    assert done.stdout == b""
+
+
+def test_a_model_that_is_not_there(served_model, tmp_path):
+    assert "no model at" in fails(run_pronk("serve", tmp_path / "gone", "--port", "0"))
+    shutil.copytree(served_model, tmp_path / "model")
+    break_promise(tmp_path / "model")
+    fresh = {"PRONK_CACHE": str(tmp_path / "cache")}
+    assert "fails its self-test" in fails(run_pronk("serve", tmp_path / "model", "--port", "0", env=fresh))
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"])
+def test_without_the_extra_the_message_names_it(served_model, tmp_path, package):
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    text = fails(run_pronk("serve", served_model, "--port", "0", env=env))
+    assert "pronk serve needs packages that are not installed" in text
+    assert 'pip install "pronk[serve]"' in text
+
+
+# --- start and end
+
+
+def test_it_says_where_it_is_and_nothing_else(served_model):
+    with start_server(served_model) as server:
+        assert server.address == f"http://127.0.0.1:{server.port}/"
+        assert f"serving {served_model.parent.name}" in server.words()
+        before = server.words()
+        server.predict(PHOTO)
+        server.predict(b"no photo")
+        server.ask("GET", "/nothing")
+        with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+            stranger.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            stranger.recv(1000)
+        form = {"content-type": "multipart/form-data; boundary=b"}
+        assert server.ask("POST", "/v1/predict", b"nonsense", form).status == 400
+        assert server.words() == before, "what strangers do is no news"
+        assert server.stop() == 0
+        assert "Traceback" not in server.words()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_ends_with_the_code_of_its_signal(served_model, number, code):
+    with start_server(served_model) as server:
+        assert server.predict(PHOTO).status == 200
+        assert server.stop(number) == code
+        assert "Traceback" not in server.words()
+        with pytest.raises(ConnectionRefusedError):
+            server.ask("GET", "/healthz")
+
+
+def test_a_second_ctrl_c_ends_it_at_once(served_model):
+    with start_server(served_model) as server, slow_upload(server) as upload:
+        upload.send(PHOTO[:100])
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert server.is_alive, "it finishes what it began"
+        assert server.stop(signal.SIGINT, timeout=10) == 130
+        assert "Traceback" not in server.words()
+
+
+@contextlib.contextmanager
+def slow_upload(server):
+    """A request whose body the caller sends piece by piece."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", "/v1/predict")
+    connection.putheader("content-length", str(len(PHOTO)))
+    connection.endheaders()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def test_it_finishes_what_it_began(served_model):
+    with start_server(served_model) as server, slow_upload(server) as upload:
+        upload.send(PHOTO[:100])
+        assert server.ask("GET", "/readyz").status == 200
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.ask("GET", "/readyz").status == 503)
+        reply = server.predict(PHOTO)
+        assert reply.status == 200, "until balancers have heard, new requests are answered"
+        assert reply.headers["connection"] == "close"
+        time.sleep(1.2)
+        upload.send(PHOTO[100:])
+        response = upload.getresponse()
+        assert json.loads(response.read()) == reply.json()
+        assert server.process.wait(20) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no such signal")
+def test_hangup_opens_the_model_again(served_model, tmp_path):
+    folder = tmp_path / "run" / "model"
+    shutil.copytree(served_model, folder)
+    with start_server(folder) as server:
+        before = server.predict(PHOTO).json()
+        break_promise(folder)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "not reloaded: " in server.words())
+        assert "fails its self-test" in server.words()
+        assert server.predict(PHOTO).json() == before
+        shutil.rmtree(folder)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.words().count("not reloaded: ") == 2)
+        shutil.copytree(served_model, folder)
+        record = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(record | {"classes": ["cats", "dogs"]}))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "reloaded run" in server.words())
+        assert {score["label"] for score in server.predict(PHOTO).json()} == {"cats", "dogs"}
+        assert server.ask("GET", "/v1/model").json()["classes"] == ["cats", "dogs"]
+        assert "Traceback" not in server.words()
+        assert server.stop() == 0
+
+
+def test_hangup_without_a_model_is_no_end(tmp_path):
+    with start_server(None, "--work", tmp_path / "work") as server:
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "not reloaded: no model is open" in server.words())
+        assert server.ask("GET", "/healthz").status == 200
+
+
+def test_models_are_swapped_under_load(served_model, tmp_path):
+    """Nobody who asks meanwhile gets anything but an answer of the one or the other model."""
+    folder, other = tmp_path / "run" / "model", tmp_path / "other"
+    for place in (folder, other):
+        shutil.copytree(served_model, place)
+    record = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps(record | {"classes": ["cats", "dogs"]}))
+    seen, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            reply = server.predict(PHOTO)
+            seen.append((reply.status, frozenset(score["label"] for score in reply.json())))
+
+    with start_server(folder) as server:
+        askers = [threading.Thread(target=ask) for _ in range(3)]
+        for asker in askers:
+            asker.start()
+        for model in (other, served_model, other):
+            swap(folder, model)
+            assert server.ask("POST", "/v1/model/reload").status == 200
+        stop.set()
+        for asker in askers:
+            asker.join()
+    assert set(seen) == {(200, frozenset({"cold", "warm"})), (200, frozenset({"cats", "dogs"}))}
+
+
+# --- limits
+
+
+def test_what_is_too_large_is_refused_before_it_is_sent(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.putrequest("POST", "/v1/predict")
+    connection.putheader("content-length", str(10**9))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 413
+    assert response.getheader("connection") == "close"
+    assert json.loads(response.read())["code"] == "too_large"
+    connection.close()
+
+
+def test_the_limit_of_a_body_is_an_option(served_model):
+    with start_server(served_model, "--body-limit", "2KB") as server:
+        assert server.predict(PHOTO + bytes(2000 - len(PHOTO))).status == 200
+        assert server.predict(PHOTO + bytes(2001 - len(PHOTO))).status == 413
+        assert server.ask("GET", "/v1/server").json()["limits"]["body_bytes"] == 2000
+
+
+def test_a_token_from_the_environment(served_model):
+    with start_server(served_model, "--host", "0.0.0.0", env={"PRONK_TOKEN": "t"}) as server:
+        assert server.predict(PHOTO).status == 401
+        assert server.ask("POST", "/v1/predict", PHOTO, {"authorization": "Bearer t"}).status == 200
+        assert server.ask("GET", "/healthz").status == 200
+        assert server.ask("GET", "/metrics").status == 401
+        assert "\nt\n" not in server.words()
+
+
+# --- the same as elsewhere
+
+
+def test_photos_are_refused_in_the_words_of_the_command(server, served_model, tmp_path):
+    # Of a file without bytes the command says the name.
+    fine = (Reason.OK, Reason.OK_WITH_WARNING, Reason.ZERO_BYTE)
+    samples = [sample for sample in make_samples() if sample.verdict not in fine]
+    for sample in samples:
+        (tmp_path / sample.name).write_bytes(sample.data)
+    paths = [tmp_path / sample.name for sample in samples]
+    told = json.loads(run_pronk("predict", served_model, *paths, "--format", "json").stdout)
+    for sample, record in zip(samples, told, strict=True):
+        body = server.predict(sample.data).json()
+        assert {"code": body["code"], "message": body["error"]} == record["error"]
+
+
+@pytest.mark.more
+def test_real_photos_are_answered_as_in_python(server, served_model, real_photos):
+    """300 of them, each alone and in forms of 10: bit for bit."""
+    paths = sorted(path for path in real_photos.rglob("*") if path.is_file())[:300]
+    assert len(paths) == 300
+    photos = [path.read_bytes() for path in paths]
+    wanted = [prediction.record() for prediction in Predictor.load(served_model).predict(photos)]
+    kind = {"content-type": "multipart/form-data; boundary=b0undary"}
+    head = b'--b0undary\r\nContent-Disposition: form-data; name="a"; filename=""\r\n\r\n'
+    for start in range(0, 300, 10):
+        some, records = photos[start : start + 10], wanted[start : start + 10]
+        for photo, record in zip(some, records, strict=True):
+            reply = server.predict(photo)
+            assert reply.json() == record["scores"]
+            assert reply.headers["pronk-unknown"] == str(record["unknown"]).lower()
+        body = b"".join(head + photo + b"\r\n" for photo in some) + b"--b0undary--\r\n"
+        for told, record in zip(server.ask("POST", "/v1/predict", body, kind).json(), records, strict=True):
+            assert {key: told[key] for key in record} == record
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
+def test_no_framework_comes_with_it(server):
+    server.predict(PHOTO, "?explain=true")
+    loaded = Path(f"/proc/{server.pid}/maps").read_text()
+    assert "onnxruntime" in loaded
+    for package in (*FRAMEWORKS, *TRAINING_ONLY):
+        assert f"/site-packages/{package}/" not in loaded
+
+
+def test_nothing_is_written_and_nothing_changes(served_model, tmp_path):
+    """Without a folder to teach in."""
+    before = {path: digest_file(path) for path in served_model.rglob("*") if path.is_file()}
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(home)}
+    with start_server(served_model, env=env) as server:
+        server.predict(PHOTO)
+        server.predict(PHOTO, "?explain=true")
+        assert server.ask("POST", "/v1/model/reload").status == 200
+        kind = {"content-type": "application/json"}
+        assert server.ask("POST", "/v1/teach/classes", b'{"name": "a"}', kind).status == 403
+        assert server.stop() == 0
+    assert {path: digest_file(path) for path in served_model.rglob("*") if path.is_file()} == before
+    assert [path for path in home.rglob("*") if path.is_file()] == []

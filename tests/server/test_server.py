@@ -1,0 +1,608 @@
+"""Requests -> answers: every form of a body, every refusal, and names that want to do harm."""
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.asgi import Inside, refused, serve_inside
+from helpers.bad_files import HOSTILE_NAMES, STORED, exif, make_samples
+from helpers.pictures import LABELS, draw_picture, encode
+from helpers.service import PATHS, PHOTO, break_promise, form, swap
+from pronk.bundle import write_bundle
+from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
+from pronk.heatmaps import class_activation_map, draw_overlay
+from pronk.images import decode, fit_pixels
+from pronk.kernel import read_head
+from pronk.predictor import Predictor
+from pronk.runtime import OnnxRuntime
+from pronk.server import service
+from pronk.server.app import PAGE
+from pronk.server.errors import HttpError, to_http
+from pronk.server.guard import HEADERS, POLICY
+
+SAMPLES = make_samples()
+GOOD = [sample for sample in SAMPLES if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)]
+BAD = [sample for sample in SAMPLES if sample not in GOOD]
+BODY_STATUS = {Reason.TOO_LARGE: 413, Reason.TOO_MANY_PIXELS: 413, Reason.UNSUPPORTED_FORMAT: 415,
+               Reason.NOT_AN_IMAGE: 415}  # fmt: skip
+RECORD = ["path", "label", "score", "scores", "unknown", "distance", "error", "milliseconds", "heatmap"]
+
+
+@pytest.fixture(scope="module")
+def predictor(served_model):
+    return Predictor.load(served_model)
+
+
+@pytest.fixture(scope="module")
+def empty():
+    with serve_inside() as server:
+        yield server
+
+
+def as_json(data, **parameters):
+    values = {"inputs": base64.b64encode(data).decode()}
+    return values | ({"parameters": parameters} if parameters else {})
+
+
+# --- one photo
+
+
+@pytest.mark.parametrize("sample", GOOD, ids=lambda sample: sample.name)
+def test_a_photo_is_answered_as_in_python(inside, predictor, sample):
+    wanted = predictor.predict_one(sample.data)
+    answer = inside.post("/v1/predict", content=sample.data, headers={"content-type": "image/jpeg"})
+    assert answer.status_code == 200
+    assert answer.json() == wanted.record()["scores"], "bit for bit"
+    assert answer.headers["pronk-unknown"] == str(wanted.unknown).lower()
+    assert answer.headers["pronk-distance"] == f"{wanted.distance:.6g}"
+
+
+def test_photos_of_other_things_are_unknown(inside, predictor, served_model):
+    known = (served_model / "golden" / "1.jpg").read_bytes()
+    strange = encode(Image.linear_gradient("L").convert("RGB"), "PNG")
+    for photo, unknown in ((known, False), (strange, True)):
+        assert predictor.predict_one(photo).unknown is unknown
+        answer = inside.post("/v1/predict", content=photo)
+        assert answer.headers["pronk-unknown"] == ("true" if unknown else "false")
+        (record,) = inside.post("/v1/predict?explain=true", content=photo).json()
+        assert record["unknown"] is unknown
+        assert (record["label"] == "unknown") is unknown
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["", "image/png", "application/octet-stream", "application/x-www-form-urlencoded", "multipart/mixed; boundary=x",
+     "nonsense", "; ;", "text/plain; charset=utf-8"],
+)  # fmt: skip
+def test_any_other_content_type_is_a_photo(inside, kind):
+    wanted = inside.post("/v1/predict", content=PHOTO).json()
+    assert inside.post("/v1/predict", content=PHOTO, headers={"content-type": kind}).json() == wanted
+
+
+def test_all_forms_of_a_body_say_the_same(inside):
+    wanted = inside.post("/v1/predict", content=PHOTO)
+    for options in (
+        {"files": form(("a.jpg", PHOTO))},
+        {"files": form(("a.jpg", PHOTO), field="anything at all")},
+        {"files": form(("a.jpg", PHOTO)), "data": {"comment": "not a photo"}},
+        {"json": as_json(PHOTO)},
+        {"json": as_json(PHOTO, function_to_apply="softmax", top_k=None)},
+        {"json": as_json(PHOTO) | {"parameters": None}},
+    ):
+        answer = inside.post("/v1/predict", **options)
+        assert answer.json() == wanted.json()
+        for header in ("pronk-unknown", "pronk-distance", "content-type"):
+            assert answer.headers[header] == wanted.headers[header]
+
+
+def test_top_names_the_most_likely(inside):
+    everything = inside.post("/v1/predict", content=PHOTO).json()
+    assert [score["score"] for score in everything] == sorted((s["score"] for s in everything), reverse=True)
+    assert inside.post("/v1/predict?top=1", content=PHOTO).json() == everything[:1]
+    assert inside.post("/v1/predict?top=10000", content=PHOTO).json() == everything
+    assert inside.post("/v1/predict", json=as_json(PHOTO, top_k=1)).json() == everything[:1]
+    assert inside.post("/v1/predict?top=2", json=as_json(PHOTO, top_k=1.0)).json() == everything[:1]
+    (record, _) = inside.post("/v1/predict?top=1", files=form(("a", PHOTO), ("b", PHOTO))).json()
+    assert record["scores"] == everything[:1]
+    assert record["score"] == everything[0]["score"]
+
+
+@pytest.mark.parametrize("query", ["top=0", "top=-1", "top=10001", "top=many", "top=1.5", "explain=maybe", "top="])
+def test_impossible_parameters_are_named(inside, query):
+    body = refused(inside.post(f"/v1/predict?{query}", content=PHOTO), 422, "usage")
+    assert body["error"].startswith(query.split("=")[0])
+
+
+# --- several photos
+
+
+def test_several_photos_are_answered_in_order(inside, predictor):
+    photos = {f"{label}.jpg": encode(draw_picture(label, 3)) for label in LABELS} | {"empty.png": b""}
+    records = inside.post("/v1/predict", files=form(*photos.items())).json()
+    assert [list(record) for record in records] == [RECORD] * 4
+    for (name, data), record in zip(photos.items(), records, strict=True):
+        prediction = predictor.predict_one(data)
+        wanted = prediction.record() | {"path": name}
+        if prediction.error:
+            wanted["error"] |= {"hint": prediction.error.hint}
+        assert {key: record[key] for key in wanted} == wanted
+        assert record["heatmap"] is None
+        assert record["milliseconds"] > 0
+    assert records[3]["error"]["code"] == "zero_byte"
+
+
+def test_more_photos_than_allowed(inside):
+    many = [(f"{number}.jpg", b"x") for number in range(33)]
+    assert len(inside.post("/v1/predict", files=form(*many[:32])).json()) == 32
+    assert "32" in refused(inside.post("/v1/predict", files=form(*many)), 413, "too_large")["error"]
+    fields = {str(number): "x" for number in range(65)}
+    refused(inside.post("/v1/predict", files=form(("a", b"x")), data=fields), 413, "too_large")
+
+
+# --- photos that cannot be used
+
+
+@pytest.mark.parametrize("sample", BAD, ids=lambda sample: sample.name)
+def test_what_is_wrong_with_a_photo_is_said_as_elsewhere(inside, sample):
+    with pytest.raises(ImageError) as caught:
+        decode(sample.data, min_side=32)
+    status = BODY_STATUS.get(sample.verdict, 422)
+    body = refused(inside.post("/v1/predict", content=sample.data), status, sample.verdict)
+    assert body["error"] == str(caught.value)
+    assert body["hint"] == caught.value.hint != ""
+    answer = inside.post("/v1/predict?explain=true", files=form(("photo", sample.data)))
+    assert answer.status_code == 200
+    (record,) = answer.json()
+    assert record["error"] == {"code": body["code"], "message": body["error"], "hint": body["hint"]}
+    assert record["heatmap"] is None
+
+
+@pytest.mark.parametrize("query", ["", "?explain=true"])
+def test_a_request_without_any_photo_is_refused(inside, query):
+    for options in ({"content": b""}, {"json": as_json(b"")}):
+        refused(inside.post(f"/v1/predict{query}", **options), 422, "zero_byte")
+
+
+def test_every_reason_has_its_status():
+    for reason in Reason:
+        error = to_http(ImageError(reason, "wrong", hint="do"))
+        assert (error.status, error.code) == (BODY_STATUS.get(reason, 422), reason.value)
+        assert (str(error), error.hint) == ("wrong", "do")
+    for error, status in (
+        (SettingsError("x"), 422), (RunError("x"), 409), (ModelError("x"), 409), (StorageError("x"), 507),
+        (MissingExtra("train", "x"), 501), (HttpError(418, "x", code="tea"), 418),
+    ):  # fmt: skip
+        assert to_http(error).status == status
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "holds no photo"),
+        (b"{", "holds no photo"),
+        (b"null", "holds no photo"),
+        (b"[]", "holds no photo"),
+        (b"{}", "inputs"),
+        (b'{"inputs": 5}', "holds no photo"),
+        (b'{"inputs": null}', "holds no photo"),
+        (b'{"inputs": ["AAAA"]}', "holds no photo"),
+        (b'{"inputs": "not base64!"}', "holds no photo"),
+        ('{"inputs": "é"}'.encode(), "holds no photo"),
+        (b'{"inputs": "AAAA", "parameters": 3}', "holds no photo"),
+        (b'{"inputs": "AAAA", "parameters": false}', "holds no photo"),
+        (b'{"inputs": "AAAA", "parameters": []}', "holds no photo"),
+        (b'{"inputs": "AAAA", "parameters": {"top_k": 0}}', "top_k"),
+        (b'{"inputs": "AAAA", "parameters": {"top_k": true}}', "top_k"),
+        (b'{"inputs": "AAAA", "parameters": {"top_k": "\\ud800"}}', "top_k"),
+        (b"[" * 100_000, "holds no photo"),
+        (b'{"inputs": ' + b"1" * 5000 + b"}", "holds no photo"),
+        (b"\xff\xfe{", "holds no photo"),
+    ],
+)
+def test_json_without_a_photo(inside, body, says):
+    answer = inside.post("/v1/predict", content=body, headers={"content-type": "application/json"})
+    refusal = refused(answer, 400, "usage")
+    assert says in refusal["error"]
+    assert "base64" in refusal["hint"]
+    assert len(refusal["error"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"nonsense", 400),
+        (b"--b", 400),
+        (b'--b\r\nContent-Disposition: form-data; name="a"; filename="x"\r\n\r\n' + PHOTO, 400),
+        (b"--b--\r\n", 422),
+        (b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nno file\r\n--b--\r\n', 422),
+        (b"--b\r\n" + b"a: b\r\n" * 100, 400),
+    ],
+)
+def test_forms_without_a_photo(inside, body, status, caplog):
+    answer = inside.post("/v1/predict", content=body, headers={"content-type": "multipart/form-data; boundary=b"})
+    assert "-F" in refused(answer, status, "usage")["hint"]
+    assert not caplog.records, "strangers' broken requests are no news"
+
+
+def test_a_form_without_boundary(inside):
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'b' * 999}"):
+        assert refused(inside.post("/v1/predict", content=PHOTO, headers={"content-type": kind}), 400, "usage")
+
+
+# --- heat maps
+
+
+@pytest.fixture(scope="module", params=["crop", "pad", "squash"])
+def fitting(request, served_model, tmp_path_factory):
+    """A server, its model file's bytes, and the way in which it makes photos square."""
+    data = (served_model / "model.onnx").read_bytes()
+    folder = tmp_path_factory.mktemp(request.param) / "model"
+    weights = {"name": "random", "sha256": ""}
+    write_bundle(folder, {"model.onnx": data}, classes=("cold", "warm"), size=32, fit=request.param, weights=weights)
+    with serve_inside(folder) as server:
+        yield server, data, request.param
+
+
+# By hand, of an upright photo twice as wide as high: left, top, width and height of the square that the network sees.
+WIDE = {"crop": [0.25, 0, 0.5, 1], "pad": [0, -0.5, 1, 2], "squash": [0, 0, 1, 1]}
+HIGH = {"crop": [0, 0.25, 1, 0.5], "pad": [-0.5, 0, 2, 1], "squash": [0, 0, 1, 1]}
+
+
+def explained(server, data, query="?explain=true"):
+    (record,) = server.post(f"/v1/predict{query}", content=data).json()
+    head, _, text = record["heatmap"]["image"].partition(",")
+    assert head == "data:image/png;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
+    assert picture.format == "PNG"
+    return record, picture.convert("RGBA")
+
+
+def test_heat_maps_are_those_of_the_command(fitting):
+    server, model, fit = fitting
+    data = encode(draw_picture("square", 5, (96, 48)), "PNG")
+    record, picture = explained(server, data)
+    photo = decode(data, min_side=32).image
+    outputs = OnnxRuntime(model).run(fit_pixels(photo, size=32, fit=fit)[None])
+    index = int(outputs.probabilities[0].argmax())
+    heat = class_activation_map(outputs.feature_map[0], read_head(model), index)
+    assert record["heatmap"]["label"] == ("cold", "warm")[index] == record["scores"][0]["label"]
+    assert picture.size == (32, 32)
+    assert 0 < np.asarray(picture)[..., 3].max() <= 158
+    below = draw_picture("triangle", 5, (32, 32))
+    laid = Image.composite(picture.convert("RGB"), below, picture.getchannel("A"))
+    np.testing.assert_array_equal(np.asarray(laid), np.asarray(draw_overlay(below, heat)))
+    assert [key for key in record if record[key] is None] == ["distance", "error"], "this model knows no others"
+
+
+@pytest.mark.parametrize("size", [(96, 48), (48, 96), (2000, 1000), (1000, 2000)])
+def test_the_box_is_where_the_network_looked(fitting, size):
+    server, _, fit = fitting
+    wanted = (WIDE if size[0] > size[1] else HIGH)[fit]
+    record, _ = explained(server, encode(draw_picture("square", 5, size)))
+    # A large photo is shrunk while it is decoded; half a pixel of what is left may be missing.
+    assert record["heatmap"]["box"] == pytest.approx(wanted, abs=0.5 / 64 if max(size) > 96 else 0)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_box_belongs_to_the_upright_photo(fitting, orientation):
+    server, _, fit = fitting
+    pixels = np.asarray(draw_picture("square", 5, (96, 48)))
+    upright, plain = explained(server, encode(Image.fromarray(pixels), "PNG"))
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](pixels)))
+    record, turned = explained(server, encode(stored, "PNG", exif=exif(orientation)))
+    assert record["heatmap"]["box"] == WIDE[fit]
+    assert record["scores"] == upright["scores"]
+    np.testing.assert_array_equal(np.asarray(turned), np.asarray(plain))
+
+
+def test_an_export_without_maps_says_so(served_model):
+    export = served_model.parent / "exports" / "onnx-int8"
+    with serve_inside(export) as server:
+        record = server.get("/v1/model").json()
+        assert record["runtime"] == "onnx-int8"
+        answer = server.post("/v1/predict?explain=true", content=PHOTO)
+        (told,) = answer.json()
+        assert answer.status_code == 200
+        assert (told["heatmap"] is not None) is record["heatmaps"]
+
+
+# --- the model
+
+
+def test_the_model_says_what_it_is(served_model, inside):
+    record = inside.get("/v1/model").json()
+    stored = json.loads((served_model / "model.json").read_text())
+    assert record["name"] == served_model.parent.name
+    assert record["classes"] == stored["classes"]
+    assert record["image"] == {"size": 32, "fit": stored["image"]["fit"]}
+    assert record["runtime"] == "onnx"
+    assert record["accuracy"] is record["photos"] is None, "it travels without its run"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", record["trained"])
+    assert record["unknown"] is record["calibrated"] is record["heatmaps"] is True
+
+
+def test_a_run_tells_how_good_it_is(served_model, tmp_path):
+    shutil.copytree(served_model, tmp_path / "run" / "model")
+    accuracy = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}
+    metrics = {"classes": ["cold", "warm"], "test": {"accuracy": accuracy}, "counts": {"train": 9, "val": 2, "test": 2}}
+    for told, wanted in (
+        (json.dumps(metrics), accuracy),
+        (json.dumps(metrics | {"classes": ["another", "model"]}), None),
+        ("[]", None),
+        ("{", None),
+    ):
+        (tmp_path / "run" / "metrics.json").write_text(told)
+        with serve_inside(tmp_path / "run") as server:
+            record = server.get("/v1/model").json()
+        assert record["accuracy"] == wanted
+        assert record["photos"] == (wanted and metrics["counts"])
+
+
+def test_without_a_model(empty):
+    assert empty.get("/healthz").json() == {"ok": True}
+    assert empty.get("/v1/server").json()["model"] is False
+    for method, path in (
+        ("GET", "/v1/model"), ("GET", "/readyz"), ("GET", "/v2/health/ready"), ("GET", "/v2/models/x"),
+        ("GET", "/v2/models/x/ready"), ("POST", "/v2/models/x/infer"), ("POST", "/v1/model/reload"),
+        ("POST", "/v1/predict"),
+    ):  # fmt: skip
+        answer = empty.ask(method, path, content=PHOTO if method == "POST" else None)
+        assert refused(answer, 503, "not_ready")["hint"]
+
+
+def test_a_leaving_server_says_so(served_model):
+    with serve_inside(served_model) as server:
+        assert server.get("/readyz").json() == {"ok": True}
+        assert "connection" not in server.get("/readyz").headers
+        server.service.is_leaving = True
+        for path in ("/readyz", "/v2/health/ready", "/v2/models/x/ready"):
+            assert "about to stop" in refused(server.get(path), 503, "not_ready")["error"]
+        answer = server.post("/v1/predict", content=PHOTO)
+        assert answer.status_code == 200, "what still comes is answered"
+        assert answer.headers["connection"] == "close"
+
+
+@pytest.fixture
+def other_model(served_model, tmp_path):
+    """A model with other classes."""
+    weights = {"name": "other", "sha256": ""}
+    contents = {"model.onnx": (served_model / "model.onnx").read_bytes()}
+    folder = tmp_path / "other"
+    write_bundle(folder, contents, classes=("cats", "dogs"), size=32, fit="squash", weights=weights)
+    return folder
+
+
+def test_reload_opens_what_lies_there_now(served_model, other_model, tmp_path):
+    folder = tmp_path / "run" / "model"
+    shutil.copytree(served_model, folder)
+    with serve_inside(folder) as server:
+        assert {score["label"] for score in server.post("/v1/predict", content=PHOTO).json()} == {"cold", "warm"}
+        swap(folder, other_model)
+        record = server.post("/v1/model/reload").json()
+        assert record["classes"] == ["cats", "dogs"]
+        assert record == server.get("/v1/model").json()
+        assert {score["label"] for score in server.post("/v1/predict", content=PHOTO).json()} == {"cats", "dogs"}
+
+
+def break_file(folder):
+    (folder / "model.onnx").write_bytes(b"broken")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (shutil.rmtree, "no model at"),
+        (break_file, "model.onnx"),
+        (break_promise, "fails its self-test"),
+        (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
+    ],
+    ids=["gone", "file", "promise", "record"],
+)
+def test_a_broken_model_is_refused_and_the_former_stays(served_model, tmp_path, damage, says):
+    folder = tmp_path / "run" / "model"
+    shutil.copytree(served_model, folder)
+    with serve_inside(folder) as server:
+        before = server.post("/v1/predict", content=PHOTO).json()
+        damage(folder)
+        body = refused(server.post("/v1/model/reload"), 409, "conflict")
+        assert says in body["error"]
+        assert "the former model goes on answering" in body["hint"]
+        assert server.post("/v1/predict", content=PHOTO).json() == before
+        assert server.get("/readyz").status_code == 200
+
+
+def test_a_model_that_lacks_its_runtime_leaves_the_former(served_model, tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "model"
+    shutil.copytree(served_model, folder)
+    with serve_inside(folder) as server:
+
+        def refuse(bundle):
+            raise MissingExtra("litert", "this model")
+
+        monkeypatch.setattr("pronk.predictor.open_runtime", refuse)
+        body = refused(server.post("/v1/model/reload"), 409, "conflict")
+        assert "the former model goes on answering" in body["hint"]
+        assert "pronk[litert]" in body["hint"]
+        assert server.post("/v1/predict", content=PHOTO).status_code == 200
+
+
+# --- faults, numbers and pages
+
+
+def test_a_fault_of_ours_says_nothing_to_strangers(served_model, monkeypatch, caplog):
+    with serve_inside(served_model) as server:
+        monkeypatch.setattr("pronk.server.service._answer", lambda *_: 1 / 0)
+        with caplog.at_level(logging.ERROR):
+            answer = server.post("/v1/predict", content=PHOTO, raising=False)
+        body = refused(answer, 500, "internal")
+        assert "ZeroDivision" not in answer.text
+        assert "terminal" in body["hint"]
+        assert "ZeroDivisionError" in caplog.text, "the terminal shows where"
+        assert answer.headers["content-security-policy"] == POLICY
+        monkeypatch.undo()
+        assert server.post("/v1/predict", content=PHOTO).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "status"), PATHS)
+def test_every_answer_is_safe(inside, method, path, status):
+    answer = inside.ask(method, path, headers={"origin": "http://127.0.0.1:8000"})
+    assert answer.status_code == status
+    for name, value in HEADERS.items():
+        assert answer.headers.get_list(name) == [value]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert not {"server", "set-cookie", "location"} & set(answer.headers)
+    if status >= 400:
+        refused(answer, status, {404: "not_found", 405: "not_allowed"}.get(status, answer.json()["code"]))
+
+
+def test_refusals_name_the_ways_that_are_allowed(inside):
+    for path, methods in (
+        ("/v1/predict", "POST"), ("/", "GET"), ("/v1/teach/classes/a", "PATCH, DELETE"),
+        ("/v1/teach/classes/a/photos/0", "GET, DELETE"), ("/v2/models/a/versions/1", "GET"),
+    ):  # fmt: skip
+        assert inside.ask("PUT", path).headers["allow"] == methods
+
+
+def test_metrics_count_by_route(served_model):
+    with serve_inside(served_model) as server:
+        server.post("/v1/predict", content=PHOTO)
+        server.post("/v1/predict", content=b"")
+        server.post("/v1/predict", files=form(("a", PHOTO), ("b", b"")))
+        for number in range(50):
+            server.get(f"/strangers/{number}")
+            server.get(f"/v2/models/{number}")
+        answer = server.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    for line in (
+        'pronk_requests_total{route="/v1/predict",status="200"} 2.0',
+        'pronk_requests_total{route="/v1/predict",status="422"} 1.0',
+        'pronk_requests_total{route="other",status="404"} 50.0',
+        'pronk_requests_total{route="/v2/models/{name}",status="404"} 50.0',
+        'pronk_request_seconds_count{route="/v1/predict"} 3.0',
+        "pronk_requests_in_progress 1.0",
+        "pronk_ready 1.0",
+    ):
+        assert line in lines
+    counted = {line for line in lines if line.startswith("pronk_photos_total")}
+    assert 'pronk_photos_total{outcome="error"} 2.0' in counted
+    assert sum(float(line.split()[-1]) for line in counted) == 4
+    assert len(lines) < 200
+    assert "strangers" not in answer.text
+
+
+OUTSIDE = re.compile(r"""(?:src|href|action|url|from|import)\s*[=(]?\s*['"]?(?:https?:)?//\w""")
+INLINE = re.compile(r"<style|<script(?![^>]* src=)|\sstyle=|\son[a-z]+=|javascript:")
+
+
+def test_the_pages_need_nothing_from_outside(inside):
+    text = inside.get("/").text + inside.get("/docs").text
+    linked = set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
+    assert {"/page/main.js", "/page/style.css", "/docs"} <= linked
+    for path in linked | {f"/page/{file.name}" for file in PAGE.iterdir()}:
+        answer = inside.get(path)
+        assert answer.status_code == 200, path
+        assert not OUTSIDE.search(answer.text), path
+        if "html" in answer.headers["content-type"]:
+            assert not INLINE.search(answer.text), path
+
+
+def test_the_docs_show_every_route(inside):
+    described, page = inside.get("/openapi.json").json(), inside.get("/docs").text
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            assert f"<code>{method.upper()} {path}</code>" in page
+            assert operation.get("description") or operation.get("summary")
+
+
+# --- names
+
+
+def test_hostile_names_come_back_as_they_were(inside):
+    """Clients that write names into a form as they are, quotes and backslashes with a backslash before them."""
+    names = [name for name in HOSTILE_NAMES if not set(name) & set("\r\n")]
+    more = ("<img src=x onerror=alert(1)>.jpg", "\u202egpj.exe", "='\"&<>;%22%0a.jpg", "\x1b[31mred\x07.jpg")
+    for name in (*names, *more):
+        told = os.fsencode(name).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="' + told + b'"\r\n\r\n' + PHOTO + b"\r\n"
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        answer = inside.post("/v1/predict?explain=true", content=part + b"--b--\r\n", headers=kind)
+        (record,) = answer.json()
+        assert record["path"] == name.encode("utf-8", "backslashreplace").decode()
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_browsers_write_line_breaks_and_quotes_as_numbers(inside):
+    """As the HTML standard has it; the names come back as they were sent, and break nothing."""
+    names = {"new\nline.jpg": "new%0Aline.jpg", 'quote".jpg': "quote%22.jpg", "a\r\nb: c": "a%0D%0Ab: c"}
+    for name, told in names.items():
+        (record,) = inside.post("/v1/predict?explain=true", files=form((name, PHOTO))).json()
+        assert record["path"] == told
+
+
+def test_names_in_refusals_are_only_text(inside):
+    for name in ("<img src=x onerror=alert(1)>", "\u202egpj", "\ud800", "a\nb", "%22%0d%0a"):
+        coded = "".join(f"%{byte:02x}" for byte in name.encode("utf-8", "surrogatepass"))
+        for path in (f"/page/{coded}", f"/v2/models/{coded}", f"/{coded}"):
+            answer = inside.get(path)
+            refused(answer, 404, "not_found")
+            assert "\n" not in answer.text
+
+
+# --- together
+
+
+def test_many_at_once_get_their_own_answers(served_model, predictor):
+    photos = [encode(draw_picture(LABELS[number % 3], number)) for number in range(24)]
+    wanted = [predictor.predict_one(photo).record()["scores"] for photo in photos]
+    assert len({json.dumps(scores) for scores in wanted}) == 24
+    with serve_inside(served_model) as server:
+        got = _all_at_once(server, photos)
+    assert got == wanted
+
+
+def _all_at_once(server: Inside, photos):
+    async def ask():
+        answers = await asyncio.gather(*(server.send("POST", "/v1/predict", content=photo) for photo in photos))
+        return [answer.json() for answer in answers]
+
+    return asyncio.run(ask())
+
+
+def test_requests_under_way_keep_their_model(served_model, other_model, tmp_path, monkeypatch):
+    """Also for the photos of a form that come after the change."""
+    folder = tmp_path / "run" / "model"
+    shutil.copytree(served_model, folder)
+    begun, go_on, answer, replies = threading.Event(), threading.Event(), service._answer, []
+
+    def wait(*arguments):
+        begun.set()
+        assert go_on.wait(20)
+        return answer(*arguments)
+
+    monkeypatch.setattr(service, "_answer", wait)
+    with serve_inside(folder) as server:
+        files = form(("a", PHOTO), ("b", PHOTO))
+        asking = threading.Thread(target=lambda: replies.append(server.post("/v1/predict", files=files)))
+        asking.start()
+        assert begun.wait(20)
+        swap(folder, other_model)
+        assert server.post("/v1/model/reload").json()["classes"] == ["cats", "dogs"]
+        go_on.set()
+        asking.join(20)
+    assert [record["label"] in ("cold", "warm", "unknown") for record in replies[0].json()] == [True, True]
+    assert {score["label"] for record in replies[0].json() for score in record["scores"]} == {"cold", "warm"}

@@ -1,0 +1,599 @@
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.responses import JSONResponse
+from starlette.testclient import TestClient
+
+from helpers.pictures import draw_picture, encode
+from pronk.drawing import draw_photos
+from pronk.errors import ModelError, PronkError
+from pronk.predictor import Predictor
+from pronk.server.child import PATIENCE, Child, Stage, Trouble, parse_progress, train_command
+from pronk.server.errors import HttpError, problem, to_http
+from pronk.server.limits import Gate
+from pronk.server.predicting import Reading
+from pronk.server.results import Accuracy, list_runs, read_summary
+from pronk.server.teaching import teach_router
+from pronk.server.tutor import open_tutor
+
+ACCURACY = {"value": 0.9, "low": 0.7, "high": 0.97, "n": 20}
+METRICS = {
+    "classes": ["cats", "dogs"],
+    "counts": {"train": 14, "val": 4, "test": 4},
+    "frozen": {"val": {"accuracy": ACCURACY, "loss": 0.5}},
+    "fine_tuned": None,
+    "comparison": {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out"},
+    "test": {"accuracy": ACCURACY},
+}
+SAY = "import json, sys, time\ndef say(*words): print(*words, file=sys.stderr, flush=True)\n"
+STEP = SAY + "def step(stage, done, total): say(json.dumps({'stage': stage, 'done': done, 'total': total}))\n"
+
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="processes end and group otherwise there")
+
+
+@pytest.fixture
+def hearing():
+    """Children hear Ctrl-C even where the tests themselves were started in the background of a shell."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def make_child(tmp_path, code, **options):
+    return Child([sys.executable, "-c", STEP + code], tmp_path / "7", **options)
+
+
+def ended(child, seconds=30):
+    child.wait(seconds)
+    assert not child.is_running
+    return child.look()
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+
+
+# --- a training in a process of its own
+
+
+def test_progress_is_what_it_says_last(tmp_path):
+    code = f"""
+from pathlib import Path
+step("check", 0, 30); step("check", 30, 30); step("extract", 3, 0); step("check", 29, 30)
+run = Path({str(tmp_path / "7")!r}); run.mkdir(); (run / "metrics.json").write_text({json.dumps(METRICS)!r})
+say("left out: 1 truncated"); say("error: of no account")
+"""
+    training = ended(make_child(tmp_path, code))
+    assert (training.run, training.state, training.error) == ("7", "done", None)
+    assert training.stages == (
+        Stage("check", "checking photos", 29, 30),
+        Stage("extract", "extracting features", 3, 0),
+    )
+    assert training.summary == read_summary(tmp_path / "7")
+    assert training.summary.accuracy == Accuracy(**ACCURACY)
+    assert (training.summary.frozen.loss, training.summary.fine_tuned, training.summary.kept) == (0.5, None, "frozen")
+    assert 0 < training.seconds < 30
+
+
+def test_a_failure_is_its_last_error_and_hint(tmp_path):
+    code = """
+say("error: an early one"); say("hint: of which nothing came")
+say("error: none of 3 files is usable"); say("hint: see `pronk check`"); sys.exit(1)
+"""
+    training = ended(make_child(tmp_path, code))
+    assert (training.state, training.summary) == ("failed", None)
+    assert training.error == Trouble("none of 3 files is usable", "see `pronk check`")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("sys.exit(3)", "exit code 3"),
+        ("sys.exit(0)", "exit code 0"),
+        pytest.param("import os; os.kill(os.getpid(), 9)", "signal 9", marks=posix_only),
+    ],
+)
+def test_an_end_without_a_word_is_a_failure(tmp_path, code, says):
+    training = ended(make_child(tmp_path, f"from pathlib import Path; Path({str(tmp_path / '7')!r}).mkdir(); {code}"))
+    assert training.state == "failed"
+    assert says in training.error.message
+    assert training.error.hint
+    assert not (tmp_path / "7").exists(), "what is left of it is removed"
+
+
+def test_garbage_is_passed_over(tmp_path):
+    code = r"""
+out = sys.stderr.buffer
+out.write(b"\xff\xfe{\n" + b"{" * 5000 + b"\n" + b"x" * 300_000 + b"\n{}\n[]\nnull\n\0\n")
+for bad in ('{"stage": [], "done": 1, "total": 1}', '{"stage": "check", "done": -1, "total": 1}',
+            '{"stage": "check", "done": 1.5, "total": 1}', '{"stage": "check", "done": true, "total": 1}',
+            '{"stage": "check", "done": 1e999, "total": 1}', '{"stage": "<b>", "done": 1, "total": 1}',
+            '{"stage": "check", "done": 99999999999999999999, "total": 1}', '{"stage": "check"}'):
+    say(bad)
+out.flush()
+step("head", 1, 2)
+say("error: caf\u00e9")
+out.write(b"hint: \xff")
+out.flush()
+sys.exit(1)
+"""
+    training = ended(make_child(tmp_path, code))
+    assert training.stages == (Stage("head", "phase 1: fitting the head", 1, 2),)
+    assert training.error == Trouble("café", "\ufffd")
+
+
+def test_lines_that_are_no_progress():
+    for line in ("", "{", "[1]", "nothing", '{"stage": "check", "done": NaN, "total": 1}', "[" * 100_000):
+        assert parse_progress(line) is None
+
+
+def test_stopping_ends_it_and_what_it_started(tmp_path, hearing):
+    code = f"""
+import subprocess
+from pathlib import Path
+Path({str(tmp_path / "7")!r}).mkdir()
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+Path({str(tmp_path / "worker")!r}).write_text(str(worker.pid))
+step("check", 1, 2)
+time.sleep(60)
+"""
+    child = make_child(tmp_path, code)
+    until(lambda: child.look().stages)
+    assert child.look().state == "running"
+    assert child.stop().state == "running"
+    child.stop()
+    training = ended(child, 8)
+    assert (training.state, training.error, training.summary) == ("stopped", None, None)
+    assert not (tmp_path / "7").exists()
+    until(lambda: not is_alive(int((tmp_path / "worker").read_text())))
+    assert child.stop() == training
+
+
+@posix_only
+def test_what_does_not_stop_is_killed(tmp_path):
+    code = """
+import signal, subprocess
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])  # it holds the pipe open
+step("check", worker.pid, 2)
+time.sleep(60)
+"""
+    child = make_child(tmp_path, code, patience=0.3)
+    until(lambda: child.look().stages)
+    child.close()
+    assert child.look().state == "stopped"
+    until(lambda: not is_alive(child.look().stages[0].done))
+    assert PATIENCE == 10
+
+
+@posix_only
+def test_workers_do_not_outlive_a_crash(tmp_path):
+    code = """
+import os, subprocess
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+step("check", worker.pid, 2)
+os.kill(os.getpid(), 9)
+"""
+    training = ended(make_child(tmp_path, code), 20)
+    assert training.state == "failed"
+    until(lambda: not is_alive(training.stages[0].done))
+
+
+@posix_only
+def test_it_stands_back(tmp_path):
+    child = make_child(
+        tmp_path, "import os; time.sleep(0.2); step('check', os.getpriority(0, 0), os.getpgrp()); sys.exit(1)"
+    )
+    (stage,) = ended(child).stages
+    assert stage.done == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert stage.total != os.getpgrp()
+
+
+def test_a_run_that_was_there_before_is_left_alone(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "metrics.json").write_text(json.dumps(METRICS))
+    training = ended(make_child(tmp_path, "say('error: it exists already'); sys.exit(1)"))
+    assert (training.state, training.error.message) == ("failed", "it exists already")
+    assert (tmp_path / "7" / "metrics.json").exists()
+
+
+def test_a_command_that_is_not_there(tmp_path):
+    with pytest.raises(OSError, match="no-such-program"):
+        Child(["no-such-program"], tmp_path / "7")
+
+
+def is_alive(pid):
+    if Path(f"/proc/{pid}/stat").exists():
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - it may be gone between the two
+            return file.read().split(")")[1].split()[0] != "Z"
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return not Path("/proc").exists()
+
+
+# --- requests
+
+
+class Server:
+    """The routes in an app, and what the core would lend them."""
+
+    def __init__(self, tutor):
+        self.tutor = tutor
+        self.used = None
+        reading = Reading(Gate(most=4, most_bytes=10**7), body_bytes=10**6, body_seconds=5, seconds=30)
+        app = FastAPI()
+        app.include_router(teach_router(tutor, self.use, lambda: self.used, reading))
+        app.add_exception_handler(PronkError, self.explain)
+        self.client = TestClient(app)
+        self.described = app.openapi()
+
+    async def use(self, run):
+        if (run / "broken").exists():
+            raise ModelError("the model is damaged", hint="copy it again")
+        self.used = run / "model"
+        return {"name": run.name}
+
+    async def explain(self, request, error):
+        refusal = to_http(error)
+        return JSONResponse(problem(refusal), refusal.status)
+
+    def ask(self, method, path, status=200, **options):
+        answer = self.client.request(method, f"/v1/teach{path}", **options)
+        assert answer.status_code == status, answer.text
+        described = [
+            operations[method.lower()]["responses"]
+            for path, operations in self.described["paths"].items()
+            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), answer.request.url.path)
+        ]
+        assert all(str(status) in responses for responses in described), "the description says so"
+        if status >= 400:
+            assert set(answer.json()) == {"error", "code", "hint"}
+            assert all(answer.json().values()), answer.text
+        return answer
+
+    def state(self):
+        return self.ask("GET", "").json()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with open_tutor(tmp_path / "work", weights="offline") as tutor:
+        yield Server(tutor)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let a few lines of Python train."""
+
+    def use(code):
+        def command(photos, run, *, cache, weights):
+            return [sys.executable, "-c", f"{STEP}run, weights = {str(run)!r}, {weights!r}\n{code}"]
+
+        monkeypatch.setattr("pronk.server.tutor.train_command", command)
+
+    return use
+
+
+def picture(label="circle", seed=0):
+    return encode(draw_picture(label, seed, (48, 36)), "PNG")
+
+
+def add_classes(server, counts):
+    for name, number in counts.items():
+        server.ask("POST", "/classes", 201, json={"name": name})
+        form = [("photo", (f"{seed}.png", picture(name, seed))) for seed in range(number)]
+        if form:
+            server.ask("POST", f"/classes/{name}/photos", files=form)
+
+
+def finish_run(server, name, bundle=None, **changes):
+    run = server.tutor.lessons.runs / name
+    run.mkdir()
+    if bundle:
+        shutil.copytree(bundle, run / "model")
+        (run / "report.html").write_text("<!doctype html><p>good</p>")
+        (run / "settings.toml").write_text('data = "/home/me"')
+    (run / "metrics.json").write_text(json.dumps(METRICS | changes))
+    return run
+
+
+def test_without_a_work_folder_every_request_is_refused():
+    server = Server(None)
+    photo = "/classes/cats/photos/0123456789abcdef.jpg"
+    for method, path in (
+        ("GET", ""), ("POST", "/classes"), ("PATCH", "/classes/cats"), ("DELETE", "/classes/cats"),
+        ("POST", "/classes/cats/photos"), ("GET", photo), ("DELETE", photo), ("POST", "/train"), ("POST", "/stop"),
+        ("GET", "/runs/1/report"), ("GET", "/runs/1/download"), ("POST", "/runs/1/use"),
+    ):  # fmt: skip
+        body = {"json": {"name": "cats"}} if path.startswith("/classes") and method in ("POST", "PATCH") else {}
+        answer = server.ask(method, path, 403, **body).json()
+        assert answer["code"] == "not_allowed"
+        assert "pronk serve MODEL --work DIR" in answer["hint"]
+    assert len(server.described["paths"]) == 10
+
+
+def test_classes_from_the_first_to_the_last(server):
+    assert server.state() == {"classes": [], "weights": "offline", "training": None, "runs": []}
+    assert server.ask("POST", "/classes", 201, json={"name": "cats 2"}).json() == {"name": "cats 2", "photos": []}
+    server.ask("POST", "/classes", 201, json={"name": "ラマ"})
+    server.ask("POST", "/classes", 201, json={"name": "cats 10"})
+    assert [one["name"] for one in server.state()["classes"]] == ["cats 2", "cats 10", "ラマ"]
+    assert server.ask("POST", "/classes", 409, json={"name": "CATS 2"}).json()["code"] == "conflict"
+    assert server.ask("POST", "/classes", 422, json={"name": "a/b"}).json()["code"] == "usage"
+    assert server.ask("PATCH", "/classes/%E3%83%A9%E3%83%9E", json={"name": "llamas"}).json()["name"] == "llamas"
+    assert server.ask("PATCH", "/classes/llamas", 409, json={"name": "Cats 10"}).json()["code"] == "conflict"
+    assert server.ask("PATCH", "/classes/alpacas", 404, json={"name": "x"}).json()["code"] == "not_found"
+    server.ask("DELETE", "/classes/cats%2010", 204)
+    server.ask("DELETE", "/classes/cats%2010", 404)
+    server.ask("DELETE", "/classes/%2E%2E", 404)
+    assert [one["name"] for one in server.state()["classes"]] == ["cats 2", "llamas"]
+
+
+def test_photos_are_added_shown_and_deleted(server):
+    server.ask("POST", "/classes", 201, json={"name": "cats"})
+    first = server.ask("POST", "/classes/cats/photos", content=picture()).json()
+    assert first["refused"] == []
+    form = [
+        ("a", ("again.png", picture())),
+        ("b", ("other.png", picture(seed=1))),
+        ("c", ("broken.png", picture(seed=2)[:200])),
+        ("c", ("\u202enote.txt", b"hello")),
+    ]
+    answer = server.ask("POST", "/classes/cats/photos", files=form).json()
+    assert len(answer["added"]) == 2
+    assert answer["added"][0] == first["added"][0], "a photo that is there already counts"
+    assert [(one["name"], one["code"]) for one in answer["refused"]] == [
+        ("broken.png", "truncated"),
+        ("\u202enote.txt", "not_an_image"),
+    ]
+    assert all(one["message"] and one["hint"] for one in answer["refused"])
+    assert server.state()["classes"] == [{"name": "cats", "photos": answer["added"]}]
+    path = f"/classes/cats/photos/{first['added'][0]}"
+    shown = server.ask("GET", path)
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert "immutable" in shown.headers["cache-control"]
+    assert shown.content.startswith(b"\xff\xd8")
+    server.ask("DELETE", path, 204)
+    server.ask("GET", path, 404)
+    server.ask("DELETE", path, 404)
+    assert len(server.state()["classes"][0]["photos"]) == 1
+
+
+def test_requests_that_cannot_be(server):
+    server.ask("POST", "/classes", 201, json={"name": "cats"})
+    server.ask("POST", "/classes/dogs/photos", 404, content=picture())
+    server.ask("POST", "/classes/cats/photos", 413, content=bytes(10**6 + 1))
+    assert server.ask("POST", "/classes/cats/photos", content=b"").json()["refused"][0]["code"] == "zero_byte"
+    server.ask("POST", "/stop", 409)
+    assert "no class" not in server.ask("POST", "/train", 422).json()["error"]
+    for run in ("1", "99"):
+        server.ask("GET", f"/runs/{run}/report", 404)
+        server.ask("GET", f"/runs/{run}/download", 404)
+        server.ask("POST", f"/runs/{run}/use", 404)
+    for method, path, body in (
+        ("POST", "/classes", {"name": 1}), ("POST", "/classes", {}), ("POST", "/classes", {"name": "a", "b": 1}),
+        ("POST", "/train", {"weights": "/etc/passwd"}), ("POST", "/train", []),
+        ("GET", "/runs/../report", None), ("GET", "/runs/01/report", None), ("POST", "/runs/x/use", None),
+        ("GET", "/classes/cats/photos/x.jpg", None), ("DELETE", "/classes/cats/photos/..%5Cx", None),
+        ("DELETE", f"/classes/{'x' * 101}", None),
+    ):  # fmt: skip
+        answer = server.client.request(method, f"/v1/teach{path}", json=body)
+        assert answer.status_code in (404, 422), (path, answer.text)
+
+
+def test_a_training_that_is_watched_to_its_end(server, scripted):
+    scripted(f"""
+step("check", 1, 10); time.sleep(1)
+from pathlib import Path
+Path(run).mkdir(); Path(run, "metrics.json").write_text({json.dumps(METRICS)!r}); assert weights == "imagenet"
+""")
+    add_classes(server, {"cats": 5, "dogs": 4})
+    refused = server.ask("POST", "/train", 422).json()
+    assert refused["error"] == "too few photos: 'dogs' has 4"
+    server.ask("POST", "/classes/dogs/photos", content=picture("dogs", 9))
+    started = server.ask("POST", "/train", 202, json={"weights": "imagenet"}).json()
+    assert started["run"] == "1"
+    assert started["state"] == "running"
+    assert set(started) == {"run", "state", "stages", "seconds", "error", "summary"}
+    refused = server.ask("POST", "/train", 409).json()
+    assert refused["error"] == "training 1 is under way"
+    server.ask("PATCH", "/classes/cats", 409, json={"name": "tigers"})
+    server.ask("DELETE", "/classes/cats", 409)
+    until(lambda: server.state()["training"]["stages"])
+    (stage,) = server.state()["training"]["stages"]
+    assert stage == {"stage": "check", "name": "checking photos", "done": 1, "total": 10}
+    until(lambda: server.state()["training"]["state"] != "running")
+    state = server.state()
+    assert state["training"]["state"] == "done"
+    assert state["training"]["summary"]["accuracy"] == ACCURACY
+    assert state["training"]["summary"]["frozen"] == ACCURACY | {"loss": 0.5}
+    assert state["runs"] == [
+        {"name": "1", "accuracy": ACCURACY, "classes": ["cats", "dogs"], "photos": 22, "in_use": False}
+    ]
+    assert server.ask("POST", "/stop", 202).json()["state"] == "done"
+    assert server.ask("POST", "/train", 202).json()["run"] == "2"
+
+
+def test_a_training_that_fails_says_why(server, scripted):
+    scripted("say('error: no weights for alpha 9'); say('hint: use --weights offline'); sys.exit(1)")
+    add_classes(server, {"cats": 5, "dogs": 5})
+    server.ask("POST", "/train", 202, json={})
+    until(lambda: server.state()["training"]["state"] == "failed")
+    error = {"message": "no weights for alpha 9", "hint": "use --weights offline"}
+    assert server.state()["training"]["error"] == error
+    assert server.state()["runs"] == []
+
+
+def test_a_training_that_is_stopped(server, scripted, hearing):
+    scripted("step('check', 0, 1); time.sleep(60)")
+    add_classes(server, {"cats": 5, "dogs": 5})
+    server.ask("POST", "/train", 202, json={"weights": None})
+    until(lambda: server.state()["training"]["stages"])
+    server.ask("POST", "/stop", 202)
+    until(lambda: server.state()["training"]["state"] == "stopped", 8)
+    server.ask("PATCH", "/classes/cats", json={"name": "tigers"})
+
+
+def test_the_server_takes_its_training_along(tmp_path, scripted, hearing):
+    scripted("step('check', 0, 1); time.sleep(60)")
+    with open_tutor(tmp_path) as tutor:
+        assert tutor.weights == "imagenet"
+        server = Server(tutor)
+        add_classes(server, {"cats": 5, "dogs": 5})
+        server.ask("POST", "/train", 202)
+        until(lambda: server.state()["training"]["stages"])
+    assert tutor.look().state == "stopped"
+    with pytest.raises(HttpError, match="about to stop"):
+        tutor.start()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_training_that_cannot_start(server, monkeypatch):
+    monkeypatch.setattr("pronk.server.tutor.train_command", lambda *_, **__: ["no-such-program"])
+    add_classes(server, {"cats": 5, "dogs": 5})
+    assert "cannot start a training" in server.ask("POST", "/train", 409).json()["error"]
+    assert server.state()["training"] is None
+
+
+def test_a_run_is_shown_taken_along_and_used(server, whole_bundle, tmp_path):
+    run = finish_run(server, "3", whole_bundle)
+    report = server.ask("GET", "/runs/3/report")
+    assert report.text == "<!doctype html><p>good</p>"
+    assert report.headers["content-type"].startswith("text/html")
+    policy = report.headers["content-security-policy"].split("; ")
+    assert {"default-src 'none'", "style-src 'unsafe-inline'", "img-src data:", "sandbox"} <= set(policy)
+    packed = server.ask("GET", "/runs/3/download")
+    assert packed.headers["content-disposition"] == 'attachment; filename="pronk-run-3.zip"'
+    assert int(packed.headers["content-length"]) == len(packed.content)
+    with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        archive.extractall(tmp_path / "taken")
+    assert sorted(names) == sorted(f"run-3/{p.relative_to(run).as_posix()}" for p in run.rglob("*") if p.is_file())
+    assert Predictor.load(tmp_path / "taken" / "run-3").classes
+    assert server.state()["runs"][0]["in_use"] is False
+    assert server.ask("POST", "/runs/3/use").json() == {"name": "3"}
+    assert server.used == run / "model"
+    assert server.state()["runs"][0]["in_use"] is True
+    (run / "broken").touch()
+    assert server.ask("POST", "/runs/3/use", 409).json()["hint"] == "copy it again"
+
+
+def test_runs_that_are_not_whole_are_not_listed(server, tmp_path):
+    for name, metrics in {
+        "1": "{", "2": "[]", "4": json.dumps(METRICS | {"counts": None}), "5": "[" * 100_000,
+        "6": json.dumps(METRICS | {"test": {"accuracy": ACCURACY | {"value": float("nan")}}}),
+    }.items():  # fmt: skip
+        run = server.tutor.lessons.runs / name
+        run.mkdir()
+        (run / "metrics.json").write_text(metrics)
+        server.ask("GET", f"/runs/{name}/report", 404)
+    (server.tutor.lessons.runs / "7").mkdir()
+    (server.tutor.lessons.runs / "notes").mkdir()
+    assert server.state()["runs"] == []
+    finish_run(server, "10", test=None)
+    finish_run(server, "9")
+    if os.name != "nt":
+        (server.tutor.lessons.runs / "11").symlink_to(server.tutor.lessons.runs / "10")
+    assert [(run["name"], run["accuracy"]) for run in server.state()["runs"]] == [("9", ACCURACY), ("10", None)]
+    server.ask("GET", "/runs/9/report", 404)
+    assert list_runs(tmp_path / "work" / "runs")[0].photos == 22
+
+
+def test_a_loss_that_is_no_number_is_none(server):
+    frozen = {"val": {"accuracy": ACCURACY, "loss": float("inf")}}
+    summary = read_summary(finish_run(server, "1", frozen=frozen, fine_tuned=frozen))
+    assert summary.frozen.loss is None
+    assert summary.fine_tuned.value == 0.9
+
+
+def test_every_answer_is_described(server):
+    for operations in server.described["paths"].values():
+        for operation in operations.values():
+            assert {"401", "403", "422", "507"} <= set(operation["responses"])
+            assert operation["summary"]
+            assert operation["description"].endswith(".")
+    described = json.dumps(server.described)
+    assert "HTTPValidationError" not in described
+    assert "image/jpeg" in described
+
+
+# --- the real thing
+
+
+def show_drawn_photos(server, folder, number):
+    draw_photos(folder, photos_per_class=number, size=(160, 120), kinds=("alpaca", "mushroom"))
+    for kind in ("alpaca", "mushroom"):
+        server.ask("POST", "/classes", 201, json={"name": kind})
+        for photo in sorted((folder / kind).iterdir()):
+            assert server.ask("POST", f"/classes/{kind}/photos", content=photo.read_bytes()).json()["added"]
+
+
+@pytest.mark.more
+def test_a_real_training(server, tmp_path):
+    show_drawn_photos(server, tmp_path / "drawn", 16)
+    server.ask("POST", "/train", 202, json={"weights": "offline"})
+    until(lambda: server.state()["training"]["state"] != "running", 300)
+    training = server.state()["training"]
+    assert training["state"] == "done", training
+    assert [stage["stage"] for stage in training["stages"]] == [
+        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
+    ]  # fmt: skip
+    assert all(stage["done"] == stage["total"] > 0 for stage in training["stages"])
+    assert training["summary"]["frozen"]["n"] == training["summary"]["fine_tuned"]["n"] > 0
+    assert training["summary"]["kept"] in ("frozen", "fine_tuned")
+    assert server.state()["runs"][0]["photos"] == 32
+    assert "<html" in server.ask("GET", "/runs/1/report").text
+    assert server.ask("GET", "/runs/1/download").content[:2] == b"PK"
+    server.ask("POST", "/runs/1/use")
+    assert Predictor.load(server.used).classes == ("alpaca", "mushroom")
+    assert server.state()["runs"][0]["in_use"]
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("stage", ["check", "fine_tune"])
+def test_a_real_training_is_stopped_in_the_middle(server, tmp_path, hearing, stage):
+    show_drawn_photos(server, tmp_path / "drawn", 16)
+    server.ask("POST", "/train", 202, json={})
+    until(lambda: stage in [one["stage"] for one in server.state()["training"]["stages"]], 200)
+    server.ask("POST", "/stop", 202)
+    until(lambda: server.state()["training"]["state"] != "running", PATIENCE)
+    assert server.state()["training"]["state"] == "stopped"
+    assert list(server.tutor.lessons.runs.iterdir()) == []
+
+
+def test_a_real_training_that_fails_says_why(server, tmp_path):
+    """Copies of one photo cannot be split, which only training itself finds out."""
+    for name in ("cats", "dogs"):
+        add_classes(server, {name: 0})
+        for seed in range(5):
+            data = encode(draw_picture("circle", 1, (48, 36)), "PNG", compress_level=seed)
+            server.ask("POST", f"/classes/{name}/photos", content=data)
+    server.ask("POST", "/train", 202)
+    until(lambda: server.state()["training"]["state"] != "running", 100)
+    training = server.state()["training"]
+    assert training["state"] == "failed"
+    assert training["error"]["message"]
+    assert training["error"]["hint"]
+
+
+def test_the_command_that_trains(tmp_path):
+    command = train_command(tmp_path / "photos", tmp_path / "runs" / "1", cache=tmp_path / "cache", weights="imagenet")
+    assert command[:4] == [sys.executable, "-m", "pronk", "train"]
+    assert command[-2:] == ["--progress", "json"]

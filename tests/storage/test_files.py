@@ -1,0 +1,281 @@
+"""Files that are whole or absent, CSV that comes back as written, locks that die with their holder."""
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.bad_files import HOSTILE_NAMES
+from pronk.errors import RunError, StorageError
+from pronk.files import (
+    available_cores,
+    digest_file,
+    lock_folder,
+    read_csv,
+    remove_leftovers,
+    storage_error,
+    write_atomically,
+    write_csv,
+    write_json,
+)
+
+file_names = st.binary(min_size=1, max_size=20).map(os.fsdecode)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | file_names
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture
+def former(tmp_path):
+    path = tmp_path / "model.onnx"
+    write_atomically(path, b"former")
+    return path
+
+
+# Writing
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_writing_creates_replaces_and_leaves_nothing_else(tmp_path, durable):
+    path = tmp_path / "new" / "folder" / "model.onnx"
+    for data in (b"first", b"", b"second" * 1000):
+        write_atomically(path, data, durable=durable)
+        assert path.read_bytes() == data
+    assert names(path.parent) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.open"])
+def test_a_failed_write_leaves_the_former_file(former, monkeypatch, call, code):
+    def fail(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(StorageError) as caught:
+        write_atomically(former, b"new")
+    monkeypatch.undo()
+    assert str(caught.value) == f"cannot write {former}: {os.strerror(code)}"
+    assert caught.value.hint
+    assert former.read_bytes() == b"former"
+    assert names(former.parent) == ["model.onnx"]
+
+
+def test_a_write_cut_short_leaves_the_former_file(former):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(StorageError, match="cannot write"):
+            write_atomically(former, bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert former.read_bytes() == b"former"
+    assert names(former.parent) == ["model.onnx"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_named(tmp_path):
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "full").write_bytes(b"x")
+    assert "No space left" in str(storage_error(tmp_path / "full", caught.value))
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(former):
+    with pytest.raises(StorageError, match="cannot write"):
+        write_atomically(former / "inside.txt", b"x")
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    path, failed = tmp_path / "same", []
+
+    def work(number):
+        try:
+            for _ in range(100):
+                write_atomically(path, bytes([number]) * 1000, durable=False)
+        except StorageError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(set(path.read_bytes())) == 1
+    assert names(tmp_path) == ["same"]
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in (".model.onnx.123-4.tmp", "deep/.x.1-1.tmp", "keep.tmp", ".hidden", "deep/file"):
+        (tmp_path / name).touch()
+    (tmp_path / "deep" / ".onnx.7.tmp" / ".more.tmp").mkdir(parents=True)  # an export that was killed
+    (tmp_path / "deep" / ".onnx.7.tmp" / "model.onnx").touch()
+    (tmp_path / ".link.tmp").symlink_to("deep")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "deep", "file", "keep.tmp"]
+
+
+# What is written can be read
+
+
+@given(st.lists(st.fixed_dictionaries({"path": texts, "label": texts}), min_size=1))
+def test_csv_comes_back_as_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "round.csv"
+    write_csv(path, ["path", "label"], rows)
+    assert read_csv(path) == rows
+
+
+def test_hostile_names_survive_csv_and_json(tmp_path):
+    rows = [{"path": f"cat/{name}", "label": name} for name in HOSTILE_NAMES]
+    write_csv(tmp_path / "rows.csv", ["path", "label"], rows)
+    assert read_csv(tmp_path / "rows.csv") == rows
+    write_csv(tmp_path / "columns.csv", HOSTILE_NAMES, [dict.fromkeys(HOSTILE_NAMES, 1)])
+    assert list(read_csv(tmp_path / "columns.csv")[0]) == list(HOSTILE_NAMES)
+    write_json(tmp_path / "rows.json", rows)
+    assert json.loads((tmp_path / "rows.json").read_bytes()) == rows
+
+
+def test_csv_takes_the_columns_it_is_asked_for(tmp_path):
+    write_csv(tmp_path / "rows.csv", ["a", "b"], [{"a": 1, "c": 2}, {"b": None}])
+    assert (tmp_path / "rows.csv").read_bytes() == b"a,b\n1,\n,\n"
+
+
+def test_csv_from_a_spreadsheet_is_read(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\n1.jpg,cat\r\n")
+    assert read_csv(tmp_path / "rows.csv") == [{"path": "1.jpg", "label": "cat"}]
+
+
+def test_digest(tmp_path):
+    (tmp_path / "x").write_bytes(b"alpaca")
+    assert digest_file(tmp_path / "x") == hashlib.sha256(b"alpaca").hexdigest()
+
+
+# Locks
+
+HOLD = """
+import sys
+from pathlib import Path
+from pronk.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of tmp_path until its input ends."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "held\n"
+    yield child
+    child.kill()
+    child.communicate()
+
+
+def test_a_second_process_is_refused_with_the_number_of_the_first(tmp_path, holder):
+    for _ in range(2):
+        with pytest.raises(RunError, match=f"in use by process {holder.pid}") as caught, lock_folder(tmp_path):
+            pass
+    assert caught.value.hint
+    holder.communicate()
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert not (tmp_path / ".lock").exists()
+
+
+# Windows locks from the position on, for others also against reading, and removes nothing that is open.
+AS_ON_WINDOWS = """
+import fcntl, os, types
+from pathlib import Path, PosixPath
+def locking(descriptor, mode, count):
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)
+    assert position > os.fstat(descriptor).st_size, "what is locked cannot be read"
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count, position)
+def unlink(self, missing_ok=False, real=Path.unlink):
+    if any(os.path.realpath(f"/proc/self/fd/{number}") == str(self) for number in os.listdir("/proc/self/fd")):
+        raise PermissionError(13, "in use")
+    real(self, missing_ok)
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+folder, PosixPath.unlink = Path(sys.argv[1]), unlink
+Path = lambda path: folder
+os.name = "nt"
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells what is open")
+def test_the_lock_on_windows(tmp_path):
+    head, tail = HOLD.split("with lock_folder")
+    command = [sys.executable, "-c", f"{head}{AS_ON_WINDOWS}with lock_folder{tail}", tmp_path]
+    (tmp_path / ".lock").write_text("12")  # of a killed process
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        second = subprocess.run(command, capture_output=True, text=True, check=False, input="")
+        assert f"in use by process {first.pid}" in second.stderr
+        first.communicate("")
+    assert first.returncode == 0
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / ".lock").read_text() == str(holder.pid)
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+def test_one_process_cannot_hold_a_folder_twice(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(RunError, match=str(os.getpid())), lock_folder(tmp_path):
+        pass
+
+
+def test_a_lock_is_freed_after_an_error(tmp_path):
+    with pytest.raises(KeyError), lock_folder(tmp_path):
+        raise KeyError
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_named(tmp_path):
+    with pytest.raises(StorageError, match="cannot write"), lock_folder(tmp_path / "gone"):
+        pass
+
+
+def test_of_many_processes_one_at_a_time_holds_the_lock(tmp_path):
+    script = """
+import sys, time
+from pathlib import Path
+from pronk.errors import RunError
+from pronk.files import lock_folder
+folder, inside = Path(sys.argv[1]), Path(sys.argv[1]) / "inside"
+got = 0
+while got < 20:
+    try:
+        with lock_folder(folder):
+            inside.touch(exist_ok=False)
+            inside.unlink()
+            got += 1
+    except RunError:
+        time.sleep(0.001)
+"""
+    children = [subprocess.Popen([sys.executable, "-c", script, tmp_path]) for _ in range(3)]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+
+
+def test_cores():
+    assert 1 <= available_cores() <= os.cpu_count()

@@ -1,0 +1,318 @@
+"""Exports: made from a finished run, opened by their own runtime, compared, kept or set aside."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.training import draw_tiny, run_pronk, write_photos
+from pronk.bundle import open_bundle
+from pronk.calibration import Unknown
+from pronk.errors import DataError, ModelError, RunError
+from pronk.evaluation import evaluate
+from pronk.kernel import load_head
+from pronk.novelty import fit_novelty
+from pronk.predictor import Predictor
+from pronk.training.conversions import CONVERSIONS, convert
+from pronk.training.delivery import export_model, note_parity, read_parity
+from pronk.training.samples import SAMPLES, gather_photos
+
+FLOAT = ("litert", "savedmodel", "keras")
+EIGHT_BITS = ("onnx-int8", "litert-int8")
+MODULES = {"onnx-int8": "onnxruntime", "litert": "ai_edge_litert", "litert-int8": "ai_edge_litert"}
+# Runs a file as a program where pronk cannot be imported, whether or not it is installed.
+WITHOUT_PRONK = "import runpy, sys; sys.modules['pronk'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+
+in_every_format = pytest.mark.parametrize(
+    "to", [to if to == "onnx-int8" else pytest.param(to, marks=pytest.mark.more) for to in CONVERSIONS]
+)
+
+
+@pytest.fixture
+def run(tmp_path, tiny_run):
+    """A finished run to export from."""
+    return Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory, tiny_run):
+    """A function that exports a run once per format."""
+    run = Path(shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("exports") / "run"))
+
+    @functools.cache
+    def export(to):
+        if to in MODULES:
+            pytest.importorskip(MODULES[to], reason=f"{MODULES[to]} is not installed")
+        return run, export_model(run, to, min_agreement=0.0)
+
+    return export
+
+
+@in_every_format
+def test_an_export_is_a_model_of_its_own_that_agrees(exports, tiny_photos, to):
+    run, exported = exports(to)
+    assert exported.gate is None
+    assert exported.folder == run / "exports" / to
+    bundle, original = open_bundle(exported.folder), open_bundle(run)
+    assert bundle.runtime == to
+    assert (bundle.classes, bundle.size, bundle.fit) == (original.classes, original.size, original.fit)
+    np.testing.assert_array_equal(load_head(bundle), load_head(original))
+    predictor = Predictor.load(exported.folder)
+    assert all(check["ok"] for check in predictor.verify())
+    photos = sorted(tiny_photos.rglob("*.png"))
+    served = np.stack([prediction.probabilities for prediction in predictor.predict(photos)])
+    expected = np.stack([prediction.probabilities for prediction in Predictor.load(run).predict(photos)])
+    if to in FLOAT:
+        assert np.abs(served - expected).max() < 1e-4
+        assert (served.argmax(axis=1) == expected.argmax(axis=1)).all()
+    if to == "onnx-int8":  # LiteRT's eight bits spoil a random network; test_real_exports holds both to their bars
+        assert (served.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.7
+    numbers = [evaluate(model, tiny_photos).result for model in (predictor, run)]
+    assert list(numbers[0]) == list(numbers[1])
+    assert to not in FLOAT or numbers[0]["confusion"] == numbers[1]["confusion"]
+
+
+@in_every_format
+def test_the_example_runs_without_pronk(exports, tmp_path, to):
+    folder = exports(to)[1].folder
+    photo = tmp_path / "warm.png"
+    draw_tiny(np.random.default_rng(7), "warm", size=(90, 60)).save(photo)
+    command = [sys.executable, "-c", WITHOUT_PRONK, folder / "predict_example.py", photo]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    prediction = Predictor.load(folder).predict_one(photo)
+    assert done.stdout == f"{photo}: {prediction.top} {prediction.score:.1%}\n"
+    assert len((folder / "predict_example.py").read_text().splitlines()) <= 26
+
+
+def test_every_fit_is_written_into_the_example(run, tmp_path):
+    for fit in ("crop", "pad", "squash"):
+        record = json.loads((run / "model" / "model.json").read_text())
+        record["image"]["fit"] = fit
+        (run / "model" / "model.json").write_text(json.dumps(record))
+        folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+        photo = tmp_path / "wide.png"
+        draw_tiny(np.random.default_rng(7), "cold", size=(91, 40)).save(photo)
+        command = [sys.executable, folder / "predict_example.py", photo]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240).stdout
+        prediction = Predictor.load(folder).predict_one(photo)
+        assert said == f"{photo}: {prediction.top} {prediction.score:.1%}\n", fit
+
+
+def test_what_lies_beside_the_model(run):
+    folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+    assert (folder / "labels.txt").read_text() == "cold\nwarm\n"
+    recipe = json.loads((folder / "decode.json").read_text())
+    assert recipe["model"] == "model.onnx"
+    assert recipe["input"]["shape"] == ["N", 32, 32, 3]
+    assert set(recipe["outputs"]) == {"probabilities", "features", "feature_map"}
+    assert {"labels.txt", "decode.json", "predict_example.py"} <= set(open_bundle(folder).files)
+
+
+def test_parity_is_noted_once_per_format(run):
+    first, second = (export_model(run, "onnx-int8", min_agreement=0.0).parity for _ in range(2))
+    records = json.loads((run / "exports" / "parity.json").read_text())
+    assert records == [second]
+    assert {name: first[name] for name in ("format", "agreement", "max_difference", "accuracy")} == {
+        name: second[name] for name in ("format", "agreement", "max_difference", "accuracy")
+    }
+    assert {"format", "agreement", "max_difference", "mean_difference", "accuracy", "latency_ms", "bytes"} <= set(
+        second
+    )
+    assert second["latency_ms"]["p50"] <= second["latency_ms"]["p95"]
+    assert second["bytes"] == (run / "exports" / "onnx-int8" / "model.onnx").stat().st_size
+    assert second["accuracy"]["reference"]["n"] == 4
+
+
+def test_records_of_other_formats_stay(tmp_path):
+    path = tmp_path / "parity.json"
+    for record in ({"format": "keras", "bytes": 1}, {"format": "litert", "bytes": 2}, {"format": "keras", "bytes": 3}):
+        note_parity(path, record)
+    assert [(record["format"], record["bytes"]) for record in read_parity(path)] == [("litert", 2), ("keras", 3)]
+    path.write_text("{")
+    assert read_parity(path) == []
+
+
+def wrong_model(monkeypatch):
+    """Let every conversion yield a model that always answers the other class."""
+
+    def convert_wrongly(bundle, to, samples):
+        import onnx
+        from onnx import numpy_helper
+
+        model = onnx.load(bundle.model_path)
+        for array in model.graph.initializer:
+            if array.name in ("head/kernel", "head/bias"):
+                array.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(array), array.name))
+        return {"model.onnx": model.SerializeToString()}
+
+    monkeypatch.setattr("pronk.training.delivery.convert", convert_wrongly)
+
+
+def test_one_that_answers_otherwise_is_set_aside(run, monkeypatch):
+    good = export_model(run, "onnx-int8", min_agreement=0.0)
+    wrong_model(monkeypatch)
+    exported = export_model(run, "onnx-int8")
+    assert exported.parity["agreement"] == 0
+    assert exported.gate is not None
+    assert "below 97.0%" in str(exported.gate)
+    assert exported.folder == run / "exports" / "onnx-int8.rejected"
+    assert open_bundle(exported.folder).runtime == "onnx-int8", "it can still be looked at"
+    assert not good.folder.exists(), "the former one is not mistaken for what was just made"
+    monkeypatch.undo()
+    assert export_model(run, "onnx-int8", min_agreement=0.0).gate is None
+    assert sorted(path.name for path in (run / "exports").iterdir()) == ["onnx-int8", "parity.json"]
+
+
+def test_the_command_says_so(run, monkeypatch):
+    # The tiny photos are easy, so the bar is what sets this one aside.
+    done = run_pronk("export", run, "--to", "onnx-int8", "--min-agreement", "1", "--json", "--quiet")
+    parity = json.loads(done.stdout)
+    assert done.returncode == (0 if parity[0]["agreement"] == 1 else 1)
+    done = run_pronk("export", run, "--to", "onnx-int8", "--min-agreement", "0")
+    assert done.returncode == 0
+    assert done.stdout.decode().strip() == str(run / "exports" / "onnx-int8")
+    assert b"get the same class" in done.stderr
+    assert run_pronk("predict", run / "exports" / "onnx-int8", run / "model" / "golden" / "1.jpg").returncode == 0
+    assert b"onnx-int8" in run_pronk("bench", run).stdout
+
+
+def test_no_half_written_export_is_left(run, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pronk.training.delivery.measure_speed", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(run, "onnx-int8")
+    assert list((run / "exports").iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_replaced(run):
+    left = run / "exports" / ".onnx-int8.tmp"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"written")
+    export_model(run, "onnx-int8", min_agreement=0.0)
+    assert sorted(path.name for path in (run / "exports").iterdir()) == ["onnx-int8", "parity.json"]
+
+
+# --- photos to compare with
+
+
+def test_the_runs_own_photos_are_taken(tiny_run, tiny_photos):
+    photos = gather_photos(open_bundle(tiny_run.folder), None)
+    assert (len(photos.samples), len(photos.compared)) == (20, 4)
+    assert photos.is_validation
+    assert sorted(photos.targets) == [0, 0, 1, 1]
+    # The tiny photos are blue in one class and red in the other; the classes come in turn.
+    assert [photo[..., 0].mean() > photo[..., 2].mean() for photo in photos.samples[:4]] == [False, True] * 2
+
+
+def test_photos_that_were_moved_are_known_by_content(run, tmp_path, tiny_photos):
+    moved = Path(shutil.copytree(tiny_photos, tmp_path / "elsewhere"))
+    here, there = (gather_photos(open_bundle(run), given) for given in (None, moved))
+    assert there.is_validation
+    assert (len(there.samples), len(there.compared)) == (20, 4)
+    assert {photo.tobytes() for photo in there.compared} == {photo.tobytes() for photo in here.compared}
+
+
+def test_changed_photos_are_not_compared_with(run, tmp_path):
+    photos = write_photos(tmp_path / "photos", 14)
+    settings = run / "settings.toml"
+    lines = [line for line in settings.read_text().splitlines() if not line.startswith("data")]
+    settings.write_text("\n".join([f"data = {json.dumps(str(photos))}", *lines]))
+    for path in photos.rglob("*.png"):
+        draw_tiny(np.random.default_rng(99), path.parent.name).save(path)
+    with pytest.raises(DataError, match="no photos to compare"):
+        gather_photos(open_bundle(run), None)
+
+
+def test_a_copied_model_asks_for_photos(run, tmp_path, tiny_photos):
+    alone = shutil.copytree(run / "model", tmp_path / "elsewhere" / "model")
+    with pytest.raises(DataError, match="its photos are not known") as caught:
+        export_model(alone, "onnx-int8")
+    assert "--calibration" in caught.value.hint
+    exported = export_model(alone, "onnx-int8", calibration=tiny_photos, out=tmp_path / "out", min_agreement=0.0)
+    assert exported.parity["accuracy"]["exported"]["n"] == 14, "every second photo"
+    assert open_bundle(tmp_path / "out").sets.n == 4, "promises rest on validation photos alone"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out", "run"], "nothing beside it"
+    assert (tmp_path / "out" / "parity.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["", "model", "exports", "report.html", "photos"])
+def test_nothing_but_a_former_export_is_replaced(run, name):
+    (run / "photos").mkdir()
+    (run / "photos" / "mine.jpg").write_bytes(b"mine")
+    (run / "exports").mkdir()
+    before = sorted(run.rglob("*"))
+    with pytest.raises(RunError, match="exists and is no export to litert"):
+        export_model(run, "litert", out=run / name)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_an_export_of_another_format_is_not_replaced(run):
+    folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+    with pytest.raises(RunError, match="no export to keras"):
+        export_model(run, "keras", out=folder)
+    assert open_bundle(folder).runtime == "onnx-int8"
+
+
+def test_an_export_warns_of_photos_that_the_model_knows(run, tiny_photos):
+    folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+    known = [finding for finding in evaluate(folder, tiny_photos).findings if finding.code == "leak"]
+    assert len(known) == 24
+
+
+def test_foreign_classes_are_named(tmp_path, whole_bundle):
+    photos = write_photos(tmp_path / "photos", 2, classes=("cold", "llama"))
+    with pytest.raises(DataError, match="'llama'"):
+        gather_photos(open_bundle(whole_bundle), photos)
+
+
+def test_a_large_class_does_not_crowd_out_a_small_one(tmp_path, whole_bundle, monkeypatch):
+    write_photos(tmp_path / "photos", 30, classes=("cold",))
+    write_photos(tmp_path / "photos", 4, classes=("warm",))
+    monkeypatch.setattr("pronk.training.samples.SAMPLES", 4)
+    photos = gather_photos(open_bundle(whole_bundle), tmp_path / "photos")
+    assert SAMPLES > 4
+    assert [photo[..., 0].mean() > photo[..., 2].mean() for photo in photos.samples] == [False, True] * 2
+
+
+# --- what cannot be exported
+
+
+def test_an_export_is_not_exported_again(run):
+    folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
+    with pytest.raises(ModelError, match="cannot export onnx-int8") as caught:
+        export_model(folder, "litert")
+    assert "name a run" in caught.value.hint
+
+
+def test_a_model_without_a_keras_file_says_so(whole_bundle):
+    with pytest.raises(ModelError, match=r"no model\.keras"):
+        convert(open_bundle(whole_bundle), "keras", np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_the_threshold_is_set_again_with_the_exports_own_numbers(run, monkeypatch):
+    monkeypatch.setattr("pronk.training.delivery.conformal_threshold", lambda scores, coverage: float(max(scores)) + 1)
+    bundle = open_bundle(run)
+    novelty = fit_novelty(np.random.default_rng(0).random((20, 1280), np.float32), np.arange(20) % 2, classes=2)
+    unknown = Unknown(novelty, 0.25, 0.95, 49)
+    record = json.loads((bundle.folder / "model.json").read_text()) | {"unknown": unknown.to_record()}
+    (bundle.folder / "model.json").write_text(json.dumps(record))
+    exported = open_bundle(export_model(run, "onnx-int8", min_agreement=0.0).folder)
+    assert exported.unknown.threshold != 0.25
+    assert (exported.unknown.coverage, exported.unknown.n) == (0.95, 4)
+
+
+def test_inside_the_model_folder_the_run_is_found_too(run, monkeypatch):
+    for inside in (run / "model", run):
+        monkeypatch.chdir(inside)
+        exported = export_model(".", "onnx-int8", min_agreement=0.0)
+        assert exported.folder.resolve() == (run / "exports" / "onnx-int8").resolve()

@@ -1,0 +1,108 @@
+import dataclasses
+import io
+import json
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.training import lively_backbone, tiny_settings, write_photos
+from pronk.bundle import open_bundle
+from pronk.calibration import SetScores
+from pronk.dataset import load_dataset
+from pronk.errors import DataError, ModelError
+from pronk.head import Head
+from pronk.images import load_pixels
+from pronk.predictor import Predictor
+from pronk.training.answers import Answers
+from pronk.training.exporters import choose_golden, compare, export
+from pronk.training.network import build_network
+from pronk.training.phases import Kept
+
+SETTINGS = tiny_settings("unused")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return load_dataset(write_photos(tmp_path / "photos", 14), val=0.3)
+
+
+def test_keras_and_onnx_say_the_same(tmp_path, dataset):
+    import keras
+
+    backbone, rng = lively_backbone(0.35), np.random.default_rng(0)
+    trained = lively_backbone(0.35, seed=5)
+    head = Head(rng.normal(0, 0.05, (1280, 2)).astype(np.float32), np.array([0.5, -0.5], np.float32))
+    kept = Kept(head, trained.weights, np.full((1, 2), 0.5), {"kept": "fine_tuned"})
+    nothing = Future()
+    nothing.set_result(None)
+    answers = Answers(1.7, SetScores.fit(np.array([[0.75, 0.25]]), np.array([0])), nothing)
+    network = build_network(backbone, classes=2, settings=SETTINGS)
+    golden = choose_golden(dataset, SETTINGS)
+    bundle = export(tmp_path / "model", network, kept, answers, golden, backbone, dataset.classes, SETTINGS)
+    compare(network, bundle)
+    assert (bundle.temperature, bundle.unknown, bundle.sets.n) == (1.7, None, 1)
+    assert bundle.weights == {"name": "random", "sha256": backbone.sha256}
+    assert (bundle.classes, bundle.size, bundle.fit) == (("cold", "warm"), 32, "crop")
+    assert set(bundle.files) == {"model.onnx", "model.keras", "golden/expected.json"} | {
+        f"golden/{i}.jpg" for i in range(1, 9)
+    }
+    photos = np.stack([load_pixels(dataset.root / photo.path, size=32) for photo in dataset.photos])
+    loaded = keras.models.load_model(tmp_path / "model" / "model.keras")
+    served = Predictor.load(tmp_path / "model").predict_proba(photos)
+    np.testing.assert_allclose(served, np.asarray(loaded(photos)), atol=1e-4)
+    assert served[:, 0].std() > 0.01, "the photos are told apart"
+
+
+def answering(probabilities):
+    return lambda pixels, training: np.tile(np.array(probabilities, np.float32), (len(pixels), 1))
+
+
+@pytest.mark.parametrize("says", [[2.0, -1.0], [np.nan, np.nan]])
+def test_files_that_differ_are_refused(whole_bundle, says):
+    with pytest.raises(ModelError, match=r"differ by .* on the golden photos"):
+        compare(answering(says), open_bundle(whole_bundle))
+
+
+# --- golden photos
+
+
+def sizes(golden):
+    return [Image.open(io.BytesIO(data)).size for data in golden.values()]
+
+
+def test_eight_validation_photos_classes_in_turn(dataset):
+    golden = choose_golden(dataset, SETTINGS)
+    assert list(golden) == [f"{i}.jpg" for i in range(1, 9)]
+    # The tiny photos are blue in one class and red in the other.
+    means = [np.asarray(Image.open(io.BytesIO(data))).mean(axis=(0, 1)) for data in golden.values()]
+    assert [mean[0] > mean[2] for mean in means] == [False, True] * 4
+
+
+def test_few_validation_photos_are_filled_up_with_others(tmp_path):
+    dataset = load_dataset(write_photos(tmp_path / "few", 8))
+    assert dataset.counts["val"] < 8
+    assert len(choose_golden(dataset, SETTINGS)) == 8
+
+
+def test_drawn_ones_are_none_of_yours_and_the_same_each_time(dataset):
+    drawn = choose_golden(dataset, SETTINGS.replace(golden="drawn"))
+    assert len(drawn) == 8
+    assert set(sizes(drawn)) == {(512, 384)}
+    assert drawn == choose_golden(dataset, SETTINGS.replace(golden="drawn"))
+
+
+def test_photos_that_are_gone_are_passed_over(dataset):
+    for photo in dataset.part("val")[:2]:
+        (dataset.root / photo.path).unlink()
+    assert len(choose_golden(dataset, SETTINGS)) == 8
+    with pytest.raises(DataError, match="can be read any more"):
+        choose_golden(dataclasses.replace(dataset, root=dataset.root / "gone"), SETTINGS)
+
+
+def test_the_golden_photos_of_a_run_prove_it(tiny_run):
+    bundle = open_bundle(tiny_run.folder)
+    expected = json.loads((bundle.folder / "golden" / "expected.json").read_text())
+    assert len(expected) == 8
+    assert all(check["difference"] < 1e-6 for check in Predictor.load(tiny_run.folder).verify())

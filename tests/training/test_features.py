@@ -1,0 +1,239 @@
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from helpers.training import draw_tiny, lively_backbone, tiny_settings, write_photos
+from pronk.dataset import load_dataset
+from pronk.errors import DataError, StorageError
+from pronk.images import load_pixels
+from pronk.training import features as features_module
+from pronk.training.features import extract_features, has_gpu, make_recipe, run_on_gpu
+from pronk.training.rows import Job, load_square, row_key
+
+SETTINGS = tiny_settings("unused", views=3)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return lively_backbone(0.35)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(2) as threads:
+        yield threads
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 8)
+
+
+@pytest.fixture
+def extract(tmp_path, photos, backbone, pool, monkeypatch):
+    """Split and extract with a cache of this test's own, and tell what it came to."""
+    monkeypatch.setattr(features_module, "has_gpu", lambda: False)
+
+    def run(settings=SETTINGS, *, split=None, dataset=None, backbone=backbone, **options):
+        dataset = dataset or load_dataset(photos, seed=settings.seed, split=split)
+        return dataset, extract_features(
+            dataset, backbone, settings, tmp_path / "cache", tmp_path / "work", pool, **options
+        )
+
+    return run
+
+
+def rows_of(dataset, settings=SETTINGS):
+    return dataset.counts["train"] * settings.views + dataset.counts["val"] + dataset.counts["test"]
+
+
+def test_each_photo_has_its_views(extract):
+    told = []
+    dataset, features = extract(on_progress=lambda *step: told.append(step))
+    assert features.computed == rows_of(dataset)
+    assert features.missing == ()
+    assert told[-1] == ("extract", 16, 16)
+    train = dataset.part("train")
+    pooled = features.pooled(train, views=3)
+    assert pooled.shape == (len(train) * 3, 1280)
+    assert pooled.dtype == np.float32
+    np.testing.assert_array_equal(pooled[3], features.pooled(train[1:2])[0])
+    cuts = features.cuts(train, view=2)
+    assert cuts.shape == (len(train), 1, 1, 56)
+    assert cuts.dtype == np.float32
+
+
+def test_a_second_run_computes_nothing(extract):
+    _, first = extract()
+    dataset, second = extract()
+    assert second.computed == 0
+    np.testing.assert_array_equal(second.pooled(dataset.photos), first.pooled(dataset.photos))
+    for changes in ({"learning_rate": 0.5}, {"epochs": 9}, {"class_weights": "none"}, {"views": 2}, {"val": 0.3}):
+        assert extract(SETTINGS.replace(**changes), dataset=dataset)[1].computed == 0, changes
+
+
+def test_more_photos_compute_their_views_only(extract, photos, tmp_path):
+    from pronk.dataset import write_split
+
+    dataset, _ = extract()
+    write_split(tmp_path / "split.csv", dataset)
+    given = (tmp_path / "split.csv").read_text()
+    rng = np.random.default_rng(99)
+    for label in ("cold", "warm"):
+        draw_tiny(rng, label).save(photos / label / "new.png")
+        given += f"{label}/new.png,{label},train,,\n"
+    (tmp_path / "split.csv").write_text(given)
+    grown, features = extract(split=tmp_path / "split.csv")
+    assert grown.counts["train"] == dataset.counts["train"] + 2
+    assert features.computed == 2 * SETTINGS.views
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_size": 64}, {"fit": "pad"}, {"fine_tune_from": "block_14_add"}, {"seed": 43}]
+)
+def test_what_changes_the_numbers_is_computed_anew(extract, changes):
+    dataset, _ = extract()
+    settings = SETTINGS.replace(**changes)
+    computed = extract(settings, dataset=dataset)[1].computed
+    # View 0, the photo itself, does not depend on the seed.
+    expected = rows_of(dataset) - (len(dataset.photos) if "seed" in changes else 0)
+    assert computed == expected
+
+
+def test_another_network_is_computed_anew(extract):
+    dataset, _ = extract()
+    other = dataclasses.replace(lively_backbone(0.35, seed=8), sha256="another")
+    assert extract(dataset=dataset, backbone=other)[1].computed == rows_of(dataset)
+
+
+def test_copies_share_a_row(extract, photos):
+    (photos / "cold" / "copy.png").write_bytes((photos / "cold" / "0.png").read_bytes())
+    dataset, features = extract()
+    assert len(dataset.photos) == 17
+    shared = SETTINGS.views if "cold/copy.png" in {photo.path for photo in dataset.part("train")} else 1
+    assert features.computed == rows_of(dataset) - shared
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_row_is_computed_again(extract, how):
+    dataset, features = extract()
+    photo = dataset.part("train")[0]
+    expected = features.row(photo, 1)
+    path = features.recipe.store.path(row_key(photo, 1, SETTINGS.seed))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink() if how == "gone" else path.write_bytes(data if how == "flipped" else data[:50])
+    for found, array in zip(features.row(photo, 1), expected, strict=True):
+        np.testing.assert_array_equal(found, array)
+    assert extract(dataset=dataset)[1].computed == 0
+
+
+def test_a_damaged_row_whose_photo_changed_is_an_error(extract, photos):
+    dataset, features = extract()
+    photo = dataset.part("train")[0]
+    features.recipe.store.path(row_key(photo, 1, SETTINGS.seed)).unlink()
+    (photos / photo.path).write_bytes(b"")
+    with pytest.raises(DataError, match=f"{photo.path} changed"):
+        features.row(photo, 1)
+
+
+def test_photos_that_change_after_the_scan_are_left_out_and_named(extract, photos):
+    dataset = load_dataset(photos, seed=SETTINGS.seed)
+    gone, replaced, cut = (photo.path for photo in dataset.photos[:3])
+    (photos / gone).unlink()
+    draw_tiny(np.random.default_rng(5), "cold").save(photos / replaced)
+    (photos / cut).write_bytes((photos / cut).read_bytes()[:40])
+    _, features = extract(dataset=dataset)
+    assert sorted((finding.path, finding.code) for finding in features.missing) == sorted(
+        [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]
+    )
+    left = dataset.without(features.missing)
+    assert len(left.photos) == 13
+    assert features.pooled(left.photos).shape == (13, 1280)
+
+
+def test_the_photos_to_be_judged_are_kept_as_pixels(extract, photos, tmp_path):
+    for _ in ("from the empty cache", "from the full one"):
+        dataset, features = extract()
+        judged = [photo for photo in dataset.photos if photo.part != "train"]
+        squares = features.recipe.squares
+        assert {path.name for path in squares.iterdir()} == {photo.digest for photo in judged}
+        for photo in judged:
+            expected = load_pixels(photos / photo.path, size=32)
+            np.testing.assert_array_equal(load_square(squares, photos, photo, size=32, fit="crop"), expected)
+            np.testing.assert_array_equal(load_square(tmp_path, photos, photo, size=32, fit="crop"), expected)
+            (squares / photo.digest).write_bytes(b"torn")  # as by a power cut; the next run makes its own
+
+
+def test_only_so_many_photos_are_kept_as_pixels(extract, monkeypatch):
+    monkeypatch.setattr(features_module, "SQUARES_BYTES", 3 * 32 * 32 * 3)
+    dataset, features = extract()
+    assert len(list(features.recipe.squares.iterdir())) == 3
+    assert features.computed == rows_of(dataset)
+
+
+def test_without_room_for_pixels_the_photos_are_decoded_again(extract, photos, tmp_path):
+    (tmp_path / "work").write_text("no folder")
+    dataset, features = extract()
+    photo = dataset.part("test")[0]
+    pixels = load_square(features.recipe.squares, photos, photo, size=32, fit="crop")
+    np.testing.assert_array_equal(pixels, load_pixels(photos / photo.path, size=32))
+
+
+def test_nothing_is_written_beside_the_photos(extract, photos):
+    before = sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*"))
+    extract()
+    assert sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*")) == before
+
+
+def test_a_full_disk_is_told_before_the_first_row(extract, monkeypatch):
+    monkeypatch.setattr("pronk.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(StorageError, match="are free"):
+        extract()
+
+
+def test_a_disk_that_fills_up_is_told_with_its_path(extract, monkeypatch):
+    def refuse(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    with pytest.raises(StorageError, match="No space left"):
+        extract()
+
+
+def test_the_prefix_is_written_once(tmp_path, photos, backbone, monkeypatch):
+    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "cache", tmp_path / "work")
+    os.utime(recipe.prefix, (1, 1))
+    monkeypatch.setattr(features_module, "write_prefix", None)
+    assert make_recipe(photos, backbone, SETTINGS, tmp_path / "cache", tmp_path / "work") == recipe
+    assert recipe.prefix.stat().st_mtime > 1, "it counts as used"
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    assert not has_gpu()
+    monkeypatch.undo()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not has_gpu()
+
+
+def test_the_road_of_a_gpu_comes_to_the_same_rows(extract, photos, backbone, tmp_path):
+    dataset, expected = extract()
+    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "other cache", tmp_path / "work")
+    gone = dataset.part("val")[0]
+    (photos / gone.path).unlink()
+    jobs = [Job(photo, tuple(range(3 if photo.part == "train" else 1))) for photo in dataset.photos]
+    worked = list(run_on_gpu(recipe, backbone, SETTINGS, [jobs[i : i + 4] for i in range(0, len(jobs), 4)]))
+    assert [finding.code for one in worked for finding in one.findings] == ["vanished"]
+    compared = 0
+    for job in jobs:
+        for number in job.numbers:
+            if job.photo is not gone:
+                pooled, cut = recipe.store.read(row_key(job.photo, number, SETTINGS.seed))
+                np.testing.assert_allclose(pooled, expected.row(job.photo, number)[0], atol=2e-3)
+                np.testing.assert_allclose(cut, expected.row(job.photo, number)[1], atol=2e-3, rtol=2e-3)
+                compared += 1
+    assert compared == rows_of(dataset) - 1

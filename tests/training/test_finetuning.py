@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from helpers.training import lively_backbone
+from pronk.config import Settings
+from pronk.training.finetuning import FineTuning
+from pronk.training.network import build_network, build_suffix
+
+SETTINGS = Settings(image_size=32, epochs=5, patience=2, learning_rate=1e-3, fine_tune_from="block_15_add")
+
+
+@pytest.fixture(scope="module")
+def suffix():
+    return build_suffix(build_network(lively_backbone(0.35), classes=2, settings=SETTINGS), "block_15_add")
+
+
+def batches(count=2, size=4):
+    rng = np.random.default_rng(0)
+    return [
+        (rng.normal(size=(size, 1, 1, 56)).astype(np.float32), np.arange(size) % 2, np.ones(size)) for _ in range(count)
+    ]
+
+
+def test_patience_and_epochs_end_it(suffix):
+    state = FineTuning(suffix, SETTINGS)
+    losses = iter([1.0, 0.5, 0.6, 0.5, 0.4])
+    ended = []
+    while not state.is_done:
+        state.epoch += 1
+        state.keep_if_best(next(losses))
+        ended.append((state.epoch, state.best_epoch))
+    # An equal loss is no better one.
+    assert ended == [(1, 1), (2, 2), (3, 2), (4, 2)]
+
+
+def test_no_loss_that_is_not_a_number_is_best(suffix):
+    state = FineTuning(suffix, SETTINGS)
+    state.epoch = 1
+    assert state.keep_if_best(0.5)
+    state.epoch = 2
+    assert not state.keep_if_best(float("nan"))
+
+
+def test_a_checkpoint_restores_everything(suffix, tmp_path):
+    state = FineTuning(suffix, SETTINGS)
+    state.epoch = 1
+    state.run_epoch(batches(), int)
+    state.keep_if_best(0.7)
+    state.epoch = 2
+    state.history.append({"epoch": 2, "loss": 0.1})
+    state.run_epoch(batches(), int)
+    state.save(tmp_path, np.array([[0.25, 0.75]]))
+    weights, optimizer = suffix.get_weights(), [np.asarray(variable) for variable in state.optimizer.variables]
+    assert any(np.abs(array).max() > 0 for array in optimizer[2:]), "the moments of Adam belong to the state"
+
+    other = FineTuning(suffix, SETTINGS)
+    other.run_epoch(batches(1), int)
+    best = other.restore(tmp_path)
+    np.testing.assert_array_equal(best, [[0.25, 0.75]])
+    assert (other.epoch, other.best_epoch, other.best_loss) == (2, 1, 0.7)
+    assert other.history == [{"epoch": 2, "loss": 0.1}]
+    for found, expected in zip(suffix.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip(other.optimizer.variables, optimizer, strict=True):
+        np.testing.assert_array_equal(np.asarray(found), expected)
+    for found, expected in zip(other.best, state.best, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_nothing_to_restore_is_a_start(suffix, tmp_path):
+    state = FineTuning(suffix, SETTINGS)
+    assert state.restore(tmp_path) is None
+    assert state.epoch == 0
+    assert not state.is_done

@@ -1,0 +1,247 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+
+from helpers.training import digest_arrays, lively_backbone
+from pronk.config import Settings
+from pronk.dataset import Dataset, Photo
+from pronk.errors import SettingsError
+from pronk.head import class_weights
+from pronk.metrics import log_loss
+from pronk.training.checkpoints import load_checkpoint
+from pronk.training.network import batch_norms, build_network, build_prefix, get_weights, set_head
+from pronk.training.phases import _cut_evenly, fine_tune, part_record, train_head
+
+SETTINGS = Settings(
+    image_size=32, views=2, epochs=3, patience=3, learning_rate=1e-3, fine_tune_from="block_15_add", batch_size=8
+)
+
+
+@dataclasses.dataclass
+class Rows:
+    """Features in memory, with the methods of the real ones."""
+
+    stored: dict
+
+    def pooled(self, photos, *, views=1):
+        return np.stack([self.stored[photo.path, view][0] for photo in photos for view in range(views)])
+
+    def cuts(self, photos, *, view):
+        return np.stack([self.stored[photo.path, view][1] for photo in photos]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return lively_backbone(0.35)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    parts = ["train"] * 10 + ["val"] * 4
+    photos = [
+        Photo(f"{label}/{i}.png", label, part, f"{label}{i}", f"{label}{i}")
+        for label in ("cold", "warm")
+        for i, part in enumerate(parts)
+    ]
+    return Dataset(Path("photos"), ("cold", "warm"), tuple(photos), (), len(photos))
+
+
+@pytest.fixture(scope="module")
+def rows(backbone, dataset):
+    rng = np.random.default_rng(0)
+    prefix = build_prefix(build_network(backbone, classes=2, settings=SETTINGS), SETTINGS.fine_tune_from)
+    keys, pixels = [], []
+    for photo in dataset.photos:
+        picture = rng.integers(0, 160, (8, 8, 3)).repeat(4, axis=0).repeat(4, axis=1)
+        picture[..., 0 if photo.label == "warm" else 2] += 60
+        for view in range(2):
+            keys.append((photo.path, view))
+            pixels.append(np.clip(picture + rng.integers(0, 30, picture.shape), 0, 255))
+    cut, pooled = prefix.predict_on_batch(np.array(pixels, np.uint8))
+    return Rows({key: (pooled[i], cut[i].astype(np.float16)) for i, key in enumerate(keys)})
+
+
+@pytest.fixture(scope="module")
+def frozen(dataset, rows):
+    return train_head(dataset, rows, SETTINGS)
+
+
+def tune(backbone, dataset, rows, frozen, work, *, settings=SETTINGS, stop_after=None):
+    """Fine-tune in a new network, as a new process would; perhaps stopped in the step after some epochs."""
+    network = build_network(backbone, classes=2, settings=settings)
+    steps = -(-dataset.counts["train"] // settings.batch_size)
+
+    def watch(stage, done, total):
+        assert stage == "fine_tune"
+        at_end = stop_after == settings.epochs and done == total < steps * settings.epochs
+        if stop_after and (at_end or done == steps * stop_after + 1):
+            raise KeyboardInterrupt
+
+    return network, fine_tune(network, frozen, dataset, rows, settings, work, on_progress=watch)
+
+
+@pytest.fixture(scope="module")
+def tuned(backbone, dataset, rows, frozen, tmp_path_factory):
+    return tune(backbone, dataset, rows, frozen, tmp_path_factory.mktemp("work"))
+
+
+def digest(result):
+    arrays = [array for name in sorted(result.weights) for array in result.weights[name]]
+    return digest_arrays([*arrays, result.head.kernel, result.head.bias, result.val_probabilities])
+
+
+def without_seconds(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+# --- phase 1
+
+
+@pytest.mark.parametrize(("counts", "balanced"), [([10, 10], False), ([30, 10], False), ([31, 10], True)])
+def test_auto_balances_above_three_to_one(counts, balanced):
+    targets = np.repeat([0, 1], counts)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=targets) if balanced else np.ones(2)
+    np.testing.assert_allclose(class_weights(targets, 2, "auto"), expected)
+    np.testing.assert_array_equal(class_weights(targets, 2, "none"), np.ones(2))
+    np.testing.assert_allclose(
+        class_weights(targets, 2, "balanced"), compute_class_weight("balanced", classes=np.array([0, 1]), y=targets)
+    )
+
+
+def test_phase_1_has_a_row_per_iteration(frozen, dataset, rows):
+    assert [row["epoch"] for row in frozen.history] == list(range(1, len(frozen.history) + 1))
+    assert {row["phase"] for row in frozen.history} == {"frozen"}
+    last, val = frozen.history[-1], dataset.part("val")
+    targets = dataset.targets(val)
+    judged = frozen.head.predict_proba(rows.pooled(val))
+    np.testing.assert_array_equal(judged, frozen.val_probabilities)
+    assert last["val_loss"] == log_loss(judged, targets)
+    assert last["val_accuracy"] == (judged.argmax(axis=1) == targets).mean()
+    assert last["loss"] < frozen.history[0]["loss"]
+    assert part_record(judged, targets)["loss"] == last["val_loss"]
+
+
+def test_phase_1_never_sees_validation_photos(dataset, rows, frozen):
+    spoiled = Rows(dict(rows.stored))
+    for photo in dataset.part("val"):
+        pooled, cut = spoiled.stored[photo.path, 0]
+        spoiled.stored[photo.path, 0] = (pooled[::-1], cut)
+    again = train_head(dataset, spoiled, SETTINGS)
+    np.testing.assert_array_equal(again.head.kernel, frozen.head.kernel)
+
+
+# --- phase 2
+
+
+def test_the_head_on_keras_says_what_the_solver_says(backbone, dataset, rows, frozen):
+    network = build_network(backbone, classes=2, settings=SETTINGS)
+    set_head(network, frozen.head)
+    suffix = network.layers[-1](rows.pooled(dataset.part("val")))
+    np.testing.assert_allclose(np.asarray(suffix), frozen.val_probabilities, atol=1e-5)
+
+
+def test_phase_2_moves_the_top_and_nothing_else(tuned, backbone):
+    network, result = tuned
+    moved = {
+        name
+        for name, arrays in result.weights.items()
+        if digest_arrays(arrays) != digest_arrays(backbone.weights[name])
+    }
+    assert moved == {"block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1"}
+    stored = get_weights(network)
+    assert all(digest_arrays(stored[name]) == digest_arrays(result.weights[name]) for name in stored)
+    for layer in batch_norms(network):
+        assert digest_arrays(layer.get_weights()) == digest_arrays(backbone.weights[layer.name])
+
+
+def test_the_best_epoch_is_kept(tuned, dataset):
+    _, result = tuned
+    losses = [row["val_loss"] for row in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    assert log_loss(result.val_probabilities, dataset.targets(dataset.part("val"))) == min(losses)
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert {row["learning_rate"] for row in result.history} == {SETTINGS.learning_rate}
+
+
+@pytest.mark.more
+def test_same_settings_same_bits(tuned, backbone, dataset, rows, frozen, tmp_path):
+    _, again = tune(backbone, dataset, rows, frozen, tmp_path)
+    assert digest(again) == digest(tuned[1])
+    assert without_seconds(again.history) == without_seconds(tuned[1].history)
+
+
+@pytest.mark.parametrize("epoch", [2, pytest.param(1, marks=pytest.mark.more), pytest.param(3, marks=pytest.mark.more)])
+def test_stopped_after_any_epoch_it_ends_the_same(tuned, backbone, dataset, rows, frozen, tmp_path, epoch):
+    with pytest.raises(KeyboardInterrupt):
+        tune(backbone, dataset, rows, frozen, tmp_path, stop_after=epoch)
+    assert load_checkpoint(tmp_path)[1]["epoch"] == epoch
+    _, resumed = tune(backbone, dataset, rows, frozen, tmp_path)
+    assert digest(resumed) == digest(tuned[1])
+    assert without_seconds(resumed.history) == without_seconds(tuned[1].history)
+
+
+@pytest.mark.more
+def test_a_damaged_newest_checkpoint_ends_the_same(tuned, backbone, dataset, rows, frozen, tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        tune(backbone, dataset, rows, frozen, tmp_path, stop_after=2)
+    (tmp_path / "checkpoint-0.npz").write_bytes(b"torn")
+    _, resumed = tune(backbone, dataset, rows, frozen, tmp_path)
+    assert "going on from the one before" in caplog.text
+    assert digest(resumed) == digest(tuned[1])
+
+
+@pytest.mark.more
+def test_another_seed_gives_other_weights(tuned, backbone, dataset, rows, frozen, tmp_path):
+    _, other = tune(backbone, dataset, rows, frozen, tmp_path, settings=SETTINGS.replace(seed=7, epochs=1))
+    assert digest_arrays(other.weights["Conv_1"]) != digest_arrays(tuned[1].weights["Conv_1"])
+
+
+@pytest.mark.more
+def test_it_stops_when_the_validation_loss_rises(backbone, dataset, rows, frozen, tmp_path):
+    settings = SETTINGS.replace(epochs=30, patience=1, learning_rate=3e-2)
+    _, result = tune(backbone, dataset, rows, frozen, tmp_path, settings=settings)
+    assert len(result.history) == result.best_epoch + 1 < 30
+
+
+def test_weights_that_blow_up_are_named(backbone, dataset, rows, frozen, tmp_path):
+    class Blown(Rows):
+        def cuts(self, photos, *, view):
+            return super().cuts(photos, view=view) * (np.nan if photos[0].part == "train" else 1)
+
+    with pytest.raises(SettingsError, match="epoch 1") as caught:
+        tune(backbone, dataset, Blown(rows.stored), frozen, tmp_path, settings=SETTINGS.replace(epochs=1))
+    assert "--learning-rate" in caught.value.hint
+
+
+def test_every_view_is_read_in_turn(backbone, dataset, rows, frozen, tmp_path):
+    asked = []
+
+    class Spy(Rows):
+        def cuts(self, photos, *, view):
+            asked.append((view, photos[0].part))
+            return super().cuts(photos, view=view)
+
+    tune(backbone, dataset, Spy(rows.stored), frozen, tmp_path, settings=SETTINGS.replace(epochs=2))
+    assert {view for view, part in asked if part == "val"} == {0}
+    views = [view for view, part in asked if part == "train"]
+    assert views == [1] * 3 + [0] * 3
+
+
+@pytest.mark.more
+def test_fewer_photos_than_a_batch(backbone, dataset, rows, frozen, tmp_path):
+    settings = SETTINGS.replace(batch_size=64, epochs=1)
+    _, result = tune(backbone, dataset, rows, frozen, tmp_path, settings=settings)
+    assert result.val_probabilities.shape == (8, 2)
+
+
+@given(count=st.integers(1, 400), most=st.integers(1, 64))
+def test_batches_are_equal_and_hold_every_photo(count, most):
+    batches = _cut_evenly(np.arange(count), most)
+    assert batches.shape[1] <= most
+    assert set(batches.ravel()) == set(range(count))
+    assert batches.size - count < len(batches), "at most one photo more in each batch"

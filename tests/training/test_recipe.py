@@ -1,0 +1,399 @@
+import csv
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pronk
+from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, write_photos
+from pronk.config import read_settings
+from pronk.dataset import Dataset, Photo
+from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
+from pronk.predictor import Predictor
+from pronk.training.phases import FineTuned, Frozen
+from pronk.training.recipe import choose, finish, train
+
+
+@pytest.fixture
+def photos(tmp_path, tiny_photos):
+    return Path(shutil.copytree(tiny_photos, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def go(tmp_path, photos, tiny_weights, tiny_run, workers_inside):
+    """Train in this process on photos of this test's own, whose rows are in the cache already."""
+
+    def run(out="run", *, data=photos, settings=None, **options):
+        settings = settings or tiny_settings(tiny_weights)
+        options = {"cache": tiny_run.folder.parent / "cache"} | options
+        return train(data, out=tmp_path / out, settings=settings, **options)
+
+    return run
+
+
+# --- what is kept
+
+
+def phases(frozen, tuned):
+    """Two phases of given validation probabilities of the first class; the truth is the first class."""
+    photos = tuple(Photo(f"a/{i}", "a", "val", "", "") for i in range(len(frozen)))
+    dataset = Dataset(Path(), ("a", "b"), photos, (), len(photos))
+    first, second = (np.array([[p, 1 - p] for p in values]) for values in (frozen, tuned))
+    return dataset, Frozen("frozen head", (), first), FineTuned("tuned head", {"tuned": []}, (), second, 1)
+
+
+def chosen(frozen, tuned, keep="best"):
+    dataset, one, two = phases(frozen, tuned)
+    backbone = dataclasses.make_dataclass("Stub", ["weights"])({"plain": []})
+    return choose(one, two, backbone, dataset, tiny_settings("w", keep=keep))
+
+
+def test_the_lower_validation_loss_wins_and_not_the_accuracy():
+    # More right answers, but a sure mistake.
+    kept = chosen([0.6, 0.6, 0.6, 0.4], [0.6, 0.6, 0.6001, 0.001])
+    assert kept.comparison["kept"] == "frozen"
+    kept = chosen([0.51, 0.51, 0.51], [0.9, 0.9, 0.49])
+    assert kept.comparison["kept"] == "fine_tuned"
+    assert (kept.comparison["gained"], kept.comparison["lost"], kept.comparison["p"]) == (0, 1, 1.0)
+    assert kept.head == "tuned head"
+    assert list(kept.weights) == ["tuned"]
+
+
+def test_equal_losses_keep_the_frozen_model():
+    kept = chosen([0.7, 0.7], [0.7, 0.7])
+    assert kept.comparison["kept"] == "frozen"
+    assert (kept.head, list(kept.weights)) == ("frozen head", ["plain"])
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("frozen", "frozen"), ("fine-tuned", "fine_tuned")])
+def test_keep_overrides_and_says_so(keep, kept):
+    for losses in (([0.9], [0.6]), ([0.6], [0.9])):
+        comparison = chosen(*losses, keep=keep).comparison
+        assert comparison["kept"] == kept
+        assert comparison["why"].startswith(f"asked for with --keep {keep}; validation log-loss")
+
+
+def test_the_exact_paired_test_is_on_the_same_photos():
+    comparison = chosen([0.1] * 6 + [0.9], [0.9] * 6 + [0.1]).comparison
+    assert (comparison["gained"], comparison["lost"]) == (6, 1)
+    assert comparison["p"] == pytest.approx(2 * (1 + 7) / 2**7)
+
+
+def metrics_with(low):
+    return {"test": None if low is None else {"accuracy": {"low": low}}}
+
+
+@pytest.mark.parametrize(
+    ("limit", "low", "ends"), [(None, 0.1, True), (0.5, 0.5, True), (0.5, 0.49, False), (0.5, None, False)]
+)
+def test_the_gate_looks_at_the_lower_end(tmp_path, limit, low, ends):
+    result = finish(tmp_path, metrics_with(low), tiny_settings("w", fail_under=limit))
+    assert (result.gate is None) == ends
+    if not ends:
+        assert "the run is whole" in result.gate.hint
+
+
+# --- whole runs
+
+
+def test_a_run_can_be_trained_and_used_from_python(tiny_run, tiny_photos):
+    assert tiny_run.gate is None
+    prediction = pronk.Predictor.load(tiny_run.folder).predict([tiny_photos / "warm" / "3.png"])[0]
+    assert prediction.label in ("cold", "warm")
+
+
+def test_settings_replay_the_run(tiny_run, go, tmp_path):
+    stored = read_settings(tiny_run.folder / "settings.toml")
+    again = go("again", data=stored["data"], settings=pronk.Settings(**stored))
+    assert read_run(again.folder) == read_run(tiny_run.folder)
+    assert again.metrics["seconds"]["extract"] < 1
+
+
+def test_only_the_frozen_phase(go):
+    told = []
+    result = go(settings=tiny_settings(_weights(go), frozen_only=True), on_progress=lambda *step: told.append(step))
+    assert result.metrics["fine_tuned"] is None
+    assert result.metrics["comparison"] == {
+        "gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out",
+    }  # fmt: skip
+    history = list(csv.DictReader((result.folder / "history.csv").open()))
+    assert {row["phase"] for row in history} == {"frozen"}
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert [stage for stage in stages if stage != "extract"] == ["check", "compare", "head", "export", "evaluate"]
+    assert all(done <= total for _, done, total in told)
+
+
+def _weights(go):
+    return next(cell.cell_contents for cell in go.__closure__ if str(cell.cell_contents).endswith(".h5"))
+
+
+def test_no_test_part_says_so(go):
+    result = go(settings=tiny_settings(_weights(go), test=0.0, frozen_only=True))
+    assert result.metrics["test"] is None
+    assert result.metrics["counts"]["test"] == 0
+    assert "No photos were set aside as a test" in (result.folder / "report.html").read_text()
+
+
+def test_an_existing_run_is_an_error_and_resume_prints_it(go, tiny_run):
+    first = go(settings=tiny_settings(_weights(go), frozen_only=True))
+    before = {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="exists already"):
+        go(settings=tiny_settings(_weights(go), frozen_only=True))
+    again = go(settings=tiny_settings(_weights(go), frozen_only=True), resume=True)
+    assert again.metrics == first.metrics
+    with pytest.raises(RunError, match="other settings: frozen_only"):
+        go(resume=True)
+    assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
+
+
+class Stop(Exception):  # noqa: N818 - no error, but a way out
+    """Ends a run from within, as Ctrl-C would."""
+
+
+def stop_at(wanted, at=1):
+    def watch(stage, done, total):
+        if stage == wanted and done >= at:
+            raise Stop
+
+    return watch
+
+
+def test_stopped_anywhere_it_ends_the_same(go, tiny_run):
+    for stage, at in (("check", 5), ("fine_tune", 5), ("evaluate", 3)):
+        with pytest.raises(Stop):
+            go(resume=True, on_progress=stop_at(stage, at))
+    result = go(resume=True)
+    assert read_run(result.folder) == read_run(tiny_run.folder)
+    assert not (result.folder / ".work").exists()
+    assert not (result.folder / ".lock").exists()
+
+
+def test_photos_that_changed_since_the_start_are_refused(go, photos):
+    with pytest.raises(Stop):
+        go(on_progress=stop_at("fine_tune"))
+    draw_tiny(np.random.default_rng(3), "cold").save(photos / "cold" / "0.png")
+    with pytest.raises(RunError, match="not those that") as caught:
+        go(resume=True)
+    assert "start a new run" in caught.value.hint
+
+
+def test_photos_that_change_during_the_run_are_named_once(go, photos, monkeypatch, tmp_path):
+    changed = []
+
+    def watch(stage, done, total):
+        if stage == "check" and done == total and not changed:
+            (photos / "cold" / "1.png").unlink()
+            draw_tiny(np.random.default_rng(8), "warm").save(photos / "warm" / "2.png")
+            changed.append(1)
+
+    # A seed of its own, so that views of these photos have to be drawn.
+    result = go(settings=tiny_settings(_weights(go), frozen_only=True, seed=5), on_progress=watch, cache=tmp_path / "c")
+    found = sorted((f.path, f.code) for f in result.findings if f.severity == "error")
+    assert found == [("cold/1.png", "vanished"), ("warm/2.png", "changed")]
+    split = {row["path"] for row in csv.DictReader((result.folder / "split.csv").open())}
+    assert len(split) == 26
+    report = (result.folder / "report.html").read_text()
+    assert "cold/1.png" in report
+
+
+def test_a_class_that_vanishes_meanwhile_is_an_error(go, photos, tmp_path):
+    def watch(stage, done, total):
+        if stage == "check" and done == total:
+            shutil.rmtree(photos / "cold", ignore_errors=True)
+
+    with pytest.raises(DataError, match="'cold'"):
+        go(settings=tiny_settings(_weights(go), seed=6), on_progress=watch, cache=tmp_path / "c")
+
+
+def test_a_mistake_leaves_no_run_behind(go, tmp_path):
+    with pytest.raises(ModelError):
+        go(settings=tiny_settings("gone.h5"))
+    lonely = write_photos(tmp_path / "lonely", 1)
+    with pytest.raises(DataError):
+        go(data=lonely)
+    with pytest.raises(SettingsError):
+        go(cache_limit="much")
+    assert not (tmp_path / "run").exists()
+    assert go(settings=tiny_settings(_weights(go), frozen_only=True)).folder == tmp_path / "run"
+
+
+def test_neither_run_nor_cache_lie_inside_the_photos(go, photos):
+    with pytest.raises(RunError, match="among the photos"):
+        go("tiny/run")
+    with pytest.raises(RunError, match="among the photos"):
+        go(cache=photos / "cache")
+    listed = photos.parent / "listed.csv"
+    listed.write_text(
+        "path,label\n"
+        + "".join(f"{photos.name}/{p.parent.name}/{p.name},{p.parent.name}\n" for p in photos.glob("*/*"))
+    )
+    with pytest.raises(RunError, match="among the photos"):
+        go("tiny/warm/run", data=listed)
+    assert sorted(path.name for path in photos.iterdir()) == ["cold", "warm"]
+
+
+def test_the_photos_are_never_written_to(go, photos):
+    before = sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*"))
+    go(settings=tiny_settings(_weights(go), frozen_only=True))
+    assert sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*")) == before
+
+
+def test_everything_kept_between_runs_lies_in_the_cache_that_was_named(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRONK_CACHE", str(tmp_path / "usual"))
+    go(settings=tiny_settings(_weights(go), frozen_only=True), cache=tmp_path / "named")
+    assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["prefix", "rows", "scans", "verified"]
+    assert not (tmp_path / "usual").exists()
+
+
+def test_a_small_cache_limit_is_kept(go, tmp_path):
+    go(settings=tiny_settings(_weights(go), frozen_only=True), cache=tmp_path / "named", cache_limit="20KB")
+    sizes = [path.stat().st_size for path in (tmp_path / "named").rglob("*") if path.is_file()]
+    assert sum(sizes) <= 20_000
+
+
+# --- disks that are full or read-only
+
+
+def failing(number, code):
+    """Let the n-th write of the run folder fail, as the system would say it.
+
+    The pixels to be judged are left alone: where they cannot be kept, the photos are decoded once more.
+    """
+    count = 0
+    replace = Path.replace
+
+    def refuse(self, target):
+        nonlocal count
+        if "run" in Path(target).parts and "squares" not in Path(target).parts:
+            count += 1
+            if count == number:
+                raise OSError(code, os.strerror(code))
+        return replace(self, target)
+
+    return refuse
+
+
+CODES = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS]
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.more
+def test_a_write_that_fails_is_told_and_the_same_command_finishes(go, tiny_run, tmp_path, monkeypatch):
+    """Every write of a run in turn: settings, split, checkpoints, model, golden photos, tables, report, metrics."""
+    expected, wanted = read_run(tiny_run.folder), files_of(tiny_run.folder)
+    failures = 0
+    for number in range(1, 61):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", failing(number, CODES[number % 4]))
+            told = None
+            try:
+                go(resume=True)
+            except StorageError as error:
+                told = error
+        if told is None:
+            break
+        failures += 1
+        assert str(tmp_path / "run") in str(told)
+        assert os.strerror(CODES[number % 4]) in str(told)
+        assert told.hint
+        run = tmp_path / "run"
+        left = files_of(run) if run.exists() else set()
+        assert not [name for name in left if name.endswith(".tmp")]
+        assert "metrics.json" not in left
+        for name in left & {"split.csv", "history.csv", "predictions.csv", "model/model.onnx"}:
+            assert (run / name).read_bytes()
+        if number % 5 == 0:  # from scratch now and then, so that early writes fail again
+            shutil.rmtree(run, ignore_errors=True)
+    assert failures >= 15
+    result = go(resume=True)
+    assert read_run(result.folder) == expected
+    assert files_of(result.folder) == wanted
+
+
+def test_a_cache_that_cannot_be_written_is_told(go, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"):
+        go(settings=tiny_settings(_weights(go)), cache=tmp_path / "file")
+
+
+# --- the same again
+
+
+@pytest.mark.more
+def test_same_seed_same_run_whatever_hashes_and_folders_do(tmp_path, tiny_photos, tiny_weights):
+    """Whole processes with other hash seeds and directory orders, and a cache of their own."""
+    code = (
+        "import os, random, sys; import pronk; from pathlib import Path\n"
+        "scandir, rng = os.scandir, random.Random(int(sys.argv[1]))\n"
+        "class Shuffled:\n"
+        "    def __init__(self, path='.'):\n"
+        "        with scandir(path) as entries: self.found = list(entries)\n"
+        "        rng.shuffle(self.found)\n"
+        "    __iter__ = __enter__ = lambda self: self\n"
+        "    __exit__ = lambda self, *error: None\n"
+        "    def close(self): pass\n"
+        "    def __next__(self):\n"
+        "        if not self.found: raise StopIteration\n"
+        "        return self.found.pop()\n"
+        "os.scandir = Shuffled\n"
+        "settings = pronk.Settings(**eval(sys.argv[3]))\n"
+        "pronk.train(sys.argv[2], out='run', settings=settings, cache='cache')\n"
+    )
+    values = {name: value for name, value in dataclasses.asdict(tiny_settings(tiny_weights)).items() if name != "data"}
+    found = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", code, seed, str(tiny_photos), repr(values)],
+            cwd=folder, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True,
+        )  # fmt: skip
+        found.append(read_run(folder / "run"))
+    assert found[0] == found[1]
+
+
+def test_without_dropout(go):
+    assert go(settings=tiny_settings(_weights(go), dropout=0.0)).metrics["fine_tuned"]
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_other_backends_train_too(go, tmp_path, tiny_run, backend):
+    """Without dropout, whose random numbers are the backend's own, they come to the same."""
+    pytest.importorskip(backend)
+    reference = go("reference", settings=tiny_settings(_weights(go), dropout=0.0))
+    done = run_pronk(
+        "train", "--config", reference.folder / "settings.toml", "--out", tmp_path / "run",
+        "--cache", tiny_run.folder.parent / "cache",
+        env={"KERAS_BACKEND": backend},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["frozen"] == reference.metrics["frozen"], "phase 1 does not depend on the backend"
+    loss = reference.metrics["fine_tuned"]["val"]["loss"]
+    assert metrics["fine_tuned"]["val"]["loss"] == pytest.approx(loss, rel=1e-2)
+    assert all(check["ok"] for check in Predictor.load(tmp_path / "run").verify())
+
+
+@pytest.mark.slow
+def test_five_thousand_photos_stay_below_two_gibibytes(tmp_path, tiny_weights, record_property):
+    rng = np.random.default_rng(0)
+    for label in ("cold", "warm"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(2500):
+            draw_tiny(rng, label, size=(320, 240)).save(tmp_path / "photos" / label / f"{number}.jpg")
+    settings = ("--weights", tiny_weights, "--epochs", "2", "--cache", tmp_path / "cache", "--json")
+    done = run_pronk("train", tmp_path / "photos", "--out", tmp_path / "run", *settings, timeout=7200)
+    assert done.returncode == 0, done.stderr.decode()
+    record_property("MiB", json.loads(done.stdout)["peak_memory_mb"])
+    assert json.loads(done.stdout)["peak_memory_mb"] <= 2048
