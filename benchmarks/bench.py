@@ -32,7 +32,7 @@ from programs import (
     write_results,
 )
 
-from pronk.files import write_atomically
+from pronk.storage.files import write_atomically
 
 PARTS = ("demo", "photos", "compare", "stages", "throughput")
 SEED = 42  # of the first repeat

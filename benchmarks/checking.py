@@ -24,7 +24,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pronk.errors import ImageError
-from pronk.files import available_cores
+from pronk.storage.files import available_cores
 from pronk.images import decode, read_bytes
 from pronk.scan import LOOK_SIDE
 

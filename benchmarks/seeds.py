@@ -24,8 +24,8 @@ from programs import (
 
 from pronk.calibration import temper
 from pronk.evaluation import read_rows
-from pronk.files import read_csv
 from pronk.metrics import expected_calibration_error
+from pronk.storage.files import read_csv
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -20,7 +20,7 @@ import numpy as np
 from operators import count_multiply_adds, profile_operators, write_operators
 from programs import describe_machine, make_folder, report, show_machine, spread, write_results
 
-from pronk.files import available_cores
+from pronk.pools import available_cores
 
 GOAL = 0.65
 SIZES = (512, 1024, 1536, 2048)

@@ -16,9 +16,9 @@ from PIL import Image
 from pronk.calibration import SetScores, Unknown
 from pronk.config import MODEL_PATHS
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.files import digest_file, write_atomically, write_json
 from pronk.manifest import FORMAT, MODEL_FILE, parse_record, read_record
 from pronk.safety import check_ordinary
+from pronk.storage.files import digest_file, write_atomically, write_json
 
 HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
 GOLDEN_SIDE = 512

@@ -9,7 +9,7 @@ from pronk.faults import Finding, describe_fault, matters
 from pronk.inspection import count_different, find_leaks, inspect_counts, strictest_parts
 from pronk.listing import list_leniently
 from pronk.overview import look_over
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
 from pronk.shortcuts import Shortcut, list_warnings, measure_shortcuts
 
 

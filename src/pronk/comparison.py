@@ -12,7 +12,7 @@ from pronk.evaluation import evaluate, read_rows
 from pronk.listing import Finding
 from pronk.metrics import AccuracyRecord, accuracy_record, log_loss, mcnemar_exact
 from pronk.pairs import NAME_DATA, Answers, Pair, Row, collect_answers, match_answers, read_answers
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
 from pronk.text import count
 
 # With fewer, the exact test cannot come below .05 even if all answers change to the same side.

@@ -11,13 +11,14 @@ import numpy as np
 
 from pronk.errors import DataError
 from pronk.faults import find
-from pronk.files import read_csv, write_csv
 from pronk.inspection import count_different, find_leaks, inspect_balance
 from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing, list_photos
 from pronk.overview import Overview, look_over
-from pronk.scan import Progress, Scan, no_progress
+from pronk.progress import Progress, no_progress
+from pronk.scan import Scan
 from pronk.shortcuts import Shortcut, measure_shortcuts
 from pronk.split import assign_parts, count_parts
+from pronk.storage.files import read_csv, write_csv
 
 SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pronk.config import Settings
 from pronk.drawing import draw_photos
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
 
 PHOTOS_PER_CLASS = 90
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from pronk.calibration import temper
 from pronk.errors import DataError, Reason
-from pronk.files import digest_file, read_csv
 from pronk.listing import Finding, list_photos
 from pronk.metrics import accuracy_record, expected_calibration_error, score
 from pronk.predictor import Prediction, Predictor
-from pronk.scan import Progress, left_out, no_progress
+from pronk.progress import Progress, no_progress
+from pronk.scan import left_out
+from pronk.storage.files import digest_file, read_csv
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, StorageError
-from pronk.files import available_cores, storage_error, write_atomically
 from pronk.images import decode, fit_pixels, read_bytes
 from pronk.kernel import load_head
+from pronk.pools import available_cores
 from pronk.predictor import Prediction, Predictor
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
+from pronk.storage.files import storage_error, write_atomically
 from pronk.text import fold
 
 LONGEST_SIDE = 1024

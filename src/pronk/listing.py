@@ -10,8 +10,8 @@ from pathlib import Path
 from pronk.errors import DataError
 from pronk.faults import Finding as Finding
 from pronk.faults import find
-from pronk.files import read_csv
 from pronk.formats import SUFFIXES
+from pronk.storage.files import read_csv
 
 PARTS = ("train", "val", "test")
 PART_FOLDERS: Mapping[str, str] = {

@@ -15,7 +15,8 @@ from pronk.facts import Facts
 from pronk.faults import Finding, find
 from pronk.inspection import inspect_names
 from pronk.listing import Listing
-from pronk.scan import Progress, Scan, no_progress, scan_photos
+from pronk.progress import Progress, no_progress
+from pronk.scan import Scan, scan_photos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from pronk.bundle import Bundle
 from pronk.errors import ModelError, Reason
 from pronk.evaluation import Evaluation, read_rows
-from pronk.files import digest_file, read_csv
 from pronk.listing import Finding, natural_key
 from pronk.safety import check_ordinary
+from pronk.storage.files import digest_file, read_csv
 
 NAME_DATA = (
     "name labelled photos that neither was trained with: pronk compare RUN_A RUN_B DATA; "

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pronk.files import available_cores
 from pronk.metrics import AccuracyRecord, accuracy_record
+from pronk.pools import available_cores
 from pronk.runtime import Outputs, Runtime
 
 WARM_UP_RUNS = 3

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from pronk.bundle import Bundle, open_bundle
-from pronk.cache import default_cache
 from pronk.calibration import SetScores
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
-from pronk.files import available_cores, digest_file, write_atomically
 from pronk.images import load_pixels
 from pronk.listing import list_files
 from pronk.manifest import MODEL_FILE
+from pronk.pools import available_cores
 from pronk.runtime import Outputs, Runtime, describe_runtime, open_runtime
+from pronk.storage.cache import default_cache
+from pronk.storage.files import digest_file, write_atomically
 
 UNKNOWN = "unknown"  # as a label; no class may have this name
 PHOTOS_AHEAD = 4  # per thread

@@ -11,9 +11,9 @@ from pathlib import Path
 from pronk.checkup import Checkup
 from pronk.errors import SettingsError
 from pronk.faults import Finding, describe_fault
-from pronk.files import digest_file
 from pronk.sorting.journal import Journal, open_journal
 from pronk.sorting.placing import Action
+from pronk.storage.files import digest_file
 from pronk.text import fold
 
 ACTIONS_AT_ONCE = 100  # on disk before the first of them is begun

@@ -14,14 +14,15 @@ from typing import Any, cast
 import numpy as np
 
 from pronk.duplicates import BITS, perceptual_hash
-from pronk.engines import TASKS_AHEAD, count_workers, start_threads
 from pronk.errors import ImageError, Reason, StorageError
 from pronk.facts import Facts, describe_picture, shrink
 from pronk.faults import Finding, find
-from pronk.files import write_atomically
 from pronk.images import decode, read_bytes
 from pronk.inspection import inspect_photo
 from pronk.listing import Entry, Listing
+from pronk.pools import TASKS_AHEAD, count_workers, start_threads
+from pronk.progress import Progress, no_progress
+from pronk.storage.files import write_atomically
 
 FILES_PER_TASK = 8
 # Raise it when decoding, hashing or the facts change what they tell.
@@ -30,16 +31,7 @@ LOOK_VERSION = 2
 # as strong again to be noticed, and one look takes 7 % less time.
 LOOK_SIDE = 64
 
-Progress = Callable[[str, int, int], None]
 Batch = tuple[Path, tuple[Entry, ...], Path | None]
-
-
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Report nothing; the default of every `on_progress`.
-
-    Example:
-        >>> no_progress("check", 1, 2)
-    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

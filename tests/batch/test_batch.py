@@ -28,7 +28,7 @@ from pronk.batch.plans import Request, hold_work, open_plan, read_part
 from pronk.batch.shards import load_model, predict_batch, read_rows
 from pronk.batch.tables import COLUMNS, SUFFIXES, is_former_output, list_columns, read_rows_written, save_records
 from pronk.errors import DataError, ModelError, RunError, StorageError
-from pronk.files import available_cores
+from pronk.pools import available_cores
 
 FORMS = ("csv", "json", "jsonl", "parquet", "txt")
 

@@ -6,19 +6,10 @@ import time
 
 import pytest
 
-from pronk.engines import (
-    TASKS_AHEAD,
-    check_engine,
-    cluster,
-    count_workers,
-    open_engine,
-    run_unordered,
-    start_threads,
-    tasks,
-)
+from pronk.engines import check_engine, cluster, open_engine, tasks
 from pronk.engines.tasks import Raised, explain_loss, list_versions, run_task
 from pronk.errors import DataError, MissingExtra, PronkError, SettingsError
-from pronk.files import available_cores
+from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered, start_threads
 
 
 def test_each_task_has_one_result():

@@ -20,8 +20,8 @@ from pronk.cli import cli, console
 from pronk.cli.train import HELP, make_settings
 from pronk.config import OFFLINE_DEFAULTS, Settings, to_toml
 from pronk.errors import SettingsError
-from pronk.files import digest_file
 from pronk.manifest import FORMAT
+from pronk.storage.files import digest_file
 from pronk.text import quote
 from pronk.training.usage import tree_memory_mb
 

@@ -137,7 +137,7 @@ def test_audit_finds_photos_in_the_wrong_folder(photos, options, chrome, picture
 
 def decide(page, photos, review, wrong):
     """Write what a person saves on the page who moves every photo back to where it belongs."""
-    from pronk.files import digest_file
+    from pronk.storage.files import digest_file
 
     lines = ["path,digest,given,action,label"]
     for path in sorted(wrong):

@@ -16,7 +16,7 @@ from helpers.pictures import draw_picture, encode, write_pictures
 from pronk.checkup import check
 from pronk.dataset import load_dataset, write_split
 from pronk.errors import DataError, Reason
-from pronk.files import read_csv
+from pronk.storage.files import read_csv
 from pronk.images import decode
 from pronk.listing import Entry, list_photos
 from pronk.overview import group_photos

@@ -4,7 +4,7 @@ import json
 import shutil
 
 from helpers.pictures import draw_picture, encode
-from pronk.files import digest_file
+from pronk.storage.files import digest_file
 
 PHOTO = encode(draw_picture("circle", 7))
 

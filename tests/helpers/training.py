@@ -23,9 +23,9 @@ from PIL import Image
 
 from pronk.bundle import golden_photo, write_bundle
 from pronk.config import Settings
-from pronk.files import digest_file
 from pronk.images import load_pixels
 from pronk.runtime import OnnxRuntime
+from pronk.storage.files import digest_file
 from pronk.training.backbone import Backbone, random_backbone
 from pronk.training.graphs import write_model
 from pronk.training.recipe import TrainResult, train

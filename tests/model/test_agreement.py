@@ -4,8 +4,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from pronk.files import available_cores
 from pronk.parity import Speed, compare_answers, count_bytes, measure_speed, run_all
+from pronk.pools import available_cores
 from pronk.runtime import Outputs
 
 

@@ -7,8 +7,8 @@ from PIL import Image
 
 from pronk.bundle import golden_photo, open_bundle, write_bundle
 from pronk.errors import ModelError, StorageError
-from pronk.files import digest_file
 from pronk.manifest import FORMAT
+from pronk.storage.files import digest_file
 
 
 def change_record(folder, **changes):

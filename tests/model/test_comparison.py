@@ -13,9 +13,9 @@ from pronk.bundle import write_bundle
 from pronk.comparison import FEWEST, Comparison, Side
 from pronk.difference import paired_difference
 from pronk.errors import DataError, ModelError
-from pronk.files import digest_file, write_csv
 from pronk.metrics import accuracy_record, mcnemar_exact
 from pronk.predictor import Predictor
+from pronk.storage.files import digest_file, write_csv
 
 SPLIT = ("path", "label", "part", "digest", "group")
 

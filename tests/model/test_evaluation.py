@@ -5,8 +5,8 @@ from sklearn.metrics import accuracy_score, f1_score
 import pronk
 from helpers.training import write_photos
 from pronk.errors import DataError
-from pronk.files import digest_file, write_csv
 from pronk.predictor import Predictor
+from pronk.storage.files import digest_file, write_csv
 
 
 @pytest.fixture

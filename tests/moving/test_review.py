@@ -16,12 +16,12 @@ from helpers.commands import HOSTILE, fails, ok
 from helpers.killing import Killed, killed_at, snapshot
 from helpers.training import run_pronk
 from pronk.errors import DataError, RunError, SettingsError, StorageError
-from pronk.files import digest_file, write_csv
 from pronk.listing import list_photos
 from pronk.review import COLUMNS, Decision, read_review
 from pronk.review.lists import remove_list, write_list
 from pronk.review.moves import move_photos, undo_moves
 from pronk.sorting.journal import open_journal
+from pronk.storage.files import digest_file, write_csv
 
 HEAD = ",".join(COLUMNS) + "\n"
 DIGEST = "0" * 64

@@ -28,12 +28,12 @@ from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS, NAMES
 from helpers.pictures import encode
 from helpers.records import CURVE, fold_row, suspicion
 from helpers.training import tiny_settings
-from pronk.files import read_csv
 from pronk.metrics import accuracy_record, score
 from pronk.report import ReportContent, render_report
 from pronk.report.curves import draw_curves, draw_growth
 from pronk.report.exports import insert_exports
 from pronk.report.gallery import Gallery
+from pronk.storage.files import read_csv
 from pronk.text import percent, visible
 from pronk.training.recipe import train
 

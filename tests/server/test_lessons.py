@@ -14,12 +14,12 @@ from PIL import Image
 
 from helpers.pictures import draw_picture, encode
 from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
-from pronk.files import lock_folder, write_atomically
 from pronk.images import decode
 from pronk.listing import list_photos
 from pronk.server.errors import HttpError
 from pronk.server.lessons import PHOTO_ID, Lesson, Lessons, open_lessons
 from pronk.server.names import check_name, find_fault, fold_name
+from pronk.storage.files import lock_folder, write_atomically
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="links and such names need rights there")
 NAMES = st.text(max_size=12) | st.text(st.sampled_from("./\\: aA~%0*\0é\u0301\u200d\u202econ"), max_size=8)

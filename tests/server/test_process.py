@@ -21,8 +21,8 @@ from helpers.servers import start_server
 from helpers.service import break_promise, swap
 from helpers.training import run_pronk
 from pronk.errors import Reason
-from pronk.files import digest_file
 from pronk.predictor import Predictor
+from pronk.storage.files import digest_file
 
 PHOTO = encode(draw_picture("circle", 7))
 

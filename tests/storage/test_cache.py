@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pronk.cache import RowStore, clear, default_cache, ensure_space, measure, parse_size, trim
 from pronk.errors import SettingsError, StorageError
+from pronk.storage.cache import RowStore, clear, default_cache, ensure_space, measure, parse_size, trim
 
 SHAPES = ((5,), (2, 3, 4))
 
@@ -138,7 +138,7 @@ WRITE = """
 import sys
 from pathlib import Path
 import numpy as np
-from pronk.cache import RowStore
+from pronk.storage.cache import RowStore
 store = RowStore(Path(sys.argv[1]), (5,), (2, 3, 4))
 for n in range(300):
     value = float(sys.argv[2])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from helpers.bad_files import HOSTILE_NAMES
 from pronk.errors import RunError, StorageError
-from pronk.files import (
-    available_cores,
+from pronk.pools import available_cores
+from pronk.storage.files import (
     digest_file,
     lock_folder,
     read_csv,
@@ -168,7 +168,7 @@ def test_digest(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from pronk.files import lock_folder
+from pronk.storage.files import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -261,7 +261,7 @@ def test_of_many_processes_one_at_a_time_holds_the_lock(tmp_path):
 import sys, time
 from pathlib import Path
 from pronk.errors import RunError
-from pronk.files import lock_folder
+from pronk.storage.files import lock_folder
 folder, inside = Path(sys.argv[1]), Path(sys.argv[1]) / "inside"
 got = 0
 while got < 20:

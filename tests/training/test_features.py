@@ -190,7 +190,7 @@ def test_nothing_is_written_beside_the_photos(extract, photos):
 
 
 def test_a_full_disk_is_told_before_the_first_row(extract, monkeypatch):
-    monkeypatch.setattr("pronk.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("pronk.storage.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StorageError, match="are free"):
         extract()
 

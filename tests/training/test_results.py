@@ -9,7 +9,7 @@ from pronk.bundle import open_bundle
 from pronk.dataset import load_dataset
 from pronk.evaluation import score_rows
 from pronk.predictor import Predictor
-from pronk.scan import no_progress
+from pronk.progress import no_progress
 from pronk.training.results import judge
 
 

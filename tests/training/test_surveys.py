@@ -23,7 +23,7 @@ def workers_here(monkeypatch, workers_inside):
 
 
 def surveys_threads():
-    from pronk.engines import start_threads
+    from pronk.pools import start_threads
 
     return start_threads()
 

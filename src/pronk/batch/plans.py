@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pronk.batch.tables import Record
 from pronk.errors import RunError
-from pronk.files import available_cores, lock_folder, remove_leftovers, storage_error, write_atomically, write_json
+from pronk.pools import available_cores
 from pronk.sorting.journal import find_journal
+from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically, write_json
 
 FORMAT = 1
 MOST_PER_SHARD = 64  # about a second of one core: little to do again, and waiting for the disk is 1 % of it

@@ -22,13 +22,14 @@ from pronk.batch.plans import (
     write_part,
 )
 from pronk.batch.tables import Record
-from pronk.engines import open_engine, run_unordered
+from pronk.engines import open_engine
 from pronk.errors import ModelError, RunError, StorageError
-from pronk.files import digest_file
 from pronk.manifest import MODEL_FILE
+from pronk.pools import run_unordered
 from pronk.predictor import Predictor
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
 from pronk.sorting import Sorted, State, read_state, sort_photos
+from pronk.storage.files import digest_file
 
 STATE = "state"  # what parts hold beside a record where photos are to be sorted
 MOST_SHARED = 32  # folders of photos that each machine of a cluster is asked for

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pronk.errors import MissingExtra
-from pronk.files import format_csv_line, storage_error, sync_folder
+from pronk.storage.files import format_csv_line, storage_error, sync_folder
 from pronk.text import visible
 
 FORMS = ("table", "csv", "json", "jsonl", "parquet")

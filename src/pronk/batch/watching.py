@@ -14,12 +14,12 @@ from typing import BinaryIO
 from pronk.batch.plans import Request
 from pronk.batch.tables import Record, format_record, read_rows_written
 from pronk.errors import DataError
-from pronk.files import format_csv_line, storage_error, sync_folder
 from pronk.listing import list_files
 from pronk.predictor import Prediction, Predictor
 from pronk.sorting import Planner, Sorted, State, read_state
 from pronk.sorting.journal import Journal, cut_torn_row, open_journal
 from pronk.sorting.placing import is_untouched
+from pronk.storage.files import format_csv_line, storage_error, sync_folder
 
 SECONDS = 1.0  # between two looks
 PATIENCE = 10  # looks at an unusable photo that does not change, before it is said to be unusable

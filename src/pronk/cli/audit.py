@@ -119,8 +119,8 @@ def _report(data: Path, settings: Any, cache: Path | None, most: int, html: Path
 
 def write_page(path: Path, found: "Audit", data: Path, most: int) -> None:
     """Write the page to decide on each suspicion."""
-    from pronk.files import write_atomically
     from pronk.report.review import render_review
+    from pronk.storage.files import write_atomically
 
     page = render_review(
         found.suspicions,

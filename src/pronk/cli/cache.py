@@ -15,7 +15,7 @@ def cache(clear_it: bool, folder: Path | None) -> None:
     Example:
         pronk cache --clear
     """
-    from pronk.cache import clear, default_cache, measure
+    from pronk.storage.cache import clear, default_cache, measure
     from pronk.text import count
 
     root = folder or default_cache()

@@ -12,25 +12,12 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import click
 
+from pronk.progress import STAGES
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
 
-STAGES = {
-    "draw": "drawing photos",
-    "check": "checking photos",
-    "compare": "looking for copies",
-    "extract": "extracting features",
-    "head": "phase 1: fitting the head",
-    "fine_tune": "phase 2: fine-tuning",
-    "export": "writing the model",
-    "evaluate": "judging the model",
-    "predict": "predicting",
-    "explain": "drawing heat maps",
-    "curve": "fitting heads",
-    "audit": "judging labels",
-    "bench": "timing models",
-}
 PLAIN_SECONDS = 10.0
 JSON_SECONDS = 0.25
 LOG_WIDTH = 500

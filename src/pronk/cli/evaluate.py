@@ -54,11 +54,11 @@ def write_report(
     """Write the page; without matplotlib it has no plot."""
     from pronk.errors import MissingExtra
     from pronk.evaluation import calibration_errors
-    from pronk.files import write_atomically
     from pronk.images import load_pixels
     from pronk.report import ReportContent, render_report
     from pronk.report.curves import draw_calibration
     from pronk.report.gallery import make_gallery
+    from pronk.storage.files import write_atomically
 
     size, fit = predictor.bundle.size, predictor.bundle.fit
     calibration = []

@@ -15,7 +15,7 @@ from pronk.drawing.outlines import Part
 from pronk.drawing.scenery import Scene, draw_scene
 from pronk.drawing.things import THINGS
 from pronk.errors import DataError, SettingsError
-from pronk.files import write_atomically
+from pronk.storage.files import write_atomically
 
 DEMO_KINDS: tuple[str, ...] = ("alpaca", "bird", "mushroom")
 _FIGURES = ANIMALS | THINGS

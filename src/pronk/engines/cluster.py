@@ -15,7 +15,7 @@ from typing import Any
 from pronk.engines.guard import guard
 from pronk.engines.tasks import INSTALL, RayExecutor
 from pronk.errors import MissingExtra, PronkError, SettingsError
-from pronk.files import available_cores
+from pronk.pools import available_cores
 
 OWN_CLUSTER = "local"  # Ray's word for one that is started for this process alone
 CONNECT_SECONDS = 5.0

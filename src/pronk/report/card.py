@@ -13,7 +13,7 @@ from typing import Any
 
 from pronk.bundle import installed_versions
 from pronk.config import Settings
-from pronk.files import available_cores
+from pronk.pools import available_cores
 from pronk.recipes import list_steps, write_decoding
 from pronk.report import LEFT_OUT, WIDE
 from pronk.report.pages import render_page

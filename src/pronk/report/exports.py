@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pronk.files import write_atomically
 from pronk.report.pages import render_page
+from pronk.storage.files import write_atomically
 
 START, END = "<!-- exports -->", "<!-- /exports -->"
 LEAST_SHOWN = 0.0001

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from pronk.errors import ImageError
-from pronk.files import available_cores
 from pronk.heatmaps import class_activation_map, draw_overlay
 from pronk.kernel import load_head
+from pronk.pools import available_cores
 from pronk.predictor import Predictor
 
 THUMBNAIL_SIDE = 96

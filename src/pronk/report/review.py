@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pronk.engines import start_threads
 from pronk.errors import ImageError
 from pronk.images import decode, read_bytes
+from pronk.pools import start_threads
 from pronk.report.gallery import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.report.pages import render_page
 from pronk.studies.labels import Suspicion

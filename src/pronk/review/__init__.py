@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pronk.errors import DataError
-from pronk.files import digest_file
 from pronk.listing import Entry, Listing
+from pronk.storage.files import digest_file
 
 COLUMNS = ("path", "digest", "given", "action", "label")
 ACTIONS = ("keep", "move", "drop")

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from pronk.errors import DataError, SettingsError, StorageError
-from pronk.files import format_csv_line, storage_error, write_atomically
 from pronk.listing import Listing, list_photos
 from pronk.review import Applied, check_labels, match_decisions, read_review
+from pronk.storage.files import format_csv_line, storage_error, write_atomically
 
 
 def write_list(review: Path, data: Path, out: Path, *, split: Path | None = None) -> Applied:

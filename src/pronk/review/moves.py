@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pronk.errors import DataError, SettingsError
-from pronk.files import read_csv
 from pronk.listing import Entry, list_photos
 from pronk.review import Applied, Decision, check_labels, hash_photo, match_decisions, read_review
 from pronk.sorting.journal import Journal, Undone, find_journal, open_journal, undo
 from pronk.sorting.placing import Action
+from pronk.storage.files import read_csv
 from pronk.text import fold
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pronk.cli.console import STAGES
+from pronk.progress import STAGES
 from pronk.server.results import Summary, read_summary
 
 NICENESS = 10  # predictions go first

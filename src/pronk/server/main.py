@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from pronk.cache import parse_size
 from pronk.errors import SettingsError
 from pronk.server.app import Limits, make_app
 from pronk.server.guard import Access
@@ -12,6 +11,7 @@ from pronk.server.memory import return_large_blocks
 from pronk.server.running import listen, run
 from pronk.server.service import Service
 from pronk.server.tutor import open_tutor
+from pronk.storage.cache import parse_size
 
 LEAST_BODY = 1024
 

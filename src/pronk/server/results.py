@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pronk.errors import ModelError
-from pronk.files import storage_error
 from pronk.safety import check_ordinary
 from pronk.server.errors import HttpError
+from pronk.storage.files import storage_error
 
 RUN_NAME = "[1-9][0-9]{0,8}"
 METRICS_BYTES = 2**22

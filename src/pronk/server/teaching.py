@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from pronk.errors import ImageError
-from pronk.files import available_cores
+from pronk.pools import available_cores
 from pronk.server.child import Training
 from pronk.server.errors import HttpError, refusals
 from pronk.server.lessons import PHOTO_ID, Lesson

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import ModelError, SettingsError
-from pronk.files import digest_file
 from pronk.predictor import UNKNOWN
 from pronk.sorting.journal import Journal, open_journal
 from pronk.sorting.placing import Action
+from pronk.storage.files import digest_file
 from pronk.text import fold
 
 SORTED_AT_ONCE = 64  # recorded together, since each waiting for the disk takes milliseconds

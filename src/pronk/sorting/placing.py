@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pronk.files import digest_file, sync_folder
+from pronk.storage.files import digest_file, sync_folder
 
 KINDS = ("link", "copy", "move")
 # Every further action would fail in the same way.

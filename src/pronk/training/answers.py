@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 from pronk.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
-from pronk.files import available_cores
 from pronk.novelty import fit_novelty
+from pronk.pools import available_cores
 from pronk.runtime import open_session
 from pronk.training.backbone import Backbone
 from pronk.training.features import Features

@@ -7,7 +7,7 @@ from typing import Any
 
 from pronk.config import Settings
 from pronk.listing import Finding
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
 from pronk.studies.folds import FOLDS, cross_validate, describe_folds
 from pronk.studies.labels import STRENGTH, Suspicion, find_suspicious
 from pronk.training.surveys import Survey, survey

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pronk.errors import RunError
-from pronk.files import write_atomically
+from pronk.storage.files import write_atomically
 
 logger = logging.getLogger(__name__)
 DIGEST_BYTES = 32

@@ -14,14 +14,14 @@ import numpy as np
 from pronk.bundle import Bundle, open_bundle, write_bundle
 from pronk.calibration import SetScores, conformal_threshold
 from pronk.errors import GateError, ModelError, RunError
-from pronk.files import lock_folder, storage_error, write_json
 from pronk.images import load_pixels
 from pronk.manifest import MODEL_FILE, read_record
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
+from pronk.progress import Progress, no_progress
 from pronk.recipes import travel_files
 from pronk.report.exports import note_exports
 from pronk.runtime import Runtime, open_runtime
-from pronk.scan import Progress, no_progress
+from pronk.storage.files import lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.samples import Photos, gather_photos
 

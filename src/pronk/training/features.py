@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.cache import RowStore, ensure_space
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
-from pronk.engines import TASKS_AHEAD, count_workers, open_engine, run_unordered
+from pronk.engines import open_engine
 from pronk.engines.tasks import SHARE
 from pronk.errors import DataError, ImageError
-from pronk.files import available_cores, write_atomically
 from pronk.listing import Finding
-from pronk.scan import Progress, no_progress
+from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered
+from pronk.progress import Progress, no_progress
+from pronk.storage.cache import RowStore, ensure_space
+from pronk.storage.files import write_atomically
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import cut_shape, pooled_size, write_prefix
 from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, read_photo, row_key

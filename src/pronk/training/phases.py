@@ -13,7 +13,7 @@ from pronk.dataset import Dataset, Photo
 from pronk.errors import SettingsError
 from pronk.head import Head, choose_strength, class_weights, fit_head
 from pronk.metrics import accuracy_record, log_loss
-from pronk.scan import Progress, no_progress
+from pronk.progress import Progress, no_progress
 from pronk.training.features import Features
 from pronk.training.finetuning import Batch, FineTuning, HistoryRow
 

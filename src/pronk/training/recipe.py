@@ -8,17 +8,18 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
-from pronk.files import read_csv
 from pronk.listing import Finding, Listing, list_photos
 from pronk.metrics import mcnemar_exact
+from pronk.progress import Progress, no_progress
 from pronk.report.curves import draw_calibration, draw_curves
-from pronk.scan import Progress, no_progress, scan_memo
+from pronk.scan import scan_memo
 from pronk.shortcuts import list_warnings
+from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
+from pronk.storage.files import read_csv
 from pronk.training.answers import calibrate
 from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import choose_golden, compare, export

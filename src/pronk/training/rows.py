@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pronk.cache import RowStore
 from pronk.dataset import Photo
 from pronk.errors import ImageError, Reason, StorageError
-from pronk.files import write_atomically
 from pronk.images import decode, load_pixels, read_bytes
 from pronk.listing import Finding
 from pronk.runtime import open_session
 from pronk.scan import changed, left_out
+from pronk.storage.cache import RowStore
+from pronk.storage.files import write_atomically
 from pronk.views import draw_views
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pronk.config import Settings, read_settings, to_toml
 from pronk.errors import RunError
-from pronk.files import lock_folder, remove_leftovers, storage_error, write_atomically
+from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
 
 METRICS = "metrics.json"
 SETTINGS = "settings.toml"

@@ -11,9 +11,10 @@ import numpy as np
 from pronk.bundle import Bundle
 from pronk.config import read_settings
 from pronk.errors import DataError, ImageError, SettingsError
-from pronk.files import available_cores, digest_file, read_csv
 from pronk.images import load_pixels
 from pronk.listing import list_photos
+from pronk.pools import available_cores
+from pronk.storage.files import digest_file, read_csv
 
 SAMPLES = 200  # photos that the ranges of 8-bit activations are taken from
 

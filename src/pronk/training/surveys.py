@@ -8,14 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pronk.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo, load_unsplit
 from pronk.errors import DataError, ImageError
 from pronk.images import load_pixels
+from pronk.progress import Progress, no_progress
 from pronk.report import MOST_SUSPICIONS
 from pronk.report.gallery import THUMBNAIL_SIDE, encode_picture
-from pronk.scan import Progress, no_progress, scan_memo
+from pronk.scan import scan_memo
+from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.studies.folds import FOLDS, Table, cross_validate, describe_folds, list_answers, thin_out
 from pronk.studies.growth import FOLDS as CURVE_FOLDS
 from pronk.studies.growth import REPEATS as CURVE_REPEATS

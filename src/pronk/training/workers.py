@@ -16,7 +16,7 @@ from typing import TypeVar
 import loky
 
 from pronk.errors import PronkError
-from pronk.files import available_cores
+from pronk.pools import available_cores
 
 Result = TypeVar("Result")
 NICENESS = 10  # a second run waits for the import of Keras in the main process, which so gets a core of its own

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from pronk.errors import SettingsError, StorageError
-from pronk.files import write_atomically
+from pronk.storage.files import write_atomically
 
 MAGIC = b"pronkrow"
 DEFAULT_LIMIT = "10GB"
