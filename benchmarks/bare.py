@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor
 
 CORES = len(os.sched_getaffinity(0))

@@ -56,7 +56,7 @@ class open_model:  # noqa: N801 - a function that can travel to another process
 
 
 def predict_share(open_it, paths: list[Path]) -> None:
-    from pronk.images import load_pixels
+    from pronk.photos.decoding import load_pixels
 
     session, image = open_it()
     for path in paths:

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pronk.errors import ImageError
 from pronk.storage.files import available_cores
-from pronk.images import decode, read_bytes
+from pronk.photos.decoding import decode, read_bytes
 from pronk.scan import LOOK_SIDE
 
 side = LOOK_SIDE if sys.argv[2] == "small" else None

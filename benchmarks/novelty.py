@@ -25,9 +25,9 @@ from seeds import parse_seeds
 
 from pronk.calibration import conformal_threshold
 from pronk.dataset import load_dataset
-from pronk.drawing import KINDS, draw_photo
-from pronk.images import load_pixels
 from pronk.novelty import fit_novelty
+from pronk.photos.decoding import load_pixels
+from pronk.photos.drawing import KINDS, draw_photo
 
 SIZE = 224
 COVERAGE = 0.95

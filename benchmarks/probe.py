@@ -20,7 +20,7 @@ from programs import report
 from pronk.config import CHOICES, Settings
 from pronk.dataset import Dataset, load_unsplit
 from pronk.errors import PronkError
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.training.backbone import Backbone, load_backbone, random_backbone
 
 STRENGTHS = (0.001, 0.01, 0.1)

@@ -111,7 +111,7 @@ def make_folder(out: Path | None, *, name: str) -> Path:
 
 def draw(photos: int, folder: Path) -> Path:
     """Draw at least `photos` photos, the same number in each of three classes."""
-    from pronk.drawing import draw_photos
+    from pronk.photos.drawing import draw_photos
 
     return draw_photos(folder, photos_per_class=math.ceil(photos / 3), seed=42, size=PHOTO_SIZE)
 

@@ -61,7 +61,7 @@ from PIL import Image
 
 import pronk
 from pronk.demo import demo_settings
-from pronk.drawing import KINDS, draw_photo
+from pronk.photos.drawing import KINDS, draw_photo
 
 SEED, SIZE = 42, 160  # MobileNetV2 was trained at 224 pixels; 160 take half the time and cost little accuracy
 WORK = Path("notebook-work")  # all that this notebook writes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pronk.config import Settings
-from pronk.drawing import draw_photos
+from pronk.photos.drawing import draw_photos
 from pronk.training.backbone import random_backbone
 
 PROGRAM = Path(__file__).resolve().parents[1] / "benchmarks" / "probe.py"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pronk.config import Settings
-from pronk.drawing import draw_photos
+from pronk.photos.drawing import draw_photos
 from pronk.progress import Progress, no_progress
 
 PHOTOS_PER_CLASS = 90

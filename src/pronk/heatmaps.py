@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, StorageError
-from pronk.images import decode, fit_pixels, read_bytes
 from pronk.kernel import load_head
+from pronk.photos.decoding import decode, fit_pixels, read_bytes
 from pronk.pools import available_cores
 from pronk.predictor import Prediction, Predictor
 from pronk.progress import Progress, no_progress

@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pronk.facts import Facts
 from pronk.faults import Finding, find
-from pronk.formats import SUFFIXES
 from pronk.listing import Entry
+from pronk.photos.formats import SUFFIXES
+from pronk.photos.properties import Facts
 from pronk.split import RANK
 from pronk.text import count, fold, visible
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pronk.errors import DataError
 from pronk.faults import Finding as Finding
 from pronk.faults import find
-from pronk.formats import SUFFIXES
+from pronk.photos.formats import SUFFIXES
 from pronk.storage.files import read_csv
 
 PARTS = ("train", "val", "test")

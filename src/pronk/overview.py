@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.duplicates import BITS, chain_equal, find_similar, group_indices
 from pronk.errors import DataError
-from pronk.facts import Facts
 from pronk.faults import Finding, find
 from pronk.inspection import inspect_names
 from pronk.listing import Listing
+from pronk.photos.duplicates import BITS, chain_equal, find_similar, group_indices
+from pronk.photos.properties import Facts
 from pronk.progress import Progress, no_progress
 from pronk.scan import Scan, scan_photos
 

@@ -15,9 +15,9 @@ import numpy as np
 from pronk.bundle import Bundle, open_bundle
 from pronk.calibration import SetScores
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
-from pronk.images import load_pixels
 from pronk.listing import list_files
 from pronk.manifest import MODEL_FILE
+from pronk.photos.decoding import load_pixels
 from pronk.pools import available_cores
 from pronk.runtime import Outputs, Runtime, describe_runtime, open_runtime
 from pronk.storage.cache import default_cache

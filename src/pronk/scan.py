@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from pronk.duplicates import BITS, perceptual_hash
 from pronk.errors import ImageError, Reason, StorageError
-from pronk.facts import Facts, describe_picture, shrink
 from pronk.faults import Finding, find
-from pronk.images import decode, read_bytes
 from pronk.inspection import inspect_photo
 from pronk.listing import Entry, Listing
+from pronk.photos.decoding import decode, read_bytes
+from pronk.photos.duplicates import BITS, perceptual_hash
+from pronk.photos.properties import Facts, describe_picture, shrink
 from pronk.pools import TASKS_AHEAD, count_workers, start_threads
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import write_atomically

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pronk.facts import Facts
 from pronk.faults import Finding, find
+from pronk.photos.properties import Facts
 from pronk.text import percent
 
 FOLDS = 5

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pronk.calibration import conformal_threshold
-from pronk.drawing import draw_photo
-from pronk.images import load_pixels
 from pronk.novelty import MOST_COMPONENTS, MOST_POINTS, NEIGHBOURS, POINTS, Novelty, fit_novelty
+from pronk.photos.decoding import load_pixels
+from pronk.photos.drawing import draw_photo
 
 SIZE = 224
 RECORD_LIMIT = 320_000  # characters of JSON

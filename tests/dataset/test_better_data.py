@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from helpers.browser import (open_browser, photograph, say_what_is_missing, visit)
 from helpers.pictures import encode
-from pronk.drawing import DEMO_KINDS, draw_photos
+from pronk.photos.drawing import DEMO_KINDS, draw_photos
 from pronk.report.curves import draw_growth
 from helpers.training import run_pronk
 

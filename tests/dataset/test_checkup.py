@@ -13,7 +13,7 @@ from pronk import check
 from pronk.checkup import checkup_record
 from pronk.errors import DataError
 from pronk.faults import SEVERITIES
-from pronk.images import decode, read_bytes
+from pronk.photos.decoding import decode, read_bytes
 from pronk.report.checkup import render_checkup
 from pronk.scan import look
 from pronk.shortcuts import measure_shortcuts

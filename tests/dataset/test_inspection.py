@@ -7,7 +7,7 @@ import pytest
 
 from helpers.bad_files import HOSTILE_NAMES
 from helpers.pictures import draw_picture, encode
-from pronk.facts import Facts
+from pronk.photos.properties import Facts
 from pronk.inspection import (
     BLANK,
     BLURRED,

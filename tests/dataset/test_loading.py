@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from helpers.pictures import (LABELS, draw_picture, encode, write_pictures)
 from pronk.dataset import load_dataset, load_unsplit, split_rows, write_split
-from pronk.drawing import DEMO_KINDS, draw_photo
+from pronk.photos.drawing import DEMO_KINDS, draw_photo
 from pronk.errors import DataError, Reason
 from pronk.storage.files import read_csv, write_csv
 from pronk.listing import PART_FOLDERS

@@ -17,7 +17,7 @@ from pronk.checkup import check
 from pronk.dataset import load_dataset, write_split
 from pronk.errors import DataError, Reason
 from pronk.storage.files import read_csv
-from pronk.images import decode
+from pronk.photos.decoding import decode
 from pronk.listing import Entry, list_photos
 from pronk.overview import group_photos
 from pronk.scan import changed, scan_photo, scan_photos

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from helpers.pictures import encode
 from helpers.planted import draw_clean
-from pronk.facts import Facts
+from pronk.photos.properties import Facts
 from pronk.listing import list_photos
 from pronk.overview import look_over
 from pronk.scan import look

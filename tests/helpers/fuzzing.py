@@ -14,7 +14,7 @@ import numpy as np
 from helpers.bad_files import exif
 from helpers.pictures import draw_picture, encode
 from pronk.errors import ImageError
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 
 SIZE = (48, 36)
 HANG = 5.0  # seconds for one mutant

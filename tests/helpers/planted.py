@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from helpers.bad_files import exif
 from helpers.pictures import encode
-from pronk.drawing import DEMO_KINDS, draw_photo
+from pronk.photos.drawing import DEMO_KINDS, draw_photo
 
 PER_KIND = 20
 PHOTOS_PER_FAULT = 16

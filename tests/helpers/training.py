@@ -23,7 +23,7 @@ from PIL import Image
 
 from pronk.bundle import golden_photo, write_bundle
 from pronk.config import Settings
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.runtime import OnnxRuntime
 from pronk.storage.files import digest_file
 from pronk.training.backbone import Backbone, random_backbone

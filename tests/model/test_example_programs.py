@@ -9,7 +9,7 @@ from PIL import Image
 
 from pronk.bundle import open_bundle, write_bundle
 from pronk.config import MODEL_PATHS
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.recipes import list_steps, travel_files, write_decoding
 from pronk.training.backbone import random_backbone
 from pronk.training.graphs import write_model

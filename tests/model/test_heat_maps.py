@@ -23,8 +23,8 @@ from pronk.heatmaps import (
     draw_overlay,
     explain,
 )
-from pronk.images import fit_pixels
 from pronk.kernel import read_head
+from pronk.photos.decoding import fit_pixels
 from pronk.predictor import Predictor
 from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import load_backbone

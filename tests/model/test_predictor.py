@@ -11,8 +11,8 @@ from helpers.training import CLASSES, write_photos
 from pronk.bundle import open_bundle
 from pronk.calibration import Unknown
 from pronk.errors import DataError, ModelError, Reason
-from pronk.images import load_pixels
 from pronk.novelty import fit_novelty
+from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor, expand_paths
 from pronk.runtime import Outputs
 from pronk.storage.files import digest_file

@@ -16,11 +16,11 @@ from PIL import Image
 from helpers import TESTS
 from helpers.bad_files import STORED, UPRIGHT, big_endian_tiff, blank_png, chunk, exif, make_samples
 from helpers.pictures import draw_picture, encode
-from pronk import images
-from pronk.drawing import draw_photo
 from pronk.errors import ImageError, Reason
-from pronk.formats import FORMATS
-from pronk.images import MAX_PIXELS, decode, fit_pixels, load_pixels, read_bytes
+from pronk.photos import decoding as images
+from pronk.photos.decoding import MAX_PIXELS, decode, fit_pixels, load_pixels, read_bytes
+from pronk.photos.drawing import draw_photo
+from pronk.photos.formats import FORMATS
 
 PICTURE = draw_picture("circle", 1)
 PIXELS = np.asarray(PICTURE)
@@ -171,7 +171,7 @@ def test_bands_join_without_a_seam(mode, monkeypatch):
     picture = Image.fromarray(GREY.astype(np.uint16) * 257) if mode == "I;16" else PICTURE.convert(mode)
     data = encode(picture, "PNG")
     whole = pixels(data), pixels(data, min_side=10)
-    monkeypatch.setattr("pronk.images.BAND_PIXELS", 96 * 5)
+    monkeypatch.setattr("pronk.photos.decoding.BAND_PIXELS", 96 * 5)
     for expected, min_side in zip(whole, (None, 10), strict=True):
         np.testing.assert_array_equal(pixels(data, min_side=min_side), expected)
 
@@ -212,7 +212,7 @@ import numpy
 from PIL import Image
 from pathlib import Path
 from pronk.errors import ImageError
-from pronk.images import decode
+from pronk.photos.decoding import decode
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

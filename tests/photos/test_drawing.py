@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pronk.drawing import DEMO_KINDS, KINDS, draw_photo, draw_photos
-from pronk.drawing.brush import silhouette
 from pronk.errors import DataError, SettingsError, StorageError
+from pronk.photos.drawing import DEMO_KINDS, KINDS, draw_photo, draw_photos
+from pronk.photos.drawing.brush import silhouette
 
 SMALL = (120, 90)
 
@@ -59,7 +59,7 @@ def test_figures_are_large_lie_in_the_frame_and_no_kind_is_larger(monkeypatch):
         assert inside > 0.9 * everything
         shares[kind].append(inside / min(width, height) ** 2)
 
-    monkeypatch.setattr("pronk.drawing.photos.paint", measure)
+    monkeypatch.setattr("pronk.photos.drawing.photos.paint", measure)
     for kind in KINDS:
         for seed in range(12):
             draw_photo(kind, np.random.default_rng(seed), SMALL if seed % 3 else SMALL[::-1])

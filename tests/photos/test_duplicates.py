@@ -11,8 +11,8 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from helpers.pictures import draw_picture
 from helpers.planted import draw_clean
-from pronk.drawing import DEMO_KINDS, draw_photo
-from pronk.duplicates import (
+from pronk.photos.drawing import DEMO_KINDS, draw_photo
+from pronk.photos.duplicates import (
     BITS,
     MAX_DISTANCE,
     SURE_DISTANCE,
@@ -144,7 +144,7 @@ def test_pairs_are_those_within_the_distance(seed, count, block):
     }
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pronk.duplicates.BLOCK", block)
+        patch.setattr("pronk.photos.duplicates.BLOCK", block)
         found = list(find_similar(signs, on_rows=lambda *call: calls.append(call)))
     assert set(found) == expected
     assert len(found) == len(expected)

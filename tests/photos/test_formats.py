@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from helpers.bad_files import make_samples
 from helpers.pictures import draw_picture, encode
-from pronk.formats import FORMATS, SUFFIXES, foreign_format, is_cut, sniff
+from pronk.photos.formats import FORMATS, SUFFIXES, foreign_format, is_cut, sniff
 
 OPTIONS = {"TIFF": {"compression": "tiff_lzw"}}
 WHOLE = {kind: encode(draw_picture("circle", 3), kind, **OPTIONS.get(kind, {})) for kind in FORMATS}

@@ -8,8 +8,8 @@ from helpers.bad_files import UPRIGHT, make_samples
 from helpers.pictures import draw_picture, encode
 from helpers.planted import draw_clean
 from pronk.errors import Reason
-from pronk.facts import MOST_CAMERA, estimate_quality, name_camera
 from pronk.inspection import BLURRED
+from pronk.photos.properties import MOST_CAMERA, estimate_quality, name_camera
 from pronk.scan import look
 
 MAKE, MODEL, ORIENTATION = 0x010F, 0x0110, 0x0112

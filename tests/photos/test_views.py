@@ -11,9 +11,9 @@ from PIL import Image
 
 from helpers import TESTS
 from helpers.pictures import draw_picture, encode
-from pronk.drawing import draw_photo
-from pronk.images import decode, load_pixels
-from pronk.views import draw_views, view_generator
+from pronk.photos.decoding import decode, load_pixels
+from pronk.photos.drawing import draw_photo
+from pronk.photos.views import draw_views, view_generator
 
 FITS = ("crop", "pad", "squash")
 PHOTO = draw_picture("circle", 1, (128, 96))
@@ -55,7 +55,7 @@ def test_views_differ_between_epochs_photos_and_seeds(fit):
 
 def test_another_process_draws_the_same():
     script = (
-        "from helpers.pictures import draw_picture; from pronk.views import draw_views; import hashlib;"
+        "from helpers.pictures import draw_picture; from pronk.photos.views import draw_views; import hashlib;"
         "views = draw_views(draw_picture('circle', 1, (128, 96)), size=64, fit='crop', numbers=range(4), digest='d1',"
         "seed=42); print(hashlib.sha256(views.tobytes()).hexdigest())"
     )

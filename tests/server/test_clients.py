@@ -8,7 +8,7 @@ import pytest
 
 from helpers.pictures import LABELS, draw_picture, encode
 from helpers.servers import start_server
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor
 
 TOKEN = "a token, not a secret"

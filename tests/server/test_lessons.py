@@ -14,8 +14,8 @@ from PIL import Image
 
 from helpers.pictures import draw_picture, encode
 from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
-from pronk.images import decode
 from pronk.listing import list_photos
+from pronk.photos.decoding import decode
 from pronk.server.errors import HttpError
 from pronk.server.lessons import PHOTO_ID, Lesson, Lessons, open_lessons
 from pronk.server.names import check_name, find_fault, fold_name

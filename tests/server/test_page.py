@@ -34,7 +34,7 @@ from helpers.browser import (
 from helpers.pictures import encode
 from helpers.servers import start_server
 from helpers.training import draw_tiny
-from pronk.drawing import DEMO_KINDS, draw_photo, draw_photos
+from pronk.photos.drawing import DEMO_KINDS, draw_photo, draw_photos
 from pronk.predictor import Predictor
 from pronk.text import percent, visible
 

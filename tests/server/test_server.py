@@ -21,8 +21,8 @@ from helpers.service import PATHS, PHOTO, break_promise, form, swap
 from pronk.bundle import write_bundle
 from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
 from pronk.heatmaps import class_activation_map, draw_overlay
-from pronk.images import decode, fit_pixels
 from pronk.kernel import read_head
+from pronk.photos.decoding import decode, fit_pixels
 from pronk.predictor import Predictor
 from pronk.runtime import OnnxRuntime
 from pronk.server import service

@@ -13,7 +13,7 @@ from pronk.calibration import SetScores
 from pronk.dataset import load_dataset
 from pronk.errors import DataError, ModelError
 from pronk.head import Head
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor
 from pronk.training.answers import Answers
 from pronk.training.exporters import choose_golden, compare, export

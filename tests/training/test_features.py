@@ -8,7 +8,7 @@ import pytest
 from helpers.training import draw_tiny, lively_backbone, tiny_settings, write_photos
 from pronk.dataset import load_dataset
 from pronk.errors import DataError, StorageError
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
 from pronk.training import features as features_module
 from pronk.training.features import extract_features, has_gpu, make_recipe, run_on_gpu
 from pronk.training.rows import Job, load_square, row_key

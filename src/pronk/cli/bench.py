@@ -68,7 +68,7 @@ def golden_pixels(bundle: "Bundle") -> "list[np.ndarray]":
     """Return the golden photos as the network sees them, or noise where the model has none."""
     import numpy as np
 
-    from pronk.images import load_pixels
+    from pronk.photos.decoding import load_pixels
 
     photos = [load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit) for name in bundle.golden()]
     noise = np.random.default_rng(0).integers(0, 256, (bundle.size, bundle.size, 3), np.uint8)

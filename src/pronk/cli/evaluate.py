@@ -54,7 +54,7 @@ def write_report(
     """Write the page; without matplotlib it has no plot."""
     from pronk.errors import MissingExtra
     from pronk.evaluation import calibration_errors
-    from pronk.images import load_pixels
+    from pronk.photos.decoding import load_pixels
     from pronk.report import ReportContent, render_report
     from pronk.report.curves import draw_calibration
     from pronk.report.gallery import make_gallery

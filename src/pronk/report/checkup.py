@@ -10,9 +10,9 @@ import numpy as np
 from pronk.checkup import Checkup
 from pronk.errors import ImageError
 from pronk.faults import Fault, Finding, group_findings
-from pronk.images import decode, read_bytes
+from pronk.photos.decoding import decode, read_bytes
+from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads
-from pronk.report.gallery import THUMBNAIL_SIDE, encode_picture
 from pronk.report.pages import render_page
 from pronk.text import count
 

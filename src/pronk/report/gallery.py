@@ -3,9 +3,7 @@
 All are small JPEG files inside `data:` addresses, so that the report stays one file.
 """
 
-import base64
 import dataclasses
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, zip_longest
@@ -17,12 +15,10 @@ from PIL import Image
 from pronk.errors import ImageError
 from pronk.heatmaps import class_activation_map, draw_overlay
 from pronk.kernel import load_head
+from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import available_cores
 from pronk.predictor import Predictor
 
-THUMBNAIL_SIDE = 96
-PICTURE_SIDE = 224
-QUALITY = 75
 MOST_THUMBNAILS = 240  # of 3 KB each
 MOST_PER_CELL = 24
 MOST_MISTAKES = 8
@@ -116,20 +112,6 @@ def explain_row(predictor: Predictor, kernel: np.ndarray, row: Row, pixels: np.n
     return Explained(
         row, encode_picture(pixels, side=PICTURE_SIDE), heat(row["predicted"]), None if is_right else heat(row["label"])
     )
-
-
-def encode_picture(pixels: np.ndarray, *, side: int) -> str:
-    """Return pixels, uint8 [h, w, 3], as the `data:` address of a JPEG file of at most `side` pixels.
-
-    Example:
-        >>> encode_picture(np.zeros((4, 4, 3), np.uint8), side=2)[:23]
-        'data:image/jpeg;base64,'
-    """
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def sort_mistakes(rows: Iterable[Row]) -> list[Row]:

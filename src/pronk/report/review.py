@@ -16,9 +16,9 @@ import numpy as np
 from markupsafe import Markup
 
 from pronk.errors import ImageError
-from pronk.images import decode, read_bytes
+from pronk.photos.decoding import decode, read_bytes
+from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads
-from pronk.report.gallery import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.report.pages import render_page
 from pronk.studies.labels import Suspicion
 from pronk.text import quote, visible

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from pronk.errors import PronkError
-from pronk.images import MAX_PIXELS
+from pronk.photos.decoding import MAX_PIXELS
 from pronk.server.errors import HttpError, Problem, problem, refusals, to_http
 from pronk.server.guard import OPEN_PATHS, Access, Guard
 from pronk.server.limits import RETRY_SECONDS, Gate, Porch

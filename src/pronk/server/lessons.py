@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pronk.errors import RunError, StorageError
-from pronk.formats import FORMATS, SUFFIXES
-from pronk.images import decode, read_bytes
 from pronk.listing import PART_FOLDERS, list_photos, natural_key
+from pronk.photos.decoding import decode, read_bytes
+from pronk.photos.formats import FORMATS, SUFFIXES
 from pronk.server.errors import HttpError
 from pronk.server.names import check_name, find_fault, fold_name
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically

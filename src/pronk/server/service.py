@@ -16,9 +16,9 @@ import numpy as np
 
 from pronk.errors import ImageError, ModelError, PronkError
 from pronk.heatmaps import class_activation_map, draw_heat, seen_box
-from pronk.images import decode, fit_pixels
 from pronk.kernel import load_head
 from pronk.manifest import MODEL_FILE
+from pronk.photos.decoding import decode, fit_pixels
 from pronk.pools import available_cores
 from pronk.predictor import Prediction, Predictor
 from pronk.server.errors import HttpError

@@ -14,9 +14,9 @@ import numpy as np
 from pronk.bundle import Bundle, open_bundle, write_bundle
 from pronk.calibration import SetScores, conformal_threshold
 from pronk.errors import GateError, ModelError, RunError
-from pronk.images import load_pixels
 from pronk.manifest import MODEL_FILE, read_record
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
+from pronk.photos.decoding import load_pixels
 from pronk.progress import Progress, no_progress
 from pronk.recipes import travel_files
 from pronk.report.exports import note_exports

@@ -13,7 +13,7 @@ from pronk.config import Settings
 from pronk.dataset import Dataset
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.head import Head
-from pronk.images import decode, load_pixels, read_bytes
+from pronk.photos.decoding import decode, load_pixels, read_bytes
 from pronk.runtime import OnnxRuntime
 from pronk.training.answers import Answers
 from pronk.training.backbone import Backbone
@@ -114,7 +114,7 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
 
 
 def _draw_golden(seed: int) -> dict[str, bytes]:
-    from pronk.drawing import KINDS, draw_photo
+    from pronk.photos.drawing import KINDS, draw_photo
 
     rng = np.random.default_rng(seed)
     pictures: list[Image.Image] = [draw_photo(KINDS[i % len(KINDS)], rng, (512, 384)) for i in range(GOLDEN_PHOTOS)]

@@ -13,13 +13,13 @@ import numpy as np
 
 from pronk.dataset import Photo
 from pronk.errors import ImageError, Reason, StorageError
-from pronk.images import decode, load_pixels, read_bytes
 from pronk.listing import Finding
+from pronk.photos.decoding import decode, load_pixels, read_bytes
+from pronk.photos.views import draw_views
 from pronk.runtime import open_session
 from pronk.scan import changed, left_out
 from pronk.storage.cache import RowStore
 from pronk.storage.files import write_atomically
-from pronk.views import draw_views
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo, load_unsplit
 from pronk.errors import DataError, ImageError
-from pronk.images import load_pixels
+from pronk.photos.decoding import load_pixels
+from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
 from pronk.progress import Progress, no_progress
 from pronk.report import MOST_SUSPICIONS
-from pronk.report.gallery import THUMBNAIL_SIDE, encode_picture
 from pronk.scan import scan_memo
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.studies.folds import FOLDS, Table, cross_validate, describe_folds, list_answers, thin_out

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from pronk.drawing.animals import ANIMALS
-from pronk.drawing.brush import Colour, Floats, Material, Place, crop_noise, paint, silhouette
-from pronk.drawing.outlines import Part
-from pronk.drawing.scenery import Scene, draw_scene
-from pronk.drawing.things import THINGS
 from pronk.errors import DataError, SettingsError
+from pronk.photos.drawing.animals import ANIMALS
+from pronk.photos.drawing.brush import Colour, Floats, Material, Place, crop_noise, paint, silhouette
+from pronk.photos.drawing.outlines import Part
+from pronk.photos.drawing.scenery import Scene, draw_scene
+from pronk.photos.drawing.things import THINGS
 from pronk.storage.files import write_atomically
 
 DEMO_KINDS: tuple[str, ...] = ("alpaca", "bird", "mushroom")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from pronk.drawing.brush import TILE, Colour, Floats, Light, Material, Place, crop_noise, noise_tile, paint
-from pronk.drawing.outlines import Part, ellipse
-from pronk.drawing.things import PROPS
+from pronk.photos.drawing.brush import TILE, Colour, Floats, Light, Material, Place, crop_noise, noise_tile, paint
+from pronk.photos.drawing.outlines import Part, ellipse
+from pronk.photos.drawing.things import PROPS
 
 
 @dataclass(frozen=True)

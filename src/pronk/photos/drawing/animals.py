@@ -7,7 +7,7 @@ area.
 
 import numpy as np
 
-from pronk.drawing.outlines import Builder, Part, ellipse, eye, limb, polygon
+from pronk.photos.drawing.outlines import Builder, Part, ellipse, eye, limb, polygon
 
 
 def _legs(rng: np.random.Generator, xs: tuple[float, ...], top: float, width: float) -> list[Part]:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pronk.errors import ImageError, Reason
-from pronk.formats import FORMATS, foreign_format, is_cut, sniff
+from pronk.photos.formats import FORMATS, foreign_format, is_cut, sniff
 
 MAX_PIXELS = 50_000_000
 # Pillow takes some 15 bytes a pixel for a WebP, several times as much as for any other format.

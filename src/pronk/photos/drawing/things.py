@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pronk.drawing.outlines import Builder, Part, ellipse, eye, limb, polygon
+from pronk.photos.drawing.outlines import Builder, Part, ellipse, eye, limb, polygon
 
 
 def _mushroom(rng: np.random.Generator) -> list[Part]:

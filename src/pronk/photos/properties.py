@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from pronk.images import MAKE_TAG, MODEL_TAG, ORIENTATION_TAG, Decoded
+from pronk.photos.decoding import MAKE_TAG, MODEL_TAG, ORIENTATION_TAG, Decoded
 from pronk.text import visible
 
 MOST_CAMERA = 60  # characters; what a file claims to be its camera may be anything
@@ -30,7 +30,7 @@ class Facts:
 
     Attributes:
         size: of the file in bytes.
-        format: a name in `pronk.formats.FORMATS`.
+        format: a name in `pronk.photos.formats.FORMATS`.
         width: in pixels, as stored.
         height: in pixels, as stored.
         orientation: of the EXIF block, 1 to 8; 1 is upright.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from pronk.drawing.outlines import Part, Points
+from pronk.photos.drawing.outlines import Part, Points
 
 Floats = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -186,7 +186,7 @@ def paint(
     """Paint a figure's parts, back to front, onto the canvas (float32 [h, w, 3], 0 to 1), in place.
 
     Example:
-        >>> from pronk.drawing.outlines import ellipse
+        >>> from pronk.photos.drawing.outlines import ellipse
         >>> canvas = np.ones((40, 40, 3), np.float32)
         >>> grey = Material({"coat": (0.4, 0.4, 0.4)})
         >>> paint(canvas, [Part((ellipse(0, 1, 1, 1),))], place=Place(20, 38, 18), material=grey,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from pronk.images import RESAMPLE, fit_pixels
+from pronk.photos.decoding import RESAMPLE, fit_pixels
 
 GREY = (127, 127, 127)
 MAX_ROTATION = 12.0  # degrees
