@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from programs import report
 
+from pronk.analysis.folds import Table, assign_folds
+from pronk.analysis.growth import forecast, measure_growth
 from pronk.config import Settings
-from pronk.studies.folds import Table, assign_folds
-from pronk.studies.growth import forecast, measure_growth
 from pronk.training.surveys import survey
 
 

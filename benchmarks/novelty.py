@@ -23,9 +23,9 @@ from PIL import Image
 from programs import make_folder, report, write_results
 from seeds import parse_seeds
 
-from pronk.calibration import conformal_threshold
+from pronk.analysis.calibration import conformal_threshold
+from pronk.analysis.novelty import fit_novelty
 from pronk.dataset import load_dataset
-from pronk.novelty import fit_novelty
 from pronk.photos.decoding import load_pixels
 from pronk.photos.drawing import KINDS, draw_photo
 

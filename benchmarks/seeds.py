@@ -22,9 +22,9 @@ from programs import (
     write_results,
 )
 
-from pronk.calibration import temper
+from pronk.analysis.calibration import temper
+from pronk.analysis.metrics import expected_calibration_error
 from pronk.evaluation import read_rows
-from pronk.metrics import expected_calibration_error
 from pronk.storage.files import read_csv
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import pronk
 from helpers.scripts import load_script
+from pronk.analysis.metrics import wilson_interval
 from pronk.cli import cli
 from pronk.config import Settings
-from pronk.metrics import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pronk.calibration import SetScores, Unknown
+from pronk.analysis.calibration import SetScores, Unknown
 from pronk.config import MODEL_PATHS
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.manifest import FORMAT, MODEL_FILE, parse_record, read_record

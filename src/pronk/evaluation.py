@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pronk.calibration import temper
+from pronk.analysis.calibration import temper
+from pronk.analysis.metrics import accuracy_record, expected_calibration_error, score
 from pronk.errors import DataError, Reason
 from pronk.listing import Finding, list_photos
-from pronk.metrics import accuracy_record, expected_calibration_error, score
 from pronk.predictor import Prediction, Predictor
 from pronk.progress import Progress, no_progress
 from pronk.scan import left_out
@@ -139,7 +139,7 @@ def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[s
     """Turn rows of predictions.csv into the `test` part of metrics.json.
 
     Returns:
-        The numbers of `pronk.metrics.score`, and as `coverage` the share of photos that the model did not call
+        The numbers of `pronk.analysis.metrics.score`, and as `coverage` the share of photos that the model did not call
         unknown; None where it cannot tell.
 
     Example:

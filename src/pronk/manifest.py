@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pronk.calibration import SetScores, Unknown
+from pronk.analysis.calibration import SetScores, Unknown
 from pronk.config import CHOICES, MODEL_PATHS, RANGES
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.safety import check_ordinary

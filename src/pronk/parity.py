@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pronk.metrics import AccuracyRecord, accuracy_record
+from pronk.analysis.metrics import AccuracyRecord, accuracy_record
 from pronk.pools import available_cores
 from pronk.runtime import Outputs, Runtime
 

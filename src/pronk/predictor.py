@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pronk.analysis.calibration import SetScores
 from pronk.bundle import Bundle, open_bundle
-from pronk.calibration import SetScores
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
 from pronk.listing import list_files
 from pronk.manifest import MODEL_FILE

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pronk.calibration import (
+from pronk.analysis.calibration import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
     MOST_SCORES,
@@ -15,9 +15,9 @@ from pronk.calibration import (
     fit_temperature,
     temper,
 )
-from pronk.head import softmax
-from pronk.metrics import log_loss
-from pronk.novelty import fit_novelty
+from pronk.analysis.head import softmax
+from pronk.analysis.metrics import log_loss
+from pronk.analysis.novelty import fit_novelty
 
 
 def draw_answers(n, classes, *, seed=0, sharpness=1.0):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pronk.difference import paired_difference
-from pronk.metrics import wilson_interval
+from pronk.analysis.difference import paired_difference
+from pronk.analysis.metrics import wilson_interval
 
 cells = st.tuples(*[st.integers(0, 80)] * 4).filter(any)
 

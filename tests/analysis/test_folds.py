@@ -4,9 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.tables import make_table
-from pronk.errors import DataError
-from pronk.head import predict_left_out
-from pronk.studies.folds import (
+from pronk.analysis.folds import (
     Table,
     assign_folds,
     cross_validate,
@@ -15,6 +13,8 @@ from pronk.studies.folds import (
     possible_folds,
     thin_out,
 )
+from pronk.analysis.head import predict_left_out
+from pronk.errors import DataError
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from helpers.tables import make_table
-from pronk.errors import DataError
-from pronk.studies.growth import (
+from pronk.analysis.growth import (
     SHARES,
     Forecast,
     advise,
@@ -13,6 +12,7 @@ from pronk.studies.growth import (
     forecast,
     measure_growth,
 )
+from pronk.errors import DataError
 
 SIZES = np.array([20.0, 40.0, 80.0, 160.0, 200.0])
 

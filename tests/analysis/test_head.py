@@ -3,8 +3,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pronk import head as head_module
-from pronk.head import STRENGTHS, Head, choose_strength, fit_head, softmax
+from pronk.analysis import head as head_module
+from pronk.analysis.head import STRENGTHS, Head, choose_strength, fit_head, softmax
 
 
 def blobs(count, classes, *, features=12, seed=0, spread=1.5):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pronk.studies import labels
-from pronk.studies.folds import Table, cross_validate
-from pronk.studies.labels import (
+from pronk.analysis import labels
+from pronk.analysis.folds import Table, cross_validate
+from pronk.analysis.labels import (
     STRENGTH,
     Neighbour,
     Suspicion,

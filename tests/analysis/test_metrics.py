@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pronk.metrics import (
+from pronk.analysis.metrics import (
     accuracy_record,
     confusion_matrix,
     expected_calibration_error,

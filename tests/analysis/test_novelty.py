@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pronk.calibration import conformal_threshold
-from pronk.novelty import MOST_COMPONENTS, MOST_POINTS, NEIGHBOURS, POINTS, Novelty, fit_novelty
+from pronk.analysis.calibration import conformal_threshold
+from pronk.analysis.novelty import MOST_COMPONENTS, MOST_POINTS, NEIGHBOURS, POINTS, Novelty, fit_novelty
 from pronk.photos.decoding import load_pixels
 from pronk.photos.drawing import draw_photo
 

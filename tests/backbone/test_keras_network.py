@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from helpers.training import digest_arrays, lively_backbone, real_pixels
+from pronk.analysis.head import Head, fit_head
 from pronk.config import BLOCKS, Settings
-from pronk.head import Head, fit_head
 from pronk.training.backbone import layer_names, load_backbone
 from pronk.training.network import (
     batch_norms,

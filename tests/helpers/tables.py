@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from pronk.studies.folds import (
-    Table,
-)
+from pronk.analysis.folds import Table
 
 
 def make_table(count, classes=2, *, features=12, distance=3.0, copies=(), seed=0):

@@ -9,11 +9,11 @@ import pytest
 
 import pronk
 from helpers.training import CLASSES, run_pronk, write_photos
+from pronk.analysis.difference import paired_difference
+from pronk.analysis.metrics import accuracy_record, mcnemar_exact
 from pronk.bundle import write_bundle
 from pronk.comparison import FEWEST, Comparison, Side
-from pronk.difference import paired_difference
 from pronk.errors import DataError, ModelError
-from pronk.metrics import accuracy_record, mcnemar_exact
 from pronk.predictor import Predictor
 from pronk.storage.files import digest_file, write_csv
 

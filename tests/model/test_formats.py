@@ -7,10 +7,10 @@ import types
 import numpy as np
 import pytest
 
+from pronk.analysis.calibration import Unknown
+from pronk.analysis.novelty import fit_novelty
 from pronk.bundle import open_bundle
-from pronk.calibration import Unknown
 from pronk.errors import ModelError
-from pronk.novelty import fit_novelty
 from pronk.runtime import OnnxRuntime, describe_runtime, open_runtime
 
 

@@ -105,7 +105,7 @@ def grad_cam(network, pixels, kernel, bias, chosen):
 
 
 def largest_difference(backbone, kernel, bias, pixels):
-    from pronk.head import Head
+    from pronk.analysis.head import Head
     from pronk.training.network import build_network, set_head
 
     size = pixels.shape[1]
@@ -130,7 +130,7 @@ def test_it_is_the_grad_cam_of_keras():
 
 @pytest.mark.more
 def test_it_is_the_grad_cam_of_keras_on_real_photos(real_photos, real_weights, record_property):
-    from pronk.head import fit_head
+    from pronk.analysis.head import fit_head
 
     backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))
     pixels = real_pixels(real_photos, 20, size=224)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from helpers.training import CLASSES, write_photos
+from pronk.analysis.calibration import Unknown
+from pronk.analysis.novelty import fit_novelty
 from pronk.bundle import open_bundle
-from pronk.calibration import Unknown
 from pronk.errors import DataError, ModelError, Reason
-from pronk.novelty import fit_novelty
 from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor, expand_paths
 from pronk.runtime import Outputs

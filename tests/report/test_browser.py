@@ -28,7 +28,7 @@ from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS, NAMES
 from helpers.pictures import encode
 from helpers.records import CURVE, fold_row, suspicion
 from helpers.training import tiny_settings
-from pronk.metrics import accuracy_record, score
+from pronk.analysis.metrics import accuracy_record, score
 from pronk.report import ReportContent, render_report
 from pronk.report.curves import draw_curves, draw_growth
 from pronk.report.exports import insert_exports

@@ -11,8 +11,8 @@ from hypothesis import settings as rules
 from hypothesis import strategies as st
 
 from helpers.training import CLASSES
+from pronk.analysis.metrics import accuracy_record
 from pronk.config import Settings
-from pronk.metrics import accuracy_record
 from pronk.predictor import Predictor
 from pronk.recipes import list_steps, write_decoding
 from pronk.report.card import escape_markdown, quote_code, quote_yaml, render_card

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from pronk.analysis.metrics import wilson_interval
 from pronk.errors import MissingExtra
-from pronk.metrics import wilson_interval
 from pronk.report.curves import _group_point, draw_calibration, draw_curves
 
 

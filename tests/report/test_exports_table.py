@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pronk.metrics import accuracy_record
+from pronk.analysis.metrics import accuracy_record
 from pronk.report import ReportContent, render_report
 from pronk.report.exports import END, START, insert_exports, note_exports
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.records import CURVE, fold_row, suspicion
-from pronk.metrics import accuracy_record, score, wilson_interval
+from pronk.analysis.metrics import accuracy_record, score, wilson_interval
 from pronk.report import ReportContent, render_report
 from pronk.report.curves import draw_calibration, draw_curves, draw_growth
 from pronk.report.gallery import Explained, Gallery

@@ -24,9 +24,9 @@ from helpers.browser import (
 )
 from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS
 from helpers.pictures import draw_picture, encode
+from pronk.analysis.labels import Neighbour, Suspicion
 from pronk.report.review import MOST_ROWS, render_review
 from pronk.review import Decision, read_review
-from pronk.studies.labels import Neighbour, Suspicion
 from pronk.text import visible
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from helpers.training import draw_tiny, run_pronk, write_photos
+from pronk.analysis.calibration import Unknown
+from pronk.analysis.novelty import fit_novelty
 from pronk.bundle import open_bundle
-from pronk.calibration import Unknown
 from pronk.errors import DataError, ModelError, RunError
 from pronk.evaluation import evaluate
 from pronk.kernel import load_head
-from pronk.novelty import fit_novelty
 from pronk.predictor import Predictor
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.delivery import export_model, note_parity, read_parity

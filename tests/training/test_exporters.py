@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from helpers.training import lively_backbone, tiny_settings, write_photos
+from pronk.analysis.calibration import SetScores
+from pronk.analysis.head import Head
 from pronk.bundle import open_bundle
-from pronk.calibration import SetScores
 from pronk.dataset import load_dataset
 from pronk.errors import DataError, ModelError
-from pronk.head import Head
 from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor
 from pronk.training.answers import Answers

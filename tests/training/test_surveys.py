@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from helpers.training import run_pronk, tiny_settings, write_photos
+from pronk.analysis.growth import SHARES
 from pronk.errors import DataError
-from pronk.studies.growth import SHARES
 from pronk.training import surveys
 from pronk.training.recipe import train
 from pronk.training.surveys import curve, survey

@@ -96,9 +96,9 @@ def _options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(data: Path, settings: Any, cache: Path | None, most: int, html: Path | None, as_json: bool) -> None:
+    from pronk.analysis.labels import suspicion_records
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import print_findings
-    from pronk.studies.labels import suspicion_records
 
     check_page("--html", html, data)
     with open_console() as console:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from pronk.analysis.metrics import accuracy_record
 from pronk.errors import MissingExtra
-from pronk.metrics import accuracy_record
 
 PHASE_NAMES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
 LEAST_WIDTH = 1 / 3
@@ -117,7 +117,7 @@ def draw_growth(growth: Mapping[str, Any]) -> Curve:
     """Draw accuracy by number of photos with its intervals, and the forecast beside it.
 
     Args:
-        growth: points and forecast, from `pronk.studies.growth.describe_growth`.
+        growth: points and forecast, from `pronk.analysis.growth.describe_growth`.
 
     Raises:
         MissingExtra: if matplotlib is not installed.

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from pronk.analysis.labels import Suspicion
 from pronk.errors import ImageError
 from pronk.photos.decoding import decode, read_bytes
 from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads
 from pronk.report.pages import render_page
-from pronk.studies.labels import Suspicion
 from pronk.text import quote, visible
 
 MOST_ROWS = 200  # a page of some 6 MB

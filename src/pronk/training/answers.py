@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pronk.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
+from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
+from pronk.analysis.novelty import fit_novelty
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
-from pronk.novelty import fit_novelty
 from pronk.pools import available_cores
 from pronk.runtime import open_session
 from pronk.training.backbone import Backbone

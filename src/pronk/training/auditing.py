@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pronk.analysis.folds import FOLDS, cross_validate, describe_folds
+from pronk.analysis.labels import STRENGTH, Suspicion, find_suspicious
 from pronk.config import Settings
 from pronk.listing import Finding
 from pronk.progress import Progress, no_progress
-from pronk.studies.folds import FOLDS, cross_validate, describe_folds
-from pronk.studies.labels import STRENGTH, Suspicion, find_suspicious
 from pronk.training.surveys import Survey, survey
 
 
@@ -23,7 +23,7 @@ class Audit:
         photos: how many were looked at.
         accuracy: of the heads that judged, each photo by those that had not seen it: mean, low, high, n. The lower it
             is, the less a suspicion means.
-        suspicions: the worst first; see `pronk.studies.labels.find_suspicious` for what the score says.
+        suspicions: the worst first; see `pronk.analysis.labels.find_suspicious` for what the score says.
         findings: what was left out or is worth a look, as `pronk check` says it.
     """
 

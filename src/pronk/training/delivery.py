@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from pronk.analysis.calibration import SetScores, conformal_threshold
 from pronk.bundle import Bundle, open_bundle, write_bundle
-from pronk.calibration import SetScores, conformal_threshold
 from pronk.errors import GateError, ModelError, RunError
 from pronk.manifest import MODEL_FILE, read_record
 from pronk.parity import compare_answers, count_bytes, measure_speed, run_all

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pronk.analysis.head import Head, choose_strength, class_weights, fit_head
+from pronk.analysis.metrics import accuracy_record, log_loss
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo
 from pronk.errors import SettingsError
-from pronk.head import Head, choose_strength, class_weights, fit_head
-from pronk.metrics import accuracy_record, log_loss
 from pronk.progress import Progress, no_progress
 from pronk.training.features import Features
 from pronk.training.finetuning import Batch, FineTuning, HistoryRow

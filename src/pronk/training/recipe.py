@@ -8,12 +8,12 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from pronk.analysis.metrics import mcnemar_exact
 from pronk.config import Settings
 from pronk.dataset import Dataset, load_dataset, split_rows, write_split
 from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
 from pronk.listing import Finding, Listing, list_photos
-from pronk.metrics import mcnemar_exact
 from pronk.progress import Progress, no_progress
 from pronk.report.curves import draw_calibration, draw_curves
 from pronk.scan import scan_memo

@@ -8,6 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pronk.analysis.folds import FOLDS, Table, cross_validate, describe_folds, list_answers, thin_out
+from pronk.analysis.growth import FOLDS as CURVE_FOLDS
+from pronk.analysis.growth import REPEATS as CURVE_REPEATS
+from pronk.analysis.growth import describe_growth, measure_growth
+from pronk.analysis.labels import Suspicion, find_suspicious
 from pronk.config import Settings
 from pronk.dataset import Dataset, Photo, load_unsplit
 from pronk.errors import DataError, ImageError
@@ -17,11 +22,6 @@ from pronk.progress import Progress, no_progress
 from pronk.report import MOST_SUSPICIONS
 from pronk.scan import scan_memo
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
-from pronk.studies.folds import FOLDS, Table, cross_validate, describe_folds, list_answers, thin_out
-from pronk.studies.growth import FOLDS as CURVE_FOLDS
-from pronk.studies.growth import REPEATS as CURVE_REPEATS
-from pronk.studies.growth import describe_growth, measure_growth
-from pronk.studies.labels import Suspicion, find_suspicious
 from pronk.training.backbone import load_backbone
 from pronk.training.features import Features, extract_features
 from pronk.training.rows import read_photo

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pronk.studies.folds import Table
+from pronk.analysis.folds import Table
 
 # Measured on the 327 alpaca photos (alpha 1.0) with 5 % and 10 % of the labels flipped, eight seeds each: of those, .96
 # and .96 are among the first 1.5 times their number (worst seed .88 and .88); by the heads alone .95 and .94, by the
@@ -67,7 +67,7 @@ def find_suspicious(table: Table, answers: np.ndarray, *, limit: float = LIMIT) 
 
     Args:
         table: the photos.
-        answers: out-of-fold probabilities, from `pronk.studies.folds.cross_validate`, float64 [R, n, C].
+        answers: out-of-fold probabilities, from `pronk.analysis.folds.cross_validate`, float64 [R, n, C].
         limit: a lower score is no suspicion.
 
     Returns:

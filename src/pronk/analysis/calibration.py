@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pronk.metrics import SMALLEST_PROBABILITY
-from pronk.novelty import Novelty
+from pronk.analysis.metrics import SMALLEST_PROBABILITY
+from pronk.analysis.novelty import Novelty
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.5, 5.0
 SEARCH_STEPS = 40  # each narrows the interval of log-temperatures by .618: to 1e-8

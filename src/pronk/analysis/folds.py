@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pronk.analysis.head import choose_strength, class_weights, predict_left_out
+from pronk.analysis.metrics import wilson_interval
 from pronk.errors import DataError
-from pronk.head import choose_strength, class_weights, predict_left_out
-from pronk.metrics import wilson_interval
 from pronk.pools import start_threads
 from pronk.text import count
 

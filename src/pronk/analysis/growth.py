@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pronk.metrics import confusion_matrix, wilson_interval
-from pronk.studies.folds import Fold, Table, assign_folds, choose_common_strength, possible_folds, predict_folds
+from pronk.analysis.folds import Fold, Table, assign_folds, choose_common_strength, possible_folds, predict_folds
+from pronk.analysis.metrics import confusion_matrix, wilson_interval
 
 SHARES = (0.1, 0.2, 0.4, 0.8, 1.0)
 FOLDS = 10  # the largest share then learns from 90 % of the photos

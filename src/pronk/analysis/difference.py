@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk.metrics import accuracy_record
+from pronk.analysis.metrics import accuracy_record
 
 
 class DifferenceRecord(TypedDict):
