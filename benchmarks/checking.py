@@ -26,7 +26,7 @@ from pathlib import Path
 from pronk.errors import ImageError
 from pronk.storage.files import available_cores
 from pronk.photos.decoding import decode, read_bytes
-from pronk.scan import LOOK_SIDE
+from pronk.dataset.scan import LOOK_SIDE
 
 side = LOOK_SIDE if sys.argv[2] == "small" else None
 

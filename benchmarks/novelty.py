@@ -25,7 +25,7 @@ from seeds import parse_seeds
 
 from pronk.analysis.calibration import conformal_threshold
 from pronk.analysis.novelty import fit_novelty
-from pronk.dataset import load_dataset
+from pronk.dataset.loading import load_dataset
 from pronk.photos.decoding import load_pixels
 from pronk.photos.drawing import KINDS, draw_photo
 

@@ -18,7 +18,7 @@ import numpy as np
 from programs import report
 
 from pronk.config import CHOICES, Settings
-from pronk.dataset import Dataset, load_unsplit
+from pronk.dataset.loading import Dataset, load_unsplit
 from pronk.errors import PronkError
 from pronk.photos.decoding import load_pixels
 from pronk.training.backbone import Backbone, load_backbone, random_backbone

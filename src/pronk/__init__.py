@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pronk.checkup import Checkup as Checkup
-    from pronk.checkup import check as check
     from pronk.comparison import Comparison as Comparison
     from pronk.comparison import compare as compare
     from pronk.config import Settings as Settings
-    from pronk.dataset import Dataset as Dataset
-    from pronk.dataset import load_dataset as load_dataset
+    from pronk.dataset.checkup import Checkup as Checkup
+    from pronk.dataset.checkup import check as check
+    from pronk.dataset.loading import Dataset as Dataset
+    from pronk.dataset.loading import load_dataset as load_dataset
     from pronk.errors import PronkError as PronkError
     from pronk.evaluation import Evaluation as Evaluation
     from pronk.evaluation import evaluate as evaluate
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 # Where each public name lives; it is imported when it is first asked for, so `import pronk` costs nothing.
 _HOMES = {
     "Audit": "pronk.training.auditing",
-    "Checkup": "pronk.checkup",
+    "Checkup": "pronk.dataset.checkup",
     "Comparison": "pronk.comparison",
-    "Dataset": "pronk.dataset",
+    "Dataset": "pronk.dataset.loading",
     "Evaluation": "pronk.evaluation",
     "Exported": "pronk.training.delivery",
     "Prediction": "pronk.predictor",
@@ -45,13 +45,13 @@ _HOMES = {
     "Settings": "pronk.config",
     "TrainResult": "pronk.training.recipe",
     "audit": "pronk.training.auditing",
-    "check": "pronk.checkup",
+    "check": "pronk.dataset.checkup",
     "compare": "pronk.comparison",
     "curve": "pronk.training.surveys",
     "evaluate": "pronk.evaluation",
     "explain": "pronk.heatmaps",
     "export_model": "pronk.training.delivery",
-    "load_dataset": "pronk.dataset",
+    "load_dataset": "pronk.dataset.loading",
     "train": "pronk.training.recipe",
 }
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from pronk.analysis.calibration import temper
 from pronk.analysis.metrics import accuracy_record, expected_calibration_error, score
+from pronk.dataset.findings import Finding, left_out
+from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, Reason
-from pronk.listing import Finding, list_photos
 from pronk.predictor import Prediction, Predictor
 from pronk.progress import Progress, no_progress
-from pronk.scan import left_out
 from pronk.storage.files import digest_file, read_csv
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from pronk.analysis.calibration import SetScores
 from pronk.bundle import Bundle, open_bundle
+from pronk.dataset.listing import list_files
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
-from pronk.listing import list_files
 from pronk.manifest import MODEL_FILE
 from pronk.photos.decoding import load_pixels
 from pronk.pools import available_cores

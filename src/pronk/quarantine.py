@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pronk.checkup import Checkup
+from pronk.dataset.checkup import Checkup
+from pronk.dataset.findings import Finding, describe_fault
 from pronk.errors import SettingsError
-from pronk.faults import Finding, describe_fault
 from pronk.sorting.journal import Journal, open_journal
 from pronk.sorting.placing import Action
 from pronk.storage.files import digest_file
@@ -65,7 +65,7 @@ def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
     Photos in two classes, near copies and everything about whole classes stay: these need somebody who knows.
 
     Args:
-        checkup: from `pronk.checkup.check`, of a folder.
+        checkup: from `pronk.dataset.checkup.check`, of a folder.
         folder: made where it is missing; the undo file lies in it.
 
     Raises:

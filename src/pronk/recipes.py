@@ -35,7 +35,7 @@ RUNTIMES = {
         "run": "model.predict(pixels, verbose=0)[0]",
     },
 }
-# Not quite centred: where the rest is odd, its last row or column goes below or to the right, as in pronk.photos.decoding.
+# Not quite centred: where the rest is odd, its last row or column goes below or to the right, as in photos/decoding.py.
 FITS = {
     "crop": (
         "resize the short side to $size and take the centre square",

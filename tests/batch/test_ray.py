@@ -19,7 +19,7 @@ import pytest
 
 from helpers import TESTS
 from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
-from pronk.dataset import load_dataset
+from pronk.dataset.loading import load_dataset
 from pronk.engines import open_engine
 from pronk.errors import DataError, ImageError, PronkError, Reason
 from pronk.training import features as features_module
@@ -357,7 +357,7 @@ def test_a_machine_that_sees_other_photos_is_not_believed(nodes, extract, monkey
 
 
 def vanish(jobs):
-    from pronk.listing import Finding
+    from pronk.dataset.findings import Finding
     from pronk.training.rows import Worked
 
     return Worked((Finding(jobs[0].photo.path, "vanished", "error", "is gone"),), 0.0)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from helpers.browser import (open_browser, photograph, say_what_is_missing, visit)
+from helpers.browser import open_browser, photograph, say_what_is_missing, visit
 from helpers.pictures import encode
+from helpers.training import run_pronk
 from pronk.photos.drawing import DEMO_KINDS, draw_photos
 from pronk.report.curves import draw_growth
-from helpers.training import run_pronk
 
 pytestmark = pytest.mark.more
 

@@ -8,16 +8,16 @@ import shutil
 import pytest
 
 from helpers.pictures import draw_picture, encode, write_pictures
-from helpers.planted import (PER_KIND, PHOTOS_PER_FAULT, compare, draw_clean, plant)
+from helpers.planted import PER_KIND, PHOTOS_PER_FAULT, compare, draw_clean, plant
+from helpers.training import run_pronk
 from pronk import check
-from pronk.checkup import checkup_record
+from pronk.dataset.checkup import checkup_record
+from pronk.dataset.findings import SEVERITIES
+from pronk.dataset.scan import look
+from pronk.dataset.shortcuts import measure_shortcuts
 from pronk.errors import DataError
-from pronk.faults import SEVERITIES
 from pronk.photos.decoding import decode, read_bytes
 from pronk.report.checkup import render_checkup
-from pronk.scan import look
-from pronk.shortcuts import measure_shortcuts
-from helpers.training import run_pronk
 
 
 def found(checkup):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import pronk
+from pronk.dataset.findings import CATALOGUE, SEVERITIES, describe_fault, find, group_findings
 from pronk.errors import Reason
-from pronk.faults import CATALOGUE, SEVERITIES, describe_fault, find, group_findings
 
 SOURCES = Path(pronk.__file__).parent
 

@@ -7,8 +7,7 @@ import pytest
 
 from helpers.bad_files import HOSTILE_NAMES
 from helpers.pictures import draw_picture, encode
-from pronk.photos.properties import Facts
-from pronk.inspection import (
+from pronk.dataset.inspection import (
     BLANK,
     BLURRED,
     JUDGED,
@@ -19,8 +18,9 @@ from pronk.inspection import (
     inspect_photo,
     strictest_parts,
 )
-from pronk.listing import Entry
-from pronk.scan import look
+from pronk.dataset.listing import Entry
+from pronk.dataset.scan import look
+from pronk.photos.properties import Facts
 
 FINE = Facts(9000, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
 

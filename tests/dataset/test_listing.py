@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pronk.dataset.listing import PART_FOLDERS, list_files, list_leniently, list_photos, natural_key
 from pronk.errors import DataError
-from pronk.listing import PART_FOLDERS, list_files, list_leniently, list_photos, natural_key
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=12)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from helpers.pictures import (LABELS, draw_picture, encode, write_pictures)
-from pronk.dataset import load_dataset, load_unsplit, split_rows, write_split
-from pronk.photos.drawing import DEMO_KINDS, draw_photo
+from helpers.pictures import LABELS, draw_picture, encode, write_pictures
+from pronk.dataset.listing import PART_FOLDERS
+from pronk.dataset.loading import load_dataset, load_unsplit, split_rows, write_split
 from pronk.errors import DataError, Reason
+from pronk.photos.drawing import DEMO_KINDS, draw_photo
 from pronk.storage.files import read_csv, write_csv
-from pronk.listing import PART_FOLDERS
 
 
 def parts(dataset):
@@ -72,7 +72,7 @@ def test_no_test_part(photo_folder):
 
 
 def test_without_leaves_out_and_remembers(photo_folder):
-    from pronk.scan import changed
+    from pronk.dataset.findings import changed
 
     dataset = load_dataset(photo_folder)
     less = dataset.without([changed("circle/circle_000.jpg")])

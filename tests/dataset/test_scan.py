@@ -13,14 +13,15 @@ import pytest
 
 from helpers.bad_files import HOSTILE_NAMES, make_samples, write_hazards
 from helpers.pictures import draw_picture, encode, write_pictures
-from pronk.checkup import check
-from pronk.dataset import load_dataset, write_split
+from pronk.dataset.checkup import check
+from pronk.dataset.findings import changed
+from pronk.dataset.listing import Entry, list_photos
+from pronk.dataset.loading import load_dataset, write_split
+from pronk.dataset.overview import group_photos
+from pronk.dataset.scan import scan_photo, scan_photos
 from pronk.errors import DataError, Reason
-from pronk.storage.files import read_csv
 from pronk.photos.decoding import decode
-from pronk.listing import Entry, list_photos
-from pronk.overview import group_photos
-from pronk.scan import changed, scan_photo, scan_photos
+from pronk.storage.files import read_csv
 
 
 def verdict(scan):
@@ -258,7 +259,7 @@ def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
         file.write_bytes(damage(file.read_bytes()))
     decoded = []
     monkeypatch.setattr(
-        "pronk.scan.decode", lambda data, min_side: (decoded.append(1), decode(data, min_side=min_side))[1]
+        "pronk.dataset.scan.decode", lambda data, min_side: (decoded.append(1), decode(data, min_side=min_side))[1]
     )
     again = scan_photos(listing, memo=memo)
     assert len(decoded) == len(DAMAGES), "only what was damaged is looked at again"

@@ -8,11 +8,11 @@ from PIL import Image, ImageOps
 
 from helpers.pictures import encode
 from helpers.planted import draw_clean
+from pronk.dataset.listing import list_photos
+from pronk.dataset.overview import look_over
+from pronk.dataset.scan import look
+from pronk.dataset.shortcuts import KINDS, LEAST_PER_CLASS, measure_shortcuts
 from pronk.photos.properties import Facts
-from pronk.listing import list_photos
-from pronk.overview import look_over
-from pronk.scan import look
-from pronk.shortcuts import KINDS, LEAST_PER_CLASS, measure_shortcuts
 
 MAKE, MODEL = 0x010F, 0x0110
 

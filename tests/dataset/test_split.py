@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pronk.split import RANK, assign_parts, count_parts
+from pronk.dataset.split import RANK, assign_parts, count_parts
 
 SHARES = {"val": 0.15, "test": 0.15}
 

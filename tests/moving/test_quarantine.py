@@ -11,8 +11,8 @@ from helpers.commands import fails, ok
 from helpers.pictures import draw_picture, encode, write_pictures
 from helpers.training import run_pronk
 from pronk import check
+from pronk.dataset.findings import find
 from pronk.errors import SettingsError
-from pronk.faults import find
 from pronk.quarantine import check_folders, move_aside, pick_movable
 from pronk.sorting.journal import undo
 

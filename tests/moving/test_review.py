@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from helpers.commands import HOSTILE, fails, ok
 from helpers.killing import Killed, killed_at, snapshot
 from helpers.training import run_pronk
+from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, RunError, SettingsError, StorageError
-from pronk.listing import list_photos
 from pronk.review import COLUMNS, Decision, read_review
 from pronk.review.lists import remove_list, write_list
 from pronk.review.moves import move_photos, undo_moves

@@ -7,10 +7,10 @@ from PIL import Image, ImageFilter
 from helpers.bad_files import UPRIGHT, make_samples
 from helpers.pictures import draw_picture, encode
 from helpers.planted import draw_clean
+from pronk.dataset.inspection import BLURRED
+from pronk.dataset.scan import look
 from pronk.errors import Reason
-from pronk.inspection import BLURRED
 from pronk.photos.properties import MOST_CAMERA, estimate_quality, name_camera
-from pronk.scan import look
 
 MAKE, MODEL, ORIENTATION = 0x010F, 0x0110, 0x0112
 

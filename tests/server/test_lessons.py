@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.pictures import draw_picture, encode
+from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
-from pronk.listing import list_photos
 from pronk.photos.decoding import decode
 from pronk.server.errors import HttpError
 from pronk.server.lessons import PHOTO_ID, Lesson, Lessons, open_lessons

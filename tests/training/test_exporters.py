@@ -11,7 +11,7 @@ from helpers.training import lively_backbone, tiny_settings, write_photos
 from pronk.analysis.calibration import SetScores
 from pronk.analysis.head import Head
 from pronk.bundle import open_bundle
-from pronk.dataset import load_dataset
+from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ModelError
 from pronk.photos.decoding import load_pixels
 from pronk.predictor import Predictor

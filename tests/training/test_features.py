@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.training import draw_tiny, lively_backbone, tiny_settings, write_photos
-from pronk.dataset import load_dataset
+from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, StorageError
 from pronk.photos.decoding import load_pixels
 from pronk.training import features as features_module
@@ -76,7 +76,7 @@ def test_a_second_run_computes_nothing(extract):
 
 
 def test_more_photos_compute_their_views_only(extract, photos, tmp_path):
-    from pronk.dataset import write_split
+    from pronk.dataset.loading import write_split
 
     dataset, _ = extract()
     write_split(tmp_path / "split.csv", dataset)

@@ -11,7 +11,7 @@ from helpers.training import digest_arrays, lively_backbone
 from pronk.analysis.head import class_weights
 from pronk.analysis.metrics import log_loss
 from pronk.config import Settings
-from pronk.dataset import Dataset, Photo
+from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import SettingsError
 from pronk.training.checkpoints import load_checkpoint
 from pronk.training.network import batch_norms, build_network, build_prefix, get_weights, set_head

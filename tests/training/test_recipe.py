@@ -14,7 +14,7 @@ import pytest
 import pronk
 from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, write_photos
 from pronk.config import read_settings
-from pronk.dataset import Dataset, Photo
+from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.predictor import Predictor
 from pronk.training.phases import FineTuned, Frozen

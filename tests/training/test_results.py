@@ -6,7 +6,7 @@ import pytest
 
 from helpers.training import draw_tiny, write_photos
 from pronk.bundle import open_bundle
-from pronk.dataset import load_dataset
+from pronk.dataset.loading import load_dataset
 from pronk.evaluation import score_rows
 from pronk.predictor import Predictor
 from pronk.progress import no_progress

@@ -10,8 +10,8 @@ import click
 from pronk.text import count, quote, visible
 
 if TYPE_CHECKING:
-    from pronk.checkup import Checkup
-    from pronk.faults import Fault, Finding
+    from pronk.dataset.checkup import Checkup
+    from pronk.dataset.findings import Fault, Finding
     from pronk.quarantine import Quarantined
 
 MOST_EXAMPLES = 5
@@ -39,8 +39,8 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
         pronk check photos --html check.html
         pronk check photos --fix --quarantine set-aside
     """
-    from pronk.checkup import check as check_photos
     from pronk.cli.console import check_page, open_console, print_json, show_progress
+    from pronk.dataset.checkup import check as check_photos
 
     check_page("--html", html, data)
     if fix != bool(quarantine):
@@ -84,7 +84,7 @@ def _fix(checkup: "Checkup", folder: Path) -> "Quarantined":
 
 
 def _record(checkup: "Checkup", moved: "Quarantined | None") -> dict[str, Any]:
-    from pronk.checkup import checkup_record
+    from pronk.dataset.checkup import checkup_record
 
     record = checkup_record(checkup)
     if moved:
@@ -95,7 +95,7 @@ def _record(checkup: "Checkup", moved: "Quarantined | None") -> dict[str, Any]:
 
 
 def _print_checkup(checkup: "Checkup", data: Path) -> None:
-    from pronk.faults import group_findings
+    from pronk.dataset.findings import group_findings
 
     for name, usable in checkup.classes.items():
         _echo(f"{visible(name)}: {count(usable, 'usable photo')}")

@@ -10,7 +10,7 @@ from pronk.text import count, quote, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pronk.listing import Finding
+    from pronk.dataset.findings import Finding
 
 MOST_CLASSES = 12
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pronk.dataset.findings import SEVERITIES, describe_fault
+from pronk.dataset.shortcuts import Shortcut
 from pronk.errors import Reason
-from pronk.faults import SEVERITIES, describe_fault
 from pronk.report.curves import PHASE_NAMES, Curve
 from pronk.report.gallery import Gallery, sort_mistakes
 from pronk.report.pages import mark_name, render_page
 from pronk.report.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
-from pronk.shortcuts import Shortcut
 from pronk.text import count, percent, quote
 
 MOST_LISTED = 200
@@ -42,7 +42,7 @@ class ReportContent:
         gallery: pictures, from `pronk.report.gallery.make_gallery`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
         findings: what `check` found: path, code, severity, message and hint.
-        shortcuts: from `pronk.shortcuts.measure_shortcuts`.
+        shortcuts: from `pronk.dataset.shortcuts.measure_shortcuts`.
         class_counts: photos per class and part, `{class: {part: n}}`, if known.
         settings: what the run was asked to do; may be nested.
         model_path: how the reader names the model on the command line.

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pronk.checkup import Checkup
+from pronk.dataset.checkup import Checkup
+from pronk.dataset.findings import Fault, Finding, group_findings
 from pronk.errors import ImageError
-from pronk.faults import Fault, Finding, group_findings
 from pronk.photos.decoding import decode, read_bytes
 from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pronk.dataset.listing import Entry, Listing
 from pronk.errors import DataError
-from pronk.listing import Entry, Listing
 from pronk.storage.files import digest_file
 
 COLUMNS = ("path", "digest", "given", "action", "label")

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pronk.dataset.listing import Entry, list_photos
 from pronk.errors import DataError, SettingsError
-from pronk.listing import Entry, list_photos
 from pronk.review import Applied, Decision, check_labels, hash_photo, match_decisions, read_review
 from pronk.sorting.journal import Journal, Undone, find_journal, open_journal, undo
 from pronk.sorting.placing import Action

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pronk.dataset.listing import PART_FOLDERS, list_photos, natural_key
 from pronk.errors import RunError, StorageError
-from pronk.listing import PART_FOLDERS, list_photos, natural_key
 from pronk.photos.decoding import decode, read_bytes
 from pronk.photos.formats import FORMATS, SUFFIXES
 from pronk.server.errors import HttpError

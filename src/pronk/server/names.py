@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from pronk.listing import SYSTEM_NAMES
+from pronk.dataset.listing import SYSTEM_NAMES
 from pronk.predictor import UNKNOWN
 from pronk.server.errors import HttpError
 from pronk.sorting import DEVICES

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
 from pronk.analysis.novelty import fit_novelty
 from pronk.config import Settings
-from pronk.dataset import Dataset, Photo
+from pronk.dataset.loading import Dataset, Photo
 from pronk.pools import available_cores
 from pronk.runtime import open_session
 from pronk.training.backbone import Backbone

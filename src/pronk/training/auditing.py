@@ -8,7 +8,7 @@ from typing import Any
 from pronk.analysis.folds import FOLDS, cross_validate, describe_folds
 from pronk.analysis.labels import STRENGTH, Suspicion, find_suspicious
 from pronk.config import Settings
-from pronk.listing import Finding
+from pronk.dataset.findings import Finding
 from pronk.progress import Progress, no_progress
 from pronk.training.surveys import Survey, survey
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pronk.analysis.head import Head
 from pronk.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.config import Settings
-from pronk.dataset import Dataset
+from pronk.dataset.loading import Dataset
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.photos.decoding import decode, load_pixels, read_bytes
 from pronk.runtime import OnnxRuntime

@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from pronk.config import Settings
-from pronk.dataset import Dataset, Photo
+from pronk.dataset.findings import Finding
+from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.engines import open_engine
 from pronk.engines.tasks import SHARE
 from pronk.errors import DataError, ImageError
-from pronk.listing import Finding
 from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import RowStore, ensure_space
 from pronk.storage.files import write_atomically
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import cut_shape, pooled_size, write_prefix
-from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, read_photo, row_key
+from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
 
 # Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.
 RECIPE_VERSION = 1

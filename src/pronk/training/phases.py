@@ -11,7 +11,7 @@ import numpy as np
 from pronk.analysis.head import Head, choose_strength, class_weights, fit_head
 from pronk.analysis.metrics import accuracy_record, log_loss
 from pronk.config import Settings
-from pronk.dataset import Dataset, Photo
+from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import SettingsError
 from pronk.progress import Progress, no_progress
 from pronk.training.features import Features

@@ -10,14 +10,15 @@ from typing import Any
 
 from pronk.analysis.metrics import mcnemar_exact
 from pronk.config import Settings
-from pronk.dataset import Dataset, load_dataset, split_rows, write_split
+from pronk.dataset.findings import Finding
+from pronk.dataset.listing import Listing, list_photos
+from pronk.dataset.loading import Dataset, load_dataset, split_rows, write_split
+from pronk.dataset.scan import scan_memo
+from pronk.dataset.shortcuts import list_warnings
 from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
-from pronk.listing import Finding, Listing, list_photos
 from pronk.progress import Progress, no_progress
 from pronk.report.curves import draw_calibration, draw_curves
-from pronk.scan import scan_memo
-from pronk.shortcuts import list_warnings
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.storage.files import read_csv
 from pronk.training.answers import calibrate

@@ -9,17 +9,16 @@ import numpy as np
 
 from pronk.bundle import Bundle
 from pronk.config import Settings
-from pronk.dataset import Dataset, Photo
+from pronk.dataset.findings import Finding, changed, left_out
+from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import Reason
 from pronk.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
-from pronk.listing import Finding
 from pronk.predictor import Predictor
 from pronk.progress import Progress
 from pronk.report import ReportContent, render_report
 from pronk.report.card import render_card
 from pronk.report.curves import Curve, draw_growth
 from pronk.report.gallery import Gallery, make_gallery
-from pronk.scan import changed, left_out
 from pronk.storage.files import write_atomically, write_csv, write_json
 from pronk.training.backbone import Backbone
 from pronk.training.finetuning import HistoryRow

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pronk.dataset import Photo
+from pronk.dataset.findings import Finding, changed, left_out
+from pronk.dataset.loading import Photo, read_photo
 from pronk.errors import ImageError, Reason, StorageError
-from pronk.listing import Finding
-from pronk.photos.decoding import decode, load_pixels, read_bytes
+from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.views import draw_views
 from pronk.runtime import open_session
-from pronk.scan import changed, left_out
 from pronk.storage.cache import RowStore
 from pronk.storage.files import write_atomically
 
@@ -114,18 +112,6 @@ def load_square(squares: Path, root: Path, photo: Photo, *, size: int, fit: str)
     with contextlib.suppress(OSError, ValueError):
         return np.frombuffer((squares / photo.digest).read_bytes(), np.uint8).reshape(size, size, 3)
     return load_pixels(read_photo(root, photo), size=size, fit=fit)
-
-
-def read_photo(root: Path, photo: Photo) -> bytes:
-    """Return the bytes of a photo's file, if they are still those that were split.
-
-    Raises:
-        ImageError: if the file was removed or replaced.
-    """
-    data = read_bytes(root / photo.path)
-    if hashlib.sha256(data).hexdigest() != photo.digest:
-        raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
-    return data
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,8 +10,8 @@ import numpy as np
 
 from pronk.bundle import Bundle
 from pronk.config import read_settings
+from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, ImageError, SettingsError
-from pronk.listing import list_photos
 from pronk.photos.decoding import load_pixels
 from pronk.pools import available_cores
 from pronk.storage.files import digest_file, read_csv

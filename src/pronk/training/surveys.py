@@ -14,17 +14,16 @@ from pronk.analysis.growth import REPEATS as CURVE_REPEATS
 from pronk.analysis.growth import describe_growth, measure_growth
 from pronk.analysis.labels import Suspicion, find_suspicious
 from pronk.config import Settings
-from pronk.dataset import Dataset, Photo, load_unsplit
+from pronk.dataset.loading import Dataset, Photo, load_unsplit, read_photo
+from pronk.dataset.scan import scan_memo
 from pronk.errors import DataError, ImageError
 from pronk.photos.decoding import load_pixels
 from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
 from pronk.progress import Progress, no_progress
 from pronk.report import MOST_SUSPICIONS
-from pronk.scan import scan_memo
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.training.backbone import load_backbone
 from pronk.training.features import Features, extract_features
-from pronk.training.rows import read_photo
 from pronk.training.workers import start_workers
 
 # Of more photos one deal says as much as four deals of fewer, and each head takes seconds.

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from pronk.errors import ImageError, Reason
+
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -210,3 +212,23 @@ def matters(findings: Iterable[Finding]) -> bool:
         False
     """
     return any(finding.severity != "info" for finding in findings)
+
+
+def left_out(path: str, error: ImageError) -> Finding:
+    """Turn the reason why a file cannot be used into a finding.
+
+    Example:
+        >>> left_out("cat/a.jpg", ImageError(Reason.ZERO_BYTE, "empty")).code
+        'zero_byte'
+    """
+    return find(path, error.reason.value, str(error), error.hint)
+
+
+def changed(path: str) -> Finding:
+    """Describe a photo that was replaced while pronk was at work.
+
+    Example:
+        >>> changed("cat/a.jpg").code
+        'changed'
+    """
+    return find(path, Reason.CHANGED.value, "was replaced during the run", "run the command again")

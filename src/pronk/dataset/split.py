@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from pronk.listing import PARTS
+from pronk.dataset.listing import PARTS
 
 # A photo's group goes to the part that is last in this order: what is measured stays untouched.
 RANK: Mapping[str | None, int] = {None: -1, "train": 0, "val": 1, "test": 2}

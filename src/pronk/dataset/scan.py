@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from pronk.errors import ImageError, Reason, StorageError
-from pronk.faults import Finding, find
-from pronk.inspection import inspect_photo
-from pronk.listing import Entry, Listing
+from pronk.dataset.findings import Finding, left_out
+from pronk.dataset.inspection import inspect_photo
+from pronk.dataset.listing import Entry, Listing
+from pronk.errors import ImageError, StorageError
 from pronk.photos.decoding import decode, read_bytes
 from pronk.photos.duplicates import BITS, perceptual_hash
 from pronk.photos.properties import Facts, describe_picture, shrink
@@ -159,23 +159,3 @@ def scan_memo(cache: Path) -> Path:
         'cache/scans'
     """
     return cache / "scans" / f"{LOOK_VERSION}-{version('pillow')}"
-
-
-def left_out(path: str, error: ImageError) -> Finding:
-    """Turn the reason why a file cannot be used into a finding.
-
-    Example:
-        >>> left_out("cat/a.jpg", ImageError(Reason.ZERO_BYTE, "empty")).code
-        'zero_byte'
-    """
-    return find(path, error.reason.value, str(error), error.hint)
-
-
-def changed(path: str) -> Finding:
-    """Describe a photo that was replaced while pronk was at work.
-
-    Example:
-        >>> changed("cat/a.jpg").code
-        'changed'
-    """
-    return find(path, Reason.CHANGED.value, "was replaced during the run", "run the command again")

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -9,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.errors import DataError
-from pronk.faults import find
-from pronk.inspection import count_different, find_leaks, inspect_balance
-from pronk.listing import PART_FOLDERS, PARTS, Finding, Listing, list_photos
-from pronk.overview import Overview, look_over
+from pronk.dataset.findings import Finding, find
+from pronk.dataset.inspection import count_different, find_leaks, inspect_balance
+from pronk.dataset.listing import PART_FOLDERS, PARTS, Listing, list_photos
+from pronk.dataset.overview import Overview, look_over
+from pronk.dataset.scan import Scan
+from pronk.dataset.shortcuts import Shortcut, measure_shortcuts
+from pronk.dataset.split import assign_parts, count_parts
+from pronk.errors import DataError, ImageError, Reason
+from pronk.photos.decoding import read_bytes
 from pronk.progress import Progress, no_progress
-from pronk.scan import Scan
-from pronk.shortcuts import Shortcut, measure_shortcuts
-from pronk.split import assign_parts, count_parts
 from pronk.storage.files import read_csv, write_csv
 
 SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
@@ -278,3 +280,15 @@ def _names(classes: list[str]) -> str:
     shown = ", ".join(map(repr, classes[:5]))
     more = f" and {len(classes) - 5} more" if len(classes) > 5 else ""
     return f"{'class' if len(classes) == 1 else 'classes'} {shown}{more}"
+
+
+def read_photo(root: Path, photo: Photo) -> bytes:
+    """Return the bytes of a photo's file, if they are still those that were split.
+
+    Raises:
+        ImageError: if the file was removed or replaced.
+    """
+    data = read_bytes(root / photo.path)
+    if hashlib.sha256(data).hexdigest() != photo.digest:
+        raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
+    return data

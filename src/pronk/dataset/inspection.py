@@ -3,11 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pronk.faults import Finding, find
-from pronk.listing import Entry
+from pronk.dataset.findings import Finding, find
+from pronk.dataset.listing import Entry
+from pronk.dataset.split import RANK
 from pronk.photos.formats import SUFFIXES
 from pronk.photos.properties import Facts
-from pronk.split import RANK
 from pronk.text import count, fold, visible
 
 # The network sees 224 pixels across, the smallest of its standard sizes is 96: below 40 more than half of each row

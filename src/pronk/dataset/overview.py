@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pronk.dataset.findings import Finding, find
+from pronk.dataset.inspection import inspect_names
+from pronk.dataset.listing import Listing
+from pronk.dataset.scan import Scan, scan_photos
 from pronk.errors import DataError
-from pronk.faults import Finding, find
-from pronk.inspection import inspect_names
-from pronk.listing import Listing
 from pronk.photos.duplicates import BITS, chain_equal, find_similar, group_indices
 from pronk.photos.properties import Facts
 from pronk.progress import Progress, no_progress
-from pronk.scan import Scan, scan_photos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pronk.dataset.findings import Finding, find
 from pronk.errors import DataError
-from pronk.faults import Finding as Finding
-from pronk.faults import find
 from pronk.photos.formats import SUFFIXES
 from pronk.storage.files import read_csv
 

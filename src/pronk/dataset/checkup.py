@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pronk.faults import Finding, describe_fault, matters
-from pronk.inspection import count_different, find_leaks, inspect_counts, strictest_parts
-from pronk.listing import list_leniently
-from pronk.overview import look_over
+from pronk.dataset.findings import Finding, describe_fault, matters
+from pronk.dataset.inspection import count_different, find_leaks, inspect_counts, strictest_parts
+from pronk.dataset.listing import list_leniently
+from pronk.dataset.overview import look_over
+from pronk.dataset.shortcuts import Shortcut, list_warnings, measure_shortcuts
 from pronk.progress import Progress, no_progress
-from pronk.shortcuts import Shortcut, list_warnings, measure_shortcuts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pronk.faults import Finding, find
+from pronk.dataset.findings import Finding, find
 from pronk.photos.properties import Facts
 from pronk.text import percent
 

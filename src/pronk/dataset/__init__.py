@@ -1,0 +1,1 @@
+"""A folder of photos -> a Dataset: listed, looked at, grouped and split; or findings in words."""
