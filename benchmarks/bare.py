@@ -9,8 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
-from pronk.predictor import Predictor
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -49,7 +49,7 @@ class open_model:  # noqa: N801 - a function that can travel to another process
     def __call__(self):
         import json
 
-        from pronk.runtime import open_session
+        from pronk.model.formats.onnx import open_session
 
         record = json.loads((self.model / "model.json").read_text(encoding="utf-8"))
         return open_session((self.model / "model.onnx").read_bytes(), threads=1), record["image"]

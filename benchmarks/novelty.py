@@ -99,7 +99,7 @@ def cut_corner(path: Path, rng: np.random.Generator) -> np.ndarray:
 
 def open_network(weights: str) -> Callable[[list[np.ndarray]], np.ndarray]:
     """Return a function from pictures, uint8 [SIZE, SIZE, 3] each, to features, float64 [n, d]."""
-    from pronk.runtime import OnnxRuntime
+    from pronk.model.formats.onnx import OnnxRuntime
     from pronk.training.backbone import load_backbone
     from pronk.training.graphs import pooled_size, write_model
 

@@ -50,7 +50,7 @@ def count_multiply_adds(model: bytes) -> dict[str, int]:
 
 def profile_operators(prefix: Path, photo: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Return what a photo takes by kind of operator, as ONNX Runtime itself measures it: see `read_profile`."""
-    options = onnxruntime.SessionOptions()  # those of pronk.runtime.open_session, but for the profile
+    options = onnxruntime.SessionOptions()  # those of pronk.model.formats.onnx.open_session, but for the profile
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_profiling = True
     options.profile_file_prefix = str(prefix.with_suffix(""))

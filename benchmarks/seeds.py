@@ -24,7 +24,7 @@ from programs import (
 
 from pronk.analysis.calibration import temper
 from pronk.analysis.metrics import expected_calibration_error
-from pronk.evaluation import read_rows
+from pronk.model.evaluation import read_rows
 from pronk.storage.files import read_csv
 
 

@@ -10,19 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pronk.comparison import Comparison as Comparison
-    from pronk.comparison import compare as compare
     from pronk.config import Settings as Settings
     from pronk.dataset.checkup import Checkup as Checkup
     from pronk.dataset.checkup import check as check
     from pronk.dataset.loading import Dataset as Dataset
     from pronk.dataset.loading import load_dataset as load_dataset
     from pronk.errors import PronkError as PronkError
-    from pronk.evaluation import Evaluation as Evaluation
-    from pronk.evaluation import evaluate as evaluate
-    from pronk.heatmaps import explain as explain
-    from pronk.predictor import Prediction as Prediction
-    from pronk.predictor import Predictor as Predictor
+    from pronk.model.comparison import Comparison as Comparison
+    from pronk.model.comparison import compare as compare
+    from pronk.model.evaluation import Evaluation as Evaluation
+    from pronk.model.evaluation import evaluate as evaluate
+    from pronk.model.heat_maps import explain as explain
+    from pronk.model.predictor import Prediction as Prediction
+    from pronk.model.predictor import Predictor as Predictor
     from pronk.training.auditing import Audit as Audit
     from pronk.training.auditing import audit as audit
     from pronk.training.delivery import Exported as Exported
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 _HOMES = {
     "Audit": "pronk.training.auditing",
     "Checkup": "pronk.dataset.checkup",
-    "Comparison": "pronk.comparison",
+    "Comparison": "pronk.model.comparison",
     "Dataset": "pronk.dataset.loading",
-    "Evaluation": "pronk.evaluation",
+    "Evaluation": "pronk.model.evaluation",
     "Exported": "pronk.training.delivery",
-    "Prediction": "pronk.predictor",
-    "Predictor": "pronk.predictor",
+    "Prediction": "pronk.model.predictor",
+    "Predictor": "pronk.model.predictor",
     "PronkError": "pronk.errors",
     "Settings": "pronk.config",
     "TrainResult": "pronk.training.recipe",
     "audit": "pronk.training.auditing",
     "check": "pronk.dataset.checkup",
-    "compare": "pronk.comparison",
+    "compare": "pronk.model.comparison",
     "curve": "pronk.training.surveys",
-    "evaluate": "pronk.evaluation",
-    "explain": "pronk.heatmaps",
+    "evaluate": "pronk.model.evaluation",
+    "explain": "pronk.model.heat_maps",
     "export_model": "pronk.training.delivery",
     "load_dataset": "pronk.dataset.loading",
     "train": "pronk.training.recipe",

@@ -56,15 +56,6 @@ OFFLINE_DEFAULTS: dict[str, Any] = {
     "patience": 5,
 }
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-# What opens a model, and where it lies in its folder: the first is what training writes, the others are exports.
-MODEL_PATHS: Mapping[str, str] = {
-    "onnx": "model.onnx",
-    "onnx-int8": "model.onnx",
-    "litert": "model.tflite",
-    "litert-int8": "model.tflite",
-    "savedmodel": "saved_model",
-    "keras": "model.keras",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -214,7 +214,7 @@ def test_what_is_no_record_is_refused(record):
 def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_weights):
     pytest.importorskip("onnx")
     pytest.importorskip("h5py")
-    from pronk.runtime import OnnxRuntime
+    from pronk.model.formats.onnx import OnnxRuntime
     from pronk.training.backbone import load_backbone
     from pronk.training.graphs import write_model
 

@@ -20,7 +20,7 @@ from pronk.batch.shards import load_model
 from pronk.batch.tables import list_columns
 from pronk.batch.watching import PATIENCE, follow, open_appender, watch_photos
 from pronk.errors import DataError
-from pronk.predictor import Prediction, Predictor
+from pronk.model.predictor import Prediction, Predictor
 
 
 class Enough(Exception):  # noqa: N818 - no error

@@ -20,7 +20,7 @@ from pronk.cli import cli, console
 from pronk.cli.train import HELP, make_settings
 from pronk.config import OFFLINE_DEFAULTS, Settings, to_toml
 from pronk.errors import SettingsError
-from pronk.manifest import FORMAT
+from pronk.model.manifest import FORMAT
 from pronk.storage.files import digest_file
 from pronk.text import quote
 from pronk.training.usage import tree_memory_mb
@@ -90,7 +90,7 @@ def test_debug_shows_where_it_went_wrong(tmp_path):
 
 def test_a_fault_of_ours_is_no_wall_of_text(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import pronk.bundle\ndef broken(model): raise RuntimeError('broken')\npronk.bundle.open_bundle = broken\n"
+        "import pronk.model.bundle\ndef broken(model): raise RuntimeError('broken')\npronk.bundle.open_bundle = broken\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     text = fails(run_pronk("verify", tmp_path, env={"PYTHONPATH": path}))

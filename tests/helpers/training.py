@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pronk.bundle import golden_photo, write_bundle
 from pronk.config import Settings
+from pronk.model.bundle import golden_photo, write_bundle
+from pronk.model.formats.onnx import OnnxRuntime
 from pronk.photos.decoding import load_pixels
-from pronk.runtime import OnnxRuntime
 from pronk.storage.files import digest_file
 from pronk.training.backbone import Backbone, random_backbone
 from pronk.training.graphs import write_model

@@ -4,9 +4,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from pronk.parity import Speed, compare_answers, count_bytes, measure_speed, run_all
+from pronk.model.agreement import Speed, compare_answers, count_bytes, measure_speed, run_all
+from pronk.model.formats.seam import Outputs
 from pronk.pools import available_cores
-from pronk.runtime import Outputs
 
 
 class Counting:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pronk.bundle import golden_photo, open_bundle, write_bundle
 from pronk.errors import ModelError, StorageError
-from pronk.manifest import FORMAT
+from pronk.model.bundle import golden_photo, open_bundle, write_bundle
+from pronk.model.manifest import FORMAT
 from pronk.storage.files import digest_file
 
 
@@ -129,12 +129,12 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path):
 
 def test_the_record_comes_last(tmp_path, monkeypatch):
     """So a folder that was not written whole is none."""
-    import pronk.bundle
+    import pronk.model.bundle
 
     def refuse(path, value):
         raise StorageError("disk full")
 
-    monkeypatch.setattr(pronk.bundle, "write_json", refuse)
+    monkeypatch.setattr(pronk.model.bundle, "write_json", refuse)
     with pytest.raises(StorageError):
         write_bundle(tmp_path / "m", {"model.onnx": b""}, classes="ab", size=32, fit="crop", weights={})
     with pytest.raises(ModelError, match="no model"):

@@ -11,10 +11,10 @@ import pronk
 from helpers.training import CLASSES, run_pronk, write_photos
 from pronk.analysis.difference import paired_difference
 from pronk.analysis.metrics import accuracy_record, mcnemar_exact
-from pronk.bundle import write_bundle
-from pronk.comparison import FEWEST, Comparison, Side
 from pronk.errors import DataError, ModelError
-from pronk.predictor import Predictor
+from pronk.model.bundle import write_bundle
+from pronk.model.comparison import FEWEST, Comparison, Side
+from pronk.model.predictor import Predictor
 from pronk.storage.files import digest_file, write_csv
 
 SPLIT = ("path", "label", "part", "digest", "group")

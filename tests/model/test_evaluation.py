@@ -5,7 +5,7 @@ from sklearn.metrics import accuracy_score, f1_score
 import pronk
 from helpers.training import write_photos
 from pronk.errors import DataError
-from pronk.predictor import Predictor
+from pronk.model.predictor import Predictor
 from pronk.storage.files import digest_file, write_csv
 
 

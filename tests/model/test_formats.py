@@ -9,9 +9,10 @@ import pytest
 
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
-from pronk.bundle import open_bundle
 from pronk.errors import ModelError
-from pronk.runtime import OnnxRuntime, describe_runtime, open_runtime
+from pronk.model.bundle import open_bundle
+from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.formats.opening import describe_runtime, open_runtime
 
 
 def pixels(count):

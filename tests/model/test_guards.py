@@ -25,9 +25,11 @@ from helpers.training import lively_backbone, write_h5
 from helpers.wire import field
 from pronk.config import Settings
 from pronk.errors import ModelError
-from pronk.safety import MAX_BYTES, OPERATORS, check_onnx, check_tflite, read_limited
-from pronk.safety.archive import check_keras
-from pronk.safety.savedmodel import check_program, check_saved_model
+from pronk.model.guards.files import MAX_BYTES, read_limited
+from pronk.model.guards.keras_archive import check_keras
+from pronk.model.guards.onnx import OPERATORS, check_onnx
+from pronk.model.guards.savedmodel import check_program, check_saved_model
+from pronk.model.guards.tflite import check_tflite
 from pronk.training.backbone import random_backbone
 from pronk.training.graphs import write_model, write_prefix
 from pronk.training.h5 import open_h5, read_network
@@ -213,7 +215,7 @@ import json, sys, time
 from pathlib import Path
 started, kind, path, says, seen = time.perf_counter(), sys.argv[1], Path(sys.argv[2]), "", []
 from pronk.errors import ModelError
-from pronk.safety import check_onnx, read_limited
+from pronk.model.guards.files import check_onnx, read_limited
 if kind == "weights":
     from pronk.training.backbone import load_backbone
 elif kind == "keras":
@@ -535,7 +537,7 @@ def test_onnx_bytes_that_are_something_else_are_refused(data, says):
 
 @pytest.mark.parametrize("check", [check_onnx, check_tflite])
 def test_a_huge_model_is_refused_unread(check, monkeypatch):
-    monkeypatch.setattr("pronk.safety.MAX_BYTES", 99)
+    monkeypatch.setattr("pronk.model.guards.files.MAX_BYTES", 99)
     with pytest.raises(ModelError, match="has 100 bytes"):
         check(bytes(100))
 

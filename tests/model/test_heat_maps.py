@@ -11,22 +11,14 @@ from helpers.bad_files import exif
 from helpers.interpreters import TRAINING_ONLY, after_command
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone, real_pixels
-from pronk.bundle import write_bundle
 from pronk.config import Settings
 from pronk.errors import ModelError, SettingsError, StorageError
-from pronk.heatmaps import (
-    COLOURS,
-    LONGEST_SIDE,
-    STRONGEST,
-    UNSEEN,
-    class_activation_map,
-    draw_overlay,
-    explain,
-)
-from pronk.kernel import read_head
+from pronk.model.bundle import write_bundle
+from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.head_weights import read_head
+from pronk.model.heat_maps import COLOURS, LONGEST_SIDE, STRONGEST, UNSEEN, class_activation_map, draw_overlay, explain
+from pronk.model.predictor import Predictor
 from pronk.photos.decoding import fit_pixels
-from pronk.predictor import Predictor
-from pronk.runtime import OnnxRuntime
 from pronk.training.backbone import load_backbone
 from pronk.training.graphs import write_model
 
@@ -355,7 +347,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(predictor, photos, tmp
         (out / f"{path.stem}.png").write_text("mine")
         return draw_overlay(*arguments, **options)
 
-    monkeypatch.setattr("pronk.heatmaps.draw_overlay", draw)
+    monkeypatch.setattr("pronk.model.heat_maps.draw_overlay", draw)
     with pytest.raises(StorageError, match="appeared meanwhile"):
         explain(predictor, [path], out=out)
     assert (out / f"{path.stem}.png").read_text() == "mine"
@@ -412,7 +404,7 @@ def test_who_stops_it_need_not_wait_for_all(predictor, photos, tmp_path):
 
 
 def test_a_head_for_other_classes_is_refused(predictor, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pronk.heatmaps.load_head", lambda bundle: KERNEL[:, :2])
+    monkeypatch.setattr("pronk.model.heat_maps.load_head", lambda bundle: KERNEL[:, :2])
     with pytest.raises(ModelError, match="does not fit"):
         explain(predictor, in_order(photos), out=tmp_path / "maps")
 

@@ -6,9 +6,9 @@ import pytest
 
 from helpers import FIXTURES
 from helpers.training import run_pronk
-from pronk.bundle import open_bundle
-from pronk.kernel import load_head
-from pronk.predictor import Predictor
+from pronk.model.bundle import open_bundle
+from pronk.model.head_weights import load_head
+from pronk.model.predictor import Predictor
 
 ARCHIVES = sorted(FIXTURES.glob("bundle-format-*.zip"))
 EXPORTS = {"exports/onnx-int8": None, "exports/litert": "ai_edge_litert"}

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from helpers.fuzzing import mutate
 from helpers.wire import field, varint
 from pronk.errors import ModelError
-from pronk.kernel import read_head
-from pronk.safety.protobuf import only, read_fields, read_integers, read_parts
+from pronk.model.guards.protobuf import only, read_fields, read_integers, read_parts
+from pronk.model.head_weights import read_head
 
 NUMBERS = st.integers(1, 2**29 - 1)
 INTEGERS = st.integers(0, 2**64 - 1)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from helpers.training import CLASSES
 from pronk.analysis.metrics import accuracy_record
 from pronk.config import Settings
-from pronk.predictor import Predictor
-from pronk.recipes import list_steps, write_decoding
+from pronk.model.formats.example_programs import list_steps, write_decoding
+from pronk.model.predictor import Predictor
 from pronk.report.card import escape_markdown, quote_code, quote_yaml, render_card
 from pronk.text import visible
 

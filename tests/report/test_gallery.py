@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from helpers.training import CLASSES, draw_tiny
-from pronk.bundle import open_bundle
 from pronk.errors import ImageError, Reason
-from pronk.predictor import Predictor
+from pronk.model.bundle import open_bundle
+from pronk.model.formats.seam import Outputs
+from pronk.model.predictor import Predictor
 from pronk.report.gallery import MOST_MISTAKES, MOST_PER_CELL, MOST_RIGHT, make_gallery, pick_right, pick_thumbnails
-from pronk.runtime import Outputs
 
 
 def row(number, label, predicted, score=0.9, part="test"):

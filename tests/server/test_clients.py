@@ -8,8 +8,8 @@ import pytest
 
 from helpers.pictures import LABELS, draw_picture, encode
 from helpers.servers import start_server
+from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
-from pronk.predictor import Predictor
 
 TOKEN = "a token, not a secret"
 PHOTOS = [encode(draw_picture(label, 4)) for label in LABELS]

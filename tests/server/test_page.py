@@ -34,8 +34,8 @@ from helpers.browser import (
 from helpers.pictures import encode
 from helpers.servers import start_server
 from helpers.training import draw_tiny
+from pronk.model.predictor import Predictor
 from pronk.photos.drawing import DEMO_KINDS, draw_photo, draw_photos
-from pronk.predictor import Predictor
 from pronk.text import percent, visible
 
 pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), reason=say_what_is_missing())]

@@ -21,7 +21,7 @@ from helpers.servers import start_server
 from helpers.service import break_promise, swap
 from helpers.training import run_pronk
 from pronk.errors import Reason
-from pronk.predictor import Predictor
+from pronk.model.predictor import Predictor
 from pronk.storage.files import digest_file
 
 PHOTO = encode(draw_picture("circle", 7))

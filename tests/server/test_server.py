@@ -18,13 +18,13 @@ from helpers.asgi import Inside, refused, serve_inside
 from helpers.bad_files import HOSTILE_NAMES, STORED, exif, make_samples
 from helpers.pictures import LABELS, draw_picture, encode
 from helpers.service import PATHS, PHOTO, break_promise, form, swap
-from pronk.bundle import write_bundle
 from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
-from pronk.heatmaps import class_activation_map, draw_overlay
-from pronk.kernel import read_head
+from pronk.model.bundle import write_bundle
+from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.head_weights import read_head
+from pronk.model.heat_maps import class_activation_map, draw_overlay
+from pronk.model.predictor import Predictor
 from pronk.photos.decoding import decode, fit_pixels
-from pronk.predictor import Predictor
-from pronk.runtime import OnnxRuntime
 from pronk.server import service
 from pronk.server.app import PAGE
 from pronk.server.errors import HttpError, to_http
@@ -430,7 +430,7 @@ def test_a_model_that_lacks_its_runtime_leaves_the_former(served_model, tmp_path
         def refuse(bundle):
             raise MissingExtra("litert", "this model")
 
-        monkeypatch.setattr("pronk.predictor.open_runtime", refuse)
+        monkeypatch.setattr("pronk.model.predictor.open_runtime", refuse)
         body = refused(server.post("/v1/model/reload"), 409, "conflict")
         assert "the former model goes on answering" in body["hint"]
         assert "pronk[litert]" in body["hint"]

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from helpers.pictures import draw_picture, encode
 from pronk.errors import ModelError, PronkError
+from pronk.model.predictor import Predictor
 from pronk.photos.drawing import draw_photos
-from pronk.predictor import Predictor
 from pronk.server.child import PATIENCE, Child, Stage, Trouble, parse_progress, train_command
 from pronk.server.errors import HttpError, problem, to_http
 from pronk.server.limits import Gate

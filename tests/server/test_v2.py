@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from helpers.asgi import refused
 from helpers.pictures import LABELS, draw_picture, encode
+from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
-from pronk.predictor import Predictor
 from pronk.server.errors import HttpError
 from pronk.server.v2 import LENGTH_HEADER, MOST_PHOTOS, parse_question
 

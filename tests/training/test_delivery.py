@@ -14,11 +14,11 @@ import pytest
 from helpers.training import draw_tiny, run_pronk, write_photos
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
-from pronk.bundle import open_bundle
 from pronk.errors import DataError, ModelError, RunError
-from pronk.evaluation import evaluate
-from pronk.kernel import load_head
-from pronk.predictor import Predictor
+from pronk.model.bundle import open_bundle
+from pronk.model.evaluation import evaluate
+from pronk.model.head_weights import load_head
+from pronk.model.predictor import Predictor
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.delivery import export_model, note_parity, read_parity
 from pronk.training.samples import SAMPLES, gather_photos

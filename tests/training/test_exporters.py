@@ -10,11 +10,11 @@ from PIL import Image
 from helpers.training import lively_backbone, tiny_settings, write_photos
 from pronk.analysis.calibration import SetScores
 from pronk.analysis.head import Head
-from pronk.bundle import open_bundle
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ModelError
+from pronk.model.bundle import open_bundle
+from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
-from pronk.predictor import Predictor
 from pronk.training.answers import Answers
 from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.network import build_network

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from helpers.training import run_pronk
-from pronk.bundle import open_bundle
 from pronk.config import Settings
-from pronk.parity import count_bytes
-from pronk.predictor import Predictor
+from pronk.model.agreement import count_bytes
+from pronk.model.bundle import open_bundle
+from pronk.model.predictor import Predictor
 from pronk.training.delivery import export_model
 from pronk.training.recipe import train
 

@@ -16,7 +16,7 @@ from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, writ
 from pronk.config import read_settings
 from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
-from pronk.predictor import Predictor
+from pronk.model.predictor import Predictor
 from pronk.training.phases import FineTuned, Frozen
 from pronk.training.recipe import choose, finish, train
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from helpers.training import draw_tiny, write_photos
-from pronk.bundle import open_bundle
 from pronk.dataset.loading import load_dataset
-from pronk.evaluation import score_rows
-from pronk.predictor import Predictor
+from pronk.model.bundle import open_bundle
+from pronk.model.evaluation import score_rows
+from pronk.model.predictor import Predictor
 from pronk.progress import no_progress
 from pronk.training.results import judge
 

@@ -7,7 +7,8 @@ import pytest
 
 from pronk.config import Settings
 from pronk.errors import RunError, StorageError
-from pronk.training.run import hold_run, new_run_folder, read_metrics
+from pronk.model.run import read_metrics
+from pronk.training.run import hold_run, new_run_folder
 
 SETTINGS = Settings(data="/photos", seed=3)
 

@@ -24,9 +24,9 @@ from pronk.batch.plans import (
 from pronk.batch.tables import Record
 from pronk.engines import open_engine
 from pronk.errors import ModelError, RunError, StorageError
-from pronk.manifest import MODEL_FILE
+from pronk.model.manifest import MODEL_FILE
+from pronk.model.predictor import Predictor
 from pronk.pools import run_unordered
-from pronk.predictor import Predictor
 from pronk.progress import Progress, no_progress
 from pronk.sorting import Sorted, State, read_state, sort_photos
 from pronk.storage.files import digest_file

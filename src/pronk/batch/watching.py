@@ -15,7 +15,7 @@ from pronk.batch.plans import Request
 from pronk.batch.tables import Record, format_record, read_rows_written
 from pronk.dataset.listing import list_files
 from pronk.errors import DataError
-from pronk.predictor import Prediction, Predictor
+from pronk.model.predictor import Prediction, Predictor
 from pronk.sorting import Planner, Sorted, State, read_state
 from pronk.sorting.journal import Journal, cut_torn_row, open_journal
 from pronk.sorting.placing import is_untouched

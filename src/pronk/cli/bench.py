@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
-    from pronk.bundle import Bundle
+    from pronk.model.bundle import Bundle
 
 
 @click.command()
@@ -24,11 +24,11 @@ def bench(models: tuple[Path, ...], as_json: bool) -> None:
     Example:
         pronk bench runs/photos-1
     """
-    from pronk.bundle import open_bundle
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.errors import MissingExtra
-    from pronk.parity import count_bytes, measure_speed
-    from pronk.runtime import open_runtime
+    from pronk.model.agreement import count_bytes, measure_speed
+    from pronk.model.bundle import open_bundle
+    from pronk.model.formats.opening import open_runtime
 
     records: list[dict[str, Any]] = []
     folders = [folder for model in models for folder in with_exports(model)]

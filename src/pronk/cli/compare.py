@@ -8,7 +8,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pronk.comparison import Comparison
+    from pronk.model.comparison import Comparison
 
 MOST_SHOWN = 10
 
@@ -32,7 +32,7 @@ def compare(run_a: Path, run_b: Path, data: Path | None, as_json: bool) -> None:
     """
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings
-    from pronk.comparison import compare as judge
+    from pronk.model.comparison import compare as judge
 
     with open_console() as console:
         with show_progress(console) as on_progress:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pronk.evaluation import Evaluation
-    from pronk.predictor import Predictor
+    from pronk.model.evaluation import Evaluation
+    from pronk.model.predictor import Predictor
 
 
 @click.command()
@@ -28,8 +28,8 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     """
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
-    from pronk.evaluation import evaluate as judge
-    from pronk.predictor import Predictor
+    from pronk.model.evaluation import evaluate as judge
+    from pronk.model.predictor import Predictor
 
     check_page("--report", report, data)
     predictor = Predictor.load(model)
@@ -53,7 +53,7 @@ def write_report(
 ) -> None:
     """Write the page; without matplotlib it has no plot."""
     from pronk.errors import MissingExtra
-    from pronk.evaluation import calibration_errors
+    from pronk.model.evaluation import calibration_errors
     from pronk.photos.decoding import load_pixels
     from pronk.report import ReportContent, render_report
     from pronk.report.curves import draw_calibration

@@ -29,8 +29,8 @@ def explain(model: Path, paths: tuple[str, ...], out: Path, label: str | None, a
     """
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.errors import DataError
-    from pronk.heatmaps import explain as draw
-    from pronk.predictor import Predictor, expand_paths
+    from pronk.model.heat_maps import explain as draw
+    from pronk.model.predictor import Predictor, expand_paths
 
     for folder in filter(os.path.isdir, paths):
         if out.resolve().is_relative_to(Path(folder).resolve()):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pronk.config import MODEL_PATHS
+from pronk.model.formats.table import MODEL_PATHS
 from pronk.text import count
 
 FORMATS = tuple(name for name in MODEL_PATHS if name != "onnx")

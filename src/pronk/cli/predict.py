@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pronk.batch.plans import Request
     from pronk.batch.shards import Batch
     from pronk.batch.tables import Record
-    from pronk.predictor import Predictor
+    from pronk.model.predictor import Predictor
 
 SHOWN = 20  # photos named on stderr
 OTHER_OUT = "name another --out, or remove that file"
@@ -184,7 +184,7 @@ def _read_lines(work: Path | None, out: Path | None) -> list[str]:
 
 def _list_photos(task: Task) -> list[str]:
     from pronk.errors import DataError
-    from pronk.predictor import expand_paths
+    from pronk.model.predictor import expand_paths
     from pronk.sorting import check_place
 
     request, out = task.request, task.out

@@ -17,11 +17,11 @@ def verify(model: Path, as_json: bool) -> None:
     Example:
         pronk verify runs/photos-1
     """
-    from pronk.bundle import open_bundle
     from pronk.cli.console import print_json
     from pronk.errors import COPY_AGAIN, ModelError
-    from pronk.predictor import Predictor
-    from pronk.runtime import open_runtime
+    from pronk.model.bundle import open_bundle
+    from pronk.model.formats.opening import open_runtime
+    from pronk.model.predictor import Predictor
 
     bundle = open_bundle(model)
     checks = Predictor(bundle, open_runtime(bundle)).verify()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import PronkError
-from pronk.runtime import version_of
+from pronk.model.formats.opening import version_of
 
 RETRIES = 4  # of a task whose machine was lost
 WATCH_SECONDS, PATIENCE_SECONDS = 5.0, 60.0

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pronk.bundle import installed_versions
 from pronk.config import Settings
+from pronk.model.bundle import installed_versions
+from pronk.model.formats.example_programs import list_steps, write_decoding
 from pronk.pools import available_cores
-from pronk.recipes import list_steps, write_decoding
 from pronk.report import LEFT_OUT, WIDE
 from pronk.report.pages import render_page
 from pronk.report.promises import PARTS

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from pronk.errors import ImageError
-from pronk.heatmaps import class_activation_map, draw_overlay
-from pronk.kernel import load_head
+from pronk.model.head_weights import load_head
+from pronk.model.heat_maps import class_activation_map, draw_overlay
+from pronk.model.predictor import Predictor
 from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import available_cores
-from pronk.predictor import Predictor
 
 MOST_THUMBNAILS = 240  # of 3 KB each
 MOST_PER_CELL = 24

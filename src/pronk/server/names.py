@@ -3,7 +3,7 @@
 import unicodedata
 
 from pronk.dataset.listing import SYSTEM_NAMES
-from pronk.predictor import UNKNOWN
+from pronk.model.predictor import UNKNOWN
 from pronk.server.errors import HttpError
 from pronk.sorting import DEVICES
 from pronk.text import fold, visible

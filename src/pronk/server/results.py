@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pronk.errors import ModelError
-from pronk.safety import check_ordinary
+from pronk.model.guards.files import check_ordinary
 from pronk.server.errors import HttpError
 from pronk.storage.files import storage_error
 

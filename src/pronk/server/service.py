@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pronk.errors import ImageError, ModelError, PronkError
-from pronk.heatmaps import class_activation_map, draw_heat, seen_box
-from pronk.kernel import load_head
-from pronk.manifest import MODEL_FILE
+from pronk.model.head_weights import load_head
+from pronk.model.heat_maps import class_activation_map, draw_heat, seen_box
+from pronk.model.manifest import MODEL_FILE
+from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import decode, fit_pixels
 from pronk.pools import available_cores
-from pronk.predictor import Prediction, Predictor
 from pronk.server.errors import HttpError
 from pronk.server.memory import return_free_memory
 

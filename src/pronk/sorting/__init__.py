@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import ModelError, SettingsError
-from pronk.predictor import UNKNOWN
+from pronk.model.predictor import UNKNOWN
 from pronk.sorting.journal import Journal, open_journal
 from pronk.sorting.placing import Action
 from pronk.storage.files import digest_file

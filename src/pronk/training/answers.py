@@ -11,8 +11,8 @@ from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, 
 from pronk.analysis.novelty import fit_novelty
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
+from pronk.model.formats.onnx import open_session
 from pronk.pools import available_cores
-from pronk.runtime import open_session
 from pronk.training.backbone import Backbone
 from pronk.training.features import Features
 from pronk.training.graphs import write_suffix

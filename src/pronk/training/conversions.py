@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import HEAD_FILE, Bundle
-from pronk.config import MODEL_PATHS
 from pronk.errors import ModelError
-from pronk.kernel import load_head, write_head
+from pronk.model.bundle import HEAD_FILE, Bundle
+from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.head_weights import load_head, write_head
 
 # The head keeps its float32 weights, which are few and read by heat maps, and answers come in finer steps than 1 / 256.
 HEAD_NODES = ["logits", "logits_tempered", "probabilities"]

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.calibration import SetScores, conformal_threshold
-from pronk.bundle import Bundle, open_bundle, write_bundle
 from pronk.errors import GateError, ModelError, RunError
-from pronk.manifest import MODEL_FILE, read_record
-from pronk.parity import compare_answers, count_bytes, measure_speed, run_all
+from pronk.model.agreement import compare_answers, count_bytes, measure_speed, run_all
+from pronk.model.bundle import Bundle, open_bundle, write_bundle
+from pronk.model.formats.example_programs import travel_files
+from pronk.model.formats.opening import open_runtime
+from pronk.model.formats.seam import Runtime
+from pronk.model.formats.table import MIN_AGREEMENT, MIN_AGREEMENTS
+from pronk.model.manifest import MODEL_FILE, read_record
 from pronk.photos.decoding import load_pixels
 from pronk.progress import Progress, no_progress
-from pronk.recipes import travel_files
 from pronk.report.exports import note_exports
-from pronk.runtime import Runtime, open_runtime
 from pronk.storage.files import lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.samples import Photos, gather_photos
 
-MIN_AGREEMENTS = {"onnx-int8": 0.97, "litert-int8": 0.97}
-MIN_AGREEMENT = 0.99
 PARITY = "parity.json"
 STEPS = 4
 

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from pronk.analysis.head import Head
-from pronk.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset
 from pronk.errors import DataError, ImageError, ModelError
+from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
+from pronk.model.formats.onnx import OnnxRuntime
 from pronk.photos.decoding import decode, load_pixels, read_bytes
-from pronk.runtime import OnnxRuntime
 from pronk.training.answers import Answers
 from pronk.training.backbone import Backbone
 from pronk.training.graphs import write_model

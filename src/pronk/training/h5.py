@@ -11,9 +11,9 @@ from pathlib import Path
 
 import h5py
 
-from pronk.safety import read_limited
-from pronk.safety.archive import check_keras
-from pronk.safety.schema import refusal, show
+from pronk.model.guards.files import read_limited
+from pronk.model.guards.keras_archive import check_keras
+from pronk.model.guards.schema import refusal, show
 
 MAX_BYTES = 128 * 2**20
 MOST_OBJECTS = 10_000

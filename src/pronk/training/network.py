@@ -11,7 +11,7 @@ import numpy as np
 from pronk.analysis.head import Head
 from pronk.config import Settings
 from pronk.errors import ModelError
-from pronk.safety.schema import NOT_OURS
+from pronk.model.guards.schema import NOT_OURS
 from pronk.training.backbone import Backbone, layer_names
 from pronk.training.h5 import read_network
 

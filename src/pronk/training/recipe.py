@@ -17,6 +17,7 @@ from pronk.dataset.scan import scan_memo
 from pronk.dataset.shortcuts import list_warnings
 from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
+from pronk.model.run import read_metrics
 from pronk.progress import Progress, no_progress
 from pronk.report.curves import draw_calibration, draw_curves
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
@@ -27,7 +28,7 @@ from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, Kept, fine_tune, part_record, train_head
 from pronk.training.results import draw_example, join_history, judge, summarise, write_results
-from pronk.training.run import WORK, hold_run, new_run_folder, read_metrics
+from pronk.training.run import WORK, hold_run, new_run_folder
 from pronk.training.surveys import study
 from pronk.training.usage import Usage
 from pronk.training.workers import start_beside, start_workers

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import Bundle
 from pronk.config import Settings
 from pronk.dataset.findings import Finding, changed, left_out
 from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import Reason
-from pronk.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
-from pronk.predictor import Predictor
+from pronk.model.bundle import Bundle
+from pronk.model.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
+from pronk.model.predictor import Predictor
+from pronk.model.run import METRICS
 from pronk.progress import Progress
 from pronk.report import ReportContent, render_report
 from pronk.report.card import render_card
@@ -24,7 +25,6 @@ from pronk.training.backbone import Backbone
 from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square
-from pronk.training.run import METRICS
 from pronk.training.surveys import Studied
 
 METRICS_FORMAT = 1

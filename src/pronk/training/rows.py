@@ -13,9 +13,9 @@ import numpy as np
 from pronk.dataset.findings import Finding, changed, left_out
 from pronk.dataset.loading import Photo, read_photo
 from pronk.errors import ImageError, Reason, StorageError
+from pronk.model.formats.onnx import open_session
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.views import draw_views
-from pronk.runtime import open_session
 from pronk.storage.cache import RowStore
 from pronk.storage.files import write_atomically
 

@@ -1,19 +1,16 @@
 """Name + settings -> a run folder held for this process: new, continued, or done already."""
 
 import contextlib
-import json
 import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pronk.config import Settings, read_settings, to_toml
 from pronk.errors import RunError
+from pronk.model.run import METRICS, SETTINGS
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
 
-METRICS = "metrics.json"
-SETTINGS = "settings.toml"
 WORK = ".work"
 
 
@@ -70,23 +67,6 @@ def _remove_if_empty(folder: Path) -> None:
     # Without split.csv there is no checkpoint either; what is in .work is made again.
     if {path.name for path in folder.iterdir()} <= {".lock", SETTINGS, WORK}:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Return metrics.json of a finished run.
-
-    Raises:
-        RunError: if it is not there or damaged.
-
-    Example:
-        >>> read_metrics(Path("no such run"))
-        Traceback (most recent call last):
-        pronk.errors.RunError: no such run is no finished run
-    """
-    try:
-        return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{folder} is no finished run", hint="go on with pronk train ... --resume") from error
 
 
 def _check_settings(folder: Path, settings: Settings) -> None:

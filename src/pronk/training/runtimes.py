@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import Bundle
 from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
-from pronk.runtime import OUTPUTS, Outputs, Runtime
-from pronk.safety.savedmodel import check_saved_model
+from pronk.model.bundle import Bundle
+from pronk.model.formats.seam import OUTPUTS, Outputs, Runtime
+from pronk.model.guards.savedmodel import check_saved_model
 from pronk.training.h5 import read_network
 
 

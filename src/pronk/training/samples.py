@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.bundle import Bundle
 from pronk.config import read_settings
 from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, ImageError, SettingsError
+from pronk.model.bundle import Bundle
 from pronk.photos.decoding import load_pixels
 from pronk.pools import available_cores
 from pronk.storage.files import digest_file, read_csv
@@ -45,7 +45,7 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> Photos:
         DataError: if there are none: those of the run are gone, or were changed.
 
     Example:
-        >>> from pronk.bundle import open_bundle
+        >>> from pronk.model.bundle import open_bundle
         >>> gather_photos(open_bundle("no such run"), None)
         Traceback (most recent call last):
         pronk.errors.ModelError: no model at no such run

@@ -4,9 +4,9 @@ import json
 from string import Template
 from typing import Any
 
-from pronk.bundle import Bundle
-from pronk.config import MODEL_PATHS
-from pronk.kernel import load_head
+from pronk.model.bundle import Bundle
+from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.head_weights import load_head
 from pronk.text import visible
 
 RUNTIMES = {
@@ -116,7 +116,7 @@ def travel_files(bundle: Bundle, to: str) -> dict[str, bytes]:
 
     Args:
         bundle: the model that is exported.
-        to: a key of `pronk.config.MODEL_PATHS`.
+        to: a key of `pronk.model.formats.table.MODEL_PATHS`.
 
     Returns:
         labels.txt (a class name per line, in the order of the probabilities), decode.json (how a photo becomes the

@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pronk.analysis.calibration import SetScores, Unknown
-from pronk.config import CHOICES, MODEL_PATHS, RANGES
+from pronk.config import CHOICES, RANGES
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.safety import check_ordinary
+from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.guards.files import check_ordinary
 
 FORMAT = 1
 MODEL_FILE = "model.json"

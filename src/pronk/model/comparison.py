@@ -7,11 +7,11 @@ from typing import Any
 
 from pronk.analysis.difference import DifferenceRecord, paired_difference
 from pronk.analysis.metrics import AccuracyRecord, accuracy_record, log_loss, mcnemar_exact
-from pronk.bundle import open_bundle
 from pronk.dataset.findings import Finding
 from pronk.errors import DataError
-from pronk.evaluation import evaluate, read_rows
-from pronk.pairs import NAME_DATA, Answers, Pair, Row, collect_answers, match_answers, read_answers
+from pronk.model.bundle import open_bundle
+from pronk.model.evaluation import evaluate, read_rows
+from pronk.model.pairs import NAME_DATA, Answers, Pair, Row, collect_answers, match_answers, read_answers
 from pronk.progress import Progress, no_progress
 from pronk.text import count
 

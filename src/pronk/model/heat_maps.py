@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, StorageError
-from pronk.kernel import load_head
+from pronk.model.head_weights import load_head
+from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import decode, fit_pixels, read_bytes
 from pronk.pools import available_cores
-from pronk.predictor import Prediction, Predictor
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import storage_error, write_atomically
 from pronk.text import fold
@@ -46,7 +46,7 @@ def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int
 
     Args:
         feature_map: of one photo, float32 [h, w, 1280].
-        kernel: of the Dense head, float32 [1280, C], from `pronk.kernel.load_head`.
+        kernel: of the Dense head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
         index: of the class.
 
     Returns:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from pronk.errors import ModelError
-from pronk.safety.protobuf import Value, read_fields, read_integers
+from pronk.model.guards.protobuf import Value, read_fields, read_integers
 
 ONCE, MANY = 1, 2
 LONGEST_LIST = 64  # of the integers that are shapes or settings of an operator

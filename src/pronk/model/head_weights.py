@@ -5,9 +5,9 @@ from itertools import islice
 
 import numpy as np
 
-from pronk.bundle import HEAD_FILE, Bundle
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.safety.protobuf import only, read_integers, read_parts
+from pronk.model.bundle import HEAD_FILE, Bundle
+from pronk.model.guards.protobuf import only, read_integers, read_parts
 
 # Where things lie in an ONNX file (onnx.proto): ModelProto, GraphProto and TensorProto.
 MODEL_GRAPH = 7
@@ -29,7 +29,7 @@ def load_head(bundle: Bundle) -> np.ndarray:
         ModelError: if it is damaged or does not fit the classes.
 
     Example:
-        >>> from pronk.bundle import open_bundle
+        >>> from pronk.model.bundle import open_bundle
         >>> load_head(open_bundle("no such model"))
         Traceback (most recent call last):
         pronk.errors.ModelError: no model at no such model

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pronk.safety.protobuf import only
-from pronk.safety.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
+from pronk.model.guards.protobuf import only
+from pronk.model.guards.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
 
 PROGRAM = "saved_model.pb"
 FILES = {  # largest sizes

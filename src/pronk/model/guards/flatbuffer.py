@@ -8,7 +8,7 @@ ends; tables may be shared, but nothing here follows them by itself, so reading 
 import dataclasses
 import struct
 
-from pronk.safety.schema import refusal
+from pronk.model.guards.schema import refusal
 
 LONGEST_VECTOR = 20_000
 

@@ -14,7 +14,7 @@ from pronk.analysis.metrics import accuracy_record, expected_calibration_error, 
 from pronk.dataset.findings import Finding, left_out
 from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, Reason
-from pronk.predictor import Prediction, Predictor
+from pronk.model.predictor import Prediction, Predictor
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import digest_file, read_csv
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pronk.bundle import Bundle
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import natural_key
 from pronk.errors import ModelError, Reason
-from pronk.evaluation import Evaluation, read_rows
-from pronk.safety import check_ordinary
+from pronk.model.bundle import Bundle
+from pronk.model.evaluation import Evaluation, read_rows
+from pronk.model.guards.files import check_ordinary
 from pronk.storage.files import digest_file, read_csv
 
 NAME_DATA = (

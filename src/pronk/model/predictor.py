@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.calibration import SetScores
-from pronk.bundle import Bundle, open_bundle
 from pronk.dataset.listing import list_files
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
-from pronk.manifest import MODEL_FILE
+from pronk.model.bundle import Bundle, open_bundle
+from pronk.model.formats.opening import describe_runtime, open_runtime
+from pronk.model.formats.seam import Outputs, Runtime
+from pronk.model.manifest import MODEL_FILE
 from pronk.photos.decoding import load_pixels
 from pronk.pools import available_cores
-from pronk.runtime import Outputs, Runtime, describe_runtime, open_runtime
 from pronk.storage.cache import default_cache
 from pronk.storage.files import digest_file, write_atomically
 

@@ -14,18 +14,14 @@ import numpy as np
 from PIL import Image
 
 from pronk.analysis.calibration import SetScores, Unknown
-from pronk.config import MODEL_PATHS
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.manifest import FORMAT, MODEL_FILE, parse_record, read_record
-from pronk.safety import check_ordinary
+from pronk.model.formats.table import GOLDEN_TOLERANCE, GOLDEN_TOLERANCES, MODEL_PATHS
+from pronk.model.guards.files import check_ordinary
+from pronk.model.manifest import FORMAT, MODEL_FILE, parse_record, read_record
 from pronk.storage.files import digest_file, write_atomically, write_json
 
 HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
 GOLDEN_SIDE = 512
-# Float runtimes agree to 1e-5 or so. Where weights have eight bits, another processor may round one of them
-# differently, and everything after it.
-GOLDEN_TOLERANCES = {"onnx-int8": 0.05, "litert-int8": 0.05}
-GOLDEN_TOLERANCE = 1e-3
 GOLDEN_EXPECTED = "golden/expected.json"
 MOST_GOLDEN = 64
 GOLDEN_BYTES = 2**20  # of expected.json

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from pronk.safety.schema import refusal, show
+from pronk.model.guards.schema import refusal, show
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MEMBERS = {METADATA: 2**12, CONFIG: 2**20, WEIGHTS: 128 * 2**20}  # largest sizes; a config has 160 kB

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.metrics import AccuracyRecord, accuracy_record
+from pronk.model.formats.seam import Outputs, Runtime
 from pronk.pools import available_cores
-from pronk.runtime import Outputs, Runtime
 
 WARM_UP_RUNS = 3
 TIMED_RUNS = 100

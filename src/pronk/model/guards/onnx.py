@@ -1,28 +1,17 @@
-"""A model file that somebody may have made to harm -> nothing, or a named refusal, before any library opens it.
-
-Checksums only say that the files of a folder belong together: whoever changes a model changes them too. The libraries
-that run models were written for files one trusts: they open other files that a model names, load code, and take what
-memory it asks for. So a file must be one that pronk could have written, of operators on a list; the rest is refused.
-"""
+"""Bytes of an ONNX file -> refused where pronk would not have written them."""
 
 import math
-import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
-from pronk.safety.flatbuffer import Table, read_root
-from pronk.safety.protobuf import only
-from pronk.safety.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
+from pronk.model.guards.files import MAX_BYTES
+from pronk.model.guards.protobuf import only
+from pronk.model.guards.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
 
-MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
 MAX_PARTS = 200_000  # a quantised model has some 6,000 fields
-MAX_ELEMENTS = 2**28
 MAX_SIDE = 2**14  # of an ONNX array; there are at most 10,000 classes
 MAX_SETTING, MAX_GROUP = 16, 2**14  # of an ONNX operator; a convolution may have as many groups as channels
-MOST_OPERATORS = 64
-
 MODEL: Schema = {
     **dict.fromkeys((1, 2, 3, 4, 5, 6, 7), ONCE),
     **dict.fromkeys((8, 14), MANY),
@@ -65,7 +54,6 @@ TENSOR: Schema = {
 }
 OPSET: Schema = {1: ONCE, 2: ONCE}
 ENTRY: Schema = {1: ONCE, 2: ONCE}
-
 # What pronk writes and what quantising makes of it, with their settings. Nothing is computed from constants alone but
 # their dequantised values, so that opening a model takes little more memory than its arrays; what a run takes still
 # depends on the size of the photo and the channels of the convolutions.
@@ -82,54 +70,6 @@ NOTES = (b"onnx.infer", b"onnx.quant.pre_process")  # left by ONNX Runtime's qua
 ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by ONNX's number of a data type
 RAW = 9
 IN_FIELDS = {1: 4, 2: 5, 3: 5, 6: 5, 7: 7, 9: 5, 10: 5}  # the field of an array's values where they are not raw
-
-# By the numbers of LiteRT's schema: ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE, FULLY_CONNECTED,
-# MUL, RELU, RELU6, RESHAPE, SOFTMAX, PAD, TRANSPOSE, MEAN, SUB, DIV, SQUEEZE, CAST, MAXIMUM, MINIMUM, QUANTIZE.
-LITERT_OPERATORS = frozenset((0, 1, 3, 4, 6, 9, 18, 19, 21, 22, 25, 34, 39, 40, 41, 42, 43, 53, 55, 57, 114))
-
-
-def read_limited(path: Path) -> bytes:
-    """Read a model file of sensible size.
-
-    Raises:
-        ModelError: if it is larger than any model of pronk, a link, or no file at all.
-
-    Example:
-        >>> read_limited(Path("/"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: / is no ordinary file
-    """
-    check_ordinary(path)
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES)
-    except OSError as error:
-        raise refusal(f"{path} cannot be read: {error.strerror}") from error
-
-
-def check_ordinary(path: Path, *, most: int = MAX_BYTES) -> None:
-    """Refuse what is no file of sensible size: folders, links, devices.
-
-    Args:
-        path: of a file in a model folder.
-        most: bytes it may have.
-
-    Raises:
-        ModelError: what it is.
-
-    Example:
-        >>> check_ordinary(Path("/"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: / is no ordinary file
-    """
-    try:
-        status = path.lstat()
-    except (OSError, ValueError) as error:
-        raise refusal(f"{path} is no ordinary file") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise refusal(f"{path} is no ordinary file")
-    if status.st_size > most:
-        raise refusal(f"{path} has {status.st_size} bytes")
 
 
 def check_onnx(data: bytes) -> None:
@@ -166,50 +106,6 @@ def check_onnx(data: bytes) -> None:
             constants |= dict.fromkeys(outputs, constants[first])
     for operator, inputs, _ in nodes:
         _check_inputs(operator, inputs, constants)
-
-
-def check_tflite(data: bytes) -> None:
-    """Refuse a LiteRT model with operators that are not built in or of no use here, or with data elsewhere.
-
-    Raises:
-        ModelError: what is wrong with it.
-
-    Example:
-        >>> check_tflite(b"no model")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: ...
-    """
-    if len(data) > MAX_BYTES:
-        raise refusal(f"it has {len(data)} bytes")
-    model = read_root(data, identifier=b"TFL3")
-    codes = model.tables(1)
-    if len(codes) > MOST_OPERATORS:
-        raise refusal(f"it has {len(codes)} kinds of operator")
-    for code in codes:
-        # The runtime takes the larger one: the first was too small for new operators.
-        number = max(code.number(0, "b"), code.number(3, "i"))
-        if code.has(1) or number not in LITERT_OPERATORS:
-            raise refusal(f"it has the operator {number} {show(code.text(1))}")
-    for buffer in model.tables(4):
-        start, size = buffer.number(1, "Q"), buffer.number(2, "Q")
-        if start + size > len(data):
-            raise refusal(f"it has data at byte {start} and is {len(data)} bytes long")
-        buffer.size(0)  # within the file
-    if model.has(8) or model.has(9):
-        raise refusal("it has data in another file")
-    graphs = model.tables(2)
-    if len(graphs) != 1:
-        raise refusal(f"it has {len(graphs)} graphs")
-    for tensor in graphs[0].tables(0):
-        _check_tensor_of_litert(tensor)
-
-
-def _check_tensor_of_litert(tensor: Table) -> None:
-    shape = tensor.numbers(0)
-    if tensor.number(10):
-        raise refusal("it has data in another file")
-    if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
-        raise refusal(f"it has an array of shape {shape}")
 
 
 def _check_domain(domain: bytes) -> None:

@@ -1,0 +1,1 @@
+"""The trained thing: a folder that checks itself, opened without a framework."""

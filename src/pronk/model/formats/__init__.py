@@ -1,0 +1,1 @@
+"""What a model can be written as, and how each is opened."""

@@ -1,0 +1,1 @@
+"""Bytes of a model from a stranger -> refused, or harmless to open."""

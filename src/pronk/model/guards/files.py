@@ -1,0 +1,57 @@
+"""A model file that somebody may have made to harm -> nothing, or a named refusal, before any library opens it.
+
+Checksums only say that the files of a folder belong together: whoever changes a model changes them too. The libraries
+that run models were written for files one trusts: they open other files that a model names, load code, and take what
+memory it asks for. So a file must be one that pronk could have written, of operators on a list; the rest is refused.
+"""
+
+import stat
+from pathlib import Path
+
+from pronk.model.guards.schema import refusal
+
+MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
+
+
+def read_limited(path: Path) -> bytes:
+    """Read a model file of sensible size.
+
+    Raises:
+        ModelError: if it is larger than any model of pronk, a link, or no file at all.
+
+    Example:
+        >>> read_limited(Path("/"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the model file is refused: / is no ordinary file
+    """
+    check_ordinary(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise refusal(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_ordinary(path: Path, *, most: int = MAX_BYTES) -> None:
+    """Refuse what is no file of sensible size: folders, links, devices.
+
+    Args:
+        path: of a file in a model folder.
+        most: bytes it may have.
+
+    Raises:
+        ModelError: what it is.
+
+    Example:
+        >>> check_ordinary(Path("/"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: the model file is refused: / is no ordinary file
+    """
+    try:
+        status = path.lstat()
+    except (OSError, ValueError) as error:
+        raise refusal(f"{path} is no ordinary file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(f"{path} is no ordinary file")
+    if status.st_size > most:
+        raise refusal(f"{path} has {status.st_size} bytes")
