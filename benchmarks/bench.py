@@ -128,8 +128,8 @@ def open_demo(out: Path, *, image_size: int | None, weights: Path) -> tuple[Benc
 
 def open_benches(args: argparse.Namespace, out: Path) -> list[tuple[Bench, str]]:
     """Find or draw all sets of photos, each with the learning rate of its second run."""
+    from pronk.backbone.weights import OFFLINE_FILE
     from pronk.config import Settings
-    from pronk.training.backbone import OFFLINE_FILE
 
     photos, imagenet = os.environ.get("PRONK_PHOTOS"), find_weights()
     offline = Path(str(importlib.resources.files("pronk") / "weights" / OFFLINE_FILE))

@@ -99,9 +99,9 @@ def cut_corner(path: Path, rng: np.random.Generator) -> np.ndarray:
 
 def open_network(weights: str) -> Callable[[list[np.ndarray]], np.ndarray]:
     """Return a function from pictures, uint8 [SIZE, SIZE, 3] each, to features, float64 [n, d]."""
+    from pronk.backbone.onnx_graphs import pooled_size, write_model
+    from pronk.backbone.weights import load_backbone
     from pronk.model.formats.onnx import OnnxRuntime
-    from pronk.training.backbone import load_backbone
-    from pronk.training.graphs import pooled_size, write_model
 
     layers = load_backbone(weights).weights
     runtime = OnnxRuntime(write_model(layers, np.zeros((pooled_size(layers), 2)), np.zeros(2), size=SIZE), threads=2)

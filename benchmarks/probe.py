@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from programs import report
 
+from pronk.backbone.weights import Backbone, load_backbone, random_backbone
 from pronk.config import CHOICES, Settings
 from pronk.dataset.loading import Dataset, load_unsplit
 from pronk.errors import PronkError
 from pronk.photos.decoding import load_pixels
-from pronk.training.backbone import Backbone, load_backbone, random_backbone
 
 STRENGTHS = (0.001, 0.01, 0.1)
 FOLDS, REPEATS = 5, 2
@@ -42,7 +42,7 @@ def choose_backbone(weights: str, *, alpha: float, seed: int) -> Backbone:
 
 def extract_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
     """Return the pooled features: float32 [n, 1280]; a random network's statistics are set from the pixels first."""
-    from pronk.training.network import batch_norms, build_network, with_features
+    from pronk.backbone.keras_network import batch_norms, build_network, with_features
 
     network = build_network(backbone, classes=2, settings=Settings(image_size=pixels.shape[1], alpha=backbone.alpha))
     if backbone.name == "random":

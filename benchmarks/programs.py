@@ -94,7 +94,7 @@ def open_bench(args: argparse.Namespace, *, name: str) -> Bench:
 
 def make_bench(title: str, data: Path, *, weights: Path, **rest) -> Bench:
     """Read the width off the weights, and each photo once, so that no run finds them colder."""
-    from pronk.training.backbone import load_backbone
+    from pronk.backbone.weights import load_backbone
 
     for path in data.rglob("*"):
         if path.is_file():

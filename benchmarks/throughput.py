@@ -29,9 +29,9 @@ LONGEST_WAIT = 120.0  # seconds for a process to start, until the others give up
 
 def write_default_prefix(folder: Path, weights: Path | None) -> Path:
     """Write the prefix at alpha 1.0 (or that of the weights) with pronk's default size and cut."""
+    from pronk.backbone.onnx_graphs import write_prefix
+    from pronk.backbone.weights import load_backbone, random_backbone
     from pronk.config import Settings
-    from pronk.training.backbone import load_backbone, random_backbone
-    from pronk.training.graphs import write_prefix
 
     backbone = load_backbone(str(weights)) if weights else random_backbone(alpha=1.0)
     settings = Settings()

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pronk.backbone.onnx_graphs import write_model, write_prefix
+from pronk.backbone.weights import random_backbone
 from pronk.training import recipe
-from pronk.training.backbone import random_backbone
-from pronk.training.graphs import write_model, write_prefix
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = (

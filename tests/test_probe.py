@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.photos.drawing import draw_photos
-from pronk.training.backbone import random_backbone
 
 PROGRAM = Path(__file__).resolve().parents[1] / "benchmarks" / "probe.py"
 
@@ -52,7 +52,7 @@ def test_copies_do_not_help(probe):
 
 
 def test_statistics_of_a_random_network_are_those_of_the_photos(probe):
-    from pronk.training.network import batch_norms, build_network
+    from pronk.backbone.keras_network import batch_norms, build_network
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3)).astype(np.uint8)
     network = build_network(random_backbone(alpha=0.35), classes=2, settings=Settings(image_size=64, alpha=0.35))

@@ -214,9 +214,9 @@ def test_what_is_no_record_is_refused(record):
 def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_weights):
     pytest.importorskip("onnx")
     pytest.importorskip("h5py")
+    from pronk.backbone.onnx_graphs import write_model
+    from pronk.backbone.weights import load_backbone
     from pronk.model.formats.onnx import OnnxRuntime
-    from pronk.training.backbone import load_backbone
-    from pronk.training.graphs import write_model
 
     weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
     if not weights.is_file():

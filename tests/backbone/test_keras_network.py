@@ -3,9 +3,7 @@ import pytest
 
 from helpers.training import digest_arrays, lively_backbone, real_pixels
 from pronk.analysis.head import Head, fit_head
-from pronk.config import BLOCKS, Settings
-from pronk.training.backbone import layer_names, load_backbone
-from pronk.training.network import (
+from pronk.backbone.keras_network import (
     batch_norms,
     build_network,
     build_prefix,
@@ -16,6 +14,8 @@ from pronk.training.network import (
     set_head,
     set_weights,
 )
+from pronk.backbone.weights import layer_names, load_backbone
+from pronk.config import BLOCKS, Settings
 
 SETTINGS = Settings(image_size=32, dropout=0.2)
 

@@ -6,11 +6,11 @@ import pytest
 from helpers.pictures import draw_picture
 from helpers.training import lively_backbone, real_pixels
 from pronk.analysis.head import Head
+from pronk.backbone.keras_network import build_network, build_prefix, set_head
+from pronk.backbone.onnx_graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
+from pronk.backbone.weights import load_backbone, random_backbone
 from pronk.config import ALPHAS, BLOCKS, Settings
 from pronk.model.formats.onnx import OnnxRuntime
-from pronk.training.backbone import load_backbone, random_backbone
-from pronk.training.graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
-from pronk.training.network import build_network, build_prefix, set_head
 
 TOLERANCE = 1e-4
 

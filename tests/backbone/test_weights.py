@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from helpers.training import lively_backbone, write_h5
+from pronk.backbone.weights import OFFLINE_FILE, imagenet_path, layer_names, load_backbone, random_backbone
 from pronk.config import ALPHAS
 from pronk.errors import ModelError
-from pronk.training.backbone import OFFLINE_FILE, imagenet_path, layer_names, load_backbone, random_backbone
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pronk.backbone.onnx_graphs import write_model
+from pronk.backbone.weights import Backbone, random_backbone
 from pronk.config import Settings
 from pronk.model.bundle import golden_photo, write_bundle
 from pronk.model.formats.onnx import OnnxRuntime
 from pronk.photos.decoding import load_pixels
 from pronk.storage.files import digest_file
-from pronk.training.backbone import Backbone, random_backbone
-from pronk.training.graphs import write_model
 from pronk.training.recipe import TrainResult, train
 
 CLASSES = ("cold", "warm")

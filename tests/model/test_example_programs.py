@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pronk.backbone.onnx_graphs import write_model
+from pronk.backbone.weights import random_backbone
 from pronk.model.bundle import open_bundle, write_bundle
 from pronk.model.formats.example_programs import list_steps, travel_files, write_decoding
 from pronk.model.formats.table import MODEL_PATHS
 from pronk.photos.decoding import load_pixels
-from pronk.training.backbone import random_backbone
-from pronk.training.graphs import write_model
 
 
 def encode(pixels, kind="PNG", **options):

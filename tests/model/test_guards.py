@@ -23,6 +23,9 @@ from helpers import TESTS
 from helpers.fuzzing import mutate
 from helpers.training import lively_backbone, write_h5
 from helpers.wire import field
+from pronk.backbone.h5 import open_h5, read_network
+from pronk.backbone.onnx_graphs import write_model, write_prefix
+from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError
 from pronk.model.guards.files import MAX_BYTES, read_limited
@@ -30,9 +33,6 @@ from pronk.model.guards.keras_archive import check_keras
 from pronk.model.guards.onnx import OPERATORS, check_onnx
 from pronk.model.guards.savedmodel import check_program, check_saved_model
 from pronk.model.guards.tflite import check_tflite
-from pronk.training.backbone import random_backbone
-from pronk.training.graphs import write_model, write_prefix
-from pronk.training.h5 import open_h5, read_network
 
 SMALL = lively_backbone(0.35)
 KERNEL = np.zeros((1280, 2), np.float32)
@@ -59,7 +59,7 @@ def make_outside(location):
 @pytest.fixture(scope="module")
 def keras_file():
     """The bytes of a .keras file that pronk has saved."""
-    from pronk.training.network import build_network, save_network
+    from pronk.backbone.keras_network import build_network, save_network
 
     network = build_network(random_backbone(alpha=0.35), classes=2, settings=Settings(image_size=32))
     return save_network(network)
@@ -217,9 +217,9 @@ started, kind, path, says, seen = time.perf_counter(), sys.argv[1], Path(sys.arg
 from pronk.errors import ModelError
 from pronk.model.guards.files import check_onnx, read_limited
 if kind == "weights":
-    from pronk.training.backbone import load_backbone
+    from pronk.backbone.weights import load_backbone
 elif kind == "keras":
-    from pronk.training.h5 import read_network
+    from pronk.backbone.h5 import read_network
 SHARP = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.", "urllib.")
 sys.addaudithook(lambda event, _: seen.append(event) if event.startswith(SHARP) else None)
 try:
@@ -309,7 +309,7 @@ def test_quantised_graphs_pass(tmp_path):
 
 
 def test_a_network_of_pronk_opens(tmp_path, keras_file):
-    from pronk.training.network import load_network, save_network
+    from pronk.backbone.keras_network import load_network, save_network
 
     path = tmp_path / "model.keras"
     path.write_bytes(keras_file)
@@ -321,7 +321,7 @@ def test_a_network_of_pronk_opens(tmp_path, keras_file):
 
 
 def test_what_keras_cannot_open_is_refused(tmp_path, keras_file):
-    from pronk.training.network import load_network
+    from pronk.backbone.keras_network import load_network
 
     config = read_config(keras_file)
     config["config"]["layers"][-1]["config"]["activation"] = "no such thing"
@@ -334,7 +334,7 @@ def test_what_keras_cannot_open_is_refused(tmp_path, keras_file):
 def test_other_exports_of_the_network_pass(tmp_path, keras_file):
     import tensorflow as tf
 
-    from pronk.training.network import load_network
+    from pronk.backbone.keras_network import load_network
 
     (tmp_path / "model.keras").write_bytes(keras_file)
     folder = tmp_path / "saved_model"
@@ -743,7 +743,7 @@ import io, sys
 import h5py, numpy as np
 from helpers.fuzzing import mutate
 from pronk.errors import ModelError
-from pronk.training.h5 import open_h5
+from pronk.backbone.h5 import open_h5
 buffer, refused = io.BytesIO(), 0
 with h5py.File(buffer, "w") as file:
     for number in range(6):

@@ -11,6 +11,8 @@ from helpers.bad_files import exif
 from helpers.interpreters import TRAINING_ONLY, after_command
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone, real_pixels
+from pronk.backbone.onnx_graphs import write_model
+from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError, SettingsError, StorageError
 from pronk.model.bundle import write_bundle
@@ -19,8 +21,6 @@ from pronk.model.head_weights import read_head
 from pronk.model.heat_maps import COLOURS, LONGEST_SIDE, STRONGEST, UNSEEN, class_activation_map, draw_overlay, explain
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import fit_pixels
-from pronk.training.backbone import load_backbone
-from pronk.training.graphs import write_model
 
 CLASSES = ("circle", "square", "triangle")
 RNG = np.random.default_rng(3)
@@ -98,7 +98,7 @@ def grad_cam(network, pixels, kernel, bias, chosen):
 
 def largest_difference(backbone, kernel, bias, pixels):
     from pronk.analysis.head import Head
-    from pronk.training.network import build_network, set_head
+    from pronk.backbone.keras_network import build_network, set_head
 
     size = pixels.shape[1]
     network = build_network(backbone, classes=kernel.shape[1], settings=Settings(image_size=size))

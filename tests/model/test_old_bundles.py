@@ -59,6 +59,6 @@ def test_the_command_line_takes_it(old_run):
 @pytest.mark.more
 def test_its_keras_file_opens_too(old_run):
     pytest.importorskip("keras", reason="Keras is not installed")
-    from pronk.training.network import load_network
+    from pronk.backbone.keras_network import load_network
 
     assert load_network(open_bundle(old_run).folder / "model.keras").output_shape == (None, 2)

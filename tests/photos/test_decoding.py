@@ -354,8 +354,8 @@ def test_200_000_mutants_only_get_reasons():
 def _embed(weights):
     import onnxruntime
 
-    from pronk.training.backbone import load_backbone
-    from pronk.training.graphs import write_prefix
+    from pronk.backbone.onnx_graphs import write_prefix
+    from pronk.backbone.weights import load_backbone
 
     graph = write_prefix(load_backbone(str(weights)).weights, size=224, cut="block_16_project_BN")
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

@@ -10,6 +10,7 @@ from PIL import Image
 from helpers.training import lively_backbone, tiny_settings, write_photos
 from pronk.analysis.calibration import SetScores
 from pronk.analysis.head import Head
+from pronk.backbone.keras_network import build_network
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ModelError
 from pronk.model.bundle import open_bundle
@@ -17,7 +18,6 @@ from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
 from pronk.training.answers import Answers
 from pronk.training.exporters import choose_golden, compare, export
-from pronk.training.network import build_network
 from pronk.training.phases import Kept
 
 SETTINGS = tiny_settings("unused")

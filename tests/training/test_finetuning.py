@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from helpers.training import lively_backbone
+from pronk.backbone.keras_network import build_network, build_suffix
 from pronk.config import Settings
 from pronk.training.finetuning import FineTuning
-from pronk.training.network import build_network, build_suffix
 
 SETTINGS = Settings(image_size=32, epochs=5, patience=2, learning_rate=1e-3, fine_tune_from="block_15_add")
 

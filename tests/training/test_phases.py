@@ -10,11 +10,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from helpers.training import digest_arrays, lively_backbone
 from pronk.analysis.head import class_weights
 from pronk.analysis.metrics import log_loss
+from pronk.backbone.keras_network import batch_norms, build_network, build_prefix, get_weights, set_head
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import SettingsError
 from pronk.training.checkpoints import load_checkpoint
-from pronk.training.network import batch_norms, build_network, build_prefix, get_weights, set_head
 from pronk.training.phases import _cut_evenly, fine_tune, part_record, train_head
 
 SETTINGS = Settings(

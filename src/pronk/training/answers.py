@@ -9,13 +9,13 @@ from threadpoolctl import threadpool_limits
 
 from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
 from pronk.analysis.novelty import fit_novelty
+from pronk.backbone.onnx_graphs import write_suffix
+from pronk.backbone.weights import Backbone
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
 from pronk.model.formats.onnx import open_session
 from pronk.pools import available_cores
-from pronk.training.backbone import Backbone
 from pronk.training.features import Features
-from pronk.training.graphs import write_suffix
 from pronk.training.phases import Kept
 
 PHOTOS_AT_ONCE = 32

@@ -124,7 +124,7 @@ def _write_litert(bundle: Bundle, **options: Any) -> Contents:
 
 def _export(bundle: Bundle, path: Path, **options: Any) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from pronk.training.network import load_network, with_features
+    from pronk.backbone.keras_network import load_network, with_features
 
     network = with_features(load_network(_keras_file(bundle)))
     try:

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pronk.analysis.head import Head
+from pronk.backbone.onnx_graphs import write_model
+from pronk.backbone.weights import Backbone
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset
 from pronk.errors import DataError, ImageError, ModelError
@@ -16,8 +18,6 @@ from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.model.formats.onnx import OnnxRuntime
 from pronk.photos.decoding import decode, load_pixels, read_bytes
 from pronk.training.answers import Answers
-from pronk.training.backbone import Backbone
-from pronk.training.graphs import write_model
 from pronk.training.phases import Kept
 from pronk.training.workers import start_beside
 
@@ -48,7 +48,7 @@ def export(
         classes: in the order of the probabilities.
         settings: image size and fit.
     """
-    from pronk.training.network import save_network, set_head, set_weights
+    from pronk.backbone.keras_network import save_network, set_head, set_weights
 
     set_weights(network, kept.weights)
     set_head(network, cool_head(kept.head, answers.temperature))
@@ -127,7 +127,7 @@ def compare(network: Any, bundle: Bundle) -> None:
     Raises:
         ModelError: if any probability differs by more than 1e-4.
     """
-    from pronk.training.network import predict_eagerly
+    from pronk.backbone.keras_network import predict_eagerly
 
     golden = dict(list(bundle.golden().items())[:COMPARED_PHOTOS])
     photos = [load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit) for name in golden]

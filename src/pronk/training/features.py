@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_prefix
+from pronk.backbone.weights import Backbone
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
@@ -23,8 +25,6 @@ from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unorder
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import RowStore, ensure_space
 from pronk.storage.files import write_atomically
-from pronk.training.backbone import Backbone
-from pronk.training.graphs import cut_shape, pooled_size, write_prefix
 from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
 
 # Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.
@@ -194,7 +194,7 @@ def run_on_gpu(
     recipe: Recipe, backbone: Backbone, settings: Settings, batches: Sequence[Sequence[Job]]
 ) -> Iterator[Worked]:
     """Run jobs through the Keras prefix in this process, photos decoded by threads beside it."""
-    from pronk.training.network import build_network, build_prefix
+    from pronk.backbone.keras_network import build_network, build_prefix
 
     prefix = build_prefix(build_network(backbone, classes=2, settings=settings), settings.fine_tune_from)
 

@@ -125,7 +125,7 @@ def fine_tune(
         work: folder for checkpoints; where it holds some, training goes on from them.
         on_progress: called with ("fine_tune", steps done, steps of all epochs).
     """
-    from pronk.training.network import build_suffix, get_head, get_weights, set_head
+    from pronk.backbone.keras_network import build_suffix, get_head, get_weights, set_head
 
     val = dataset.part("val")
     val_targets = dataset.targets(val)

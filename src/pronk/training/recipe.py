@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.analysis.metrics import mcnemar_exact
+from pronk.backbone.weights import Backbone, load_backbone
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
@@ -23,7 +24,6 @@ from pronk.report.curves import draw_calibration, draw_curves
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.storage.files import read_csv
 from pronk.training.answers import calibrate
-from pronk.training.backbone import Backbone, load_backbone
 from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, Kept, fine_tune, part_record, train_head
@@ -213,7 +213,7 @@ def study_photos(
 def import_network(backbone: Backbone, classes: int, settings: Settings) -> Any:
     """Build the Keras model; importing the framework is most of it."""
     with pause_garbage_collection():
-        from pronk.training.network import build_network
+        from pronk.backbone.keras_network import build_network
 
         return build_network(backbone, classes=classes, settings=settings)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pronk.backbone.weights import Backbone
 from pronk.config import Settings
 from pronk.dataset.findings import Finding, changed, left_out
 from pronk.dataset.loading import Dataset, Photo
@@ -21,7 +22,6 @@ from pronk.report.card import render_card
 from pronk.report.curves import Curve, draw_growth
 from pronk.report.gallery import Gallery, make_gallery
 from pronk.storage.files import write_atomically, write_csv, write_json
-from pronk.training.backbone import Backbone
 from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square

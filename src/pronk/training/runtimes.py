@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from pronk.backbone.h5 import read_network
 from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
 from pronk.model.bundle import Bundle
 from pronk.model.formats.seam import OUTPUTS, Outputs, Runtime
 from pronk.model.guards.savedmodel import check_saved_model
-from pronk.training.h5 import read_network
 
 
 def open_with_framework(bundle: Bundle) -> Runtime:
@@ -23,7 +23,7 @@ def open_with_framework(bundle: Bundle) -> Runtime:
         check_saved_model(bundle.model_path)
         return SavedModelRuntime(bundle)
     read_network(bundle.model_path)  # refuses a hostile file before the seconds that importing Keras takes
-    from pronk.training.network import load_network
+    from pronk.backbone.keras_network import load_network
 
     return KerasRuntime(load_network(bundle.model_path))
 
@@ -32,7 +32,7 @@ class KerasRuntime:
     """A Keras model of ours, run by whatever backend Keras has."""
 
     def __init__(self, network: Any) -> None:
-        from pronk.training.network import with_features
+        from pronk.backbone.keras_network import with_features
 
         whole = with_features(network)
         self._predict = whole

@@ -13,6 +13,7 @@ from pronk.analysis.growth import FOLDS as CURVE_FOLDS
 from pronk.analysis.growth import REPEATS as CURVE_REPEATS
 from pronk.analysis.growth import describe_growth, measure_growth
 from pronk.analysis.labels import Suspicion, find_suspicious
+from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo, load_unsplit, read_photo
 from pronk.dataset.scan import scan_memo
@@ -22,7 +23,6 @@ from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
 from pronk.progress import Progress, no_progress
 from pronk.report import MOST_SUSPICIONS
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
-from pronk.training.backbone import load_backbone
 from pronk.training.features import Features, extract_features
 from pronk.training.workers import start_workers
 

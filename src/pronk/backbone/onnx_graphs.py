@@ -92,7 +92,7 @@ def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
         An ONNX model: `image` uint8 [N, size, size, 3] -> `features` float32 [N, 1280], `cut` float16 [N, h, w, c].
 
     Example:
-        >>> from pronk.training.backbone import random_backbone
+        >>> from pronk.backbone.weights import random_backbone
         >>> len(write_prefix(random_backbone(alpha=0.35).weights, size=32, cut="block_16_project_BN")) > 100_000
         True
     """
@@ -120,7 +120,7 @@ def write_suffix(weights: Weights, *, size: int, cut: str) -> bytes:
         An ONNX model: `cut` float32 [N, h, w, c] -> `features` float32 [N, 1280].
 
     Example:
-        >>> from pronk.training.backbone import random_backbone
+        >>> from pronk.backbone.weights import random_backbone
         >>> len(write_suffix(random_backbone(alpha=0.35).weights, size=32, cut="block_15_add")) > 100_000
         True
     """
@@ -150,7 +150,7 @@ def write_model(
         float32 [N, 1280], `feature_map` float32 [N, size / 32, size / 32, 1280].
 
     Example:
-        >>> from pronk.training.backbone import random_backbone
+        >>> from pronk.backbone.weights import random_backbone
         >>> backbone = random_backbone(alpha=0.35)
         >>> len(write_model(backbone.weights, np.zeros((1280, 2)), np.zeros(2), size=32)) > 100_000
         True
@@ -179,7 +179,7 @@ def pooled_size(weights: Weights) -> int:
     """Return the number of pooled features.
 
     Example:
-        >>> from pronk.training.backbone import random_backbone
+        >>> from pronk.backbone.weights import random_backbone
         >>> pooled_size(random_backbone(alpha=0.35).weights)
         1280
     """
@@ -190,7 +190,7 @@ def cut_shape(weights: Weights, *, size: int, cut: str) -> tuple[int, int, int]:
     """Return the shape (h, w, channels) of the activations at a cut.
 
     Example:
-        >>> from pronk.training.backbone import random_backbone
+        >>> from pronk.backbone.weights import random_backbone
         >>> cut_shape(random_backbone(alpha=1.0).weights, size=224, cut="block_12_add")
         (14, 14, 96)
     """
@@ -203,7 +203,7 @@ def is_residual(weights: Weights, number: int) -> bool:
     """Tell whether a block adds its input to its output.
 
     Example:
-        >>> from pronk.training.backbone import random_backbone
+        >>> from pronk.backbone.weights import random_backbone
         >>> [n for n in range(1, 17) if is_residual(random_backbone(alpha=1.0).weights, n)]
         [2, 4, 5, 7, 8, 9, 11, 12, 14, 15]
     """

@@ -16,10 +16,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pronk.backbone.h5 import DAMAGE, open_h5
+from pronk.backbone.onnx_graphs import LAST_BLOCK
 from pronk.config import ALPHAS
 from pronk.errors import ModelError
-from pronk.training.graphs import LAST_BLOCK
-from pronk.training.h5 import DAMAGE, open_h5
 
 OFFLINE_FILE = "offline_mobilenet_v2_0.35.h5"
 MAX_BYTES = 100 * 2**20

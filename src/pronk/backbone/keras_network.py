@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from pronk.analysis.head import Head
+from pronk.backbone.h5 import read_network
+from pronk.backbone.weights import Backbone, layer_names
 from pronk.config import Settings
 from pronk.errors import ModelError
 from pronk.model.guards.schema import NOT_OURS
-from pronk.training.backbone import Backbone, layer_names
-from pronk.training.h5 import read_network
 
 
 def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:

@@ -1,0 +1,1 @@
+"""MobileNetV2, described once: its weights, as ONNX graph and as Keras model."""
