@@ -13,8 +13,8 @@ from helpers.training import run_pronk
 from pronk import check
 from pronk.dataset.findings import find
 from pronk.errors import SettingsError
-from pronk.quarantine import check_folders, move_aside, pick_movable
-from pronk.sorting.journal import undo
+from pronk.moving.journal import undo
+from pronk.moving.quarantine import check_folders, move_aside, pick_movable
 
 
 def snapshot(root):

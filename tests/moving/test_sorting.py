@@ -19,8 +19,8 @@ from helpers.killing import Killed, killed_at, snapshot
 from helpers.outputs import listing, read_csv
 from helpers.training import run_pronk, write_photos
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
-from pronk.sorting import check_folder_names, check_place, read_state, sort_photos
-from pronk.sorting.journal import open_journal, undo
+from pronk.moving.journal import open_journal, undo
+from pronk.moving.sorting import check_folder_names, check_place, read_state, sort_photos
 
 
 def row(path, label, *, error=None):
@@ -134,7 +134,7 @@ def test_links_among_the_photos(inbox, tmp_path):
 @pytest.mark.parametrize("at_once", [1, 64])
 @pytest.mark.parametrize("mode", ["link", "copy", "move"])
 def test_names_that_differ_only_in_case_or_form(inbox, tmp_path, monkeypatch, mode, at_once):
-    monkeypatch.setattr("pronk.sorting.SORTED_AT_ONCE", at_once)
+    monkeypatch.setattr("pronk.moving.sorting.SORTED_AT_ONCE", at_once)
     names = ["IMG.JPG", "more/img.jpg", "u\u0308.jpg", "more/\xfc.jpg"]
     for name in names:
         (inbox / name).write_text(name)

@@ -25,8 +25,8 @@ from helpers.browser import (
 from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS
 from helpers.pictures import draw_picture, encode
 from pronk.analysis.labels import Neighbour, Suspicion
+from pronk.moving.review import Decision, read_review
 from pronk.report.review import MOST_ROWS, render_review
-from pronk.review import Decision, read_review
 from pronk.text import visible
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pronk.batch.tables import Record
 from pronk.errors import RunError
+from pronk.moving.journal import find_journal
 from pronk.pools import available_cores
-from pronk.sorting.journal import find_journal
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically, write_json
 
 FORMAT = 1

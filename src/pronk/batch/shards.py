@@ -26,9 +26,9 @@ from pronk.engines import open_engine
 from pronk.errors import ModelError, RunError, StorageError
 from pronk.model.manifest import MODEL_FILE
 from pronk.model.predictor import Predictor
+from pronk.moving.sorting import Sorted, State, read_state, sort_photos
 from pronk.pools import run_unordered
 from pronk.progress import Progress, no_progress
-from pronk.sorting import Sorted, State, read_state, sort_photos
 from pronk.storage.files import digest_file
 
 STATE = "state"  # what parts hold beside a record where photos are to be sorted

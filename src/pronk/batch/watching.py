@@ -16,9 +16,9 @@ from pronk.batch.tables import Record, format_record, read_rows_written
 from pronk.dataset.listing import list_files
 from pronk.errors import DataError
 from pronk.model.predictor import Prediction, Predictor
-from pronk.sorting import Planner, Sorted, State, read_state
-from pronk.sorting.journal import Journal, cut_torn_row, open_journal
-from pronk.sorting.placing import is_untouched
+from pronk.moving.journal import Journal, cut_torn_row, open_journal
+from pronk.moving.placing import is_untouched
+from pronk.moving.sorting import Planner, Sorted, State, read_state
 from pronk.storage.files import format_csv_line, storage_error, sync_folder
 
 SECONDS = 1.0  # between two looks

@@ -12,7 +12,7 @@ from pronk.text import count, percent, quote, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pronk.review import Applied
+    from pronk.moving.review import Applied
     from pronk.training.auditing import Audit
 
 TOLD = HELP | {
@@ -180,10 +180,10 @@ def _apply(data: Path, review: Path, out: Path, split: Path | None, quarantine: 
 
 def _do(data: Path, review: Path, out: Path, split: Path | None, quarantine: Path | None) -> "Applied":
     if quarantine is None:
-        from pronk.review.lists import write_list
+        from pronk.moving.review_lists import write_list
 
         return write_list(review, data, out, split=split)
-    from pronk.review.moves import move_photos  # which imports much more
+    from pronk.moving.review_moves import move_photos  # which imports much more
 
     return move_photos(review, data, quarantine)
 
@@ -193,11 +193,11 @@ def _take_back(data: Path, review: Path, out: Path, split: Path | None, quaranti
 
     undone, kept = 1, []
     if quarantine is None:
-        from pronk.review.lists import remove_list
+        from pronk.moving.review_lists import remove_list
 
         remove_list(review, data, out, split=split)
     else:
-        from pronk.review.moves import undo_moves
+        from pronk.moving.review_moves import undo_moves
 
         done = undo_moves(review, data, quarantine)
         undone, kept = done.reversed, [{"path": action.target, "reason": reason} for action, reason in done.kept]

@@ -12,7 +12,7 @@ from pronk.text import count, quote, visible
 if TYPE_CHECKING:
     from pronk.dataset.checkup import Checkup
     from pronk.dataset.findings import Fault, Finding
-    from pronk.quarantine import Quarantined
+    from pronk.moving.quarantine import Quarantined
 
 MOST_EXAMPLES = 5
 SET_ASIDE = "set-aside"
@@ -46,7 +46,7 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
     if fix != bool(quarantine):
         raise click.UsageError("--fix and --quarantine DIR need each other")
     if quarantine:
-        from pronk.quarantine import check_folders
+        from pronk.moving.quarantine import check_folders
 
         check_folders(data, quarantine)
     with open_console() as console:
@@ -78,7 +78,7 @@ def write_page(path: Path, checkup: "Checkup", data: Path) -> None:
 
 
 def _fix(checkup: "Checkup", folder: Path) -> "Quarantined":
-    from pronk.quarantine import move_aside
+    from pronk.moving.quarantine import move_aside
 
     return move_aside(checkup, folder)
 

@@ -98,7 +98,7 @@ def predict(
     from pronk.batch.tables import list_columns, require_parquet
     from pronk.engines import check_engine
     from pronk.errors import DataError, SettingsError
-    from pronk.sorting import check_folder_names, check_place
+    from pronk.moving.sorting import check_folder_names, check_place
 
     form = _choose_form(form, out, watch)
     if (move or copy) and (not sort_into or (move and copy)):
@@ -185,7 +185,7 @@ def _read_lines(work: Path | None, out: Path | None) -> list[str]:
 def _list_photos(task: Task) -> list[str]:
     from pronk.errors import DataError
     from pronk.model.predictor import expand_paths
-    from pronk.sorting import check_place
+    from pronk.moving.sorting import check_place
 
     request, out = task.request, task.out
     photos = list(map(os.fspath, expand_paths(task.paths, task.lines)))

@@ -22,7 +22,7 @@ def undo(file: Path, as_json: bool) -> None:
         pronk undo sorted/undo.csv
     """
     from pronk.cli.console import print_json
-    from pronk.sorting.journal import undo as take_back
+    from pronk.moving.journal import undo as take_back
     from pronk.text import count
 
     done = take_back(file)

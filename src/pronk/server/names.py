@@ -4,8 +4,8 @@ import unicodedata
 
 from pronk.dataset.listing import SYSTEM_NAMES
 from pronk.model.predictor import UNKNOWN
+from pronk.moving.sorting import DEVICES
 from pronk.server.errors import HttpError
-from pronk.sorting import DEVICES
 from pronk.text import fold, visible
 
 NAME_BYTES = 100

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pronk.errors import DataError
-from pronk.sorting.placing import DISK_TROUBLE, KINDS, Action, place, take_back
+from pronk.moving.placing import DISK_TROUBLE, KINDS, Action, place, take_back
 from pronk.storage.files import format_csv_line, lock_folder, storage_error, write_atomically
 from pronk.text import fold
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pronk.dataset.listing import Entry, list_photos
 from pronk.errors import DataError, SettingsError
-from pronk.review import Applied, Decision, check_labels, hash_photo, match_decisions, read_review
-from pronk.sorting.journal import Journal, Undone, find_journal, open_journal, undo
-from pronk.sorting.placing import Action
+from pronk.moving.journal import Journal, Undone, find_journal, open_journal, undo
+from pronk.moving.placing import Action
+from pronk.moving.review import Applied, Decision, check_labels, hash_photo, match_decisions, read_review
 from pronk.storage.files import read_csv
 from pronk.text import fold
 

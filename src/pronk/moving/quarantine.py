@@ -11,8 +11,8 @@ from pathlib import Path
 from pronk.dataset.checkup import Checkup
 from pronk.dataset.findings import Finding, describe_fault
 from pronk.errors import SettingsError
-from pronk.sorting.journal import Journal, open_journal
-from pronk.sorting.placing import Action
+from pronk.moving.journal import Journal, open_journal
+from pronk.moving.placing import Action
 from pronk.storage.files import digest_file
 from pronk.text import fold
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pronk.dataset.listing import Listing, list_photos
 from pronk.errors import DataError, SettingsError, StorageError
-from pronk.review import Applied, check_labels, match_decisions, read_review
+from pronk.moving.review import Applied, check_labels, match_decisions, read_review
 from pronk.storage.files import format_csv_line, storage_error, write_atomically
 
 

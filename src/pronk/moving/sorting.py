@@ -11,8 +11,8 @@ from typing import Any
 
 from pronk.errors import ModelError, SettingsError
 from pronk.model.predictor import UNKNOWN
-from pronk.sorting.journal import Journal, open_journal
-from pronk.sorting.placing import Action
+from pronk.moving.journal import Journal, open_journal
+from pronk.moving.placing import Action
 from pronk.storage.files import digest_file
 from pronk.text import fold
 

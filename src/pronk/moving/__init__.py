@@ -1,0 +1,1 @@
+"""Every change to a user's folder, with its way back."""
