@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from pronk.engines import check_engine, cluster, open_engine, tasks
-from pronk.engines.tasks import Raised, explain_loss, list_versions, run_task
+from pronk.batch import ray_cluster as cluster
+from pronk.batch import ray_tasks as tasks
+from pronk.batch.engines import check_engine, open_engine
+from pronk.batch.ray_tasks import Raised, explain_loss, list_versions, run_task
 from pronk.errors import DataError, MissingExtra, PronkError, SettingsError
 from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered, start_threads
 

@@ -19,8 +19,8 @@ import pytest
 
 from helpers import TESTS
 from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
+from pronk.batch.engines import open_engine
 from pronk.dataset.loading import load_dataset
-from pronk.engines import open_engine
 from pronk.errors import DataError, ImageError, PronkError, Reason
 from pronk.training import features as features_module
 from pronk.training.features import extract_features
@@ -266,7 +266,7 @@ def stop(sent, photos, model, out):
 
 LOST = """
 import sys, time
-from pronk.engines import open_engine, run_unordered
+from pronk.batch.engines import open_engine, run_unordered
 from pronk.errors import PronkError
 try:
     with open_engine("ray", address=sys.argv[1]) as pool:
@@ -348,7 +348,7 @@ def test_a_machine_that_sees_other_photos_is_not_believed(nodes, extract, monkey
     def lie(self, fn, /, *args):
         return submit(self, vanish, *args)
 
-    from pronk.engines.tasks import RayExecutor
+    from pronk.batch.ray_tasks import RayExecutor
 
     submit = RayExecutor.submit
     monkeypatch.setattr(RayExecutor, "submit", lie)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pronk.batch.engines import open_engine
 from pronk.batch.plans import (
     Plan,
     Request,
@@ -22,7 +23,6 @@ from pronk.batch.plans import (
     write_part,
 )
 from pronk.batch.tables import Record
-from pronk.engines import open_engine
 from pronk.errors import ModelError, RunError, StorageError
 from pronk.model.manifest import MODEL_FILE
 from pronk.model.predictor import Predictor

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from pronk.batch.engines import ENGINES
 from pronk.batch.tables import FORMS, SUFFIXES
-from pronk.engines import ENGINES
 from pronk.text import count, quote, visible
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def predict(
     Example:
         pronk predict runs/photos-1 holiday/*.jpg --out answers.csv
     """
+    from pronk.batch.engines import check_engine
     from pronk.batch.plans import Request, is_pending
     from pronk.batch.shards import load_model
     from pronk.batch.tables import list_columns, require_parquet
-    from pronk.engines import check_engine
     from pronk.errors import DataError, SettingsError
     from pronk.moving.sorting import check_folder_names, check_place
 

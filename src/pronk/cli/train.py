@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from pronk.batch.engines import ENGINES
 from pronk.config import CHOICES, OFFLINE_DEFAULTS, Settings
-from pronk.engines import ENGINES
 
 HELP = {
     "split": "CSV with path,label,part; photos named there keep their part.",

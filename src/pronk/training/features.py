@@ -15,11 +15,11 @@ import numpy as np
 
 from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_prefix
 from pronk.backbone.weights import Backbone
+from pronk.batch.engines import open_engine
+from pronk.batch.ray_tasks import SHARE
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
-from pronk.engines import open_engine
-from pronk.engines.tasks import SHARE
 from pronk.errors import DataError, ImageError
 from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered
 from pronk.progress import Progress, no_progress
@@ -96,7 +96,7 @@ def extract_features(
         cache: folder of the cache.
         work: folder of the run for what it needs until its end.
         pool: of worker processes.
-        engine: "local" computes in the pool, another one elsewhere; see `pronk.engines.open_engine`.
+        engine: "local" computes in the pool, another one elsewhere; see `pronk.batch.engines.open_engine`.
         address: of a cluster.
         on_progress: called with ("extract", photos done, photos to do).
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from pronk.analysis.metrics import mcnemar_exact
 from pronk.backbone.weights import Backbone, load_backbone
+from pronk.batch.engines import check_engine
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
 from pronk.dataset.loading import Dataset, load_dataset, split_rows, write_split
 from pronk.dataset.scan import scan_memo
 from pronk.dataset.shortcuts import list_warnings
-from pronk.engines import check_engine
 from pronk.errors import GateError, RunError
 from pronk.model.run import read_metrics
 from pronk.progress import Progress, no_progress

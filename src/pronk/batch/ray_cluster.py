@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pronk.engines.guard import guard
-from pronk.engines.tasks import INSTALL, RayExecutor
+from pronk.batch.ray_guard import guard
+from pronk.batch.ray_tasks import INSTALL, RayExecutor
 from pronk.errors import MissingExtra, PronkError, SettingsError
 from pronk.pools import available_cores
 

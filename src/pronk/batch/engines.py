@@ -34,7 +34,7 @@ def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path]
         2
     """
     if name == "ray":
-        from pronk.engines.cluster import connect  # which looks at the address itself
+        from pronk.batch.ray_cluster import connect  # which looks at the address itself
 
         with connect(address, shared=shared) as executor:
             yield executor
@@ -61,7 +61,7 @@ def check_engine(name: str, *, address: str | None = None) -> None:
     if name not in ENGINES:
         raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}. Got {name!r}")
     if name == "ray":
-        from pronk.engines.cluster import check_address, find_address, require_ray
+        from pronk.batch.ray_cluster import check_address, find_address, require_ray
 
         require_ray()
         check_address(find_address(address))
