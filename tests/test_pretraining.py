@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="pre-training needs torch, which the extra `torch` installs")
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ROOT / "src" / "pronk" / "weights" / "offline_mobilenet_v2_0.35.h5"
+SHIPPED = ROOT / "src" / "pronk" / "backbone" / "offline_weights" / "offline_mobilenet_v2_0.35.h5"
 
 
 @pytest.fixture(scope="module")

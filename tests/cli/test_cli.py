@@ -90,7 +90,9 @@ def test_debug_shows_where_it_went_wrong(tmp_path):
 
 def test_a_fault_of_ours_is_no_wall_of_text(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import pronk.model.bundle\ndef broken(model): raise RuntimeError('broken')\npronk.bundle.open_bundle = broken\n"
+        "import pronk.model.bundle\n"
+        "def broken(model): raise RuntimeError('broken')\n"
+        "pronk.model.bundle.open_bundle = broken\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     text = fails(run_pronk("verify", tmp_path, env={"PYTHONPATH": path}))
