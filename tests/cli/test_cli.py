@@ -17,7 +17,7 @@ from rich.console import Console
 from helpers.commands import HOSTILE, fails, ok
 from helpers.training import hear_interrupts, run_pronk, tiny_settings, write_photos
 from pronk.cli import cli, console
-from pronk.cli.train import HELP, make_settings
+from pronk.cli.settings import HELP, make_settings
 from pronk.config import OFFLINE_DEFAULTS, Settings, to_toml
 from pronk.errors import SettingsError
 from pronk.model.manifest import FORMAT

@@ -77,7 +77,9 @@ def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
             )
         return backbone
     if weights == "offline":
-        with importlib.resources.as_file(importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE) as path:
+        with importlib.resources.as_file(
+            importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE
+        ) as path:
             return _read(path, "offline")
     path = Path(weights)
     if not path.is_file():

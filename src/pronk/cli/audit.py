@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pronk.cli.train import HELP, make_settings, settings_options
+from pronk.cli.settings import HELP, make_settings, settings_options
 from pronk.text import count, percent, quote, visible
 
 if TYPE_CHECKING:

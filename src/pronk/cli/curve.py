@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pronk.cli.train import HELP, make_settings, settings_options
+from pronk.cli.settings import HELP, make_settings, settings_options
 
 TOLD = HELP | {
     "group_by": "Photos whose paths match equally are on one side only, as in '(.*)_frame'.",

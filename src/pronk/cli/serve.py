@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pronk.cli.console import installed_version
-from pronk.cli.train import HELP as TRAIN_HELP
+from pronk.cli.settings import HELP as TRAIN_HELP
 from pronk.config import Settings
 
 DEFAULT_WORK = "taught"

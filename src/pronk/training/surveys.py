@@ -1,6 +1,5 @@
 """Features of a folder or a run -> studies of its photos: folds, what more of them would bring, suspicious labels."""
 
-import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Sequence
@@ -12,16 +11,14 @@ from pronk.analysis.folds import FOLDS, Table, cross_validate, describe_folds, l
 from pronk.analysis.growth import FOLDS as CURVE_FOLDS
 from pronk.analysis.growth import REPEATS as CURVE_REPEATS
 from pronk.analysis.growth import describe_growth, measure_growth
-from pronk.analysis.labels import Suspicion, find_suspicious
+from pronk.analysis.labels import find_suspicious
 from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
-from pronk.dataset.loading import Dataset, Photo, load_unsplit, read_photo
+from pronk.dataset.loading import Dataset, Photo, load_unsplit
 from pronk.dataset.scan import scan_memo
-from pronk.errors import DataError, ImageError
-from pronk.photos.decoding import load_pixels
-from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
+from pronk.errors import DataError
 from pronk.progress import Progress, no_progress
-from pronk.report import MOST_SUSPICIONS
+from pronk.report.suspicions import show_suspicions
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.training.features import Features, extract_features
 from pronk.training.workers import start_workers
@@ -165,20 +162,6 @@ def study(dataset: Dataset, features: Features, settings: Settings) -> Studied:
         describe_folds(everything, answers, k=settings.folds),
         tuple(list_answers(everything, answers)),
     )
-
-
-def show_suspicions(
-    suspicions: Sequence[Suspicion], dataset: Dataset, settings: Settings
-) -> tuple[dict[str, Any], ...]:
-    """Return suspicions as plain values, the first of them with a small picture."""
-    photos = {photo.path: photo for photo in dataset.photos}
-    rows = [dataclasses.asdict(suspicion) | {"picture": None} for suspicion in suspicions]
-    for row in rows[:MOST_SUSPICIONS]:
-        with contextlib.suppress(ImageError):  # it may be gone by now
-            data = read_photo(dataset.root, photos[row["path"]])
-            pixels = load_pixels(data, size=settings.image_size, fit=settings.fit)
-            row["picture"] = encode_picture(pixels, side=THUMBNAIL_SIDE)
-    return tuple(rows)
 
 
 def make_table(dataset: Dataset, features: Features, photos: Sequence[Photo]) -> Table:
