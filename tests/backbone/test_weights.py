@@ -58,7 +58,8 @@ def test_offline_needs_no_file():
 def test_the_shipped_network_is_small():
     import importlib.resources
 
-    assert len((importlib.resources.files("pronk") / "weights" / OFFLINE_FILE).read_bytes()) <= 2 * 2**20
+    file = importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE
+    assert len(file.read_bytes()) <= 2 * 2**20
 
 
 def test_imagenet_takes_the_file_that_keras_keeps(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pronk.errors import SettingsError, StorageError
-from pronk.storage.cache import RowStore, clear, default_cache, ensure_space, measure, parse_size, trim
+from pronk.storage.cache import clear, default_cache, ensure_space, measure, parse_size, trim
+from pronk.training.row_store import RowStore
 
 SHAPES = ((5,), (2, 3, 4))
 

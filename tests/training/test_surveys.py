@@ -11,8 +11,9 @@ from PIL import Image
 
 from helpers.training import run_pronk, tiny_settings, write_photos
 from pronk.analysis.growth import SHARES
+from pronk.analysis.labels import Suspicion
 from pronk.errors import DataError
-from pronk.training import surveys
+from pronk.report.suspicions import show_suspicions
 from pronk.training.recipe import train
 from pronk.training.surveys import curve, survey
 
@@ -122,10 +123,10 @@ def test_a_photo_that_is_gone_has_no_picture(tiny_photos, tiny_weights, tmp_path
     found = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
     gone = dataclasses.replace(found.dataset, root=tmp_path)
     photo = gone.photos[0]
-    suspicion = surveys.Suspicion(photo.path, photo.digest, "cold", "warm", 0.9)
-    (row,) = surveys.show_suspicions([suspicion], gone, tiny_settings(tiny_weights))
+    suspicion = Suspicion(photo.path, photo.digest, "cold", "warm", 0.9)
+    (row,) = show_suspicions([suspicion], gone, tiny_settings(tiny_weights))
     assert row["picture"] is None
-    (row,) = surveys.show_suspicions([suspicion], found.dataset, tiny_settings(tiny_weights))
+    (row,) = show_suspicions([suspicion], found.dataset, tiny_settings(tiny_weights))
     assert row["picture"].startswith("data:image/jpeg")
 
 

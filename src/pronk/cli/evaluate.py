@@ -1,14 +1,8 @@
 """`pronk evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-from pronk.report.evaluation import write_report
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -29,6 +23,7 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
     from pronk.model.evaluation import evaluate as judge
     from pronk.model.predictor import Predictor
+    from pronk.report.evaluation import write_report
 
     check_page("--report", report, data)
     predictor = Predictor.load(model)

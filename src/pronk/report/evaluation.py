@@ -3,8 +3,13 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pronk.model.evaluation import Evaluation
+    from pronk.model.predictor import Predictor
 
 
 def write_report(

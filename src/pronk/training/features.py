@@ -23,8 +23,9 @@ from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.errors import DataError, ImageError
 from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered
 from pronk.progress import Progress, no_progress
-from pronk.storage.cache import RowStore, ensure_space
+from pronk.storage.cache import ensure_space
 from pronk.storage.files import write_atomically
+from pronk.training.row_store import RowStore
 from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
 
 # Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.

@@ -16,8 +16,8 @@ from pronk.errors import ImageError, Reason, StorageError
 from pronk.model.formats.onnx import open_session
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.views import draw_views
-from pronk.storage.cache import RowStore
 from pronk.storage.files import write_atomically
+from pronk.training.row_store import RowStore
 
 
 @dataclasses.dataclass(frozen=True)

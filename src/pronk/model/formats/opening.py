@@ -50,7 +50,7 @@ def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
     else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets with a screenful
         try:
-            from pronk.training.runtimes import open_with_framework
+            from pronk.training.frameworks import open_with_framework
 
             runtime = open_with_framework(bundle)
         except ImportError as error:
