@@ -26,7 +26,7 @@ from helpers.training import draw_tiny, hear_interrupts, run_pronk, write_photos
 from pronk.batch import shards as batching
 from pronk.batch.plans import Request, hold_work, open_plan, read_part
 from pronk.batch.shards import load_model, predict_batch, read_rows
-from pronk.batch.tables import COLUMNS, SUFFIXES, is_former_output, list_columns, read_rows_written, save_records
+from pronk.batch.tables import COLUMNS, SUFFIXES, is_former_output, list_columns, save_records
 from pronk.errors import DataError, ModelError, RunError, StorageError
 from pronk.pools import available_cores
 
@@ -134,9 +134,6 @@ def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
     rows = pq.read_table(tmp_path / "o.parquet").to_pylist()
     assert sorted(row["path_bytes"] or row["path"].encode() for row in rows) == wanted
     assert sum(row["path_bytes"] is not None for row in rows) == 2
-    for form in ("csv", "jsonl"):
-        found = [os.fsencode(row["path"]) for row in read_rows_written(tmp_path / f"o.{form}", form)]
-        assert sorted(found) == wanted
 
 
 def test_parquet_without_pyarrow_says_so_before_the_work(whole_bundle, photos, tmp_path):
@@ -151,7 +148,6 @@ def test_what_cannot_go_there_is_refused_at_once(whole_bundle, photos, tmp_path)
     for arguments in (
         ["--format", "parquet"], ["--out", tmp_path], ["--out", "/dev/null", "--format", "csv"], ["--move"],
         ["--sort-into", tmp_path / "s", "--move", "--copy"], ["--engine", "ray"], ["--address", "host:1"],
-        ["--watch", "--out", tmp_path / "o.json"], ["--watch", "--format", "csv"],
     ):  # fmt: skip
         fails(run_pronk("predict", whole_bundle, photos, *arguments), code=2)
     assert not Path("/dev/null").is_file()

@@ -175,7 +175,7 @@ def test_top_limits_the_scores(whole_bundle, photos):
 def test_every_option_of_predict_is_there():
     text = CliRunner().invoke(cli, ["predict", "--help"]).output
     for option in (
-        "--top", "--format", "--out", "--unknown", "--sets", "--sort-into", "--move", "--copy", "--watch", "--strict",
+        "--top", "--format", "--out", "--unknown", "--sets", "--sort-into", "--move", "--copy", "--strict",
         "--engine", "--address",
     ):  # fmt: skip
         assert f"  {option} " in text or f"  {option}\n" in text, option

@@ -1,6 +1,5 @@
 """Records of predictions -> a table, CSV, JSON, JSON lines or Parquet, row by row."""
 
-import csv
 import itertools
 import json
 import os
@@ -186,30 +185,6 @@ def require_parquet() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise MissingExtra("parquet", "writing Parquet") from error
-
-
-def read_rows_written(path: Path, form: str) -> Iterator[Record]:
-    """Yield path, label and error of each row of a file in CSV or JSON lines.
-
-    Raises:
-        ValueError: or LookupError, TypeError, csv.Error, where it is no such file.
-        OSError: if it cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> list(read_rows_written(Path(tempfile.mkstemp()[1]), "jsonl"))
-        []
-    """
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        if form == "csv":
-            columns = next(csv.reader(lines), [])
-            for row in csv.reader(lines):
-                flat = dict(zip(columns, row, strict=True))
-                yield {"path": flat["path"], "label": flat["label"], "error": flat["error_code"]}
-            return
-        for line in lines:
-            record = json.loads(line)
-            yield {key: record[key] for key in ("path", "label", "error")}
 
 
 def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -64,7 +64,6 @@ class Task:
 @click.option("--sort-into", type=click.Path(path_type=Path), metavar="DIR", help="Put photos into DIR/<label>/.")
 @click.option("--move", is_flag=True, help="With --sort-into: move. [default: hard link where possible, else copy]")
 @click.option("--copy", is_flag=True, help="With --sort-into: copy.")
-@click.option("--watch", is_flag=True, help="Go on with the photos that arrive in the folders, until Ctrl-C.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any photo cannot be used.")
 @click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="What runs the model.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: $RAY_ADDRESS, else this machine]")
@@ -79,7 +78,6 @@ def predict(
     sort_into: Path | None,
     move: bool,
     copy: bool,
-    watch: bool,
     strict: bool,
     engine: str,
     address: str | None,
@@ -100,22 +98,22 @@ def predict(
     from pronk.errors import DataError, SettingsError
     from pronk.moving.sorting import check_folder_names, check_place
 
-    form = _choose_form(form, out, watch)
+    form = _choose_form(form, out)
     if (move or copy) and (not sort_into or (move and copy)):
         raise click.UsageError("--move or --copy say how --sort-into does it; give one of them, with --sort-into DIR")
-    if engine != "local" and (watch or not (out or sort_into)):
-        raise click.UsageError(f"--engine {engine} needs --out or --sort-into, and does not --watch")
+    if engine != "local" and not (out or sort_into):
+        raise click.UsageError(f"--engine {engine} needs --out or --sort-into")
     check_engine(engine, address=address)
     if form == "parquet":
         require_parquet()
     if out:
-        _check_out(out, paths, None if watch else form)
+        _check_out(out, paths, form)
     digest, predictor = load_model(os.fspath(model.absolute()))
     if sort_into:
         check_folder_names(predictor.classes)
         check_place(sort_into, arguments=paths, photos=(), classes=predictor.classes)  # before a folder is made
     work = out.with_name(f".{out.name}.parts") if out else sort_into and sort_into / ".parts"
-    lines = _read_lines(work, out) if "-" in paths and not watch else []
+    lines = _read_lines(work, out) if "-" in paths else []
     request = Request(
         model=os.fspath(model.absolute()),
         digest=digest,
@@ -127,12 +125,10 @@ def predict(
         sort_into=os.fspath(sort_into.absolute()) if sort_into else None,
         mode="move" if move else "copy" if copy else "link",
     )
-    if out and work and move and not watch and out.exists() and not is_pending(work, request):
+    if out and work and move and out.exists() and not is_pending(work, request):
         raise SettingsError(f"--out would replace the answers for moved photos in {str(out)!r}", hint=OTHER_OUT)
     columns = list_columns(request.top or 0, sets=coverage is not None)
     task = Task(request, paths, predictor, lines, form, columns, out, work)
-    if watch:
-        _watch(task)
     done = _predict_batch(task, engine, address) if work else _stream(task)
     if done.failed == done.photos:
         raise DataError(f"none of {done.photos} photos can be used", hint="see the messages above, or pronk check")
@@ -142,21 +138,17 @@ def predict(
     sys.exit(1 if strict and done.failed else 0)
 
 
-def _choose_form(form: str | None, out: Path | None, watch: bool) -> str:
+def _choose_form(form: str | None, out: Path | None) -> str:
     if out and not form and out.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format be given. Got {str(out)!r}")
     form = form or (SUFFIXES[out.suffix.lower()] if out else "table")
-    allowed = (("csv", "jsonl") if out else ("table", "jsonl")) if watch else FORMS if out else FORMS[:-1]
-    if form not in allowed:
-        place = "--out" if out else "stdout"
-        raise click.UsageError(
-            f"{form} cannot go to {place}{' with --watch' if watch else ''}; {', '.join(allowed)} can"
-        )
+    if form == "parquet" and not out:
+        raise click.UsageError(f"{form} cannot go to stdout; {', '.join(FORMS[:-1])} can")
     return form
 
 
-def _check_out(out: Path, paths: tuple[str, ...], form: str | None) -> None:
-    """Refuse what would be lost, or fail after hours of work; without a form, the file is not replaced."""
+def _check_out(out: Path, paths: tuple[str, ...], form: str) -> None:
+    """Refuse what would be lost, or fail after hours of work."""
     from pronk.batch.tables import is_former_output
     from pronk.errors import SettingsError
 
@@ -164,7 +156,7 @@ def _check_out(out: Path, paths: tuple[str, ...], form: str | None) -> None:
         raise click.UsageError(f"--out must be a file. Got {str(out)!r}")
     if any(_is_same(path, out) for path in paths):
         raise click.UsageError(f"--out would replace the photo {str(out)!r}")
-    if form and out.exists() and not is_former_output(out, form):
+    if out.exists() and not is_former_output(out, form):
         raise SettingsError(f"--out would replace {str(out)!r}, which is no {form} of predictions", hint=OTHER_OUT)
 
 
@@ -260,32 +252,6 @@ def _predict_batch(task: Task, engine: str, address: str | None) -> "Batch":
         for path, why in done.sorted.left[:SHOWN]:
             _warn(f"left where it is: {path}: {why}")
     return done
-
-
-def _watch(task: Task) -> NoReturn:
-    """Answer what arrives, until Ctrl-C."""
-    import contextlib
-
-    from pronk.batch.plans import hold_work
-    from pronk.batch.watching import follow, open_appender
-    from pronk.cli.console import open_console
-
-    with contextlib.ExitStack() as stack:
-        tell = _teller(stack.enter_context(open_console()))
-        if task.work:
-            stack.enter_context(hold_work(task.work))
-        rows = stack.enter_context(open_appender(task.out, task.form, task.columns)) if task.out else None
-        tell(f"watching {', '.join(task.paths)}; Ctrl-C ends")
-        follow(
-            task.predictor,
-            list(map(Path, task.paths)),
-            task.request,
-            write=rows.append if rows else lambda record: _print(task, [record]),
-            former=rows.former if rows else [],
-            ignored=[task.out] if task.out else [],
-            tell=_warn,
-        )
-    raise AssertionError("watching does not end")
 
 
 def _warn(text: str) -> None:

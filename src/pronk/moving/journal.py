@@ -118,7 +118,7 @@ def open_journal(folder: Path, run: str) -> Iterator[Journal]:
         except OSError as error:
             raise storage_error(path, error) from error
         with file:
-            cut_torn_row(file)
+            _cut_torn_row(file)
             yield Journal(path, run, file)
 
 
@@ -155,7 +155,7 @@ def undo(path: Path) -> Undone:
     rows = list(_read_rows(path))
     run = rows[0][1] if rows and rows[0][0] == "run" else ""
     with lock_folder(path.parent), path.open("r+b") as file:
-        cut_torn_row(file)
+        _cut_torn_row(file)
         journal = Journal(path, run, file)
         done, kept = [], []
         for action in reversed(_read_actions(path)):
@@ -174,16 +174,8 @@ def undo(path: Path) -> Undone:
     return Undone(len(done), tuple(kept))
 
 
-def cut_torn_row(file: BinaryIO) -> None:
-    r"""Shorten an opened CSV file to its whole rows, and go to its end: a power cut can tear the last one.
-
-    Example:
-        >>> import io
-        >>> file = io.BytesIO(b'a,"b\n"\nc,"d\n')
-        >>> cut_torn_row(file)
-        >>> file.getvalue()
-        b'a,"b\n"\n'
-    """
+def _cut_torn_row(file: BinaryIO) -> None:
+    """Shorten an opened CSV file to its whole rows, and go to its end: a power cut can tear the last one."""
     file.seek(0)
     end = position = quotes = 0
     for line in file:

@@ -119,17 +119,6 @@ def take_back(action: Action, run: str) -> str:
     return ""
 
 
-def is_untouched(action: Action) -> bool:
-    """Tell whether the file of an action still lies where it came from, after a link or a copy, and is the same.
-
-    Example:
-        >>> is_untouched(Action("copy", "/gone/1.jpg", "/gone/cat/1.jpg", "e3b0"))
-        False
-    """
-    source = Path(action.source)
-    return _is_same(source, Path(action.target)) or _digest(source) == action.digest
-
-
 def _temporary(action: Action, run: str) -> Path:
     # Always the same, so that doing the action again replaces what a killed process left.
     return Path(action.target).with_name(f".{action.digest[:16]}-{run[:16]}.tmp")
