@@ -51,7 +51,7 @@ docs: $(VENV)/train.stamp  ## write docs/reference from the help texts and docst
 notebook: $(VENV)/test.stamp  ## run notebooks/*.py on drawn photos, save it with its pictures as .ipynb
 	$(BIN)/python notebooks/regenerate.py
 
-bench: $(VENV)/train.stamp  ## time pronk against the tutorial flow, write docs/benchmarks.md (BENCH_OPTIONS="--repeats 1")
+bench: $(VENV)/test.stamp  ## time pronk against the tutorial flow, write docs/benchmarks.md (BENCH_OPTIONS="--repeats 1")
 	$(BIN)/python benchmarks/bench.py $(BENCH_OPTIONS)
 
 clean:  ## remove what the other targets made

@@ -18,7 +18,8 @@ from helpers.browser import open_browser, photograph, say_what_is_missing, visit
 from helpers.pictures import encode
 from helpers.training import run_pronk
 from pronk.photos.drawing import DEMO_KINDS, draw_photos
-from pronk.report.curves import draw_growth
+from pronk.report.pages import render_page
+from pronk.report.plots import draw_growth
 
 pytestmark = pytest.mark.more
 
@@ -154,12 +155,11 @@ def test_curve_says_what_more_photos_would_bring(photos, options, pictures):
     assert values[-1] > values[0] + 0.05
     assert "per class would bring about" in record["advice"]
     if pictures:
-        svg = str(draw_growth(record).svg)
+        title, style = "Accuracy by number of photos, and the forecast", render_page("plot.css")
         for name, colour in COLOURS_OF_PAGE.items():
-            svg = svg.replace(f"var({name})", colour)
-        svg = svg.replace(">", "><title>Accuracy by number of photos, and the forecast</title>", 1)
+            style = style.replace(f"var({name})", colour)
+        svg = draw_growth(record).replace(">", f"><title>{title}</title><style>{style}</style>", 1)
         svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="560" ', 1)
-        svg = svg.replace("font-family: inherit", "font-family: sans-serif")
         (pictures / "growth.svg").write_text(svg + "\n")
 
 

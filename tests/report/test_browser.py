@@ -30,7 +30,6 @@ from helpers.records import CURVE, fold_row, suspicion
 from helpers.training import tiny_settings
 from pronk.analysis.metrics import accuracy_record, score
 from pronk.report import ReportContent, render_report
-from pronk.report.curves import draw_curves, draw_growth
 from pronk.report.exports import insert_exports
 from pronk.report.gallery import Gallery
 from pronk.storage.files import read_csv
@@ -117,8 +116,7 @@ def crowded_page(tmp_path_factory):
             "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
             "peak_memory_mb": 1234.5,
         },
-        curves=draw_curves([{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2),
-        growth=[draw_growth(CURVE)],
+        history=[{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2,
         suspicions=[suspicion(path, names[0], names[1], PIXEL) for path in paths[:20]],
         folds=[fold_row(path, names[0]) for path in paths[:60]],
         predictions=[

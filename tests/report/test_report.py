@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from helpers.records import CURVE, fold_row, suspicion
 from pronk.analysis.metrics import accuracy_record, score, wilson_interval
 from pronk.report import ReportContent, render_report
-from pronk.report.curves import draw_calibration, draw_curves, draw_growth
 from pronk.report.gallery import Explained, Gallery
 from pronk.text import percent, visible
 
@@ -138,10 +137,9 @@ def pictured(content):
 
 @pytest.fixture
 def drawn(content):
-    """The content with pictures and plots, which take a moment to draw."""
-    calibration = draw_calibration([prediction("a.jpg", score=0.5 + i / 100) for i in range(40)])
-    growth = [draw_growth(CURVE)]
-    return dataclasses.replace(pictured(content), curves=draw_curves(HISTORY), calibration=calibration, growth=growth)
+    """The content with pictures and everything that is drawn."""
+    more = [prediction(f"{i}.jpg", score=0.5 + i / 100) for i in range(40)]
+    return dataclasses.replace(pictured(content), history=HISTORY, predictions=[*content.predictions, *more])
 
 
 def with_metrics(content, **changed):
@@ -492,7 +490,6 @@ def hostile(content, name):
         metrics=metrics,
         predictions=[prediction(name, label=name, predicted="b") | {"distance": 1.0, "unknown": True}],
         findings=[finding(name, "truncated", "warning", name, name), finding(name, name, "info", name, name)],
-        growth=[draw_growth(CURVE)],
         suspicions=[suspicion(name, given=name, suggested=name, picture=PIXEL)],
         folds=[fold_row(name, label=name)],
         class_counts={name: {"train": 1}, "b": {"val": 1}},

@@ -51,11 +51,11 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
 
 def write_page(path: Path, record: dict[str, Any], *, title: str) -> None:
     """Write the plot and the advice as one page."""
-    from pronk.report.curves import draw_growth
     from pronk.report.pages import render_page
+    from pronk.report.plots import draw_growth
     from pronk.storage.files import write_atomically
 
-    page = render_page("curve.html", title=title, curve=record, growth=[draw_growth(record)])
+    page = render_page("curve.html", title=title, curve=record, growth=draw_growth(record))
     write_atomically(path, page.encode())
 
 

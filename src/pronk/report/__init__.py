@@ -13,9 +13,9 @@ from markupsafe import Markup
 from pronk.dataset.findings import SEVERITIES, describe_fault
 from pronk.dataset.shortcuts import Shortcut
 from pronk.errors import Reason
-from pronk.report.curves import PHASE_NAMES, Curve
 from pronk.report.gallery import Gallery, sort_mistakes
 from pronk.report.pages import mark_name, render_page
+from pronk.report.plots import PHASE_NAMES, draw_calibration, draw_growth, draw_learning
 from pronk.report.promises import USUAL_COVERAGE, describe_sureness, describe_unknown
 from pronk.text import count, percent, quote
 
@@ -34,9 +34,7 @@ class ReportContent:
     Attributes:
         title: the page's heading.
         metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
-        curves: learning curves, from `pronk.report.curves.draw_curves`.
-        calibration: from `pronk.report.curves.draw_calibration`.
-        growth: accuracy by number of photos, from `pronk.report.curves.draw_growth`.
+        history: rows of history.csv.
         suspicions: photos whose labels look wrong: path, given, suggested, score, and picture as a `data:` address.
         folds: rows of folds.csv with path, label and right.
         gallery: pictures, from `pronk.report.gallery.make_gallery`.
@@ -55,9 +53,7 @@ class ReportContent:
 
     title: str
     metrics: Mapping[str, Any]
-    curves: Sequence[Curve] = ()
-    calibration: Sequence[Curve] = ()
-    growth: Sequence[Curve] = ()
+    history: Sequence[Mapping[str, Any]] = ()
     suspicions: Sequence[Mapping[str, Any]] = ()
     folds: Sequence[Mapping[str, Any]] = ()
     gallery: Gallery = dataclasses.field(default_factory=Gallery)
@@ -89,9 +85,9 @@ def render_report(content: ReportContent) -> str:
         trained="frozen" in metrics,
         answer=_answer(metrics),
         fine_tuning=_fine_tuning(metrics),
-        curves=content.curves,
-        calibration=content.calibration,
-        growth=content.growth,
+        curves=draw_learning(content.history),
+        calibration=draw_calibration(content.predictions),
+        growth=draw_growth(metrics["curve"]) if metrics.get("curve") else None,
         suspicions=content.suspicions[:MOST_SUSPICIONS],
         more_suspicions=max(0, len(content.suspicions) - MOST_SUSPICIONS),
         unstable=_unstable(content.folds),

@@ -5,8 +5,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 if TYPE_CHECKING:
     from pronk.model.evaluation import Evaluation
     from pronk.model.predictor import Predictor
@@ -15,21 +13,14 @@ if TYPE_CHECKING:
 def write_report(
     report: Path, predictor: "Predictor", evaluation: "Evaluation", *, title: str, model_path: str
 ) -> None:
-    """Write the page; without matplotlib it has no plot."""
-    from pronk.errors import MissingExtra
+    """Write the page."""
     from pronk.model.evaluation import calibration_errors
     from pronk.photos.decoding import load_pixels
     from pronk.report import ReportContent, render_report
-    from pronk.report.curves import draw_calibration
     from pronk.report.gallery import make_gallery
     from pronk.storage.files import write_atomically
 
     size, fit = predictor.bundle.size, predictor.bundle.fit
-    calibration = []
-    try:
-        calibration = draw_calibration(evaluation.rows)
-    except MissingExtra as error:
-        click.echo(f"note: {error}; {error.hint}", err=True)
     counted = Counter(row["label"] for row in evaluation.rows)
     bundle, classes = predictor.bundle, evaluation.classes
     errors = calibration_errors(evaluation.rows, classes, bundle.temperature)
@@ -44,7 +35,6 @@ def write_report(
     content = ReportContent(
         title=title,
         metrics=metrics,
-        calibration=calibration,
         gallery=make_gallery(
             predictor, evaluation.rows, lambda row: load_pixels(evaluation.root / row["path"], size=size, fit=fit)
         ),

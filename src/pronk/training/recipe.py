@@ -20,14 +20,13 @@ from pronk.dataset.shortcuts import list_warnings
 from pronk.errors import GateError, RunError
 from pronk.model.run import read_metrics
 from pronk.progress import Progress, no_progress
-from pronk.report.curves import draw_calibration, draw_curves
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.storage.files import read_csv
 from pronk.training.answers import calibrate
 from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, Kept, fine_tune, part_record, train_head
-from pronk.training.results import draw_example, join_history, judge, summarise, write_results
+from pronk.training.results import draw_example, judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder
 from pronk.training.surveys import study
 from pronk.training.usage import Usage
@@ -110,7 +109,6 @@ def train(
                 with usage.stage("fine_tune"):
                     fine_tuned = fine_tune(network, frozen, dataset, features, settings, folder / WORK, on_progress)
             kept = choose(frozen, fine_tuned, backbone, dataset, settings)
-            drawing = pool.submit(draw_curves, join_history(frozen, fine_tuned))
             on_progress("export", 0, 1)
             with usage.stage("export"):
                 answers = calibrate(kept, backbone, dataset, features, settings, pool)
@@ -122,14 +120,13 @@ def train(
             with usage.stage("evaluate"):
                 squares = features.recipe.squares
                 judged = judge(bundle, dataset, squares, cache, on_progress, views=example.result())
-            calibration = draw_calibration(judged.rows)
             comparing.result()
-            curves, studied = drawing.result(), studying.result()
+            studied = studying.result()
         dataset = dataclasses.replace(dataset, findings=dataset.findings + judged.lost)
         metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, bundle, judged.rows)
         metrics |= {"folds": studied.folds, "curve": studied.curve}
         metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
-        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, studied, curves, calibration)
+        write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, studied)
     trim(cache, limit=limit)
     return finish(folder, metrics, settings, (*dataset.findings, *list_warnings(dataset.shortcuts)))
 

@@ -19,10 +19,8 @@ from pronk.model.run import METRICS
 from pronk.progress import Progress
 from pronk.report import ReportContent, render_report
 from pronk.report.card import render_card
-from pronk.report.curves import Curve, draw_growth
 from pronk.report.gallery import Gallery, make_gallery
 from pronk.storage.files import write_atomically, write_csv, write_json
-from pronk.training.finetuning import HistoryRow
 from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square
 from pronk.training.surveys import Studied
@@ -128,11 +126,6 @@ def summarise(
     }
 
 
-def join_history(frozen: Frozen, fine_tuned: FineTuned | None) -> list[HistoryRow]:
-    """Return the rows of history.csv: both phases, one after the other."""
-    return [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
-
-
 def write_results(
     folder: Path,
     metrics: Mapping[str, Any],
@@ -142,11 +135,10 @@ def write_results(
     fine_tuned: FineTuned | None,
     judged: Judged,
     studied: Studied,
-    curves: Sequence[Curve],
-    calibration: Sequence[Curve],
 ) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
-    write_csv(folder / "history.csv", HISTORY_COLUMNS, join_history(frozen, fine_tuned))
+    history = [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
+    write_csv(folder / "history.csv", HISTORY_COLUMNS, history)
     write_csv(folder / "predictions.csv", row_columns(dataset.classes), judged.rows)
     if studied.folds:
         columns = ("path", "label", "right", *(f"p_{name}" for name in dataset.classes))
@@ -157,10 +149,8 @@ def write_results(
     content = ReportContent(
         title=Path(settings.data).name,
         metrics=metrics,
-        curves=curves,
-        calibration=calibration,
+        history=history,
         gallery=judged.gallery,
-        growth=[draw_growth(studied.curve)] if studied.curve else [],
         suspicions=studied.suspicions,
         folds=studied.fold_rows,
         predictions=judged.rows,
