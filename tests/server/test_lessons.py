@@ -62,7 +62,7 @@ def files(folder):
     [
         ("", "it is empty"), ("x" * 101, "101 bytes"), ("é" * 51, "102 bytes"), (".", "a dot"), ("..", "a dot"),
         (".hidden", "a dot"), ("cats.", "ends with a dot"), ("cats ", "a space"), (" cats", "a space"),
-        *[(f"a{mark}b", "some systems") for mark in '/\\:*?"<>|'], ("../up", "a dot"), ("a\0b", "nobody can see"),
+        *[(f"a{mark}b", "do not take") for mark in '/\\:*?"<>|'], ("../up", "a dot"), ("a\0b", "nobody can see"),
         ("a\nb", "nobody can see"), ("a\u202eb", "nobody can see"), ("\ud800", "nobody can see"), ("\u200d", "meaning"),
         ("Unknown", "a meaning of its own"), ("__MACOSX", "a meaning of its own"), ("con", "Windows"),
         ("NUL.txt", "Windows"), ("lpt1", "Windows"), ("aux .jpg", "Windows"), ("CONIN$", "Windows"),

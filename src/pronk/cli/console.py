@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 import click
 
 from pronk.progress import STAGES
+from pronk.storage.places import lies_in
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -171,7 +172,7 @@ def check_page(option: str, path: Path | None, data: Path) -> None:
     Example:
         >>> check_page("--html", None, Path("photos"))
     """
-    if path and data.is_dir() and path.resolve().is_relative_to(data.resolve()):
+    if path and data.is_dir() and lies_in(path, data):
         raise click.UsageError(f"{option} must lie outside of the photos in {data}. Got {str(path)!r}")
     if path and path.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"{option} must end in .html. Got {str(path)!r}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pronk.storage.places import lies_in
 from pronk.text import visible
 
 
@@ -33,7 +34,7 @@ def explain(model: Path, paths: tuple[str, ...], out: Path, label: str | None, a
     from pronk.model.predictor import Predictor, expand_paths
 
     for folder in filter(os.path.isdir, paths):
-        if out.resolve().is_relative_to(Path(folder).resolve()):
+        if lies_in(out, Path(folder)):
             raise click.UsageError(f"--out must lie outside of the folder of photos {folder!r}. Got {str(out)!r}")
     predictor = Predictor.load(model)
     photos = expand_paths(paths, sys.stdin if "-" in paths else ())

@@ -8,7 +8,8 @@ from pronk.dataset.listing import Entry
 from pronk.dataset.split import RANK
 from pronk.photos.formats import SUFFIXES
 from pronk.photos.properties import Facts
-from pronk.text import count, fold, visible
+from pronk.storage.places import find_fault
+from pronk.text import count, fold
 
 # The network sees 224 pixels across, the smallest of its standard sizes is 96: below 40 more than half of each row
 # is made up, yet icons and drawn pictures of 48 and 64 pixels are still recognised.
@@ -23,9 +24,6 @@ JUDGED = 96  # pixels on the short side; in smaller pictures a soft shade and a 
 MIN_PER_CLASS = 3  # one each for training, validation and test
 UNEQUAL, VERY_UNEQUAL = 3, 10  # largest to smallest class; from the first on training weighs the classes
 NEEDED = f"training needs at least {MIN_PER_CLASS} photos in each class, and more is better: add some"
-# Windows takes none of these characters, and none of these names whatever follows the dot.
-FORBIDDEN = frozenset('<>:"|?*\\')
-DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))})
 
 
 def inspect_photo(path: str, facts: Facts) -> tuple[Finding, ...]:
@@ -49,9 +47,8 @@ def inspect_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Fin
     """
     findings, first = [], dict[tuple[str, str], str]()
     for path, name in (*((name, name) for name in classes), *((e.path, e.path.rsplit("/", 1)[-1]) for e in entries)):
-        trouble = _find_trouble(name)
-        if trouble:
-            findings.append(find(path, "odd_name", f"the name {trouble}", "rename it"))
+        if fault := find_fault(name):
+            findings.append(find(path, "odd_name", f"the name {fault}", "rename it"))
     for entry in entries:
         folder, _, name = entry.path.rpartition("/")
         other = first.setdefault((folder, fold(name)), entry.path)
@@ -171,14 +168,3 @@ def _look_at_picture(path: str, facts: Facts) -> Iterator[Finding]:
         yield find(path, "tiny", f"has {facts.width} x {facts.height} pixels", "get a larger version of it")
     elif facts.sharpness < BLURRED and min(facts.width, facts.height) >= JUDGED:
         yield find(path, "blurred", "has no sharp edge, even made small", "look at it, and remove it if it is spoilt")
-
-
-def _find_trouble(name: str) -> str:
-    """Say what other systems or programs would stumble over in a name; nothing where all is well."""
-    if visible(name) != name:
-        return "has characters that do not show, or bytes that are no text"
-    if name != name.strip() or name.endswith("."):
-        return "begins or ends in a blank, or ends in a dot"
-    if FORBIDDEN & set(name):
-        return f"has {', '.join(sorted(FORBIDDEN & set(name)))}, which Windows refuses"
-    return "is that of a device on Windows" if name.split(".")[0].lower() in DEVICES else ""

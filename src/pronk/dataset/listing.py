@@ -11,6 +11,7 @@ from pronk.dataset.findings import Finding, find
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
 from pronk.storage.files import read_csv
+from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, is_hidden
 
 PARTS = ("train", "val", "test")
 PART_FOLDERS: Mapping[str, str] = {
@@ -22,7 +23,6 @@ PART_FOLDERS: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
-SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
 PICTURE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
@@ -190,7 +190,7 @@ def _find_class_problems(root: Path, classes: tuple[str, ...], min_classes: int)
         hint = "make one sub-folder per class, at least two, and put the photos into them"
         yield find("", "few_classes", f"{root} has {found}", hint)
     for name in classes:
-        if name.lower() == "unknown":
+        if name.lower() == UNKNOWN:
             message = f"a class cannot be named {name!r}: predictions use it for photos that fit no class"
             yield find(name, "reserved_class", message, "rename the folder, for example to 'other'")
     by_case: dict[str, list[str]] = {}
@@ -207,11 +207,11 @@ def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if _is_folder(entry):
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     findings.append(find(entry.name, "hidden", f"hidden folder {entry.name!r} is no class", RENAME))
                 else:
                     names.append(entry.name)
-            elif not _is_hidden(entry.name):
+            elif not is_hidden(entry.name):
                 findings.append(find(entry.name, "outside_classes", f"{entry.name!r} is in no class folder", MOVE))
     findings.sort(key=lambda finding: finding.path)
     return sorted(names, key=natural_key), findings
@@ -239,7 +239,7 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
             continue
         for entry in entries:
             path = Path(entry.path)
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 if hidden is not None and _is_told(entry):
                     hidden.append(path.relative_to(root).as_posix())
             elif _is_folder(entry):
@@ -253,10 +253,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _is_told(entry: os.DirEntry[str]) -> bool:

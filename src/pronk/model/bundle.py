@@ -19,6 +19,7 @@ from pronk.model.formats.table import GOLDEN_TOLERANCE, GOLDEN_TOLERANCES, MODEL
 from pronk.model.guards.files import check_ordinary
 from pronk.model.manifest import FORMAT, MODEL_FILE, parse_record, read_record
 from pronk.storage.files import digest_file, write_atomically, write_json
+from pronk.storage.places import lies_in
 
 HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
 GOLDEN_SIDE = 512
@@ -211,7 +212,7 @@ def _check_files(bundle: Bundle) -> None:
     wrong = []
     for name, digest in bundle.files.items():
         path = bundle.folder / name
-        if not path.resolve().is_relative_to(bundle.folder.resolve()):
+        if not lies_in(path, bundle.folder):
             raise ModelError(f"{bundle.folder / MODEL_FILE} names a file outside the model folder: {name!r}")
         if not os.path.lexists(path):
             wrong.append(f"{name} is missing")

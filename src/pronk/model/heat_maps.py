@@ -3,8 +3,7 @@
 import contextlib
 import io
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pronk.photos.decoding import decode, fit_pixels, read_bytes
 from pronk.pools import available_cores
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import storage_error, write_atomically
+from pronk.storage.places import number_names
 from pronk.text import fold
 
 LONGEST_SIDE = 1024
@@ -220,16 +220,14 @@ def _choose_names(folder: Path, paths: Iterable[Path | str]) -> list[str]:
         taken = set()
     except OSError as error:
         raise storage_error(folder, error) from error
-    names, numbers = [], Counter[str]()
+    names, numbered = [], dict[str, Iterator[Path]]()
     for path in paths:
         stem = Path(path).stem
         while len(stem.encode("utf-8", "surrogatepass")) > LONGEST_STEM:
             stem = stem[:-1]
-        name = stem
-        while not taken.isdisjoint(fold(file) for file in _files_of(name)):
-            numbers[stem] += 1
-            name = f"{stem}-{numbers[stem] + 1}"
-        taken.update(fold(file) for file in _files_of(name))
+        files = numbered.setdefault(stem, number_names(Path(f"{stem}.png")))  # goes on where the last one got its name
+        name = next(file.stem for file in files if taken.isdisjoint(map(fold, _files_of(file.stem))))
+        taken.update(map(fold, _files_of(name)))
         names.append(name)
     return names
 

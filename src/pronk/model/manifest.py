@@ -11,6 +11,7 @@ from pronk.config import CHOICES, RANGES
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.formats.table import MODEL_PATHS
 from pronk.model.guards.files import check_ordinary
+from pronk.storage.places import is_single_name
 
 FORMAT = 1
 MODEL_FILE = "model.json"
@@ -87,9 +88,7 @@ def _parse_classes(classes: Any) -> tuple[str, ...]:
 
 
 def _is_name(name: Any) -> bool:
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or name in (".", ".."):
-        return False
-    return not set(name) & {"/", "\\", "\0"}
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and is_single_name(name)
 
 
 def _parse_size(size: Any) -> int:

@@ -23,8 +23,8 @@ from pronk.photos.decoding import load_pixels
 from pronk.pools import available_cores
 from pronk.storage.cache import default_cache
 from pronk.storage.files import digest_file, write_atomically
+from pronk.storage.places import UNKNOWN
 
-UNKNOWN = "unknown"  # as a label; no class may have this name
 PHOTOS_AHEAD = 4  # per thread
 
 

@@ -8,7 +8,6 @@ the same content lies where it came from.
 import contextlib
 import csv
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import BinaryIO
 from pronk.errors import DataError
 from pronk.moving.placing import DISK_TROUBLE, KINDS, Action, place, take_back
 from pronk.storage.files import format_csv_line, lock_folder, storage_error, write_atomically
+from pronk.storage.places import find_free
 from pronk.text import fold
 
 COLUMNS = ("action", "source", "target", "digest")
@@ -109,8 +109,7 @@ def open_journal(folder: Path, run: str) -> Iterator[Journal]:
     with lock_folder(folder):
         path = find_journal(folder, run)
         if path is None:
-            names = (f"{NAME}{number}.csv" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
-            path = next(folder / name for name in names if not os.path.lexists(folder / name))
+            path = find_free(folder / f"{NAME}.csv")
             begin = format_csv_line(COLUMNS) + format_csv_line(["run", run, "", ""])
             write_atomically(path, begin.encode())
         try:

@@ -1,8 +1,6 @@
 """Findings -> files moved out of the data folder, each with its way back on disk; nothing is ever deleted."""
 
 import dataclasses
-import itertools
-import os
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,6 +12,7 @@ from pronk.errors import SettingsError
 from pronk.moving.journal import Journal, open_journal
 from pronk.moving.placing import Action
 from pronk.storage.files import digest_file
+from pronk.storage.places import find_free, overlap
 from pronk.text import fold
 
 ACTIONS_AT_ONCE = 100  # on disk before the first of them is begun
@@ -50,8 +49,7 @@ def check_folders(data: Path, folder: Path) -> None:
             f"--fix moves files of a folder, and {str(data)!r} is a list of files: its rows would point nowhere",
             hint="take the rows out of the list instead; --json names the files",
         )
-    inner, outer = folder.resolve(), data.resolve()
-    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+    if overlap(folder, data):
         shown = folder.as_posix()
         raise SettingsError(
             f"--quarantine {shown!r} must not lie inside the data, nor the data inside it",
@@ -128,19 +126,10 @@ def _plan(
         try:
             if not stat.S_ISREG(source.lstat().st_mode):
                 raise OSError("it is a link, or no regular file")
-            target = next(
-                name
-                for name in _names(folder / finding.code / finding.path)
-                if not os.path.lexists(name) and fold(str(name)) not in taken and not journal.placed(str(name))
-            )
+            wanted = folder / finding.code / finding.path
+            target = find_free(wanted, lambda name: fold(name) in taken or journal.placed(name))
             taken.add(fold(str(target)))
             planned[Action("move", str(source), str(target), digest_file(source))] = finding
         except OSError as error:
             refused.append((finding, error.strerror or str(error)))
     return planned, refused
-
-
-def _names(path: Path) -> Iterator[Path]:
-    yield path
-    for number in itertools.count(2):
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")

@@ -7,6 +7,7 @@ from pronk.dataset.listing import Listing, list_photos
 from pronk.errors import DataError, SettingsError, StorageError
 from pronk.moving.review import Applied, check_labels, match_decisions, read_review
 from pronk.storage.files import format_csv_line, storage_error, write_atomically
+from pronk.storage.places import lies_in
 
 
 def write_list(review: Path, data: Path, out: Path, *, split: Path | None = None) -> Applied:
@@ -61,7 +62,7 @@ def remove_list(review: Path, data: Path, out: Path, *, split: Path | None = Non
 def _correct(review: Path, data: Path, out: Path, split: Path | None) -> tuple[Applied, bytes]:
     """Return what is done, and the content of the list."""
     listing = list_photos(data)
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+    if data.is_dir() and lies_in(out, data):
         raise SettingsError(
             f"--out must lie outside of the photos in {data}. Got {str(out)!r}", hint="for example corrected.csv"
         )

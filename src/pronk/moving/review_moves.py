@@ -1,7 +1,6 @@
 """Review and folder -> photos moved to the folders of their true classes, by actions of a journal."""
 
 import hashlib
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pronk.moving.journal import Journal, Undone, find_journal, open_journal, un
 from pronk.moving.placing import Action
 from pronk.moving.review import Applied, Decision, check_labels, hash_photo, match_decisions, read_review
 from pronk.storage.files import read_csv
+from pronk.storage.places import find_free, is_single_name, overlap
 from pronk.text import fold
 
 
@@ -53,7 +53,8 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
             if Path(source).is_symlink():
                 left.append((entry.path, "it is a link, and moving a link would break it"))
                 continue
-            target = _free_name(_target(entry, decision, data, quarantine), journal, taken)
+            wanted = _target(entry, decision, data, quarantine)
+            target = os.fspath(find_free(wanted, lambda name: fold(name) in taken or journal.placed(name)))
             taken.add(fold(target))
             planned[decision] = Action("move", source, target, decision.digest)
         failed = dict(journal.perform(list(planned.values())))
@@ -90,8 +91,7 @@ def _check_folders(data: Path, quarantine: Path) -> None:
         raise SettingsError(
             f"--move needs a folder of class folders. Got {str(data)!r}", hint="leave it out: a corrected list is made"
         )
-    photos, place = data.resolve(), quarantine.resolve()
-    if place.is_relative_to(photos) or photos.is_relative_to(place):
+    if overlap(quarantine, data):
         raise SettingsError(
             f"--quarantine must be a folder beside {data}. Got {str(quarantine)!r}", hint="for example dropped"
         )
@@ -99,9 +99,9 @@ def _check_folders(data: Path, quarantine: Path) -> None:
 
 def _is_class_folder(data: Path, name: str) -> bool:
     """Tell whether a class has a folder, though it may hold nothing any more; a name from a file may be a path."""
-    if Path(name).name != name or name == ".." or "\\" in name:
-        return False
-    return any((folder / name).is_dir() for folder in (data, *filter(Path.is_dir, data.iterdir())))
+    return is_single_name(name) and any(
+        (folder / name).is_dir() for folder in (data, *filter(Path.is_dir, data.iterdir()))
+    )
 
 
 def _name_run(review: Path, data: Path) -> str:
@@ -136,12 +136,3 @@ def _target(entry: Entry, decision: Decision, data: Path, quarantine: Path) -> P
     pieces = entry.path.split("/")
     pieces[1 if entry.part else 0] = decision.label
     return data.absolute().joinpath(*pieces)
-
-
-def _free_name(wanted: Path, journal: Journal, taken: set[str]) -> str:
-    for number in itertools.count(1):
-        target = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        name = os.fspath(target)
-        if not os.path.lexists(target) and not journal.placed(name) and fold(name) not in taken:
-            return name
-    raise AssertionError("numbers do not end")

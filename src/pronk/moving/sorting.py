@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import ModelError, SettingsError
-from pronk.model.predictor import UNKNOWN
 from pronk.moving.journal import Journal, open_journal
 from pronk.moving.placing import Action
 from pronk.storage.files import digest_file
+from pronk.storage.places import UNKNOWN, can_be_folder, enclosing, lies_in, number_names
 from pronk.text import fold
 
 SORTED_AT_ONCE = 64  # recorded together, since each waiting for the disk takes milliseconds
-NAME_BYTES = 255
-DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
 
 State = list[int]
 
@@ -90,7 +88,7 @@ def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str]
     """
     place = folder.resolve()
     for argument in filter(os.path.isdir, arguments):
-        if place.is_relative_to(Path(argument).resolve()):
+        if lies_in(folder, Path(argument)):
             raise SettingsError(
                 f"--sort-into must lie outside of the folder of photos {argument!r}. Got {str(folder)!r}",
                 hint="name a folder beside it",
@@ -100,8 +98,7 @@ def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str]
             raise SettingsError(f"{place / name} is a link to another folder", hint="name another folder to sort into")
     taken = {place / name for name in (*classes, UNKNOWN)}
     for parent in {Path(photo).parent: None for photo in photos}:
-        above = parent.resolve()
-        if not taken.isdisjoint((above, *above.parents)):
+        if taken & enclosing(parent):
             raise SettingsError(
                 f"photos in {str(parent)!r} lie in a class folder of --sort-into {str(folder)!r}",
                 hint="name another folder to sort into",
@@ -221,9 +218,9 @@ class Planner:
     def _free_target(self, folder: Path, source: Path, digest: str) -> Path | None:
         """Return a free name; None where the photo itself is there already, from a former run."""
         key = (folder, fold(source.name))
-        for number in itertools.count(self._numbers.get(key, 1)):
+        start = self._numbers.get(key, 1)
+        for number, target in enumerate(number_names(folder / source.name, start), start):
             self._numbers[key] = number
-            target = folder / (source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
             if not os.path.lexists(target):
                 if self._is_taken(target):
                     continue
@@ -245,12 +242,5 @@ def _has_content(target: Path, source: Path, digest: str) -> bool:
 
 
 def _is_folder_name(name: str, windows: bool) -> bool:
-    try:
-        length = len(os.fsencode(name))
-    except UnicodeEncodeError:
-        return False
-    if not 0 < length <= NAME_BYTES or name.startswith(".") or name.casefold() == UNKNOWN:
-        return False
-    if re.fullmatch(r"(?i)undo.*\.csv", name) or any(character in "/\\" or character < " " for character in name):
-        return False
-    return not (windows and (DEVICES.fullmatch(name) or name[-1] in ". " or re.search(r'[<>:"|?*]', name)))
+    is_journal = re.fullmatch(r"(?i)undo.*\.csv", name)
+    return can_be_folder(name, windows=windows) and name.casefold() != UNKNOWN and not is_journal

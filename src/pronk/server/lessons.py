@@ -20,6 +20,7 @@ from pronk.photos.formats import FORMATS, SUFFIXES
 from pronk.server.errors import HttpError
 from pronk.server.names import check_name, find_fault, fold_name
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically
+from pronk.storage.places import SYSTEM_NAMES, leads_elsewhere
 from pronk.text import count, visible
 
 PHOTO_ID = rf"[0-9a-f]{{16}}\.(?:{'|'.join(sorted(SUFFIXES[kind][0][1:] for kind in FORMATS))})"
@@ -27,7 +28,7 @@ THUMBNAIL_SIDE = 160
 MIN_CLASSES = 2
 MIN_PHOTOS = 5
 # What file browsers put into every folder that is looked at.
-CLUTTER = (".ds_store", "thumbs.db", "desktop.ini")
+CLUTTER = (".ds_store", *SYSTEM_NAMES)
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Lessons:
         with _telling(self.photos):
             paths = sorted(self.photos.iterdir(), key=lambda path: natural_key(path.name))
         # A link, or a link above it, resolves to another path.
-        return [path for path in paths if not find_fault(path.name) and path.is_dir() and path.resolve() == path]
+        return [path for path in paths if not find_fault(path.name) and path.is_dir() and not leads_elsewhere(path)]
 
     def _find(self, name: str) -> Path:
         wanted = unicodedata.normalize("NFC", name)
@@ -235,7 +236,7 @@ def open_lessons(folder: Path) -> Iterator[Lessons]:
         for path in own:
             path.mkdir(parents=True, exist_ok=True)
     for path in own:
-        if path.resolve() != path:
+        if leads_elsewhere(path):
             hint = "name another folder with --work, or put a folder in place of the link"
             raise StorageError(f"{path} is a link to {path.resolve()}", hint=hint)
     with contextlib.ExitStack() as held:

@@ -2,14 +2,12 @@
 
 import unicodedata
 
-from pronk.dataset.listing import SYSTEM_NAMES
-from pronk.model.predictor import UNKNOWN
-from pronk.moving.sorting import DEVICES
 from pronk.server.errors import HttpError
+from pronk.storage import places
+from pronk.storage.places import SYSTEM_NAMES, UNKNOWN
 from pronk.text import fold, visible
 
 NAME_BYTES = 100
-FORBIDDEN = '/\\:*?"<>|'
 JOINERS = "\u200c\u200d"  # some scripts, and emoji, need them; they do not tell names apart
 
 
@@ -39,25 +37,20 @@ def find_fault(name: str) -> str:
 
     Example:
         >>> find_fault("cats"), find_fault("aux.txt")
-        ('', 'Windows has a device of that name')
+        ('', 'it is that of a device on Windows')
     """
     size = len(name.encode("utf-8", "surrogatepass"))
     if not 0 < size <= NAME_BYTES:
         return f"it has {size:,} bytes" if size else "it is empty"
     if name[0] == ".":
         return "it starts with a dot"
-    if name[0] == " " or name[-1] in ". ":
-        return "it starts or ends with a space, or ends with a dot"
-    if any(character in FORBIDDEN for character in name):
-        return f"some systems do not take any of {' '.join(FORBIDDEN)}"
+    if fault := places.find_fault(name):
+        return f"it {fault}"
     if not all(character.isprintable() or character in JOINERS for character in name):
         return "it has characters that nobody can see"
     if not fold_name(name) or fold_name(name) in (UNKNOWN, *SYSTEM_NAMES):
         return "that name has a meaning of its own"
-    stem = name.split(".")[0].strip()
-    return (
-        "Windows has a device of that name" if DEVICES.fullmatch(stem) or stem.lower() in ("conin$", "conout$") else ""
-    )
+    return ""
 
 
 def fold_name(name: str) -> str:

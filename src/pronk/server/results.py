@@ -14,6 +14,7 @@ from pronk.errors import ModelError
 from pronk.model.guards.files import check_ordinary
 from pronk.server.errors import HttpError
 from pronk.storage.files import storage_error
+from pronk.storage.places import leads_elsewhere
 
 RUN_NAME = "[1-9][0-9]{0,8}"
 METRICS_BYTES = 2**22
@@ -166,7 +167,7 @@ def pack_run(run: Path) -> IO[bytes]:
             for path in sorted(run.rglob("*")):
                 name = path.relative_to(run)
                 is_hidden = any(part.startswith(".") for part in name.parts)
-                if path.is_file() and path.resolve() == path and not is_hidden:
+                if path.is_file() and not leads_elsewhere(path) and not is_hidden:
                     archive.write(path, f"run-{run.name}/{name.as_posix()}")
         file.seek(0)
     except OSError as error:
@@ -186,7 +187,7 @@ def _read_run(run: Path) -> Run | None:
 
 
 def _read_metrics(run: Path) -> Mapping[str, Any]:
-    if run.resolve() != run:
+    if leads_elsewhere(run):
         raise ValueError("a link")
     check_ordinary(run / "metrics.json", most=METRICS_BYTES)
     metrics = json.loads((run / "metrics.json").read_bytes())

@@ -23,6 +23,7 @@ from pronk.server.names import NAME_BYTES
 from pronk.server.predicting import BODY, PHOTO, Reading
 from pronk.server.results import RUN_NAME, Run, find_run, list_runs, pack_run, read_report
 from pronk.server.tutor import Tutor
+from pronk.storage.places import enclosing
 
 # A report is a page of its own, with its style inside; whatever is in it, nothing runs and nothing is loaded.
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
@@ -229,9 +230,7 @@ class _Teaching:
 
     def _look(self, tutor: Tutor) -> Lecture:
         folder, lessons = self._in_use(), tutor.lessons
-        around = (
-            (folder.resolve(), *folder.resolve().parents) if folder else ()
-        )  # it may be a run's model, or an export
+        around = enclosing(folder) if folder else ()  # it may be a run's model, or an export
         runs = [dataclasses.replace(run, in_use=lessons.runs / run.name in around) for run in list_runs(lessons.runs)]
         # Where files of this machine lie is nobody else's business.
         return Lecture(tuple(lessons.classes()), Path(tutor.weights).name, tutor.look(), tuple(runs))

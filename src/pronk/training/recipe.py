@@ -22,6 +22,7 @@ from pronk.model.run import read_metrics
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.storage.files import read_csv
+from pronk.storage.places import enclosing
 from pronk.training.answers import calibrate
 from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.features import Features, extract_features
@@ -157,7 +158,7 @@ def keep_out(data: Path, listing: Listing, **folders: Path) -> None:
     if data.is_dir():
         photos.add(data.resolve())
     for option, folder in folders.items():
-        if photos & {folder.resolve(), *folder.resolve().parents}:
+        if photos & enclosing(folder):
             raise RunError(f"{folder} lies among the photos", hint=f"name a folder elsewhere, with --{option}")
 
 
