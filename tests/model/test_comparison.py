@@ -9,8 +9,7 @@ import pytest
 
 import pronk
 from helpers.training import CLASSES, run_pronk, write_photos
-from pronk.analysis.difference import paired_difference
-from pronk.analysis.metrics import accuracy_record, mcnemar_exact
+from pronk.analysis.metrics import accuracy_record, mcnemar_exact, paired_difference
 from pronk.errors import DataError, ModelError
 from pronk.model.bundle import write_bundle
 from pronk.model.comparison import FEWEST, Comparison, Side

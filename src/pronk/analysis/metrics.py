@@ -1,16 +1,19 @@
-"""Probabilities and true classes -> honest numbers: intervals, losses, calibration, confusion.
+"""Probabilities and true classes -> honest numbers: intervals, losses, calibration, confusion, differences.
 
 Pure functions that need NumPy alone and give plain Python numbers, ready for JSON. For n photos of C classes,
 probabilities are float [n, C], labels (the truth) and predicted are int [n], class indices 0 ... C-1. What
 cannot be computed (no photo, shapes that do not fit, a probability that is not a number) raises ValueError.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pronk.text import percent
 
 # The 97.5 % point of the normal distribution: 95 % lie within this many standard deviations.
 Z95 = 1.959963984540054
@@ -21,12 +24,7 @@ SMALLEST_PROBABILITY = 1e-7
 
 
 class AccuracyRecord(TypedDict):
-    """A share of right answers, its 95 % interval and the number of photos behind it.
-
-    Example:
-        >>> AccuracyRecord(value=0.8, low=0.49, high=0.94, n=10)["n"]
-        10
-    """
+    """A share of right answers, its 95 % interval and the number of photos behind it."""
 
     value: float
     low: float
@@ -35,12 +33,7 @@ class AccuracyRecord(TypedDict):
 
 
 class ComparisonRecord(TypedDict):
-    """How many photos became right (gained) and wrong (lost), and the exact McNemar p.
-
-    Example:
-        >>> ComparisonRecord(gained=1, lost=0, p=1.0)["gained"]
-        1
-    """
+    """How many photos became right (gained) and wrong (lost), and the exact McNemar p."""
 
     gained: int
     lost: int
@@ -48,12 +41,7 @@ class ComparisonRecord(TypedDict):
 
 
 class ClassRecord(TypedDict):
-    """The numbers of one class; precision, recall and f1 are 0 where undefined.
-
-    Example:
-        >>> ClassRecord(precision=1.0, recall=0.75, f1=0.857, support=4)["support"]
-        4
-    """
+    """The numbers of one class; precision, recall and f1 are 0 where undefined."""
 
     precision: float
     recall: float
@@ -61,14 +49,16 @@ class ClassRecord(TypedDict):
     support: int
 
 
-class ScoreRecord(TypedDict):
-    """All numbers about one set of photos: the `test` part of metrics.json.
+class DifferenceRecord(TypedDict):
+    """How much larger the second share is than the first, and the 95 % interval of that."""
 
-    Example:
-        >>> record: ScoreRecord = score([[0.9, 0.1], [0.2, 0.8]], [0, 1], ["cat", "dog"])
-        >>> record["confusion"]
-        [[1, 0], [0, 1]]
-    """
+    value: float
+    low: float
+    high: float
+
+
+class ScoreRecord(TypedDict):
+    """All numbers about one set of photos: the `test` part of metrics.json; those of METRICS by their names."""
 
     accuracy: AccuracyRecord
     macro_f1: float
@@ -143,6 +133,42 @@ def mcnemar_exact(correct_before: Any, correct_after: Any) -> ComparisonRecord:
     gained = int(np.count_nonzero(~before & after))
     lost = int(np.count_nonzero(before & ~after))
     return {"gained": gained, "lost": lost, "p": _coin_tail(min(gained, lost), gained + lost)}
+
+
+def paired_difference(correct_before: Any, correct_after: Any) -> DifferenceRecord:
+    """Give the difference of two shares of right answers to the same photos, after minus before.
+
+    The interval is method 10 of R. G. Newcombe, "Improved confidence intervals for the difference between binomial
+    proportions based on paired data" (Statistics in Medicine 17, 1998). The Wilson interval of either share reaches
+    some way `down` and `up` from it; they join like two sides of a triangle whose angle is the correlation phi of
+    the answers:
+
+        low = difference - sqrt(down_after^2 - 2 phi down_after up_before + up_before^2)
+        high = difference + sqrt(up_after^2 - 2 phi up_after down_before + down_before^2)
+
+    Of n photos let e be right in both, f in the first only, g in the second only and h in neither. Then phi is
+    Q / sqrt((e + f)(g + h)(e + g)(f + h)) with Q = eh - fg, drawn n/2 towards 0 where it is positive; and phi is 0
+    where a model is always right or always wrong.
+
+    Args:
+        correct_before: bool [n], the first model's answers; at least one.
+        correct_after: bool [n], the second model's answers to the same photos in the same order.
+
+    Example:
+        >>> difference = paired_difference([True] * 17 + [False] * 3, [True] * 20)
+        >>> {name: round(value, 3) for name, value in difference.items()}
+        {'value': 0.15, 'low': -0.038, 'high': 0.36}
+    """
+    before, after = np.asarray(correct_before, dtype=bool), np.asarray(correct_after, dtype=bool)
+    if before.shape != after.shape:
+        raise ValueError(f"both must answer the same photos. Got shapes {before.shape} and {after.shape}")
+    first, second = accuracy_record(before), accuracy_record(after)
+    phi = _correlation(before, after)
+    down = _third_side(second["value"] - second["low"], first["high"] - first["value"], phi)
+    up = _third_side(second["high"] - second["value"], first["value"] - first["low"], phi)
+    # From counts: the difference of two quotients could be a rounding instead of 0.
+    value = (int(np.count_nonzero(after)) - int(np.count_nonzero(before))) / before.size
+    return {"value": value, "low": value - down, "high": value + up}
 
 
 def log_loss(probabilities: Any, labels: Any) -> float:
@@ -242,8 +268,62 @@ def macro_f1(confusion: Any) -> float:
     return float(np.mean(2 * np.diag(counts)[seen] / involved[seen])) if seen.any() else 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One number about a set of photos: what metrics.json, the report and the model card loop over.
+
+    Attributes:
+        name: its key in metrics.json.
+        title: the field's name for it.
+        question: what it tells, in everyday words.
+        note: what to know when reading the number.
+        hub: its name in the header of model cards.
+        measure: called with probabilities, float [n, C], labels, int [n], and the confusion matrix [C, C].
+        show: writes the number for people.
+    """
+
+    name: str
+    title: str
+    question: str
+    note: str
+    hub: str
+    measure: Callable[[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]], float]
+    show: Callable[[float], str]
+
+
+METRICS = (
+    Metric(
+        "macro_f1",
+        "Macro F1",
+        "Each class counted the same",
+        "macro F1",
+        "f1",
+        lambda _probabilities, _labels, confusion: macro_f1(confusion),
+        percent,
+    ),
+    Metric(
+        "log_loss",
+        "Log-loss",
+        "Surprise at the truth",
+        "log-loss; 0 is perfect",
+        "log_loss",
+        lambda probabilities, labels, _confusion: log_loss(probabilities, labels),
+        "{:.3f}".format,
+    ),
+    Metric(
+        "ece",
+        "Calibration error",
+        "How far its certainty is off",
+        "calibration error, about",
+        "ece",
+        lambda probabilities, labels, _confusion: expected_calibration_error(probabilities, labels),
+        percent,
+    ),
+)
+
+
 def score(probabilities: Any, labels: Any, classes: Sequence[str]) -> ScoreRecord:
-    """Compute every number reported about one set of photos.
+    """Compute every number reported about one set of photos: accuracy, METRICS, each class's, and the confusion.
 
     The predicted class is the one of the highest probability, the first of equals; `classes` are the C names.
 
@@ -255,14 +335,13 @@ def score(probabilities: Any, labels: Any, classes: Sequence[str]) -> ScoreRecor
     chances, truth = _checked(probabilities, labels)
     predicted = chances.argmax(axis=1)
     confusion = confusion_matrix(truth, predicted, chances.shape[1])
-    return {
+    record = {
         "accuracy": accuracy_record(predicted == truth),
-        "macro_f1": macro_f1(confusion),
-        "log_loss": log_loss(chances, truth),
-        "ece": expected_calibration_error(chances, truth),
+        **{metric.name: metric.measure(chances, truth, confusion) for metric in METRICS},
         "per_class": per_class(confusion, classes),
         "confusion": confusion.tolist(),
     }
+    return cast(ScoreRecord, record)
 
 
 def _coin_tail(k: int, n: int) -> float:
@@ -271,6 +350,22 @@ def _coin_tail(k: int, n: int) -> float:
     steps = np.arange(k, 0, -1, dtype=np.float64)
     others = np.cumprod(steps / (n + 1 - steps))
     return min(1.0, 2 * (math.comb(n, k) / (1 << n)) * (1.0 + float(others.sum())))
+
+
+def _correlation(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
+    n, right, also = before.size, int(np.count_nonzero(before)), int(np.count_nonzero(after))
+    margins = right * (n - right) * also * (n - also)
+    if margins == 0:
+        return 0.0
+    excess: float = n * int(np.count_nonzero(before & after)) - right * also  # eh - fg, from the margins
+    if excess > 0:
+        excess = max(excess - n / 2, 0.0)
+    return excess / math.sqrt(margins)
+
+
+def _third_side(one: float, other: float, phi: float) -> float:
+    # Of two equal sides and no angle the square is 0, or by rounding a little less.
+    return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0.0))
 
 
 def _share(part: int, whole: int) -> float:

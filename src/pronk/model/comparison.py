@@ -5,8 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pronk.analysis.difference import DifferenceRecord, paired_difference
-from pronk.analysis.metrics import AccuracyRecord, accuracy_record, log_loss, mcnemar_exact
+from pronk.analysis.metrics import (
+    AccuracyRecord,
+    DifferenceRecord,
+    accuracy_record,
+    log_loss,
+    mcnemar_exact,
+    paired_difference,
+)
 from pronk.dataset.findings import Finding
 from pronk.errors import DataError
 from pronk.model.bundle import open_bundle
