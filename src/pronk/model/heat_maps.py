@@ -14,7 +14,7 @@ from PIL import Image
 from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, StorageError
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Prediction, Predictor
-from pronk.photos.decoding import decode, fit_pixels, read_bytes
+from pronk.photos.decoding import load_image, load_photo, read_bytes
 from pronk.pools import available_cores
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import storage_error, write_atomically
@@ -262,10 +262,9 @@ def _explain_one(
 def _load(path: Path, predictor: Predictor) -> tuple[np.ndarray, Image.Image]:
     """Read a photo as the network sees it and as people do."""
     data, size = read_bytes(path), predictor.bundle.size
-    image = decode(data, min_side=size).image
-    pixels = fit_pixels(image, size=size, fit=predictor.bundle.fit)
+    image, pixels = load_photo(data, size=size, fit=predictor.bundle.fit)
     if max(image.size) < LONGEST_SIDE:  # perhaps only because the network needs no more
-        image = decode(data, min_side=LONGEST_SIDE // 2).image
+        image = load_image(data, min_side=LONGEST_SIDE // 2)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return pixels, image
 

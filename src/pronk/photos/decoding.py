@@ -162,7 +162,7 @@ def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarra
 
 
 def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.ndarray:
-    """Read one photo as the network sees it: the only way from a file to pixels, in training and serving.
+    """Read one photo as the network sees it, in training and serving.
 
     Returns:
         Pixels of dtype uint8 and shape (size, size, 3).
@@ -176,8 +176,18 @@ def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.nda
         >>> load_pixels(buffer.getvalue(), size=32).shape
         (32, 32, 3)
     """
-    data = read_bytes(source) if isinstance(source, Path) else source
-    return fit_pixels(decode(data, min_side=size).image, size=size, fit=fit)
+    return load_photo(source, size=size, fit=fit)[1]
+
+
+def load_photo(source: Path | bytes, *, size: int, fit: str = "crop") -> tuple[Image.Image, np.ndarray]:
+    """Read one photo as people see it, at its own aspect, and as the network does, as `load_pixels`."""
+    image = load_image(source, min_side=size)
+    return image, fit_pixels(image, size=size, fit=fit)
+
+
+def load_image(source: Path | bytes, *, min_side: int | None = None) -> Image.Image:
+    """Read one photo as an upright RGB picture; arguments and errors are those of `read_bytes` and `decode`."""
+    return decode(read_bytes(source) if isinstance(source, Path) else source, min_side=min_side).image
 
 
 def _decode(data: bytes, min_side: int | None) -> Decoded:

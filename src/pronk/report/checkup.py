@@ -5,13 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pronk.dataset.checkup import Checkup
 from pronk.dataset.findings import Fault, Finding, group_findings
 from pronk.errors import ImageError
-from pronk.photos.decoding import decode, read_bytes
-from pronk.photos.encoding import THUMBNAIL_SIDE, encode_picture
+from pronk.photos.encoding import THUMBNAIL_SIDE, draw_thumbnail
 from pronk.pools import start_threads
 from pronk.report.pages import render_page
 from pronk.text import count
@@ -62,10 +59,9 @@ def load_thumbnails(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
     def load(path: str) -> tuple[str, str] | None:
         try:
-            image = decode(read_bytes(root / path), min_side=THUMBNAIL_SIDE // 2).image
+            return path, draw_thumbnail(root / path, side=THUMBNAIL_SIDE)
         except ImageError:
             return None
-        return path, encode_picture(np.asarray(image), side=THUMBNAIL_SIDE)
 
     with start_threads() as pool:
         return dict(filter(None, pool.map(load, paths)))

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from pronk.analysis.labels import Suspicion
 from pronk.errors import ImageError
-from pronk.photos.decoding import decode, read_bytes
-from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
+from pronk.photos.decoding import read_bytes
+from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, draw_thumbnail
 from pronk.pools import start_threads
 from pronk.report.pages import render_page
 from pronk.text import quote, visible
@@ -152,5 +151,5 @@ def _draw(path: Path, side: int, digest: str | None = None) -> str | None:
     with contextlib.suppress(ImageError):
         data = read_bytes(path)
         if digest is None or hashlib.sha256(data).hexdigest() == digest:
-            return encode_picture(np.asarray(decode(data, min_side=side).image), side=side)
+            return draw_thumbnail(data, side=side)
     return None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pronk.dataset.listing import PART_FOLDERS, list_photos, natural_key
 from pronk.errors import RunError, StorageError
-from pronk.photos.decoding import decode, read_bytes
+from pronk.photos.decoding import decode, load_image
 from pronk.photos.formats import FORMATS, SUFFIXES
 from pronk.server.errors import HttpError
 from pronk.server.names import check_name, find_fault, fold_name
@@ -159,8 +159,7 @@ class Lessons:
             HttpError: 404 where there is no such class or photo.
             ImageError: with its reason, where it was damaged meanwhile.
         """
-        data = read_bytes(self._find_photo(name, photo_id))
-        image = decode(data, min_side=THUMBNAIL_SIDE // 2).image
+        image = load_image(self._find_photo(name, photo_id), min_side=THUMBNAIL_SIDE // 2)
         image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=85)

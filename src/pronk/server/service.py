@@ -19,7 +19,7 @@ from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_heat, seen_box
 from pronk.model.manifest import MODEL_FILE
 from pronk.model.predictor import Prediction, Predictor
-from pronk.photos.decoding import decode, fit_pixels
+from pronk.photos.decoding import load_photo
 from pronk.pools import available_cores
 from pronk.server.errors import HttpError
 from pronk.server.memory import return_free_memory
@@ -218,9 +218,7 @@ def _answer(model: Model, data: bytes, name: str, explain: bool) -> Answer:
     started, predictor = time.perf_counter(), model.predictor
     heatmap, hint = None, ""
     try:
-        # The same steps as images.load_pixels, which gives no access to the photo's own shape.
-        image = decode(data, min_side=predictor.bundle.size).image
-        pixels = fit_pixels(image, size=predictor.bundle.size, fit=predictor.bundle.fit)
+        image, pixels = load_photo(data, size=predictor.bundle.size, fit=predictor.bundle.fit)
         outputs = predictor.runtime.run(pixels[None])
         prediction = predictor.answer(name, outputs)
         if explain and model.kernel is not None:

@@ -16,7 +16,7 @@ from pronk.dataset.loading import Dataset
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.model.formats.onnx import OnnxRuntime
-from pronk.photos.decoding import decode, load_pixels, read_bytes
+from pronk.photos.decoding import load_image, load_pixels
 from pronk.training.answers import Answers
 from pronk.training.phases import Kept
 from pronk.training.workers import start_beside
@@ -102,7 +102,7 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
     golden: dict[str, bytes] = {}
     for photo in in_turn:
         try:
-            image = decode(read_bytes(dataset.root / photo.path), min_side=GOLDEN_SIDE // 2).image
+            image = load_image(dataset.root / photo.path, min_side=GOLDEN_SIDE // 2)
         except ImageError:  # gone since it was checked; another one does as well
             continue
         golden[f"{len(golden) + 1}.jpg"] = golden_photo(image)
