@@ -4,7 +4,6 @@ import pkgutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -119,10 +118,3 @@ def test_without_the_extra_the_message_names_it(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == 'pronk.train needs packages that are not installed | pip install "pronk[train]"'
-
-
-def test_no_module_is_longer_than_300_lines():
-    for found in pkgutil.walk_packages(pronk.__path__, "pronk."):
-        if ".drawing" not in found.name and found.name != "pronk.__main__":
-            path = Path(importlib.import_module(found.name).__file__)
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
