@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-TESTS := $(BIN)/python -m pytest
+# A test on each core; those marked `alone` wait until nothing else runs.
+TESTS := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-more test-slow check format docs notebook bench clean
@@ -16,11 +17,11 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt
 	$(PIP) --editable '.[train,serve]'
 	@touch $@
 
-$(VENV)/test.stamp: $(VENV)/train.stamp
-	$(PIP) --editable '.[train,serve,litert,parquet,ray]'
+$(VENV)/test.stamp: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) 'pip>=25.1'
-	$(PIP) --group test --group browser --group server --group lint --group notebook
-	@touch $@
+	$(PIP) --editable '.[train,serve,litert,parquet,ray]' --group dev
+	@touch $(VENV)/train.stamp $@
 
 demo: $(VENV)/train.stamp  ## draw a small photo set, train on it offline, say where the report is
 	@rm -rf demo
@@ -33,7 +34,7 @@ test-more: $(VENV)/test.stamp  ## tests that belong in every check and take long
 	$(TESTS) -m "more and not slow" tests
 
 test-slow: $(VENV)/test.stamp  ## tests of minutes to hours, by hand
-	$(TESTS) -m slow --timeout 14400 tests
+	$(BIN)/python -m pytest -m slow --timeout 14400 tests
 
 check: $(VENV)/test.stamp  ## lint, format, types and import contracts
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ def open_benches(args: argparse.Namespace, out: Path) -> list[tuple[Bench, str]]
     from pronk.config import Settings
 
     photos, imagenet = os.environ.get("PRONK_PHOTOS"), find_weights()
-    offline = Path(str(importlib.resources.files("pronk") / "weights" / OFFLINE_FILE))
+    offline = Path(str(importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE))
     weights = imagenet or offline
     size = args.image_size or Settings().image_size
     benches = []

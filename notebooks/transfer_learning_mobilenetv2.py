@@ -83,7 +83,7 @@ if real:
     mine = Path(os.environ.get("PRONK_WEIGHTS", "")) / "mobilenet_v2_1.0_224_no_top.h5"
     PHOTOS, WEIGHTS, ALPHA, RATE = real[0], str(mine) if mine.is_file() else "imagenet", 1.0, 1e-3
 else:  # the small network's features vary six times less than ImageNet's, so its head takes larger steps
-    mine = Path(pronk.__file__).parent / "weights" / "offline_mobilenet_v2_0.35.h5"
+    mine = Path(pronk.__file__).parent / "backbone" / "offline_weights" / "offline_mobilenet_v2_0.35.h5"
     PHOTOS, WEIGHTS, ALPHA, RATE = draw_dataset(WORK / "photos"), str(mine), 0.35, 6e-3
 
 keras.utils.set_random_seed(SEED)

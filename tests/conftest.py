@@ -1,5 +1,6 @@
-"""Data sets and outside files that several tests share."""
+"""Data sets and outside files that several tests share, and the lock of tests that must run alone."""
 
+import contextlib
 import os
 import zipfile
 from pathlib import Path
@@ -8,7 +9,23 @@ import pytest
 
 from helpers import FIXTURES
 from helpers.pictures import write_pictures
+from helpers.sharing import locked
 from helpers.training import bundle_copy, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """With several workers: a test marked `alone` waits until no other test runs, and the others wait for it.
+
+    Who waits holds the gate, so those who come later stand behind and nobody waits for ever.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    folder, is_alone = item.config.cache.mkdir("alone"), item.get_closest_marker("alone")
+    with contextlib.ExitStack() as running:
+        with locked(folder / "gate"):
+            running.enter_context(locked(folder / "running", shared=not is_alone))
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.sharing import make_once
 from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import Backbone, random_backbone
 from pronk.config import Settings
@@ -107,13 +108,13 @@ def hear_interrupts() -> None:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An h5 file of a small random network."""
-    return write_h5(tmp_path_factory.mktemp("weights") / "tiny.h5", lively_backbone(0.35))
+    return make_once(tmp_path_factory, "weights", lambda base: write_h5(base / "tiny.h5", lively_backbone(0.35)))
 
 
 @pytest.fixture(scope="session")
 def tiny_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two class folders of 14 tiny photos each; tests do not change them."""
-    return write_photos(tmp_path_factory.mktemp("photos") / "tiny", 14)
+    return make_once(tmp_path_factory, "photos", lambda base: write_photos(base / "tiny", 14))
 
 
 def real_pixels(folder: Path, count: int, *, size: int) -> np.ndarray:
@@ -138,14 +139,22 @@ def workers_inside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path, tiny_weights: Path) -> TrainResult:
     """A finished run in a folder that tests do not change; its cache lies beside it."""
-    base = tmp_path_factory.mktemp("run")
     settings = tiny_settings(tiny_weights)
-    return train(tiny_photos, out=base / "run", settings=settings, cache=base / "cache")
+    return make_once(
+        tmp_path_factory,
+        "run",
+        lambda base: train(tiny_photos, out=base / "run", settings=settings, cache=base / "cache"),
+    )
 
 
 @pytest.fixture(scope="session")
 def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder made without a framework; tests copy it before they change it."""
+    return make_once(tmp_path_factory, "bundle", lambda base: write_whole_bundle(base / "model"))
+
+
+def write_whole_bundle(folder: Path) -> Path:
+    """Write a model folder with a lively network of two classes, 32 pixels."""
     backbone, rng = lively_backbone(0.35), np.random.default_rng(0)
     kernel, bias = rng.normal(0, 0.02, (1280, 2)).astype(np.float32), np.zeros(2, np.float32)
     model = write_model(backbone.weights, kernel, bias, size=32)
@@ -155,7 +164,6 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answers = {name: list(map(float, row)) for name, row in zip(photos, expected, strict=True)}
     contents = {f"golden/{name}": data for name, data in photos.items()}
     contents |= {"model.onnx": model, "golden/expected.json": json.dumps(answers).encode()}
-    folder = tmp_path_factory.mktemp("bundle") / "model"
     write_bundle(folder, contents, classes=CLASSES, size=32, fit="crop", weights={"name": "random", "sha256": ""})
     return folder
 
