@@ -21,6 +21,23 @@ def batches(count=2, size=4):
     ]
 
 
+def test_an_epoch_counts_all_of_its_batches(suffix):
+    """Without dropout and learning nothing, loss and accuracy are those of a forward pass over the whole epoch."""
+    state = FineTuning(suffix, SETTINGS.replace(learning_rate=1e-9))
+    suffix.get_layer("dropout").rate = 0.0
+    rng = np.random.default_rng(3)
+    X, targets = rng.normal(size=(12, 1, 1, 56)).astype(np.float32), np.arange(12) % 2
+    weights = np.where(targets, 3.0, 0.5)
+    parts = [slice(0, 5), slice(5, 6), slice(6, 12)]
+    state.epoch = 1
+    loss, accuracy = state.run_epoch([(X[part], targets[part], weights[part]) for part in parts], int)
+    probabilities = np.asarray(suffix.predict_on_batch(X))
+    losses = -np.log(probabilities[np.arange(12), targets])
+    right = probabilities.argmax(axis=1) == targets
+    assert loss == pytest.approx((losses * weights).mean(), rel=1e-4)
+    assert accuracy == pytest.approx(np.average(right, weights=weights), rel=1e-5)
+
+
 def test_patience_and_epochs_end_it(suffix):
     state = FineTuning(suffix, SETTINGS)
     losses = iter([1.0, 0.5, 0.6, 0.5, 0.4])

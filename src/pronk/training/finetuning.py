@@ -46,17 +46,25 @@ class FineTuning:
         return self.epoch >= self.settings.epochs or self.waited >= self.settings.patience
 
     def run_epoch(self, batches: Iterable[Batch], on_step: Callable[[int], None]) -> tuple[float, float]:
-        """Train on batches, telling the number of each step done; return the mean loss and accuracy."""
-        self.suffix.reset_metrics()
+        """Train on batches, telling the number of each step done; return loss and accuracy over the whole epoch.
+
+        Both are weighted as they are trained: the loss is the mean over photos of loss times class weight, the accuracy
+        the share of the weights that went to photos with the right class.
+        """
         for layer in self.suffix.layers:
             if layer.name == "dropout" and layer.rate:
                 # Its random numbers are no part of any checkpoint, so they are set, not carried on.
                 layer.seed_generator.state.assign(np.array([self.settings.seed, self.epoch], "uint32"))
-        logs: dict[str, Any] = {}
+        losses, accuracies, sizes, weighted_sizes = [], [], [], []
         for step, (activations, targets, weights) in enumerate(batches, start=1):
+            # Keras forgets the batches before with each call.
             logs = self.suffix.train_on_batch(activations, targets, sample_weight=weights, return_dict=True)
+            losses.append(logs["loss"])
+            accuracies.append(logs["accuracy"])
+            sizes.append(len(targets))
+            weighted_sizes.append(weights.sum())
             on_step(step)
-        return float(logs["loss"]), float(logs["accuracy"])
+        return float(np.average(losses, weights=sizes)), float(np.average(accuracies, weights=weighted_sizes))
 
     def keep_if_best(self, val_loss: float) -> bool:
         """Remember the weights if the validation loss is the lowest so far; count epochs that hardly lower it."""
