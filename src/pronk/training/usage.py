@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 STAGES = ("check", "decode", "extract", "head", "fine_tune", "export", "evaluate")
 SAMPLE_SECONDS = 0.5
@@ -14,7 +14,7 @@ SAMPLE_SECONDS = 0.5
 class Usage:
     """Stop-watch and memory sampler of one run; use it as a context.
 
-    Memory is anonymous and shared memory, proportional to its users, so file-backed pages of the cache do not count.
+    Memory is that of `tree_memory_mb`, so pages of files, such as those of the cache, do not count.
 
     Example:
         >>> with Usage() as usage:
@@ -67,29 +67,30 @@ class Usage:
 
 
 def tree_memory_mb(pid: int) -> float:
-    """Measure a process and all its descendants, in MiB; elsewhere than on Linux the process's own peak.
+    """Measure the memory of a process and all its descendants, without pages of files, in MiB; 0 once it has ended.
+
+    On Linux what is resident and not shared; a worker process is started anew, so nothing of its parent's is in it.
+    Elsewhere what would be free if the process ended (USS).
 
     Example:
         >>> tree_memory_mb(os.getpid()) > 1
         True
     """
-    if not Path("/proc/self/smaps_rollup").exists():
-        import resource
+    import psutil
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return sum(map(_memory_kb, _tree(pid))) / 1024
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
+    try:
+        process = psutil.Process(pid)
+        return sum(map(_own_bytes, [process, *process.children(recursive=True)])) / 2**20
+    except psutil.Error:
+        return 0.0
 
 
-def _memory_kb(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+def _own_bytes(process: Any) -> int:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+        if psutil.LINUX:
+            memory = process.memory_info()
+            return int(memory.rss - memory.shared)
+        return int(process.memory_full_info().uss)
     return 0

@@ -6,15 +6,20 @@ loky rather than the standard pool, because it neither runs the user's script ag
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import loky
+from loky.backend.context import LokyContext
+from loky.backend.process import LokyProcess
 
+import pronk
 from pronk.errors import PronkError
 from pronk.pools import available_cores
 
@@ -29,9 +34,14 @@ def start_workers() -> Iterator[Executor]:
     Raises:
         PronkError: if a worker was killed.
     """
-    pool = loky.ProcessPoolExecutor(
-        available_cores(), initializer=_prepare, initargs=(os.getpid(),), env={"OMP_NUM_THREADS": "1"}
-    )
+    with leave_out_current_folder():  # for the process that loky starts beside its workers
+        pool = loky.ProcessPoolExecutor(
+            available_cores(),
+            context=_Context(),
+            initializer=_prepare,
+            initargs=(os.getpid(),),
+            env={"OMP_NUM_THREADS": "1"},
+        )
     try:
         yield pool
     except loky.process_executor.BrokenProcessPool as error:
@@ -60,6 +70,43 @@ def start_beside(work: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+@contextlib.contextmanager
+def leave_out_current_folder() -> Iterator[None]:
+    """Let processes that are started meanwhile import nothing from the current folder, unless pronk itself is there.
+
+    What lies in it is the user's: a file random.py or queue.py there must not take the place of Python's own.
+
+    Example:
+        >>> with leave_out_current_folder():
+        ...     "" in sys.path
+        False
+    """
+    variable, kept = "PYTHONSAFEPATH", sys.path[:]
+    former = os.environ.get(variable)
+    here, own = Path.cwd(), Path(pronk.__file__).resolve().parent.parent
+    os.environ[variable] = "1"
+    sys.path[:] = [entry for entry in kept if own == here.resolve() or Path(entry or here).resolve() != here.resolve()]
+    try:
+        yield
+    finally:
+        sys.path[:] = kept
+        if former is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = former
+
+
+class _Worker(LokyProcess):  # type: ignore[misc]
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802 - its name in multiprocessing
+        with leave_out_current_folder():
+            return LokyProcess._Popen(process)
+
+
+class _Context(LokyContext):  # type: ignore[misc]
+    Process = _Worker
 
 
 def _prepare(parent: int) -> None:
