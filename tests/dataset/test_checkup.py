@@ -17,7 +17,7 @@ from pronk.dataset.scan import look
 from pronk.dataset.shortcuts import measure_shortcuts
 from pronk.errors import DataError
 from pronk.photos.decoding import decode, read_bytes
-from pronk.report.checkup import render_checkup
+from pronk.report.check_page import render_check
 
 
 def found(checkup):
@@ -152,7 +152,7 @@ def page(photo_folder):
     shutil.copy(photo_folder / "square/square_002.jpg", photo_folder / "triangle/wrong.jpg")
     for number in range(220):
         (photo_folder / "square" / f"empty_{number}.jpg").touch()
-    return render_checkup(check(photo_folder), title="<Pets>", data="photos")
+    return render_check(check(photo_folder), title="<Pets>", data="photos")
 
 
 def test_the_page_is_one_file_without_scripts(page):
@@ -185,14 +185,14 @@ def test_pairs_are_shown_side_by_side_and_long_lists_end(page):
 
 
 def test_the_page_of_a_folder_without_photos(tmp_path):
-    page = render_checkup(check(tmp_path), title="empty", data="empty")
+    page = render_check(check(tmp_path), title="empty", data="empty")
     assert "Fewer than two classes" in page
     assert "Too few photos to tell" in page
     assert "--fix" not in page
 
 
 def test_shortcuts_stand_in_the_page(photo_folder):
-    page = render_checkup(check(photo_folder), title="shapes", data="shapes")
+    page = render_check(check(photo_folder), title="shapes", data="shapes")
     shortcuts = page[page.index('<section id="shortcuts"') :]
     assert "The class can be told by the mean colour alone" in shortcuts
     assert shortcuts.count('class="bar"') == 7

@@ -29,9 +29,9 @@ from helpers.pictures import encode
 from helpers.records import CURVE, fold_row, suspicion
 from helpers.training import tiny_settings
 from pronk.analysis.metrics import accuracy_record, score
-from pronk.report import ReportContent, render_report
-from pronk.report.exports import insert_exports
+from pronk.dataset.findings import Finding
 from pronk.report.gallery import Gallery
+from pronk.report.run_page import ReportContent, insert_exports, render_report
 from pronk.storage.files import read_csv
 from pronk.text import percent, visible
 from pronk.training.recipe import train
@@ -125,7 +125,7 @@ def crowded_page(tmp_path_factory):
             for path, label, answer in zip(paths, labels, predicted, strict=True)
         ],
         findings=[
-            {"path": path, "code": code, "severity": "warning", "message": f"{path!r} ends", "hint": f"Copy {path}"}
+            Finding(path, code, "warning", f"{path!r} ends", f"Copy {path}")
             for path, code in zip(paths[:80], itertools.cycle(CODES), strict=False)
         ],
         class_counts={name: {"train": 250, "val": 50, "test": 50} for name in names},

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from helpers.training import CLASSES
 from pronk.analysis.metrics import accuracy_record
 from pronk.config import Settings
+from pronk.dataset.findings import find
 from pronk.model.formats.example_programs import list_steps, write_decoding
 from pronk.model.predictor import Predictor
 from pronk.report.card import escape_markdown, quote_code, quote_yaml, render_card
@@ -66,7 +67,9 @@ def make_metrics(names=("alpaca", "not_alpaca"), **changed):
 def make_card(metrics=None, left_out=("truncated", "truncated", "leak", "near_duplicate"), **settings):
     metrics = metrics or make_metrics()
     counts = {name: {"train": 100, "val": 21, "test": 21} for name in metrics["classes"]}
-    return render_card(metrics, Settings(**settings), class_counts=counts, left_out=left_out)
+    return render_card(
+        metrics, Settings(**settings), class_counts=counts, findings=[find("", code, "") for code in left_out]
+    )
 
 
 def header(card):

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from pronk.analysis.metrics import accuracy_record
-from pronk.report import ReportContent, render_report
-from pronk.report.exports import END, START, insert_exports, note_exports
+from pronk.report.run_page import EXPORTS_END as END
+from pronk.report.run_page import EXPORTS_START as START
+from pronk.report.run_page import ReportContent, insert_exports, note_exports, render_report
 
 HOSTILE = ("<img src=x onerror=alert(1)>", f"{END}<script>", START, "photo\u202egpj.exe")
 

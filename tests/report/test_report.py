@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from helpers.records import CURVE, fold_row, suspicion
 from pronk.analysis.metrics import accuracy_record, score, wilson_interval
-from pronk.report import ReportContent, render_report
+from pronk.dataset.findings import Finding
 from pronk.report.gallery import Explained, Gallery
+from pronk.report.run_page import ReportContent, render_report
 from pronk.text import percent, visible
 
 SECTIONS = (
@@ -98,9 +99,10 @@ def content():
             prediction("a/fine.jpg", predicted="alpaca") | {"distance": 0.9, "unknown": True},
         ],
         findings=[
-            finding("a/short.jpg", "truncated", "warning", "ends at byte 9", "Copy it again."),
-            finding("a/empty.jpg", "zero_byte", "error", "has 0 bytes"),
-            finding("a", "imbalance", "info", "3 times as many"),
+            Finding("a/short.jpg", "truncated", "error", "ends at byte 9", "Copy it again."),
+            Finding("a/empty.jpg", "zero_byte", "error", "has 0 bytes"),
+            Finding("a/known.jpg", "leak", "warning", "the model knows it"),
+            Finding("a", "imbalance", "info", "3 times as many"),
         ],
         class_counts={
             "alpaca": {"train": 100, "val": 24, "test": 24},
@@ -113,10 +115,6 @@ def content():
 
 def prediction(path, *, part="test", label="alpaca", predicted="not_alpaca", score=0.9):
     return {"path": path, "part": part, "label": label, "predicted": predicted, "score": score}
-
-
-def finding(path, code, severity, message="", hint=""):
-    return {"path": path, "code": code, "severity": severity, "message": message, "hint": hint}
 
 
 PIXEL = "data:image/jpeg;base64,AAAA"
@@ -373,13 +371,14 @@ def test_of_many_mistakes_the_rest_is_counted(content):
 def test_what_was_left_out_is_counted_apart_from_remarks(content):
     text = words(section(render_report(content), "left_out"))
     assert "2 files were left out." in text
-    assert text.index("Empty files") < text.index("Images that end too early") < text.index("Imbalance")
+    assert text.index("Images that end too early") < text.index("Empty files") < text.index("Imbalance")
     assert "truncated, 1 left out. Copy it again." in text
+    assert "leak, 1 found." in text
     assert "imbalance, 1 found." in text
 
 
 def test_hints_that_differ_stand_beside_their_files(content):
-    two = [finding(name, "truncated", "warning", "cut", f"Copy {name} again.") for name in ("x.jpg", "y.jpg")]
+    two = [Finding(name, "truncated", "error", "cut", f"Copy {name} again.") for name in ("x.jpg", "y.jpg")]
     text = words(section(render_report(dataclasses.replace(content, findings=two)), "left_out"))
     assert "x.jpg cut Copy x.jpg again. y.jpg cut Copy y.jpg again." in text
 
@@ -489,7 +488,7 @@ def hostile(content, name):
         title=name,
         metrics=metrics,
         predictions=[prediction(name, label=name, predicted="b") | {"distance": 1.0, "unknown": True}],
-        findings=[finding(name, "truncated", "warning", name, name), finding(name, name, "info", name, name)],
+        findings=[Finding(name, "truncated", "error", name, name), Finding(name, name, "info", name, name)],
         suspicions=[suspicion(name, given=name, suggested=name, picture=PIXEL)],
         folds=[fold_row(name, label=name)],
         class_counts={name: {"train": 1}, "b": {"val": 1}},

@@ -13,7 +13,7 @@ from helpers.training import run_pronk, tiny_settings, write_photos
 from pronk.analysis.growth import SHARES
 from pronk.analysis.labels import Suspicion
 from pronk.errors import DataError
-from pronk.report.suspicions import show_suspicions
+from pronk.report.gallery import show_suspicions
 from pronk.training.recipe import train
 from pronk.training.surveys import curve, survey
 

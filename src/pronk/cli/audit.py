@@ -119,10 +119,10 @@ def _report(data: Path, settings: Any, cache: Path | None, most: int, html: Path
 
 def write_page(path: Path, found: "Audit", data: Path, most: int) -> None:
     """Write the page to decide on each suspicion."""
-    from pronk.report.review import render_review
+    from pronk.report.audit_page import render_audit
     from pronk.storage.files import write_atomically
 
-    page = render_review(
+    page = render_audit(
         found.suspicions,
         root=found.root,
         classes=found.classes,

@@ -70,10 +70,10 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
 
 def write_page(path: Path, checkup: "Checkup", data: Path) -> None:
     """Write the page with everything that was found."""
-    from pronk.report.checkup import render_checkup
+    from pronk.report.check_page import render_check
     from pronk.storage.files import write_atomically
 
-    page = render_checkup(checkup, title=data.resolve().name, data=quote(str(data)))
+    page = render_check(checkup, title=data.resolve().name, data=quote(str(data)))
     write_atomically(path, page.encode())
 
 

@@ -23,7 +23,7 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
     from pronk.cli.summary import accuracy_text, print_confusion, print_findings
     from pronk.model.evaluation import evaluate as judge
     from pronk.model.predictor import Predictor
-    from pronk.report.evaluation import write_report
+    from pronk.report.run_page import write_evaluation
 
     check_page("--report", report, data)
     predictor = Predictor.load(model)
@@ -33,7 +33,7 @@ def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> Non
         print_findings(console, evaluation.findings)
         print_confusion(console, evaluation.classes, evaluation.result["confusion"])
     if report:
-        write_report(report, predictor, evaluation, title=data.resolve().name, model_path=str(model))
+        write_evaluation(report, predictor, evaluation, title=data.resolve().name, model_path=str(model))
     if as_json:
         print_json(evaluation.result)
     else:

@@ -11,16 +11,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pronk.analysis.metrics import METRICS
 from pronk.config import Settings
+from pronk.dataset.findings import Finding
 from pronk.model.bundle import installed_versions
 from pronk.model.formats.example_programs import list_steps, write_decoding
 from pronk.pools import available_cores
-from pronk.report import LEFT_OUT, WIDE
 from pronk.report.pages import render_page
-from pronk.report.promises import PARTS
+from pronk.report.words import PARTS, WIDE
 from pronk.text import percent, visible
 
-SCORES = (("f1", "Macro F1", "macro_f1"), ("log_loss", "Log-loss", "log_loss"), ("ece", "Calibration error", "ece"))
+PHASES = {"frozen": "frozen network, new head", "fine_tuned": "fine-tuned"}
 IMAGENET = """\
 The network started from the ImageNet weights that Keras publishes. Keras's code is under the Apache License 2.0. The
 weights were learned from the photos of [ImageNet](https://www.image-net.org/download), whose terms of access allow
@@ -41,15 +42,15 @@ def render_card(
     settings: Settings,
     *,
     class_counts: Mapping[str, Mapping[str, int]] | None = None,
-    left_out: Iterable[str] = (),
+    findings: Iterable[Finding] = (),
 ) -> str:
     """Write model/README.md: a YAML header, what the model is, how good it is, what it cannot do, and how to use it.
 
     Args:
         metrics: the object of metrics.json.
-        settings: of the run.
+        settings: what the run was asked to do.
         class_counts: photos per class and part, `{class: {part: n}}`.
-        left_out: code of each finding; those that are no reason to leave a file out do not count.
+        findings: what was found wrong with the photos; errors say which files were left out.
 
     Example:
         >>> metrics = {"classes": ["a", "b"], "counts": {"train": 4, "val": 2, "test": 0}, "test": None, "seed": 42,
@@ -57,27 +58,22 @@ def render_card(
         >>> render_card(metrics, Settings()).splitlines()[1]
         'license: apache-2.0'
     """
-    test, calibration = metrics["test"], metrics.get("calibration")
-    counted = Counter(reason for reason in left_out if reason in LEFT_OUT)
+    size = settings.image_size
     return render_page(
         "card.md",
         title=Path(settings.data).name or "photos",
-        **{name: metrics[name] for name in ("classes", "counts", "seed", "weights", "comparison", "test")},
-        fine_tuned=metrics.get("fine_tuned"),
-        kept=metrics["comparison"]["kept"].replace("_", "-"),
-        phases=_phases(metrics),
-        calibration=calibration,
-        errors=[(PARTS[part], error) for part, error in calibration["ece"].items() if error] if calibration else [],
-        unknown=metrics.get("unknown"),
-        scores=_scores(test) if test else [],
-        wide=test and test["accuracy"]["high"] - test["accuracy"]["low"] > WIDE,
+        **{"fine_tuned": None, "calibration": None, "unknown": None} | dict(metrics),
+        phases=[(name, metrics[key]["val"]) for key, name in PHASES.items() if metrics.get(key)],
+        parts=PARTS,
+        scores=METRICS,
+        wide=WIDE,
         class_counts=class_counts or {},
-        left_out=sorted(counted.items()),
+        left_out=sorted(Counter(finding.code for finding in findings if finding.severity == "error").items()),
         licence=LICENCES.get(metrics["weights"]["name"], {"id": "unknown", "name": "", "words": UNKNOWN}),
         settings=settings,
-        size=settings.image_size,
-        steps=list_steps(settings.fit, size=settings.image_size),
-        decoding=write_decoding(settings.fit, size=settings.image_size, photo='"golden/1.jpg"'),
+        size=size,
+        steps=list_steps(settings.fit, size=size),
+        decoding=write_decoding(settings.fit, size=size, photo='"golden/1.jpg"'),
         golden="some of the photos" if settings.golden == "photos" else "pictures drawn by a program",
         hardware=f"{platform.system()} on {platform.machine()}, {available_cores()} CPU cores",
         versions=", ".join(f"{name} {version}" for name, version in installed_versions().items()),
@@ -120,16 +116,6 @@ def escape_markdown(text: str) -> str:
         'kept &#42;as asked&#42;'
     """
     return re.sub(r"[\\`*_\[\]<>|&#~$]", lambda found: f"&#{ord(found[0])};", visible(text))
-
-
-def _phases(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    models = {"frozen": "frozen network, new head", "fine_tuned": "fine-tuned"}
-    return [(name, metrics[key]["val"]) for key, name in models.items() if metrics.get(key)]
-
-
-def _scores(test: Mapping[str, Any]) -> list[tuple[str, str, float]]:
-    accuracy = ("accuracy", "Accuracy", float(test["accuracy"]["value"]))
-    return [accuracy, *((kind, name, float(test[key])) for kind, name, key in SCORES)]
 
 
 def _percent(share: float) -> str:

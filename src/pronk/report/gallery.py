@@ -1,28 +1,35 @@
-"""Judged photos -> the pictures of the report: thumbnails, heat maps over the most telling answers, augmented views.
+"""Photos -> the pictures of a page: thumbnails, heat maps over the most telling answers, augmented views.
 
-All are small JPEG files inside `data:` addresses, so that the report stays one file.
+All are small JPEG files inside `data:` addresses, so that a page stays one file.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pronk.analysis.labels import Suspicion
+from pronk.config import Settings
+from pronk.dataset.loading import Dataset, read_photo
 from pronk.errors import ImageError
 from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_overlay
 from pronk.model.predictor import Predictor
-from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
-from pronk.pools import available_cores
+from pronk.photos.decoding import load_pixels, read_bytes
+from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, draw_thumbnail, encode_picture
+from pronk.pools import start_threads
 
 MOST_THUMBNAILS = 240  # of 3 KB each
 MOST_PER_CELL = 24
 MOST_MISTAKES = 8
 MOST_RIGHT = 6
+MOST_SUSPICIONS = 12
 
 Row = Mapping[str, Any]
 
@@ -32,7 +39,7 @@ class Explained:
     """One answer with its pictures, as `data:` addresses.
 
     Attributes:
-        row: of predictions.csv: path, part, label, predicted, score.
+        row: path, part, label, predicted and score, as in predictions.csv.
         photo: what the network saw.
         answer: the same under the heat map of the answer.
         truth: under the heat map of the true class, where that is another one.
@@ -68,12 +75,12 @@ def make_gallery(
 
     Args:
         predictor: the judged model.
-        rows: of predictions.csv.
-        load: returns a row's photo as the network sees it, uint8 [size, size, 3], or raises ImageError; photos that
+        rows: those of predictions.csv.
+        load: reads a row's photo as the network sees it, uint8 [size, size, 3], or raises ImageError; photos that
             are gone by now have no picture.
         views: one photo as the network saw it in training, uint8 [size, size, 3] each.
     """
-    kernel = load_head(predictor.bundle)
+    weights = load_head(predictor.bundle)
 
     def show(row: Row) -> tuple[str, str] | None:
         try:
@@ -83,11 +90,11 @@ def make_gallery(
 
     def explain(row: Row) -> Explained | None:
         try:
-            return explain_row(predictor, kernel, row, load(row))
+            return _explain(predictor, weights, row, load(row))
         except ImageError:
             return None
 
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with start_threads() as pool:
         thumbnails = pool.map(show, pick_thumbnails(rows))
         mistakes = pool.map(explain, sort_mistakes(rows)[:MOST_MISTAKES])
         right = pool.map(explain, pick_right(rows, predictor.classes))
@@ -99,19 +106,16 @@ def make_gallery(
         )
 
 
-def explain_row(predictor: Predictor, kernel: np.ndarray, row: Row, pixels: np.ndarray) -> Explained:
-    """Draw one answer: the photo, and what spoke for the answer and for the truth."""
+def _explain(predictor: Predictor, weights: np.ndarray, row: Row, pixels: np.ndarray) -> Explained:
     feature_map = predictor.runtime.run(pixels[None]).feature_map[0]
     photo = Image.fromarray(pixels)
 
     def heat(label: str) -> str:
-        activation = class_activation_map(feature_map, kernel, predictor.classes.index(label))
+        activation = class_activation_map(feature_map, weights, predictor.classes.index(label))
         return encode_picture(np.asarray(draw_overlay(photo, activation)), side=PICTURE_SIDE)
 
-    is_right = row["label"] == row["predicted"]
-    return Explained(
-        row, encode_picture(pixels, side=PICTURE_SIDE), heat(row["predicted"]), None if is_right else heat(row["label"])
-    )
+    truth = None if row["label"] == row["predicted"] else heat(row["label"])
+    return Explained(row, encode_picture(pixels, side=PICTURE_SIDE), heat(row["predicted"]), truth)
 
 
 def sort_mistakes(rows: Iterable[Row]) -> list[Row]:
@@ -160,3 +164,46 @@ def pick_thumbnails(rows: Iterable[Row]) -> list[Row]:
 
 def _first_to_look_at(row: Row) -> tuple[bool, bool, float, str]:
     return row["label"] == row["predicted"], not row.get("unknown"), float(row["score"]), str(row["path"])
+
+
+def draw_files(
+    root: Path, paths: Iterable[str], *, side: int, digests: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return small pictures of files by path, as `data:` addresses.
+
+    Args:
+        root: the folder that the paths are relative to.
+        paths: the files; one that cannot be decoded has no picture.
+        side: pixels of the longer side, at most.
+        digests: sha256 by path; a file that has another one by now has no picture either.
+
+    Example:
+        >>> draw_files(Path("no such folder"), ["a.jpg"], side=96)
+        {}
+    """
+
+    def draw(path: str) -> tuple[str, str] | None:
+        try:
+            data = read_bytes(root / path)
+            if digests and hashlib.sha256(data).hexdigest() != digests[path]:
+                return None
+            return path, draw_thumbnail(data, side=side)
+        except ImageError:
+            return None
+
+    with start_threads() as pool:
+        return dict(filter(None, pool.map(draw, paths)))
+
+
+def show_suspicions(
+    suspicions: Sequence[Suspicion], dataset: Dataset, settings: Settings
+) -> tuple[dict[str, Any], ...]:
+    """Return labels that look wrong as plain values, the first of them with a small `picture`."""
+    photos = {photo.path: photo for photo in dataset.photos}
+    rows = [dataclasses.asdict(suspicion) | {"picture": None} for suspicion in suspicions]
+    for row in rows[:MOST_SUSPICIONS]:
+        with contextlib.suppress(ImageError):  # it may be gone by now
+            data = read_photo(dataset.root, photos[row["path"]])
+            pixels = load_pixels(data, size=settings.image_size, fit=settings.fit)
+            row["picture"] = encode_picture(pixels, side=THUMBNAIL_SIDE)
+    return tuple(rows)

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.text import percent, visible
+from pronk.text import count, percent, visible
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -40,7 +40,13 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"percent": percent, "duration": _duration, "name": mark_name}
+    environment.filters |= {
+        "percent": percent,
+        "plural": count,
+        "duration": _duration,
+        "name": mark_name,
+        "python": repr,
+    }
     return environment
 
 

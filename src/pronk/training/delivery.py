@@ -22,7 +22,7 @@ from pronk.model.formats.table import MIN_AGREEMENT, MIN_AGREEMENTS
 from pronk.model.manifest import MODEL_FILE, read_record
 from pronk.photos.decoding import load_pixels
 from pronk.progress import Progress, no_progress
-from pronk.report.exports import note_exports
+from pronk.report.run_page import note_exports
 from pronk.storage.files import lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.samples import Photos, gather_photos

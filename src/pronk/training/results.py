@@ -17,9 +17,9 @@ from pronk.model.evaluation import calibration_errors, prediction_row, row_colum
 from pronk.model.predictor import Predictor
 from pronk.model.run import METRICS
 from pronk.progress import Progress
-from pronk.report import ReportContent, render_report
 from pronk.report.card import render_card
 from pronk.report.gallery import Gallery, make_gallery
+from pronk.report.run_page import ReportContent, render_report
 from pronk.storage.files import write_atomically, write_csv, write_json
 from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square
@@ -143,8 +143,7 @@ def write_results(
     if studied.folds:
         columns = ("path", "label", "right", *(f"p_{name}" for name in dataset.classes))
         write_csv(folder / "folds.csv", columns, studied.fold_rows)
-    left_out = [finding.code for finding in dataset.findings]
-    card = render_card(metrics, settings, class_counts=dataset.counts_by_class, left_out=left_out)
+    card = render_card(metrics, settings, class_counts=dataset.counts_by_class, findings=dataset.findings)
     write_atomically(folder / "model" / "README.md", card.encode())
     content = ReportContent(
         title=Path(settings.data).name,
@@ -154,7 +153,7 @@ def write_results(
         suspicions=studied.suspicions,
         folds=studied.fold_rows,
         predictions=judged.rows,
-        findings=[dataclasses.asdict(finding) for finding in dataset.findings],
+        findings=dataset.findings,
         shortcuts=dataset.shortcuts,
         class_counts=dataset.counts_by_class,
         settings=_shown_settings(settings),

@@ -18,7 +18,7 @@ from pronk.dataset.loading import Dataset, Photo, load_unsplit
 from pronk.dataset.scan import scan_memo
 from pronk.errors import DataError
 from pronk.progress import Progress, no_progress
-from pronk.report.suspicions import show_suspicions
+from pronk.report.gallery import show_suspicions
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.training.features import Features, extract_features
 from pronk.training.workers import start_workers

@@ -1,15 +1,13 @@
 """A checkup -> one HTML page: what is wrong with the photos, why it matters, what to do, each with pictures."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pronk.dataset.checkup import Checkup
 from pronk.dataset.findings import Fault, Finding, group_findings
-from pronk.errors import ImageError
-from pronk.photos.encoding import THUMBNAIL_SIDE, draw_thumbnail
-from pronk.pools import start_threads
+from pronk.photos.encoding import THUMBNAIL_SIDE
+from pronk.report.gallery import draw_files
 from pronk.report.pages import render_page
 from pronk.text import count
 
@@ -18,11 +16,11 @@ MOST_PICTURED = 12  # of each kind
 MOST_PICTURES = 240  # of 3 KB each
 
 
-def render_checkup(checkup: Checkup, *, title: str, data: str) -> str:
+def render_check(checkup: Checkup, *, title: str, data: str) -> str:
     """Write the page.
 
     Args:
-        checkup: from `pronk.check`.
+        checkup: what `pronk.check` returned.
         title: the page's heading.
         data: how the reader names the data set on the command line.
 
@@ -30,12 +28,13 @@ def render_checkup(checkup: Checkup, *, title: str, data: str) -> str:
         A whole HTML document that can be encoded as UTF-8, whatever the file names.
 
     Example:
-        >>> page = render_checkup(Checkup(Path("pets"), 0, {}, (), ()), title="<pets>", data="pets")
+        >>> from pathlib import Path
+        >>> page = render_check(Checkup(Path("pets"), 0, {}, (), ()), title="<pets>", data="pets")
         >>> "<h1>&lt;pets&gt;</h1>" in page
         True
     """
     groups = group_findings(checkup.findings)
-    pictures = load_thumbnails(checkup.root, _pick(groups))
+    pictures = draw_files(checkup.root, _pick(groups), side=THUMBNAIL_SIDE)
     largest = max(checkup.classes.values(), default=0)
     return render_page(
         "check.html",
@@ -47,24 +46,6 @@ def render_checkup(checkup: Checkup, *, title: str, data: str) -> str:
         movable=any(fault.movable for fault, _ in groups),
         shortcuts=checkup.shortcuts,
     )
-
-
-def load_thumbnails(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Return small pictures of files by path, as `data:` addresses; what cannot be decoded has none.
-
-    Example:
-        >>> load_thumbnails(Path("no such folder"), ["a.jpg"])
-        {}
-    """
-
-    def load(path: str) -> tuple[str, str] | None:
-        try:
-            return path, draw_thumbnail(root / path, side=THUMBNAIL_SIDE)
-        except ImageError:
-            return None
-
-    with start_threads() as pool:
-        return dict(filter(None, pool.map(load, paths)))
 
 
 def _pick(groups: Sequence[tuple[Fault, Sequence[Finding]]]) -> list[str]:
@@ -87,15 +68,13 @@ def _describe(fault: Fault, findings: Sequence[Finding], pictures: Mapping[str, 
         "fault": fault,
         "number": len(findings),
         "hint": hint[:1].upper() + hint[1:],
-        "cards": [_card(finding, pictures) for finding in pictured],
+        "cards": [
+            (finding, [(path, pictures[path]) for path in (*finding.related[:1], finding.path) if path in pictures])
+            for finding in pictured
+        ],
         "rows": [finding for finding in findings if finding not in pictured][:MOST_LISTED],
         "more": max(0, len(findings) - len(pictured) - MOST_LISTED),
     }
-
-
-def _card(finding: Finding, pictures: Mapping[str, str]) -> dict[str, Any]:
-    shown = [path for path in (*finding.related[:1], finding.path) if path in pictures]
-    return {"finding": finding, "pictures": [(path, pictures[path]) for path in shown]}
 
 
 def _answer(checkup: Checkup) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS
 from helpers.pictures import draw_picture, encode
 from pronk.analysis.labels import Neighbour, Suspicion
 from pronk.moving.review import Decision, read_review
-from pronk.report.review import MOST_ROWS, render_review
+from pronk.report.audit_page import MOST_ROWS, render_audit
 from pronk.text import visible
 
 
@@ -57,7 +57,7 @@ def make_suspicions(folder, names, *, classes=CLASSES):
 
 def write_page(folder, suspicions, *, classes=CLASSES, accuracy=0.96):
     page = folder / "review.html"
-    text = render_review(suspicions, root=folder, classes=classes, data="<my> photos", photos=327, accuracy=accuracy)
+    text = render_audit(suspicions, root=folder, classes=classes, data="<my> photos", photos=327, accuracy=accuracy)
     page.write_text(text, encoding="utf-8")
     return page
 
@@ -73,7 +73,7 @@ def test_the_page_is_one_file_of_bounded_size(tmp_path):
         (tmp_path / one.path).write_bytes(encode(spots))
     many = [suspicions[i % 40] for i in range(MOST_ROWS + 17)]
     many = [Suspicion(one.path, hash_of(tmp_path / one.path), *list(vars(one).values())[2:]) for one in many]
-    text = render_review(many, root=tmp_path, classes=CLASSES, data="photos", photos=900)
+    text = render_audit(many, root=tmp_path, classes=CLASSES, data="photos", photos=900)
     assert text.count("<article") == MOST_ROWS
     assert text.count("data:image/jpeg") == MOST_ROWS * 6
     assert "17 more are left" in text
@@ -88,13 +88,13 @@ def hash_of(path):
 def test_a_photo_that_is_another_by_now_is_not_shown(tmp_path):
     suspicions = make_suspicions(tmp_path, ["a", "b"])
     (tmp_path / suspicions[0].path).write_bytes(encode(draw_picture("square", 99)))
-    text = render_review(suspicions, root=tmp_path, classes=CLASSES, data="photos", photos=9)
+    text = render_audit(suspicions, root=tmp_path, classes=CLASSES, data="photos", photos=9)
     assert text.count("The photo cannot be read, or is another by now.") == 1
     assert text.count('alt="The photo ') == 1
 
 
 def test_nothing_suspicious_is_said(tmp_path):
-    text = render_review([], root=tmp_path, classes=CLASSES, data="photos", photos=327)
+    text = render_audit([], root=tmp_path, classes=CLASSES, data="photos", photos=327)
     assert "None of the labels of 327 photos" in text
     assert "<script" not in text
 

@@ -1,0 +1,208 @@
+"""Numbers of a run -> what they say, in sentences: how good, how sure, what fine-tuning and `unknown` brought."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from pronk.report.pages import mark_name
+from pronk.text import count, percent
+
+WIDE = 0.12  # an interval this wide deserves a word
+USUAL_COVERAGE = 0.95
+PARTS = {"train": "training", "val": "validation", "test": "test"}
+PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
+
+
+def describe_result(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how good the model is and how sure that is.
+
+    Args:
+        metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
+
+    Returns:
+        A `tone` (good, unsure, bad or none), sentences, the accuracy, and as `baseline` the share of the largest class.
+
+    Example:
+        >>> describe_result({"test": None})["sentences"]
+        ['There is nothing to judge.']
+    """
+    test, trained = metrics["test"], "frozen" in metrics
+    baseline = None
+    if test is not None:
+        accuracy = test["accuracy"]
+        which, seen = ("test photo", " it had never seen") if trained else ("photo", "")
+        tone, comparison, baseline = _against_largest_class(test)
+        sentences = [_hits_in_words(accuracy, which, seen), comparison]
+        if not trained:
+            sentences.append("Photos the model was trained on would make this number too good.")
+    elif trained:
+        kept = metrics["fine_tuned"] if _kept(metrics) == "fine_tuned" else metrics["frozen"]
+        accuracy, tone = kept["val"]["accuracy"], "unsure"
+        sentences = [
+            "No photos were set aside as a test, so there is no fully honest number.",
+            _hits_in_words(accuracy, "validation photo", ""),
+            "Those photos also chose the model, so expect a little less on new ones.",
+        ]
+    else:
+        accuracy, tone, sentences = None, "none", ["There is nothing to judge."]
+    if accuracy and accuracy["high"] - accuracy["low"] > WIDE:
+        few = f"The interval is wide because {count(accuracy['n'], 'photo')} cannot say more"
+        sentences.append(f"{few}: four times as many would about halve it.")
+    return {"tone": tone, "accuracy": accuracy, "baseline": baseline, "sentences": sentences}
+
+
+def _hits_in_words(accuracy: Mapping[str, Any], which: str, seen: str) -> str:
+    hits = round(accuracy["value"] * accuracy["n"])
+    right = "none was" if hits == 0 else f"{hits:,} {'was' if hits == 1 else 'were'}"
+    share = f"{percent(accuracy['value'])}, and {_certainty(accuracy)}"
+    return f"Of {count(accuracy['n'], which)}{seen}, {right} right: {share}."
+
+
+def _certainty(share: Mapping[str, Any]) -> str:
+    return f"with 95\u00a0% certainty between {percent(share['low'])} and {percent(share['high'])}"
+
+
+def _against_largest_class(test: Mapping[str, Any]) -> tuple[str, str, float]:
+    accuracy, support = test["accuracy"], {name: row["support"] for name, row in test["per_class"].items()}
+    largest = max(support, key=lambda name: support[name])
+    share = support[largest] / accuracy["n"]
+    always = Markup("Always answering “{}” would be right for {}").format(mark_name(largest), percent(share))
+    if accuracy["value"] <= share:
+        return "bad", always + ": on these photos the model is no better than that.", share
+    if accuracy["low"] <= share:
+        doubt = ", which lies inside that interval: so few photos cannot show that the model is better."
+        return "unsure", always + doubt, share
+    return "good", always + ": the model is clearly better than that.", share
+
+
+def _kept(metrics: Mapping[str, Any]) -> str:
+    comparison = metrics.get("comparison")
+    return str(comparison["kept"]) if comparison else "frozen"
+
+
+def describe_fine_tuning(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Say whether phase 2 helped, by how many photos, and what was kept; None for `pronk evaluate`.
+
+    Example:
+        >>> frozen = {"val": {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}, "loss": 0.3}}
+        >>> describe_fine_tuning({"frozen": frozen, "fine_tuned": None})["verdict"]
+        'Fine-tuning was not run.'
+    """
+    if "frozen" not in metrics:
+        return None
+    frozen, tuned, comparison = metrics["frozen"], metrics["fine_tuned"], metrics.get("comparison")
+    kept, why = _kept(metrics), comparison["why"] if comparison else ""
+    models = [("frozen", "frozen network, new head", frozen), ("fine_tuned", "fine-tuned top blocks", tuned)]
+    rows = [{"name": text, "val": model["val"], "kept": key == kept} for key, text, model in models if model]
+    if tuned is None or comparison is None:
+        verdict, sentences = "Fine-tuning was not run.", []
+    else:
+        gained = comparison["gained"] - comparison["lost"]
+        verdict = "Yes." if comparison["p"] < 0.05 else "It seems so, a little."
+        verdict = verdict if gained >= 0 else "Not clearly."
+        verdict = verdict if tuned["val"]["loss"] < frozen["val"]["loss"] else "No."
+        sentences = _compare_phases(frozen["val"], tuned["val"], comparison)
+    return {"verdict": verdict, "sentences": sentences, "kept": PHASES[kept], "why": why, "rows": rows}
+
+
+def _compare_phases(frozen: Mapping[str, Any], tuned: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
+    gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
+    before, after = (round(model["accuracy"]["value"] * model["accuracy"]["n"]) for model in (frozen, tuned))
+    photos = count(tuned["accuracy"]["n"], "validation photo")
+    move = "fell" if tuned["loss"] < frozen["loss"] else "did not fall"
+    loss = f"The validation loss {move}: {frozen['loss']:.3f} before, {tuned['loss']:.3f} after."
+    if gained == lost == 0:
+        return [loss, f"On the same {photos}, no answer changed sides: {before} right before and after."]
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    luck = "luck alone rarely does that" if p < 0.05 else "luck alone could well do that"
+    return [
+        loss,
+        f"On the same {photos}, {gained} became right (gained) and {lost} became wrong (lost): "
+        f"{before} right before, {after} after.",
+        f"By this count {luck} (exact McNemar test, {shown}).",
+    ]
+
+
+def describe_calibration(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Say what the temperature does, and how far certainty and hit rate lie apart; None where that is not known.
+
+    Returns:
+        A verdict in a few words, sentences, and as `rows` the calibration errors of each part.
+
+    Example:
+        >>> error = {"before": 0.08, "after": 0.03}
+        >>> said = describe_calibration({"calibration": {"temperature": 2.0, "ece": {"val": None, "test": error}}})
+        >>> said["sentences"][1], said["rows"]
+        ('That makes every answer less sure and changes none.', [('test', {'before': 0.08, 'after': 0.03})])
+    """
+    calibration = metrics.get("calibration")
+    rows = [(part, error) for part, error in calibration["ece"].items() if error] if calibration else []
+    if not calibration or not rows:
+        return None
+    temperature, (part, error) = calibration["temperature"], rows[-1]
+    which = f"{PARTS[part]} photos" if "frozen" in metrics else "these photos"
+    verdict = f"On {which}, how sure it is and how often it is right lie about {percent(error['after'])} apart."
+    effect = "less sure" if temperature > 1 else "surer"
+    sentences = [
+        f"Before they become probabilities, the model's scores are divided by {temperature:.2f}, its temperature.",
+        f"That makes every answer {effect} and changes none." if temperature != 1 else "So they stay as they are.",
+        "The number was fitted to the validation photos: being 80\u00a0% sure should mean being right 8 times in 10.",
+    ]
+    return {"verdict": verdict, "sentences": sentences, "rows": rows}
+
+
+def describe_unknown(metrics: Mapping[str, Any], *, asked: float = USUAL_COVERAGE) -> dict[str, Any] | None:
+    """Say how many genuine photos kept their class, against what was promised; None where that is not known.
+
+    Args:
+        metrics: the object of metrics.json.
+        asked: share that was to be promised.
+
+    Returns:
+        A verdict in a few words, sentences, and limits.
+
+    Example:
+        >>> print(describe_unknown({"unknown": None})["sentences"][0])
+        A photo of anything gets one of the classes.
+    """
+    if "unknown" not in metrics:
+        return None
+    unknown = metrics["unknown"]
+    if unknown is None:
+        needed = math.ceil(round(asked / (1 - asked), 9))
+        why = f"Promising that {_share(asked)} of genuine photos keep theirs takes {count(needed, 'validation photo')}."
+        return {"verdict": "", "sentences": ["A photo of anything gets one of the classes.", why], "limits": []}
+    verdict, shares = _describe_coverage(metrics)
+    sentences = [
+        *shares,
+        Markup("A photo that lies too far from the training photos is answered <code>unknown</code>."),
+        f"The limit was set with {count(unknown['n'], 'validation photo')}, so that on average at least "
+        f"{_share(unknown['coverage'])} of photos drawn like them keep their class.",
+    ]
+    limits = [
+        "How many photos of other things it finds depends on the things, and was not measured: try some.",
+        "All other numbers here count the most likely class, whether or not a photo is called unknown.",
+    ]
+    return {"verdict": verdict, "sentences": sentences, "limits": limits}
+
+
+def _describe_coverage(metrics: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
+    coverage, unknown = (metrics["test"] or {}).get("coverage"), metrics["unknown"]
+    if coverage is None:
+        return "", ()
+    which = count(coverage["n"], "test photo" if "frozen" in metrics else "photo")
+    verdict = f"Of {which}, {round(coverage['value'] * coverage['n']):,} kept their class:"
+    share = f"{percent(coverage['value'])}, and {_certainty(coverage)}."
+    if coverage["high"] >= unknown["coverage"]:
+        return verdict, [share]
+    return verdict, [
+        share,
+        f"That is less than was promised: the limit came out low by the luck of "
+        f"{count(unknown['n'], 'validation photo')}, or these photos differ from those the model was made with.",
+    ]
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:g}\u00a0%"
