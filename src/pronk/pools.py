@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -42,33 +44,74 @@ def count_workers(pool: Executor) -> int:
     return max(1, int(getattr(pool, "workers", available_cores())))
 
 
-def run_unordered(
-    pool: Executor, work: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int | None = None
+def run_in_order(
+    work: Callable[[Task], Result], tasks: Iterable[Task], *, pool: Executor | None = None
 ) -> Iterator[Result]:
-    """Yield results as they come, with a few tasks waiting per worker, so that a million tasks need no memory.
+    """Yield results in the order of the tasks, with a few tasks waiting per worker, so that a million need no memory.
 
     Args:
-        pool: of threads, processes or machines.
-        work: what is done with each task.
+        work: function of a task.
         tasks: taken as they are needed.
-        workers: in the pool; None asks the pool, as `count_workers` does, anew each time, since machines come and go.
+        pool: threads, processes or machines; None opens a thread per core until the last result.
 
     Example:
-        >>> with start_threads() as pool:
-        ...     sorted(run_unordered(pool, abs, [-2, 1]))
+        >>> list(run_in_order(abs, [-2, 1]))
+        [2, 1]
+    """
+    waiting: deque[Future[Result]] = deque()
+    with start_threads() if pool is None else contextlib.nullcontext(pool) as executor:
+        try:
+            for task in tasks:
+                waiting.append(executor.submit(work, task))
+                if len(waiting) >= TASKS_AHEAD * count_workers(executor):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def run_unordered(
+    work: Callable[[Task], Result], tasks: Iterable[Task], *, pool: Executor | None = None
+) -> Iterator[Result]:
+    """Yield results as they come, otherwise like `run_in_order`; the pool may gain and lose machines meanwhile.
+
+    Example:
+        >>> sorted(run_unordered(abs, [-2, 1]))
         [1, 2]
     """
     waiting = iter(tasks)
     running: set[Future[Result]] = set()
-    while True:
-        wanted = TASKS_AHEAD * (workers or count_workers(pool)) - len(running)
-        for task in itertools.islice(waiting, max(0, wanted)):  # a lost machine leaves more running than wanted
-            running.add(pool.submit(work, task))
-        if not running:
-            return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
+    with start_threads() if pool is None else contextlib.nullcontext(pool) as executor:
+        while True:
+            wanted = TASKS_AHEAD * count_workers(executor) - len(running)
+            for task in itertools.islice(waiting, max(0, wanted)):  # a lost machine leaves more running than wanted
+                running.add(executor.submit(work, task))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+
+
+def start_beside(work: Callable[[], Result]) -> Future[Result]:
+    """Run something in a thread that nobody waits for, should the rest fail or be stopped.
+
+    Example:
+        >>> start_beside(lambda: 2).result()
+        2
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def available_cores() -> int:

@@ -2,7 +2,6 @@ import contextlib
 import importlib.util
 import socket
 import threading
-import time
 
 import pytest
 
@@ -10,56 +9,7 @@ from pronk.batch import ray_cluster as cluster
 from pronk.batch import ray_tasks as tasks
 from pronk.batch.engines import check_engine, open_engine
 from pronk.batch.ray_tasks import Raised, explain_loss, list_versions, run_task
-from pronk.errors import DataError, MissingExtra, PronkError, SettingsError
-from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered, start_threads
-
-
-def test_each_task_has_one_result():
-    with open_engine("local") as pool:
-        assert sorted(run_unordered(pool, abs, range(-500, 0))) == list(range(1, 501))
-        assert list(run_unordered(pool, abs, [])) == []
-
-
-def test_few_tasks_are_taken_ahead():
-    taken = []
-    with start_threads() as pool:
-        results = run_unordered(pool, abs, (taken.append(n) or n for n in range(1000)), workers=2)
-        next(results)
-        assert len(taken) <= 2 * TASKS_AHEAD + 1
-        results.close()
-
-
-def test_an_error_ends_the_results_and_drops_what_waits():
-    done = []
-
-    def work(number):
-        if number == 3:
-            raise DataError("three")
-        time.sleep(0.01)
-        done.append(number)
-
-    with pytest.raises(DataError, match="three"), start_threads() as pool:
-        list(run_unordered(pool, work, range(1000)))
-    assert len(done) < 100
-
-
-def test_workers_may_go_while_tasks_run():
-    """More tasks then run than would be started now; none is lost."""
-    with start_threads() as pool:
-        pool.workers = 5
-        results = run_unordered(pool, abs, range(100))
-        found = [next(results)]
-        pool.workers = 1
-        assert count_workers(pool) == 1
-        found += results
-        pool.workers = 0
-        assert count_workers(pool) == 1
-    assert sorted(found) == list(range(100))
-
-
-def test_threads_are_as_many_as_cores():
-    with start_threads() as pool:
-        assert count_workers(pool) == available_cores()
+from pronk.errors import MissingExtra, PronkError, SettingsError
 
 
 def test_engines_that_are_none_are_refused():

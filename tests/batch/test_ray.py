@@ -266,11 +266,12 @@ def stop(sent, photos, model, out):
 
 LOST = """
 import sys, time
-from pronk.batch.engines import open_engine, run_unordered
+from pronk.batch.engines import open_engine
+from pronk.pools import run_unordered
 from pronk.errors import PronkError
 try:
     with open_engine("ray", address=sys.argv[1]) as pool:
-        for _ in run_unordered(pool, time.sleep, [0.2] * 2000):
+        for _ in run_unordered(time.sleep, [0.2] * 2000, pool=pool):
             print("done", file=sys.stderr, flush=True)
 except PronkError as error:
     sys.exit(f"error: {error}")

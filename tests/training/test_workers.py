@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pronk.errors import PronkError
-from pronk.training.workers import leave_out_current_folder, start_beside, start_workers
+from pronk.training.workers import leave_out_current_folder, start_workers
 
 
 def end() -> None:
@@ -18,11 +18,6 @@ def test_a_killed_worker_is_told_with_a_way_out():
     with pytest.raises(PronkError, match="worker process was killed") as caught, start_workers() as pool:
         pool.submit(end).result()
     assert "--resume" in caught.value.hint
-
-
-def test_what_fails_beside_fails_where_it_is_asked_for():
-    with pytest.raises(ZeroDivisionError):
-        start_beside(lambda: 1 / 0).result()
 
 
 def test_path_and_environment_are_put_back(monkeypatch, tmp_path):

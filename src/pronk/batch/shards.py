@@ -226,7 +226,7 @@ def _predict_missing(
     shared = [] if engine == "local" else _shared(plan)
     try:
         with open_engine(engine, address=address, shared=shared) as pool:
-            for counts in run_unordered(pool, predict_shard, jobs):
+            for counts in run_unordered(predict_shard, jobs, pool=pool):
                 done, failed = done + counts.photos, failed + counts.failed
                 on_progress("predict", done, total)
     except StorageError as error:

@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +18,7 @@ from pronk.errors import ImageError, StorageError
 from pronk.photos.decoding import decode, read_bytes
 from pronk.photos.duplicates import BITS, perceptual_hash
 from pronk.photos.properties import Facts, describe_picture, shrink
-from pronk.pools import TASKS_AHEAD, count_workers, start_threads
+from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import write_atomically
 
@@ -70,25 +68,11 @@ def scan_photos(
     scans: list[Scan] = []
     starts = range(0, len(listing.entries), FILES_PER_TASK)
     batches = ((listing.root, listing.entries[start : start + FILES_PER_TASK], memo) for start in starts)
-    with start_threads() if pool is None else contextlib.nullcontext(pool) as executor:
-        for some in _run_in_order(executor, _scan_batch, batches):
-            for scan in some:
-                scans.append(scan)
-                on_progress("check", len(scans), len(listing.entries))
+    for some in run_in_order(_scan_batch, batches, pool=pool):
+        for scan in some:
+            scans.append(scan)
+            on_progress("check", len(scans), len(listing.entries))
     return scans
-
-
-def _run_in_order(
-    pool: Executor, work: Callable[[Batch], list[Scan]], batches: Iterable[Batch]
-) -> Iterator[list[Scan]]:
-    """Yield results in the order of the batches, with only a few of these waiting, however many there are."""
-    waiting: deque[Future[list[Scan]]] = deque()
-    for batch in batches:
-        if len(waiting) >= TASKS_AHEAD * count_workers(pool):
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(work, batch))
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _scan_batch(batch: Batch) -> list[Scan]:

@@ -4,7 +4,6 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from pronk.analysis.metrics import AccuracyRecord, accuracy_record
 from pronk.model.formats.seam import Outputs, Runtime
-from pronk.pools import available_cores
+from pronk.pools import available_cores, run_in_order, start_threads
 
 WARM_UP_RUNS = 3
 TIMED_RUNS = 100
@@ -47,8 +46,7 @@ def run_all(runtime: Runtime, photos: Sequence[np.ndarray]) -> tuple[np.ndarray,
     Returns:
         Probabilities, float32 [n, C], and features, float32 [n, 1280]; feature maps would take much memory.
     """
-    with ThreadPoolExecutor(available_cores()) as pool:
-        outputs = list(pool.map(lambda pixels: _without_map(runtime.run(pixels[None])), photos))
+    outputs = list(run_in_order(lambda pixels: _without_map(runtime.run(pixels[None])), photos))
     probabilities, features = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     return probabilities, features
 
@@ -99,7 +97,7 @@ def measure_speed(runtime: Runtime, photos: Sequence[np.ndarray]) -> Speed:
         started = time.perf_counter()
         runtime.run(photo)
         times.append(1000 * (time.perf_counter() - started))
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with start_threads() as pool:
         together = threading.Barrier(available_cores())
         # Each thread runs once before time counts: some runtimes open the model anew for each.
         list(pool.map(lambda photo: (runtime.run(photo), together.wait()), pixels[: available_cores()]))

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, Stor
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import load_image, load_photo, read_bytes
-from pronk.pools import available_cores
+from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import storage_error, write_atomically
 from pronk.storage.places import number_names
@@ -161,17 +160,10 @@ def explain(
     if kernel.shape[1] != len(predictor.classes):
         raise ModelError(f"{predictor.bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
     names = _choose_names(folder, photos)
-    with ThreadPoolExecutor(available_cores()) as pool:
-        work = [
-            pool.submit(_explain_one, predictor, kernel, index, path, folder / name)
-            for path, name in zip(photos, names, strict=True)
-        ]
-        try:
-            for future in work:
-                records.append(future.result())
-                on_progress("explain", len(records), len(work))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    tasks = zip(photos, names, strict=True)
+    for record in run_in_order(lambda task: _explain_one(predictor, kernel, index, task[0], folder / task[1]), tasks):
+        records.append(record)
+        on_progress("explain", len(records), len(photos))
     return records
 
 

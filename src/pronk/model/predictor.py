@@ -4,9 +4,7 @@ import dataclasses
 import glob
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,10 @@ from pronk.model.formats.opening import describe_runtime, open_runtime
 from pronk.model.formats.seam import Outputs, Runtime
 from pronk.model.manifest import MODEL_FILE
 from pronk.photos.decoding import load_pixels
-from pronk.pools import available_cores
+from pronk.pools import run_in_order
 from pronk.storage.cache import default_cache
 from pronk.storage.files import digest_file, write_atomically
 from pronk.storage.places import UNKNOWN
-
-PHOTOS_AHEAD = 4  # per thread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,19 +161,7 @@ class Predictor:
             sources: paths or bytes, or whatever `load` takes.
             load: turns a source into pixels, uint8 [size, size, 3], or raises ImageError.
         """
-        threads = available_cores()
-        pending: deque[Future[Prediction]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
-            try:
-                for source in sources:
-                    pending.append(pool.submit(self._predict, source, load or self._load))
-                    if len(pending) >= PHOTOS_AHEAD * threads:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        return run_in_order(lambda source: self._predict(source, load or self._load), sources)
 
     def answer(self, path: str, outputs: Outputs) -> Prediction:
         """Say what a model's outputs for one photo mean.

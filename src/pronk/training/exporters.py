@@ -17,9 +17,9 @@ from pronk.errors import DataError, ImageError, ModelError
 from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
 from pronk.model.formats.onnx import OnnxRuntime
 from pronk.photos.decoding import load_image, load_pixels
+from pronk.pools import start_beside
 from pronk.training.answers import Answers
 from pronk.training.phases import Kept
-from pronk.training.workers import start_beside
 
 GOLDEN_PHOTOS = 8
 COMPARED_PHOTOS = 2  # each layer by layer, which takes longer than all the rest of the export

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.errors import DataError, ImageError
-from pronk.pools import TASKS_AHEAD, available_cores, count_workers, run_unordered
+from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import ensure_space
 from pronk.storage.files import write_atomically
@@ -120,7 +120,7 @@ def extract_features(
         if jobs and local and has_gpu():
             results = run_on_gpu(recipe, backbone, settings, batches)
         else:
-            results = run_unordered(workers, functools.partial(compute_rows, recipe), batches)
+            results = run_unordered(functools.partial(compute_rows, recipe), batches, pool=workers)
         for worked in results:
             findings += worked.findings
             decode_seconds += worked.decode_seconds / count_workers(workers)
@@ -202,15 +202,14 @@ def run_on_gpu(
     def draw(batch: Sequence[Job]) -> list[tuple[Job, np.ndarray | Finding]]:
         return [(job, draw_job(recipe, job)) for job in batch]
 
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for drawn in run_unordered(pool, draw, batches):
-            whole = [(job, views) for job, views in drawn if not isinstance(views, Finding) and len(views)]
-            if whole:
-                cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
-                rows = zip(((job, number) for job, _ in whole for number in job.numbers), pooled, cut, strict=True)
-                for (job, number), pooled_row, cut_row in rows:
-                    recipe.store.write(row_key(job.photo, number, recipe.seed), pooled_row, cut_row)
-            yield Worked(tuple(views for _, views in drawn if isinstance(views, Finding)), 0.0)
+    for drawn in run_unordered(draw, batches):
+        whole = [(job, views) for job, views in drawn if not isinstance(views, Finding) and len(views)]
+        if whole:
+            cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
+            rows = zip(((job, number) for job, _ in whole for number in job.numbers), pooled, cut, strict=True)
+            for (job, number), pooled_row, cut_row in rows:
+                recipe.store.write(row_key(job.photo, number, recipe.seed), pooled_row, cut_row)
+        yield Worked(tuple(views for _, views in drawn if isinstance(views, Finding)), 0.0)
 
 
 def _key(*parts: object) -> str:

@@ -19,6 +19,7 @@ from pronk.dataset.scan import scan_memo
 from pronk.dataset.shortcuts import list_warnings
 from pronk.errors import GateError, RunError
 from pronk.model.run import read_metrics
+from pronk.pools import start_beside
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.storage.files import read_csv
@@ -31,7 +32,7 @@ from pronk.training.results import draw_example, judge, summarise, write_results
 from pronk.training.run import WORK, hold_run, new_run_folder
 from pronk.training.surveys import study
 from pronk.training.usage import Usage
-from pronk.training.workers import start_beside, start_workers
+from pronk.training.workers import start_workers
 
 
 @dataclasses.dataclass(frozen=True)

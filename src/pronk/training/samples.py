@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, ImageError, SettingsError
 from pronk.model.bundle import Bundle
 from pronk.photos.decoding import load_pixels
-from pronk.pools import available_cores
+from pronk.pools import run_in_order
 from pronk.storage.files import digest_file, read_csv
 
 SAMPLES = 200  # photos that the ranges of 8-bit activations are taken from
@@ -116,5 +115,4 @@ def _load(bundle: Bundle, photos: Sequence[Named]) -> list[tuple[np.ndarray, str
             return load_pixels(photo[0], size=bundle.size, fit=bundle.fit), photo[1]
         return None
 
-    with ThreadPoolExecutor(available_cores()) as pool:
-        return [photo for photo in pool.map(load, photos) if photo is not None]
+    return [photo for photo in run_in_order(load, photos) if photo is not None]

@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import loky
 from loky.backend.context import LokyContext
@@ -23,7 +23,6 @@ import pronk
 from pronk.errors import PronkError
 from pronk.pools import available_cores
 
-Result = TypeVar("Result")
 NICENESS = 10  # a second run waits for the import of Keras in the main process, which so gets a core of its own
 
 
@@ -51,25 +50,6 @@ def start_workers() -> Iterator[Executor]:
         ) from error
     finally:
         pool.shutdown(wait=True, kill_workers=True)
-
-
-def start_beside(work: Callable[[], Result]) -> Future[Result]:
-    """Run something in a thread that nobody waits for, should the rest fail or be stopped.
-
-    Example:
-        >>> start_beside(lambda: 2).result()
-        2
-    """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 @contextlib.contextmanager
