@@ -210,7 +210,7 @@ def test_the_record_is_json_whatever_warns(tmp_path):
 def facts_of_side(side):
     picture = draw_picture("circle", 1, (side, side))
     content = look(encode(picture))
-    return content.facts
+    return content.properties
 
 
 @pytest.mark.parametrize("command", ["check", "audit", "curve"])

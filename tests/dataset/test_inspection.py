@@ -1,4 +1,4 @@
-"""Facts, names and counts -> findings."""
+"""Properties, names and counts -> findings."""
 
 import dataclasses
 import os
@@ -20,9 +20,9 @@ from pronk.dataset.inspection import (
 )
 from pronk.dataset.listing import Entry
 from pronk.dataset.scan import look
-from pronk.photos.properties import Facts
+from pronk.photos.properties import PhotoProperties
 
-FINE = Facts(9000, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
+FINE = PhotoProperties(9000, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
 
 
 def codes(path="cat/1.jpg", **changes):
@@ -66,7 +66,7 @@ def test_findings_say_what_to_do():
 def test_the_drawn_pictures_of_the_tests_are_fine(size):
     for label in ("circle", "square", "triangle"):
         for number in range(12):
-            found = look(encode(draw_picture(label, number, size), quality=92)).facts
+            found = look(encode(draw_picture(label, number, size), quality=92)).properties
             assert inspect_photo("a.jpg", found) == ()
 
 

@@ -188,6 +188,29 @@ def test_the_order_of_a_directory_does_not_matter(tmp_path, monkeypatch):
 # Parts
 
 
+def test_findings_in_a_part_layout_name_paths_that_exist(tmp_path):
+    make(
+        tmp_path,
+        *(f"{part}/{label}/1.jpg" for part in ("train", "test") for label in ("cat", "dog")),
+        "train/notes.txt",
+        "test/notes.txt",
+        "train/.thumbs/1.jpg",
+        "test/bird/.keep",
+        "loose.txt",
+        ".git/config",
+    )
+    found = codes(list_photos(tmp_path))
+    assert sorted(found) == [
+        (".git", "hidden"),
+        ("loose.txt", "outside_classes"),
+        ("test/bird", "empty_class"),
+        ("test/notes.txt", "outside_classes"),
+        ("train/.thumbs", "hidden"),
+        ("train/notes.txt", "outside_classes"),
+    ]
+    assert all((tmp_path / path).exists() for path, _ in found)
+
+
 @pytest.mark.parametrize(("name", "part"), PART_FOLDERS.items())
 def test_each_name_of_a_part(tmp_path, name, part):
     other = "train" if part != "train" else "test"

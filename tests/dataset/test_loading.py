@@ -161,7 +161,7 @@ def test_group_by_keeps_frames_together(photo_folder):
             by_number[photo.path[-6:]].add(photo.part)
         assert all(len(found) == 1 for found in by_number.values())
         assert len({photo.group for photo in dataset.photos}) == 12
-    with pytest.raises(DataError, match="no regular expression"):
+    with pytest.raises(DataError, match="not a regular expression"):
         load_dataset(photo_folder, group_by="(")
 
 

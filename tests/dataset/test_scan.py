@@ -17,8 +17,7 @@ from pronk.dataset.checkup import check
 from pronk.dataset.findings import changed
 from pronk.dataset.listing import Entry, list_photos
 from pronk.dataset.loading import load_dataset, write_split
-from pronk.dataset.overview import group_photos
-from pronk.dataset.scan import scan_photo, scan_photos
+from pronk.dataset.scan import group_photos, scan_photo, scan_photos
 from pronk.errors import DataError, Reason
 from pronk.photos.decoding import decode
 from pronk.storage.files import read_csv
@@ -163,7 +162,7 @@ def test_group_by_joins_equal_matches(photo_folder):
     assert Counter(groups).most_common(1)[0][1] == 1
     groups, _ = group_photos(scans, r"circle")
     assert Counter(groups).most_common(1)[0][1] == 12
-    with pytest.raises(DataError, match="no regular expression") as caught:
+    with pytest.raises(DataError, match="not a regular expression") as caught:
         group_photos(scans, "(")
     assert caught.value.hint
 
@@ -265,7 +264,7 @@ def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
     assert len(decoded) == len(DAMAGES), "only what was damaged is looked at again"
     for before, after in zip(first, again, strict=True):
         assert (before.digest, before.findings) == (after.digest, after.findings)
-        assert before.content.facts == after.content.facts
+        assert before.content.properties == after.content.properties
         assert (before.content.signs == after.content.signs).all()
 
 

@@ -9,10 +9,9 @@ from PIL import Image, ImageOps
 from helpers.pictures import encode
 from helpers.planted import draw_clean
 from pronk.dataset.listing import list_photos
-from pronk.dataset.overview import look_over
-from pronk.dataset.scan import look
+from pronk.dataset.scan import look, scan_folder
 from pronk.dataset.shortcuts import KINDS, LEAST_PER_CLASS, measure_shortcuts
-from pronk.photos.properties import Facts
+from pronk.photos.properties import PhotoProperties
 
 MAKE, MODEL = 0x010F, 0x0110
 
@@ -52,7 +51,7 @@ def audit(write, classes=2, number=40, seed=0):
         (write if label == "class 0" else encode_variously)(photo, rng)
         for photo, label in zip(photos, labels, strict=True)
     ]
-    found = measure_shortcuts([look(data).facts for data in datas], labels, range(len(labels)))
+    found = measure_shortcuts([look(data).properties for data in datas], labels, range(len(labels)))
     return {shortcut.kind: shortcut for shortcut in found}
 
 
@@ -98,8 +97,8 @@ def test_tiny_sets_say_nothing(number):
 
 
 def numbered(number, **values):
-    """Facts that differ in their file size only."""
-    fine = Facts(0, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
+    """Properties that differ in their file size only."""
+    fine = PhotoProperties(0, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
     rng = np.random.default_rng(number)
     return [dataclasses.replace(fine, size=int(rng.integers(1000, 9000)), **values) for _ in range(number)]
 
@@ -148,7 +147,7 @@ def test_names_of_classes_may_be_anything():
 
 
 def test_the_real_photos_have_no_shortcut(real_photos):
-    seen = look_over(list_photos(real_photos))
-    found = measure_shortcuts(seen.facts, seen.labels, seen.groups)
+    seen = scan_folder(list_photos(real_photos))
+    found = measure_shortcuts(seen.properties, seen.labels, seen.groups)
     assert len(found) == len(KINDS)
     assert not any(shortcut.warns for shortcut in found)

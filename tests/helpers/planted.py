@@ -77,7 +77,7 @@ def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int = PER_KIND
         _write_clean(planted, upper, next(material))
         _write(planted, lower, encode(next(material)), "case_collision")
         (root / f"train/empty_{number}").mkdir(parents=True)
-        planted.expected.append((f"empty_{number}", "empty_class"))
+        planted.expected.append((f"train/empty_{number}", "empty_class"))
     return planted
 
 

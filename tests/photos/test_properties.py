@@ -1,4 +1,4 @@
-"""Decoded picture -> facts: quality, camera, sharpness and colours are what was put in."""
+"""Decoded picture -> properties: quality, camera, sharpness and colours are what was put in."""
 
 import numpy as np
 import pytest
@@ -15,18 +15,18 @@ from pronk.photos.properties import MOST_CAMERA, estimate_quality, name_camera
 MAKE, MODEL, ORIENTATION = 0x010F, 0x0110, 0x0112
 
 
-def facts(picture, kind="JPEG", **options):
-    return look(encode(picture, kind, **options)).facts
+def properties(picture, kind="JPEG", **options):
+    return look(encode(picture, kind, **options)).properties
 
 
 @pytest.mark.parametrize("quality", [25, 40, 50, 75, 90, 95, 100])
 def test_quality_is_that_of_the_encoder(quality):
-    assert abs(facts(draw_picture("circle", 1), quality=quality).quality - quality) <= 1
+    assert abs(properties(draw_picture("circle", 1), quality=quality).quality - quality) <= 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
 def test_other_formats_have_no_jpeg_quality(kind):
-    found = facts(draw_picture("circle", 1), kind)
+    found = properties(draw_picture("circle", 1), kind)
     assert (found.format, found.quality) == (kind, 0)
 
 
@@ -38,7 +38,7 @@ def test_any_tables_have_a_quality(tables):
 def test_camera_and_orientation_come_from_exif():
     block = Image.Exif()
     block[MAKE], block[MODEL], block[ORIENTATION] = "NIKON CORPORATION", "NIKON D90", 6
-    found = facts(draw_picture("square", 2, (120, 80)), exif=block)
+    found = properties(draw_picture("square", 2, (120, 80)), exif=block)
     assert (found.camera, found.orientation) == ("NIKON D90", 6)
     assert (found.width, found.height) == (120, 80), "as stored"
 
@@ -47,7 +47,7 @@ def test_camera_and_orientation_come_from_exif():
 def test_orientation_is_one_of_eight(orientation):
     block = Image.Exif()
     block[ORIENTATION] = orientation
-    found = facts(draw_picture("square", 3), exif=block).orientation
+    found = properties(draw_picture("square", 3), exif=block).orientation
     assert found == (orientation if orientation in UPRIGHT else 1)
 
 
@@ -71,7 +71,7 @@ def test_colours_are_those_of_the_picture_and_its_edges():
     pixels = np.full((120, 160, 3), 100, np.uint8)
     pixels[:3], pixels[-3:] = (255, 0, 0), (0, 255, 0)
     pixels[:, :3], pixels[:, -3:] = (0, 0, 255), (255, 255, 255)
-    found = facts(Image.fromarray(pixels), "PNG")
+    found = properties(Image.fromarray(pixels), "PNG")
     assert all(abs(value - 100) < 12 for value in found.colour)
     top, bottom, left, right = (found.border[3 * side : 3 * side + 3] for side in range(4))
     assert top[0] > 230 > 30 > top[1]
@@ -79,27 +79,27 @@ def test_colours_are_those_of_the_picture_and_its_edges():
     assert left[2] > 230 > 30 > left[0]
     assert min(right) > 230
     assert found.spread > 50
-    assert facts(Image.new("RGB", (50, 50), "navy"), "PNG").spread == 0
+    assert properties(Image.new("RGB", (50, 50), "navy"), "PNG").spread == 0
 
 
 def test_a_blurred_picture_is_less_sharp():
     for photo in draw_clean(12, (640, 480)):
-        sharp = facts(photo, quality=90).sharpness
-        soft = facts(photo.filter(ImageFilter.GaussianBlur(5)), quality=90).sharpness
+        sharp = properties(photo, quality=90).sharpness
+        soft = properties(photo.filter(ImageFilter.GaussianBlur(5)), quality=90).sharpness
         assert soft < BLURRED < sharp
 
 
 def test_sharpness_is_no_matter_of_contrast():
     photo = draw_clean(1, (640, 480))[0]
     pale = Image.blend(photo, Image.new("RGB", photo.size, (128, 128, 128)), 0.7)
-    assert facts(pale, "PNG").sharpness > 1.7 * BLURRED
-    assert facts(pale, "PNG").contrast < 0.4 * facts(photo, "PNG").contrast
+    assert properties(pale, "PNG").sharpness > 1.7 * BLURRED
+    assert properties(pale, "PNG").contrast < 0.4 * properties(photo, "PNG").contrast
 
 
 def test_every_usable_sample_has_facts():
     usable = [sample for sample in make_samples() if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)]
     for sample in usable:
-        found = look(sample.data).facts
+        found = look(sample.data).properties
         assert found.size == len(sample.data)
         assert 0 <= found.contrast <= 255
         assert len(found.border) == 12
@@ -108,5 +108,5 @@ def test_every_usable_sample_has_facts():
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 500), (500, 2), (3, 3)])
 def test_the_smallest_pictures_have_facts(size):
-    found = facts(Image.new("L", size, 9), "PNG")
+    found = properties(Image.new("L", size, 9), "PNG")
     assert (found.width, found.height, found.contrast) == (*size, 0)

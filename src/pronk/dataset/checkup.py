@@ -8,7 +8,7 @@ from typing import Any
 from pronk.dataset.findings import Finding, describe_fault, matters
 from pronk.dataset.inspection import count_different, find_leaks, inspect_counts, strictest_parts
 from pronk.dataset.listing import list_leniently
-from pronk.dataset.overview import look_over
+from pronk.dataset.scan import scan_folder
 from pronk.dataset.shortcuts import Shortcut, list_warnings, measure_shortcuts
 from pronk.progress import Progress, no_progress
 
@@ -57,11 +57,11 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_leniently(Path(data))
-    seen = look_over(listing, on_progress=on_progress)
+    seen = scan_folder(listing, on_progress=on_progress)
     paths, given = [scan.entry.path for scan in seen.usable], [scan.entry.part for scan in seen.usable]
     leaks = find_leaks(paths, seen.groups, given, strictest_parts(seen.groups, given))
     counts = inspect_counts(count_different(seen.labels, seen.groups, listing.classes))
-    shortcuts = measure_shortcuts(seen.facts, seen.labels, seen.groups)
+    shortcuts = measure_shortcuts(seen.properties, seen.labels, seen.groups)
     counted = Counter(seen.labels)
     classes = {name: counted[name] for name in listing.classes}
     return Checkup(

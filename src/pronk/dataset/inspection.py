@@ -1,4 +1,4 @@
-"""Facts, listing and counts -> findings: what is odd about a photo, and about how the photos are arranged."""
+"""Properties, listing and counts -> findings: what is odd about a photo, and about how the photos are arranged."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from pronk.dataset.findings import Finding, find
 from pronk.dataset.listing import Entry
 from pronk.dataset.split import RANK
 from pronk.photos.formats import SUFFIXES
-from pronk.photos.properties import Facts
+from pronk.photos.properties import PhotoProperties
 from pronk.storage.places import find_fault
 from pronk.text import count, fold
 
@@ -26,15 +26,15 @@ UNEQUAL, VERY_UNEQUAL = 3, 10  # largest to smallest class; from the first on tr
 NEEDED = f"training needs at least {MIN_PER_CLASS} photos in each class, and more is better: add some"
 
 
-def inspect_photo(path: str, facts: Facts) -> tuple[Finding, ...]:
+def inspect_photo(path: str, properties: PhotoProperties) -> tuple[Finding, ...]:
     """Find what is odd about one usable photo.
 
     Example:
-        >>> small = Facts(900, "PNG", 16, 16, 1, False, "", 0, 1.0, 200, (9, 9, 9), (0,) * 12, 5)
+        >>> small = PhotoProperties(900, "PNG", 16, 16, 1, False, "", 0, 1.0, 200, (9, 9, 9), (0,) * 12, 5)
         >>> [finding.code for finding in inspect_photo("cat/1.jpg", small)]
         ['wrong_extension', 'tiny']
     """
-    return tuple(_look_at_file(path, facts)) + tuple(_look_at_picture(path, facts))
+    return tuple(_look_at_file(path, properties)) + tuple(_look_at_picture(path, properties))
 
 
 def inspect_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Finding, ...]:
@@ -146,25 +146,25 @@ def count_different(labels: Iterable[str], groups: Iterable[int], classes: Seque
     return {name: counted[name] for name in classes}
 
 
-def _look_at_file(path: str, facts: Facts) -> Iterator[Finding]:
-    suffixes = SUFFIXES[facts.format]
+def _look_at_file(path: str, properties: PhotoProperties) -> Iterator[Finding]:
+    suffixes = SUFFIXES[properties.format]
     if not path.lower().endswith(suffixes):
-        message = f"the content is {facts.format}, whatever its name says"
+        message = f"the content is {properties.format}, whatever its name says"
         yield find(path, "wrong_extension", message, f"rename it to end in {suffixes[0]}; pronk reads it as it is")
-    if facts.animated:
+    if properties.animated:
         hint = "look whether its first frame shows what it should"
         yield find(path, "animated", "only the first frame of an animation is used", hint)
-    if facts.orientation != 1:
-        message = f"stored with EXIF orientation {facts.orientation}"
+    if properties.orientation != 1:
+        message = f"stored with EXIF orientation {properties.orientation}"
         yield find(path, "rotated", message, "nothing to do for pronk; export it upright for other programs")
 
 
-def _look_at_picture(path: str, facts: Facts) -> Iterator[Finding]:
-    if facts.contrast <= BLANK:
-        message = f"is one colour all over (about #{bytes(facts.colour).hex()})"
+def _look_at_picture(path: str, properties: PhotoProperties) -> Iterator[Finding]:
+    if properties.contrast <= BLANK:
+        message = f"is one colour all over (about #{bytes(properties.colour).hex()})"
         yield find(path, "blank", message, "remove it, unless its class is about nothing")
         return
-    if min(facts.width, facts.height) < TINY:
-        yield find(path, "tiny", f"has {facts.width} x {facts.height} pixels", "get a larger version of it")
-    elif facts.sharpness < BLURRED and min(facts.width, facts.height) >= JUDGED:
+    if min(properties.width, properties.height) < TINY:
+        yield find(path, "tiny", f"has {properties.width} x {properties.height} pixels", "get a larger version of it")
+    elif properties.sharpness < BLURRED and min(properties.width, properties.height) >= JUDGED:
         yield find(path, "blurred", "has no sharp edge, even made small", "look at it, and remove it if it is spoilt")

@@ -78,11 +78,6 @@ def list_leniently(data: Path) -> Listing:
 
     Raises:
         DataError: if there is nothing to list.
-
-    Example:
-        >>> import tempfile
-        >>> [finding.code for finding in list_leniently(Path(tempfile.mkdtemp())).findings]
-        ['few_classes']
     """
     listing = _list(data)
     problems = _find_class_problems(data, listing.classes, 2)
@@ -90,13 +85,7 @@ def list_leniently(data: Path) -> Listing:
 
 
 def list_files(folder: Path) -> list[str]:
-    """List every visible file below a folder, in natural order of the paths relative to it.
-
-    Example:
-        >>> import tempfile
-        >>> list_files(Path(tempfile.mkdtemp()))
-        []
-    """
+    """List every visible file below a folder, in natural order of the paths relative to it."""
     return sorted(_walk(folder, folder), key=natural_key)
 
 
@@ -125,26 +114,27 @@ def _list(data: Path) -> Listing:
 
 
 def _list_folder(data: Path) -> Listing:
-    folders, findings = _visible_folders(data)
+    folders, findings = _visible_folders(data, data)
     parts = {folder: PART_FOLDERS.get(folder.lower()) for folder in folders}
     entries: list[Entry] = []
-    classes: set[str] = set()
+    classes: dict[str, str] = {}  # the path of the first folder of each
     hidden: list[str] = []
     if folders and all(parts.values()):
         for part_folder, part in parts.items():
-            inner, more = _visible_folders(data / part_folder)
+            inner, more = _visible_folders(data, data / part_folder)
             findings += more
-            classes.update(inner)
             for label in inner:
+                classes.setdefault(label, f"{part_folder}/{label}")
                 entries += [Entry(path, label, part) for path in _walk(data, data / part_folder / label, hidden)]
     else:
-        classes.update(folders)
+        classes = {label: label for label in folders}
         for label in folders:
             entries += [Entry(path, label) for path in _walk(data, data / label, hidden)]
-    for label in sorted(classes - {entry.label for entry in entries}, key=natural_key):
-        findings.append(find(label, "empty_class", f"class folder {label!r} has no files", "add photos or remove it"))
+    for label in sorted(classes.keys() - {entry.label for entry in entries}, key=natural_key):
+        message = f"class folder {label!r} has no files"
+        findings.append(find(classes[label], "empty_class", message, "add photos or remove it"))
     for path in sorted(hidden, key=natural_key):
-        findings.append(find(path, "hidden", f"hidden, so it is no part of {_parent(path)!r}", RENAME))
+        findings.append(find(path, "hidden", f"hidden, so it is not part of {path.rsplit('/', 1)[0]!r}", RENAME))
     return _finish(data, entries, findings)
 
 
@@ -202,17 +192,19 @@ def _find_class_problems(root: Path, classes: tuple[str, ...], min_classes: int)
             yield find(names[0], "class_case", message, "merge these folders or rename one")
 
 
-def _visible_folders(folder: Path) -> tuple[list[str], list[Finding]]:
+def _visible_folders(root: Path, folder: Path) -> tuple[list[str], list[Finding]]:
+    """Return the names of a folder's visible folders, and findings, with paths from the root, for all else in it."""
     names, findings = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
+            path = Path(entry.path).relative_to(root).as_posix()
             if _is_folder(entry):
                 if is_hidden(entry.name):
-                    findings.append(find(entry.name, "hidden", f"hidden folder {entry.name!r} is no class", RENAME))
+                    findings.append(find(path, "hidden", f"hidden folder {entry.name!r} is not a class", RENAME))
                 else:
                     names.append(entry.name)
             elif not is_hidden(entry.name):
-                findings.append(find(entry.name, "outside_classes", f"{entry.name!r} is in no class folder", MOVE))
+                findings.append(find(path, "outside_classes", f"{entry.name!r} is not in a class folder", MOVE))
     findings.sort(key=lambda finding: finding.path)
     return sorted(names, key=natural_key), findings
 
@@ -240,7 +232,7 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
         for entry in entries:
             path = Path(entry.path)
             if is_hidden(entry.name):
-                if hidden is not None and _is_told(entry):
+                if hidden is not None and _may_be_missed(entry):
                     hidden.append(path.relative_to(root).as_posix())
             elif _is_folder(entry):
                 waiting.append((path, above | {identity}))
@@ -255,14 +247,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_told(entry: os.DirEntry[str]) -> bool:
-    """Tell whether a hidden entry may be missed by somebody: a folder, or a picture that is no leftover of macOS."""
+def _may_be_missed(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a hidden entry may be missed by somebody: a folder, or a picture that is not a leftover of macOS."""
     name = entry.name.lower()
     return (_is_folder(entry) or name.endswith(PICTURE_SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"
-
-
-def _parent(path: str) -> str:
-    return path.rsplit("/", 1)[0]
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -13,8 +13,7 @@ import numpy as np
 from pronk.dataset.findings import Finding, find
 from pronk.dataset.inspection import count_different, find_leaks, inspect_balance
 from pronk.dataset.listing import PART_FOLDERS, PARTS, Listing, list_photos
-from pronk.dataset.overview import Overview, look_over
-from pronk.dataset.scan import Scan
+from pronk.dataset.scan import FolderScan, Scan, scan_folder
 from pronk.dataset.shortcuts import Shortcut, measure_shortcuts
 from pronk.dataset.split import assign_parts, count_parts
 from pronk.errors import DataError, ImageError, Reason
@@ -137,7 +136,7 @@ def load_dataset(
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_photos(Path(data))
-    seen = look_over(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
+    seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
     given, shares = _given_parts(listing, seen.usable, split, {"val": val, "test": test})
     digests, paths = [scan.digest for scan in seen.usable], [scan.entry.path for scan in seen.usable]
     parts = assign_parts(seen.labels, seen.groups, digests, given, shares=shares, seed=seed)
@@ -168,20 +167,20 @@ def load_unsplit(
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_photos(Path(data))
-    seen = look_over(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
+    seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
     dataset = _make_dataset(listing, seen, ["train"] * len(seen.usable))
     if not dataset.photos:
         raise _nothing_usable(dataset)
     return dataset
 
 
-def _make_dataset(listing: Listing, seen: Overview, parts: Sequence[str | None]) -> Dataset:
+def _make_dataset(listing: Listing, seen: FolderScan, parts: Sequence[str | None]) -> Dataset:
     photos = [
         Photo(scan.entry.path, scan.entry.label, part, scan.digest, seen.usable[group].digest[:12])
         for scan, part, group in zip(seen.usable, parts, seen.groups, strict=True)
         if part is not None
     ]
-    shortcuts = measure_shortcuts(seen.facts, seen.labels, seen.groups)
+    shortcuts = measure_shortcuts(seen.properties, seen.labels, seen.groups)
     return Dataset(listing.root, listing.classes, tuple(photos), seen.findings, seen.files, shortcuts)
 
 

@@ -1,9 +1,13 @@
-"""Files -> one look at each: whole or not, its digest, its facts, its perceptual hash."""
+"""Listing -> one look at each file: whole or not, its digest, its properties; and which of them are copies."""
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
@@ -11,32 +15,28 @@ from typing import Any, cast
 
 import numpy as np
 
-from pronk.dataset.findings import Finding, left_out
-from pronk.dataset.inspection import inspect_photo
+from pronk.dataset.findings import Finding, find, left_out
+from pronk.dataset.inspection import inspect_names, inspect_photo
 from pronk.dataset.listing import Entry, Listing
-from pronk.errors import ImageError, StorageError
-from pronk.photos.decoding import decode, read_bytes
-from pronk.photos.duplicates import BITS, perceptual_hash
-from pronk.photos.properties import Facts, describe_picture, shrink
+from pronk.errors import DataError, ImageError, StorageError
+from pronk.photos.decoding import DECODING_VERSION, decode, read_bytes
+from pronk.photos.duplicates import BITS, HASH_VERSION, chain_equal, find_similar, group_indices, perceptual_hash
+from pronk.photos.properties import PROPERTIES_VERSION, PhotoProperties, describe_picture, shrink
 from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import write_atomically
 
 FILES_PER_TASK = 8
-# Raise it when decoding, hashing or the facts change what they tell.
-LOOK_VERSION = 2
 # Pixels, of which decoding leaves twice as many: small enough for JPEG's quick decoding. With 48, a blur has to be half
 # as strong again to be noticed, and one look takes 7 % less time.
 LOOK_SIDE = 64
 
-Batch = tuple[Path, tuple[Entry, ...], Path | None]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Content:
-    """What the bytes of a usable picture told: facts, and signs of both its perceptual hashes, int8 (2, 255)."""
+    """What the bytes of a usable picture told: properties, and signs of both its perceptual hashes, int8 (2, 255)."""
 
-    facts: Facts
+    properties: PhotoProperties
     signs: np.ndarray
 
 
@@ -50,6 +50,53 @@ class Scan:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class FolderScan:
+    """What looking at all files of a data set told.
+
+    Attributes:
+        usable: the photos that can be used, in natural order.
+        groups: for each of them the index of the first one of its group, see `group_photos`.
+        findings: about arrangement, files and copies.
+        files: how many files were looked at.
+    """
+
+    usable: tuple[Scan, ...]
+    groups: tuple[int, ...]
+    findings: tuple[Finding, ...]
+    files: int
+
+    @property
+    def labels(self) -> list[str]:
+        """The usable photos' labels."""
+        return [scan.entry.label for scan in self.usable]
+
+    @property
+    def properties(self) -> list[PhotoProperties]:
+        """The usable photos' properties."""
+        return [scan.content.properties for scan in self.usable if scan.content]
+
+
+def scan_folder(
+    listing: Listing,
+    *,
+    group_by: str | None = None,
+    pool: Executor | None = None,
+    memo: Path | None = None,
+    on_progress: Progress = no_progress,
+) -> FolderScan:
+    """Look at every listed file once, and find copies.
+
+    Arguments are those of `scan_photos` and `group_photos`.
+    """
+    scans = scan_photos(listing, pool=pool, memo=memo, on_progress=on_progress)
+    usable = tuple(scan for scan in scans if scan.content is not None)
+    groups, copies = group_photos(usable, group_by, on_progress=on_progress)
+    in_files = (finding for scan in scans for finding in scan.findings)
+    findings = (*listing.findings, *inspect_names(listing.entries, listing.classes), *in_files, *copies)
+    return FolderScan(usable, tuple(groups), findings, len(scans))
+
+
 def scan_photos(
     listing: Listing, *, pool: Executor | None = None, memo: Path | None = None, on_progress: Progress = no_progress
 ) -> list[Scan]:
@@ -57,26 +104,21 @@ def scan_photos(
 
     Args:
         listing: from `list_photos`.
-        pool: of worker processes; None uses threads of this one.
+        pool: worker processes; None uses threads of this one.
         memo: folder that remembers what was seen, by content; None looks at everything anew.
         on_progress: called with ("check", done, total).
-
-    Example:
-        >>> scan_photos(Listing(Path("photos"), (), (), ()))
-        []
     """
     scans: list[Scan] = []
     starts = range(0, len(listing.entries), FILES_PER_TASK)
-    batches = ((listing.root, listing.entries[start : start + FILES_PER_TASK], memo) for start in starts)
-    for some in run_in_order(_scan_batch, batches, pool=pool):
+    batches = (listing.entries[start : start + FILES_PER_TASK] for start in starts)
+    for some in run_in_order(functools.partial(_scan_batch, listing.root, memo), batches, pool=pool):
         for scan in some:
             scans.append(scan)
             on_progress("check", len(scans), len(listing.entries))
     return scans
 
 
-def _scan_batch(batch: Batch) -> list[Scan]:
-    root, entries, memo = batch
+def _scan_batch(root: Path, memo: Path | None, entries: Sequence[Entry]) -> list[Scan]:
     return [scan_photo(root, entry, memo) for entry in entries]
 
 
@@ -98,7 +140,7 @@ def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
         content = look(data, memo and memo / digest[:2] / f"{digest}.json")
     except ImageError as error:
         return Scan(entry, findings=(left_out(entry.path, error),))
-    return Scan(entry, digest, content, inspect_photo(entry.path, content.facts))
+    return Scan(entry, digest, content, inspect_photo(entry.path, content.properties))
 
 
 def look(data: bytes, memo: Path | None = None) -> Content:
@@ -110,11 +152,6 @@ def look(data: bytes, memo: Path | None = None) -> Content:
 
     Raises:
         ImageError: if the picture cannot be used; that is not remembered.
-
-    Example:
-        >>> look(b"no picture")
-        Traceback (most recent call last):
-        pronk.errors.ImageError: the content is not a picture
     """
     if memo:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -123,7 +160,7 @@ def look(data: bytes, memo: Path | None = None) -> Content:
     small = shrink(decoded.image)
     content = Content(describe_picture(decoded, small, len(data)), perceptual_hash(small))
     if memo:
-        record = {"signs": content.signs.tobytes().hex(), "facts": dataclasses.asdict(content.facts)}
+        record = {"signs": content.signs.tobytes().hex(), "properties": dataclasses.asdict(content.properties)}
         with contextlib.suppress(StorageError):  # then the next run looks again
             write_atomically(memo, json.dumps(record).encode(), durable=False)
     return content
@@ -131,15 +168,79 @@ def look(data: bytes, memo: Path | None = None) -> Content:
 
 def _recall(record: dict[str, Any]) -> Content:
     signs = np.frombuffer(bytes.fromhex(record["signs"]), np.int8).reshape(2, BITS)
-    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in record["facts"].items()}
-    return Content(Facts(**cast(dict[str, Any], facts)), signs)
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in record["properties"].items()}
+    return Content(PhotoProperties(**cast(dict[str, Any], kept)), signs)
 
 
 def scan_memo(cache: Path) -> Path:
-    """Return the folder of a cache that remembers what was seen in a file.
+    """Return the folder of a cache that remembers what was seen in files; other versions of what looks have others."""
+    return cache / "scans" / f"{DECODING_VERSION}.{PROPERTIES_VERSION}.{HASH_VERSION}-{version('pillow')}"
 
-    Example:
-        >>> scan_memo(Path("cache")).parent.as_posix()
-        'cache/scans'
+
+def group_photos(
+    usable: Sequence[Scan], group_by: str | None, *, on_progress: Progress = no_progress
+) -> tuple[list[int], list[Finding]]:
+    """Group photos that must stay together: copies, near copies, and matches of `group_by`.
+
+    Args:
+        usable: scans that have a content.
+        group_by: regular expression looked for in each path.
+        on_progress: called with ("compare", done, total).
+
+    Returns:
+        For each photo the index of its group's first photo, and a finding per copy: of a hundred copies each is named
+        once for its own class and once for another, not each pair.
+
+    Raises:
+        DataError: if `group_by` is not a regular expression.
     """
-    return cache / "scans" / f"{LOOK_VERSION}-{version('pillow')}"
+    labels, digests = [scan.entry.label for scan in usable], [scan.digest for scan in usable]
+    keys = [_group_key(scan.entry.path, group_by) for scan in usable]
+    first: dict[tuple[int, bool], int] = {}
+
+    def note(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        for i, j in pairs:
+            key = j, labels[i] != labels[j]
+            first[key] = min(i, first.get(key, i))
+            yield i, j
+
+    exact = itertools.chain(chain_equal(digests), chain_equal(list(zip(digests, labels, strict=True))))
+    similar = _find_near(usable, lambda done, total: on_progress("compare", done, total))
+    groups = group_indices(len(usable), itertools.chain(note(exact), note(similar), chain_equal(keys)))
+    return groups, [_duplicate(usable[i], usable[j]) for (j, _), i in sorted(first.items())]
+
+
+def _find_near(usable: Sequence[Scan], on_rows: Callable[[int, int], None]) -> Iterator[tuple[int, int]]:
+    """Pair photos that are almost the same; of equal files only the first is compared."""
+    first: dict[str, int] = {}
+    for i, scan in enumerate(usable):
+        first.setdefault(scan.digest, i)
+    originals = list(first.values())
+    contents = [content for i in originals if (content := usable[i].content)]
+    signs = np.array([content.signs for content in contents], np.int8).reshape(-1, 2, BITS)
+    colours = np.array([content.properties.colour for content in contents], np.uint8).reshape(-1, 3)
+    for i, j in find_similar(signs[:, 0], signs[:, 1], colours, on_rows=on_rows):
+        yield originals[i], originals[j]
+
+
+def _group_key(path: str, group_by: str | None) -> str | None:
+    if group_by is None:
+        return None
+    try:
+        match = re.search(group_by, path)
+    except re.error as error:
+        raise DataError(
+            f"--group-by {group_by!r} is not a regular expression: {error}", hint=r"for example --group-by '(.*)_frame'"
+        ) from error
+    return None if match is None else "\0".join(group or "" for group in match.groups()) or match.group()
+
+
+def _duplicate(first: Scan, second: Scan) -> Finding:
+    exact = first.digest == second.digest
+    message = f"{'has the same content as' if exact else 'is almost the same picture as'} {first.entry.path}"
+    path, related = second.entry.path, (first.entry.path,)
+    if first.entry.label != second.entry.label:
+        message += f", which is labelled {first.entry.label!r}, not {second.entry.label!r}"
+        return find(path, "label_conflict", message, "keep it in one class only", related)
+    code = "exact_duplicate" if exact else "near_duplicate"
+    return find(path, code, message, "remove one of the two if it was a mistake", related)

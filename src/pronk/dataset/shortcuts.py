@@ -1,6 +1,6 @@
-"""Facts, labels and groups -> how far the class can be told without looking at the subject, and a warning if it can.
+"""Properties, labels and groups -> how far the class can be told without looking at the subject, and warnings.
 
-A classifier that sees nothing but one kind of fact (naive Bayes over bins, so that numbers and names are treated
+A classifier that sees nothing but one kind of property (naive Bayes over bins, so that numbers and names are treated
 alike) is cross-validated; where it is far above chance, a network can learn the same instead of the subject.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pronk.dataset.findings import Finding, find
-from pronk.photos.properties import Facts
+from pronk.photos.properties import PhotoProperties
 from pronk.text import percent
 
 FOLDS = 5
@@ -22,7 +22,7 @@ MOST_BINS = 32
 SMOOTHING = 0.5  # photos added to each bin
 ALPHA = 0.001  # probability of an alarm by luck alone, all kinds and classes together
 INTERVAL = 1.96
-# Share of the way from chance to always right. Of 327 photos of alpacas and other things no kind of fact tells more
+# Share of the way from chance to always right. Of 327 photos of alpacas and other things no kind of property tells more
 # than 0.12 of it, planted frames and tints tell all of it. But things that have a colour of their own are honest, so
 # colours have to tell more before they are called a shortcut.
 LARGE, LARGE_FOR_COLOUR = 0.6, 0.85
@@ -31,18 +31,18 @@ MOST_NAMED = 3
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One kind of fact: its name, its columns, and what to say of it."""
+    """One kind of property: its name, its columns, and what to say of it."""
 
     name: str
     words: str
-    columns: Callable[[Facts], tuple[float | str, ...]]
+    columns: Callable[[PhotoProperties], tuple[float | str, ...]]
     remedy: str
     soft: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Shortcut:
-    """How far the class can be told from one kind of fact.
+    """How far the class can be told from one kind of property.
 
     Attributes:
         kind: file_size, dimensions, aspect, camera, quality, colour or border.
@@ -71,18 +71,20 @@ class Shortcut:
     remedy: str
 
 
-def _upright(facts: Facts) -> tuple[int, int]:
-    return (facts.height, facts.width) if facts.orientation >= 5 else (facts.width, facts.height)
+def _upright(properties: PhotoProperties) -> tuple[int, int]:
+    return (
+        (properties.height, properties.width) if properties.orientation >= 5 else (properties.width, properties.height)
+    )
 
 
-def _border(facts: Facts) -> tuple[float | str, ...]:
-    red, green, blue = (sum(facts.border[channel::3]) / 4 for channel in range(3))
-    lightness = [sum(facts.border[3 * side : 3 * side + 3]) / 3 for side in range(4)]
-    return (red - green, blue - green, facts.spread, *lightness)
+def _border(properties: PhotoProperties) -> tuple[float | str, ...]:
+    red, green, blue = (sum(properties.border[channel::3]) / 4 for channel in range(3))
+    lightness = [sum(properties.border[3 * side : 3 * side + 3]) / 3 for side in range(4)]
+    return (red - green, blue - green, properties.spread, *lightness)
 
 
-def _colour(facts: Facts) -> tuple[float | str, ...]:
-    red, green, blue = facts.colour
+def _colour(properties: PhotoProperties) -> tuple[float | str, ...]:
+    red, green, blue = properties.colour
     return (red + green + blue, red - green, blue - green)
 
 
@@ -90,23 +92,23 @@ _SAVE = "Save the photos of all classes with the same program and settings."
 _SIZE = "Collect photos of every class from the same sources, or scale them all to one size."
 _PLACE = "Take photos of every class in the same places and at the same hours."
 KINDS = (
-    Kind("file_size", "the file size", lambda facts: (facts.size,), _SAVE),
+    Kind("file_size", "the file size", lambda one: (one.size,), _SAVE),
     Kind("dimensions", "width and height", _upright, _SIZE),
-    Kind("aspect", "the shape of the frame", lambda facts: (_upright(facts)[0] / _upright(facts)[1],), _SIZE),
-    Kind("camera", "the camera", lambda facts: (facts.camera,), "Take photos of every class with every camera."),
-    Kind("quality", "file format and JPEG quality", lambda facts: (facts.format, facts.quality), _SAVE),
+    Kind("aspect", "the shape of the frame", lambda one: (_upright(one)[0] / _upright(one)[1],), _SIZE),
+    Kind("camera", "the camera", lambda one: (one.camera,), "Take photos of every class with every camera."),
+    Kind("quality", "file format and JPEG quality", lambda one: (one.format, one.quality), _SAVE),
     Kind("colour", "the mean colour", _colour, _PLACE, soft=True),
     Kind("border", "the border", _border, "Look for frames, watermarks and dates. " + _PLACE, soft=True),
 )
 
 
 def measure_shortcuts(
-    facts: Sequence[Facts], labels: Sequence[str], groups: Sequence[int], *, seed: int = 0
+    properties: Sequence[PhotoProperties], labels: Sequence[str], groups: Sequence[int], *, seed: int = 0
 ) -> tuple[Shortcut, ...]:
-    """Measure how far the class can be told from each kind of fact alone.
+    """Measure how far the class can be told from each kind of property alone.
 
     Args:
-        facts: of the photos.
+        properties: one per photo.
         labels: their classes.
         groups: equal for photos that are copies of each other or belong together; of each group one is studied.
         seed: of the folds.
@@ -126,7 +128,7 @@ def measure_shortcuts(
     folds = _deal(targets, np.array([groups[row] for row in rows]), seed)
     results = []
     for kind in KINDS:
-        columns = zip(*(kind.columns(facts[row]) for row in rows), strict=True)
+        columns = zip(*(kind.columns(properties[row]) for row in rows), strict=True)
         evidence = _cross_validate([_bin(column) for column in columns], targets, folds, len(classes))
         results.append(_judge(kind, evidence, targets, classes))
     return tuple(results)

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from pronk.errors import ImageError, Reason
 from pronk.photos.formats import FORMATS, foreign_format, is_cut, sniff
 
+DECODING_VERSION = 1  # raise it when a file decodes into other pixels
 MAX_PIXELS = 50_000_000
 # Pillow takes some 15 bytes a pixel for a WebP, several times as much as for any other format.
 MAX_PIXELS_OF = {"WEBP": 12_500_000}

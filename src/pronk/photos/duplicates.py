@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+HASH_VERSION = 1  # raise it when the hash of a picture changes
 GRID = 32
 FREQUENCIES = 16
 BITS = FREQUENCIES * FREQUENCIES - 1

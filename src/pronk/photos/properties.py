@@ -1,4 +1,4 @@
-"""One decoded picture and the size of its file -> facts that need no network: camera, quality, sharpness, colours."""
+"""A decoded picture and the size of its file -> properties that need no network: camera, sharpness, colours."""
 
 import bisect
 import dataclasses
@@ -13,6 +13,7 @@ from PIL import Image
 from pronk.photos.decoding import MAKE_TAG, MODEL_TAG, ORIENTATION_TAG, Decoded
 from pronk.text import visible
 
+PROPERTIES_VERSION = 2  # raise it when a property is measured in another way, or another is added
 MOST_CAMERA = 60  # characters; what a file claims to be its camera may be anything
 # The luminance table of the JPEG standard (ITU-T T.81, table K.1), whose sum is all that is needed of it. Encoders
 # scale it by their quality, in the way of the Independent JPEG Group's library.
@@ -20,23 +21,23 @@ STANDARD_SUM = 3688
 SMALL = 64  # pixels on the short side, at least, that colours are taken from; the outermost ones are the border
 RARE = 0.005  # share of the pixels at either end that may be dust, noise or a date in the corner
 SHARPEST = 0.005  # share of the pixels that tell how sharp a picture is: of most photos only one thing is in focus
-NOISE = 6  # grey levels; added to the steepest slope, so that the noise of a flat picture is no sharp edge
+NOISE = 6  # grey levels; added to the steepest slope, so that the noise of a flat picture is not a sharp edge
 ROWS = 24  # that sharpness is measured in, spread over the picture
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Facts:
+class PhotoProperties:
     """What is known of a photo besides its content. Small: mostly small whole numbers, which Python shares.
 
     Attributes:
-        size: of the file in bytes.
+        size: bytes of the file.
         format: a name in `pronk.photos.formats.FORMATS`.
         width: in pixels, as stored.
         height: in pixels, as stored.
-        orientation: of the EXIF block, 1 to 8; 1 is upright.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
         animated: there are more frames than the one that is used.
         camera: make and model of the EXIF block, made visible; may be empty.
-        quality: of a JPEG, 1 to 100, estimated from its quantisation tables; 0 for other formats.
+        quality: JPEG quality, 1 to 100, estimated from its quantisation tables; 0 for other formats.
         sharpness: how abrupt the sharpest edges are; 0.4 and less is blurred, 1 very sharp.
         contrast: grey levels from dark to light, 0 to 255, without the rarest at both ends.
         colour: mean red, green and blue.
@@ -69,24 +70,24 @@ def shrink(image: Image.Image) -> Image.Image:
     return image.reduce(max(1, min(image.size) // SMALL))
 
 
-def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> Facts:
-    """Collect the facts of one picture.
+def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> PhotoProperties:
+    """Collect the properties of one picture.
 
     Args:
         decoded: the picture; it may be smaller than stored.
-        small: its image from `shrink`, which the caller has already.
-        size: of the file in bytes.
+        small: the image from `shrink`, which the caller has already.
+        size: bytes of the file.
 
     Example:
         >>> picture = Image.new("RGB", (64, 48), "red")
-        >>> facts = describe_picture(Decoded(picture, "PNG", (64, 48)), shrink(picture), 120)
-        >>> facts.colour, facts.contrast
+        >>> found = describe_picture(Decoded(picture, "PNG", (64, 48)), shrink(picture), 120)
+        >>> found.colour, found.contrast
         ((255, 0, 0), 0)
     """
     orientation = decoded.exif.get(ORIENTATION_TAG)
     dark, light = _find_levels(small.convert("L").histogram())
     border, spread = _describe_border(np.asarray(small))
-    return Facts(
+    return PhotoProperties(
         size=size,
         format=decoded.format,
         width=decoded.size[0],
@@ -109,7 +110,7 @@ def estimate_quality(tables: Sequence[Sequence[int]]) -> int:
     Below 25 it comes out some points too high, since the entries of a table end at 255.
 
     Args:
-        tables: of 64 numbers, luminance first.
+        tables: 64 numbers each, luminance first.
 
     Example:
         >>> estimate_quality([[1] * 64]), estimate_quality([])
