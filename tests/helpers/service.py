@@ -32,7 +32,6 @@ def break_promise(folder):
 PATHS = [
     ("GET", "/", 200), ("GET", "/docs", 200), ("GET", "/openapi.json", 200), ("GET", "/healthz", 200),
     ("GET", "/readyz", 200), ("GET", "/metrics", 200), ("GET", "/v1/server", 200), ("GET", "/v1/model", 200),
-    ("GET", "/v2", 200), ("GET", "/v2/health/live", 200), ("GET", "/v2/health/ready", 200),
     ("GET", "/page/style.css", 200), ("GET", "/page/nothing.js", 404), ("GET", "/nothing", 404),
     ("GET", "/page/..%2fapp.py", 404), ("GET", "/page/%2e%2e/app.py", 404), ("GET", "/page//etc/passwd", 404),
     ("PUT", "/v1/predict", 405), ("DELETE", "/", 405), ("OPTIONS", "/v1/predict", 405), ("GET", "/v1/predict", 405),

@@ -64,8 +64,8 @@ PATHS = (
     "/v1/predict/../predict",
     "/v1/teach",
     "/v1/teach/classes/%2e%2e/photos/x",
-    "/v2/models/..%2f..%2fetc/infer",
-    "/v2/models/x/versions/%2d1/infer",
+    "/v1/teach/runs/..%2f..%2fetc/report",
+    "/v1/teach/runs/%2d1/download",
     "http://127.0.0.1:1/v1/predict",
 )
 

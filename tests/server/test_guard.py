@@ -93,7 +93,7 @@ OURS = "http://127.0.0.1:8000"
 )
 def test_pages_of_other_sites_change_nothing(inside, headers, status):
     sent = [(name.encode(), value.encode()) for name, value in headers.items()]
-    for path in ("/v1/predict", "/v1/model/reload", "/v1/teach/train", "/v2/models/served0/infer"):
+    for path in ("/v1/predict", "/v1/model/reload", "/v1/teach/train"):
         answer = inside.post(path, content=PHOTO, headers=sent)
         if status == 403:
             assert refused(answer, 403, "forbidden")["error"] == "another site's page sent this"

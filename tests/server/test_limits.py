@@ -55,7 +55,6 @@ def test_large_bodies_are_refused(narrow):
     assert "--body-limit" in body["hint"]
     assert declared.headers["connection"] == "close"
     refused(narrow.post("/v1/predict", content=endless()), 413, "too_large")
-    refused(narrow.post("/v2/models/served0/infer", content=endless()), 413, "too_large")
     refused(narrow.post("/v1/predict", files=form(("a", LARGE))), 413, "too_large")
     still_answers(narrow)
 
@@ -106,7 +105,6 @@ def test_slow_bodies_are_given_up(narrow):
     assert time.monotonic() - started < 2
     assert "within 0.3 s" in refused(answer, 408, "slow")["error"]
     assert answer.headers["connection"] == "close"
-    refused(narrow.post("/v2/models/served0/infer", content=slowly(bytes(10_000))), 408, "slow")
     still_answers(narrow)
 
 
@@ -116,12 +114,11 @@ def test_slow_work_is_given_up(served_model, monkeypatch):
 
     with serve_inside(served_model, limits=Limits(seconds=0.4, waiting=1)) as server:
         monkeypatch.setattr(server.service, "work", dawdle)
-        for path in ("/v1/predict", "/v2/models/served0/infer"):
-            started = time.monotonic()
-            answer = server.post(path, content=PHOTO)
-            assert 0.3 < time.monotonic() - started < 10
-            assert "within 0.4 s" in refused(answer, 503, "busy")["error"]
-            assert answer.headers["retry-after"] == "1"
+        started = time.monotonic()
+        answer = server.post("/v1/predict", content=PHOTO)
+        assert 0.3 < time.monotonic() - started < 10
+        assert "within 0.4 s" in refused(answer, 503, "busy")["error"]
+        assert answer.headers["retry-after"] == "1"
 
 
 # --- places
@@ -133,17 +130,15 @@ def test_a_full_server_says_so_at_once(narrow):
         await asyncio.sleep(0.02)
         started = time.monotonic()
         second = await narrow.send("POST", "/v1/predict", content=PHOTO)
-        third = await narrow.send("POST", "/v2/models/served0/infer", content=PHOTO)
         waited = time.monotonic() - started
         health = await narrow.send("GET", "/healthz")
-        return await first, second, third, waited, health
+        return await first, second, waited, health
 
-    first, second, third, waited, health = asyncio.run(ask())
+    first, second, waited, health = asyncio.run(ask())
     assert first.status_code == health.status_code == 200
     assert waited < 0.1
-    for answer in (second, third):
-        assert "again" in refused(answer, 503, "busy")["hint"]
-        assert answer.headers["retry-after"] == "1"
+    assert "again" in refused(second, 503, "busy")["hint"]
+    assert second.headers["retry-after"] == "1"
     still_answers(narrow)
 
 
@@ -151,7 +146,6 @@ def test_a_full_server_says_so_at_once(narrow):
 def test_every_refusal_gives_its_place_back(narrow, content):
     for options in ({"content": content}, {"files": form(("a", content))}, {"json": {"inputs": "?"}}):
         narrow.post("/v1/predict", **options)
-        narrow.post("/v2/models/served0/infer", **options)
         narrow.post("/v1/predict?top=0", **options)
     still_answers(narrow)
 

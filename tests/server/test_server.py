@@ -353,8 +353,7 @@ def test_without_a_model(empty):
     assert empty.get("/healthz").json() == {"ok": True}
     assert empty.get("/v1/server").json()["model"] is False
     for method, path in (
-        ("GET", "/v1/model"), ("GET", "/readyz"), ("GET", "/v2/health/ready"), ("GET", "/v2/models/x"),
-        ("GET", "/v2/models/x/ready"), ("POST", "/v2/models/x/infer"), ("POST", "/v1/model/reload"),
+        ("GET", "/v1/model"), ("GET", "/readyz"), ("POST", "/v1/model/reload"),
         ("POST", "/v1/predict"),
     ):  # fmt: skip
         answer = empty.ask(method, path, content=PHOTO if method == "POST" else None)
@@ -366,8 +365,7 @@ def test_a_leaving_server_says_so(served_model):
         assert server.get("/readyz").json() == {"ok": True}
         assert "connection" not in server.get("/readyz").headers
         server.service.is_leaving = True
-        for path in ("/readyz", "/v2/health/ready", "/v2/models/x/ready"):
-            assert "about to stop" in refused(server.get(path), 503, "not_ready")["error"]
+        assert "about to stop" in refused(server.get("/readyz"), 503, "not_ready")["error"]
         answer = server.post("/v1/predict", content=PHOTO)
         assert answer.status_code == 200, "what still comes is answered"
         assert answer.headers["connection"] == "close"
@@ -471,7 +469,7 @@ def test_every_answer_is_safe(inside, method, path, status):
 def test_refusals_name_the_ways_that_are_allowed(inside):
     for path, methods in (
         ("/v1/predict", "POST"), ("/", "GET"), ("/v1/teach/classes/a", "PATCH, DELETE"),
-        ("/v1/teach/classes/a/photos/0", "GET, DELETE"), ("/v2/models/a/versions/1", "GET"),
+        ("/v1/teach/classes/a/photos/0", "GET, DELETE"),
     ):  # fmt: skip
         assert inside.ask("PUT", path).headers["allow"] == methods
 
@@ -483,7 +481,7 @@ def test_metrics_count_by_route(served_model):
         server.post("/v1/predict", files=form(("a", PHOTO), ("b", b"")))
         for number in range(50):
             server.get(f"/strangers/{number}")
-            server.get(f"/v2/models/{number}")
+            server.get(f"/page/{number}")
         answer = server.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.text.splitlines()
@@ -491,7 +489,7 @@ def test_metrics_count_by_route(served_model):
         'pronk_requests_total{route="/v1/predict",status="200"} 2.0',
         'pronk_requests_total{route="/v1/predict",status="422"} 1.0',
         'pronk_requests_total{route="other",status="404"} 50.0',
-        'pronk_requests_total{route="/v2/models/{name}",status="404"} 50.0',
+        'pronk_requests_total{route="/page/{name}",status="404"} 50.0',
         'pronk_request_seconds_count{route="/v1/predict"} 3.0',
         "pronk_requests_in_progress 1.0",
         "pronk_ready 1.0",
@@ -557,7 +555,7 @@ def test_browsers_write_line_breaks_and_quotes_as_numbers(inside):
 def test_names_in_refusals_are_only_text(inside):
     for name in ("<img src=x onerror=alert(1)>", "\u202egpj", "\ud800", "a\nb", "%22%0d%0a"):
         coded = "".join(f"%{byte:02x}" for byte in name.encode("utf-8", "surrogatepass"))
-        for path in (f"/page/{coded}", f"/v2/models/{coded}", f"/{coded}"):
+        for path in (f"/page/{coded}", f"/{coded}"):
             answer = inside.get(path)
             refused(answer, 404, "not_found")
             assert "\n" not in answer.text

@@ -27,7 +27,6 @@ from pronk.server.service import Service
 from pronk.server.teaching import teach_router
 from pronk.server.tutor import Tutor
 from pronk.server.uploads import MOST_FILES
-from pronk.server.v2 import v2_router
 
 logger = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page")
@@ -100,7 +99,6 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _explain_validation)
     app.add_exception_handler(Exception, _explain_fault)
     app.include_router(predict_router(service, reading, meters))
-    app.include_router(v2_router(service, reading, version=version))
     app.include_router(_health_router(service, meters))
     app.include_router(_page_router(app))
 

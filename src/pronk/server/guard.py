@@ -30,7 +30,7 @@ HEADERS = {
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What needs no token: the page holds no data, and whoever watches the server's health has none.
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
 
 
 @dataclasses.dataclass(frozen=True)
