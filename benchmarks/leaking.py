@@ -6,7 +6,7 @@ python benchmarks/leaking.py MODEL --port 0
 import os
 import sys
 
-import pronk.server.main
+import pronk.server.process
 from pronk.cli import main
 from pronk.server.app import make_app
 
@@ -27,6 +27,6 @@ def make_leaking_app(*arguments, **options):
 
 
 if __name__ == "__main__":
-    pronk.server.main.make_app = make_leaking_app
+    pronk.server.process.make_app = make_leaking_app
     sys.argv[1:1] = ["serve"]
     main()

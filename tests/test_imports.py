@@ -67,7 +67,7 @@ def test_serving_a_model_reaches_no_framework(served_model):
 import sys
 sys.path.insert(0, {str(TESTS)!r})
 from pathlib import Path
-import pronk.server.main, pronk.server.running, pronk.server.protocol
+import pronk.server.process, pronk.server.protocol
 from helpers.asgi import serve_inside
 with serve_inside(Path(sys.argv[1])) as server:
     photo = (Path(sys.argv[1]) / "golden" / "1.jpg").read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from pronk.server.app import Limits, make_app
-from pronk.server.guard import Access
+from pronk.server.gateway import Access
 from pronk.server.service import Service
 
 HERE = Access("127.0.0.1")

@@ -2,7 +2,7 @@
 
 import sys
 
-import pronk.server.running as running
+import pronk.server.process as process
 from pronk.cli import main
 
 
@@ -11,17 +11,30 @@ def say(text):
     sys.stderr.flush()
 
 
-class CountingProtocol(running.CautiousProtocol):
+class CountingProtocol(process.CautiousProtocol):
+    """Says how many bytes it took before it answered a connection for the first time, and in all."""
+
     def connection_made(self, transport):
-        self.taken = 0
+        self.taken, self.taken_before_answer = 0, None
         super().connection_made(transport)
+
+    def on_headers_complete(self):
+        super().on_headers_complete()
+        write = self.cycle.transport.write
+
+        def note_and_write(data):
+            if self.taken_before_answer is None:
+                self.taken_before_answer = self.taken
+            write(data)
+
+        self.cycle.transport.write = note_and_write
 
     def data_received(self, data):
         self.taken += len(data)
         super().data_received(data)
 
     def connection_lost(self, error):
-        say(f"took {self.taken}")
+        say(f"took {self.taken_before_answer} of {self.taken}")
         super().connection_lost(error)
 
 
@@ -31,7 +44,7 @@ def note(event, arguments):
 
 
 if __name__ == "__main__":
-    running.CautiousProtocol = CountingProtocol
+    process.CautiousProtocol = CountingProtocol
     sys.addaudithook(note)
     sys.argv[1:1] = ["serve"]
     main()

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.asgi import HERE, refused, serve_inside
 from helpers.service import PATHS, PHOTO
-from pronk.server.guard import HEADERS, OPEN_PATHS, Access, is_loopback
+from pronk.server.gateway import HEADERS, OPEN_PATHS, Access, is_loopback
 
 TOKEN = "a token, not a secret"
 

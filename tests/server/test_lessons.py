@@ -16,9 +16,9 @@ from helpers.pictures import draw_picture, encode
 from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
 from pronk.photos.decoding import decode
-from pronk.server.errors import HttpError
-from pronk.server.lessons import PHOTO_ID, Lesson, Lessons, open_lessons
+from pronk.server.http_errors import HttpError
 from pronk.server.names import check_name, find_fault, fold_name
+from pronk.server.workspace import PHOTO_ID, PhotoClass, Workspace, open_workspace
 from pronk.storage.files import lock_folder, write_atomically
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="links and such names need rights there")
@@ -26,8 +26,8 @@ NAMES = st.text(max_size=12) | st.text(st.sampled_from("./\\: aA~%0*\0é\u0301\u
 
 
 @pytest.fixture
-def lessons(tmp_path):
-    with open_lessons(tmp_path / "work") as opened:
+def workspace(tmp_path):
+    with open_workspace(tmp_path / "work") as opened:
         yield opened
 
 
@@ -68,30 +68,30 @@ def files(folder):
         ("NUL.txt", "Windows"), ("lpt1", "Windows"), ("aux .jpg", "Windows"), ("CONIN$", "Windows"),
     ],
 )  # fmt: skip
-def test_impossible_names_are_refused_with_the_reason(lessons, name, says):
-    assert says in refused(422, lessons.create, name)
-    assert files(lessons.photos) == []
-    lessons.create("cats")
-    assert says in refused(422, lessons.rename, "cats", name)
-    assert [lesson.name for lesson in lessons.classes()] == ["cats"]
+def test_impossible_names_are_refused_with_the_reason(workspace, name, says):
+    assert says in refused(422, workspace.create, name)
+    assert files(workspace.photos) == []
+    workspace.create("cats")
+    assert says in refused(422, workspace.rename, "cats", name)
+    assert [lesson.name for lesson in workspace.classes()] == ["cats"]
 
 
 @pytest.mark.parametrize("name", ["cats", "Not alpaca", "x" * 100, "ラマ", "می‌خواهم", "a.b", "console", "#1 %41", "-"])
-def test_other_names_are_kept_as_they_are(lessons, name):
-    assert lessons.create(name) == Lesson(name, ())
-    assert lessons.classes() == [Lesson(name, ())]
-    lessons.delete(name)
-    assert lessons.classes() == []
+def test_other_names_are_kept_as_they_are(workspace, name):
+    assert workspace.create(name) == PhotoClass(name, ())
+    assert workspace.classes() == [PhotoClass(name, ())]
+    workspace.delete(name)
+    assert workspace.classes() == []
 
 
 @pytest.mark.parametrize("other", ["müsli", "MÜSLI", "mu\u0308sli", "Mu\u0308\u200dsli"])
-def test_case_and_form_do_not_tell_names_apart(lessons, photo, other):
-    lessons.create("Müsli")
-    assert "'Müsli' already" in refused(409, lessons.create, other)
-    lessons.create("cats")
-    refused(409, lessons.rename, "cats", other)
-    lessons.add("Mu\u0308sli", photo)
-    renamed = lessons.rename("Müsli", other)
+def test_case_and_form_do_not_tell_names_apart(workspace, photo, other):
+    workspace.create("Müsli")
+    assert "'Müsli' already" in refused(409, workspace.create, other)
+    workspace.create("cats")
+    refused(409, workspace.rename, "cats", other)
+    workspace.add("Mu\u0308sli", photo)
+    renamed = workspace.rename("Müsli", other)
     assert renamed.name == unicodedata.normalize("NFC", other)
     assert len(renamed.photos) == 1
 
@@ -120,50 +120,50 @@ def test_nothing_outside_is_written_or_read(tmp_path_factory, name, new, photo_i
     (base / "secret.jpg").write_bytes(b"secret")
     (base / "other").mkdir()
     picture = encode(draw_picture("circle", 1, (24, 24)))
-    with open_lessons(base / "work") as lessons:
+    with open_workspace(base / "work") as workspace:
         for action in (
-            lambda: lessons.create(name),
-            lambda: lessons.add(name, picture),
-            lambda: lessons.rename(name, new),
-            lambda: lessons.add(new, picture),
-            lambda: lessons.thumbnail(name, photo_id),
-            lambda: lessons.remove(new, photo_id),
-            lambda: lessons.delete(name),
+            lambda: workspace.create(name),
+            lambda: workspace.add(name, picture),
+            lambda: workspace.rename(name, new),
+            lambda: workspace.add(new, picture),
+            lambda: workspace.thumbnail(name, photo_id),
+            lambda: workspace.remove(new, photo_id),
+            lambda: workspace.delete(name),
         ):
             with contextlib.suppress(HttpError):
                 action()
         assert sorted(path.name for path in base.iterdir()) == ["other", "secret.jpg", "work"]
-        assert sorted(path.name for path in lessons.folder.iterdir()) == [".lock", "cache", "photos", "runs"]
+        assert sorted(path.name for path in workspace.folder.iterdir()) == [".lock", "cache", "photos", "runs"]
         assert (base / "secret.jpg").read_bytes() == b"secret"
-        for path in lessons.photos.rglob("*"):
-            depth = len(path.relative_to(lessons.photos).parts)
+        for path in workspace.photos.rglob("*"):
+            depth = len(path.relative_to(workspace.photos).parts)
             assert path.is_dir() if depth == 1 else re.fullmatch(PHOTO_ID, path.name)
 
 
 # --- photos
 
 
-def test_a_photo_is_kept_as_it_is_and_once(lessons, photo, other_photo):
-    lessons.create("cats")
-    first = lessons.add("cats", photo)
+def test_a_photo_is_kept_as_it_is_and_once(workspace, photo, other_photo):
+    workspace.create("cats")
+    first = workspace.add("cats", photo)
     assert re.fullmatch(r"[0-9a-f]{16}\.jpg", first)
-    assert (lessons.photos / "cats" / first).read_bytes() == photo
-    second = lessons.add("cats", other_photo)
+    assert (workspace.photos / "cats" / first).read_bytes() == photo
+    second = workspace.add("cats", other_photo)
     assert second.endswith(".png")
-    assert lessons.add("cats", photo) == first
-    assert lessons.classes() == [Lesson("cats", (first, second))], "the oldest first"
-    lessons.remove("cats", first)
-    assert lessons.classes() == [Lesson("cats", (second,))]
-    refused(404, lessons.remove, "cats", first)
-    assert [entry.label for entry in list_photos(lessons.photos, min_classes=1).entries] == ["cats"]
+    assert workspace.add("cats", photo) == first
+    assert workspace.classes() == [PhotoClass("cats", (first, second))], "the oldest first"
+    workspace.remove("cats", first)
+    assert workspace.classes() == [PhotoClass("cats", (second,))]
+    refused(404, workspace.remove, "cats", first)
+    assert [entry.label for entry in list_photos(workspace.photos, min_classes=1).entries] == ["cats"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
-def test_every_format_gets_its_ending(lessons, kind):
-    lessons.create("cats")
-    photo_id = lessons.add("cats", encode(draw_picture("circle", 3), kind))
+def test_every_format_gets_its_ending(workspace, kind):
+    workspace.create("cats")
+    photo_id = workspace.add("cats", encode(draw_picture("circle", 3), kind))
     assert re.fullmatch(PHOTO_ID, photo_id)
-    thumbnail = decode(lessons.thumbnail("cats", photo_id))
+    thumbnail = decode(workspace.thumbnail("cats", photo_id))
     assert thumbnail.format == "JPEG"
 
 
@@ -171,91 +171,91 @@ def test_every_format_gets_its_ending(lessons, kind):
     ("data", "reason"),
     [(b"", Reason.ZERO_BYTE), (b"hello", Reason.NOT_AN_IMAGE), (b"<svg xmlns=''/>", Reason.UNSUPPORTED_FORMAT)],
 )
-def test_what_is_no_photo_is_not_kept(lessons, photo, data, reason):
-    lessons.create("cats")
+def test_what_is_no_photo_is_not_kept(workspace, photo, data, reason):
+    workspace.create("cats")
     for content, expected in ((data, reason), (photo[: len(photo) // 2], Reason.TRUNCATED)):
         with pytest.raises(ImageError) as caught:
-            lessons.add("cats", content)
+            workspace.add("cats", content)
         assert caught.value.reason is expected
-    assert files(lessons.photos) == ["cats"]
+    assert files(workspace.photos) == ["cats"]
 
 
-def test_a_thumbnail_is_small_upright_and_silent(lessons):
+def test_a_thumbnail_is_small_upright_and_silent(workspace):
     picture = Image.new("RGB", (640, 320), "red")
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
-    lessons.create("cats")
-    data = lessons.thumbnail("cats", lessons.add("cats", encode(picture, exif=exif)))
+    workspace.create("cats")
+    data = workspace.thumbnail("cats", workspace.add("cats", encode(picture, exif=exif)))
     thumbnail = Image.open(io.BytesIO(data))
     assert thumbnail.size == (80, 160)
     assert not thumbnail.getexif()
-    tiny = lessons.thumbnail("cats", lessons.add("cats", encode(Image.new("RGB", (3, 2)), "PNG")))
+    tiny = workspace.thumbnail("cats", workspace.add("cats", encode(Image.new("RGB", (3, 2)), "PNG")))
     assert decode(tiny).size == (3, 2)
 
 
-def test_a_photo_that_was_damaged_on_disk_is_written_again(lessons, photo):
-    lessons.create("cats")
-    path = lessons.photos / "cats" / lessons.add("cats", photo)
+def test_a_photo_that_was_damaged_on_disk_is_written_again(workspace, photo):
+    workspace.create("cats")
+    path = workspace.photos / "cats" / workspace.add("cats", photo)
     path.write_bytes(photo[:100])
     with pytest.raises(ImageError):
-        lessons.thumbnail("cats", path.name)
-    lessons.add("cats", photo)
+        workspace.thumbnail("cats", path.name)
+    workspace.add("cats", photo)
     assert path.read_bytes() == photo
 
 
-def test_unknown_classes_and_photos(lessons, photo):
-    lessons.create("cats")
+def test_unknown_classes_and_photos(workspace, photo):
+    workspace.create("cats")
     for name in ("dogs", "..", "cats/..", "/", "", "\udcff"):
-        refused(404, lessons.delete, name)
-        refused(404, lessons.add, name, photo)
-        refused(404, lessons.rename, name, "birds")
+        refused(404, workspace.delete, name)
+        refused(404, workspace.add, name, photo)
+        refused(404, workspace.rename, name, "birds")
     for photo_id in ("..", "../cats", "0123456789abcdef.jpg", "0123456789abcdef.jpg\n", ""):
-        refused(404, lessons.thumbnail, "cats", photo_id)
-        refused(404, lessons.remove, "cats", photo_id)
+        refused(404, workspace.thumbnail, "cats", photo_id)
+        refused(404, workspace.remove, "cats", photo_id)
 
 
 # --- folders
 
 
-def test_deleting_a_class_takes_only_what_was_added_here(lessons, photo):
-    lessons.create("cats")
-    photo_id = lessons.add("cats", photo)
-    folder = lessons.photos / "cats"
+def test_deleting_a_class_takes_only_what_was_added_here(workspace, photo):
+    workspace.create("cats")
+    photo_id = workspace.add("cats", photo)
+    folder = workspace.photos / "cats"
     for name in (".DS_Store", "Thumbs.db", f".{photo_id}.123-456.tmp"):
         (folder / name).touch()
     (folder / "holiday.jpg").write_bytes(photo)
-    assert "'holiday.jpg'" in refused(409, lessons.delete, "cats")
+    assert "'holiday.jpg'" in refused(409, workspace.delete, "cats")
     assert (folder / photo_id).exists(), "nothing is gone"
     (folder / "holiday.jpg").unlink()
     (folder / "more").mkdir()
-    refused(409, lessons.delete, "cats")
+    refused(409, workspace.delete, "cats")
     (folder / "more").rmdir()
-    lessons.delete("cats")
-    assert files(lessons.photos) == []
+    workspace.delete("cats")
+    assert files(workspace.photos) == []
 
 
 @posix_only
-def test_links_lead_nowhere(lessons, photo, tmp_path):
+def test_links_lead_nowhere(workspace, photo, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.jpg").write_bytes(photo)
-    lessons.create("cats")
-    photo_id = lessons.add("cats", photo)
-    (lessons.photos / "dogs").symlink_to(outside)
-    assert [lesson.name for lesson in lessons.classes()] == ["cats"]
-    refused(404, lessons.add, "dogs", photo)
-    refused(404, lessons.delete, "dogs")
-    refused(409, lessons.create, "dogs")
-    linked = lessons.photos / "cats" / "0123456789abcdef.jpg"
+    workspace.create("cats")
+    photo_id = workspace.add("cats", photo)
+    (workspace.photos / "dogs").symlink_to(outside)
+    assert [lesson.name for lesson in workspace.classes()] == ["cats"]
+    refused(404, workspace.add, "dogs", photo)
+    refused(404, workspace.delete, "dogs")
+    refused(409, workspace.create, "dogs")
+    linked = workspace.photos / "cats" / "0123456789abcdef.jpg"
     linked.symlink_to(outside / "secret.jpg")
-    assert lessons.classes()[0].photos == (photo_id,)
-    refused(404, lessons.thumbnail, "cats", linked.name)
-    refused(404, lessons.remove, "cats", linked.name)
-    refused(409, lessons.delete, "cats")
-    (lessons.photos / "cats" / photo_id).unlink()
-    (lessons.photos / "cats" / photo_id).symlink_to(outside / "secret.jpg")
-    lessons.add("cats", photo)
-    assert not (lessons.photos / "cats" / photo_id).is_symlink(), "the link was replaced, not followed"
+    assert workspace.classes()[0].photos == (photo_id,)
+    refused(404, workspace.thumbnail, "cats", linked.name)
+    refused(404, workspace.remove, "cats", linked.name)
+    refused(409, workspace.delete, "cats")
+    (workspace.photos / "cats" / photo_id).unlink()
+    (workspace.photos / "cats" / photo_id).symlink_to(outside / "secret.jpg")
+    workspace.add("cats", photo)
+    assert not (workspace.photos / "cats" / photo_id).is_symlink(), "the link was replaced, not followed"
     assert files(outside) == ["secret.jpg"]
 
 
@@ -264,25 +264,25 @@ def test_the_folders_of_the_work_folder_are_no_links(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "photos").symlink_to(tmp_path / "outside")
-    with pytest.raises(StorageError, match="photos is a link to") as caught, open_lessons(tmp_path / "work"):
+    with pytest.raises(StorageError, match="photos is a link to") as caught, open_workspace(tmp_path / "work"):
         pass
     assert "--work" in caught.value.hint
     (tmp_path / "linked").symlink_to(tmp_path / "outside")
-    with open_lessons(tmp_path / "linked") as lessons:  # the folder itself may be one: it was named
-        lessons.create("cats")
+    with open_workspace(tmp_path / "linked") as workspace:  # the folder itself may be one: it was named
+        workspace.create("cats")
     assert (tmp_path / "outside" / "photos" / "cats").is_dir()
 
 
 def test_a_work_folder_is_held_and_can_be_taken_up_again(tmp_path, photo):
-    with open_lessons(tmp_path) as lessons:
-        lessons.create("cats")
-        photo_id = lessons.add("cats", photo)
-        with pytest.raises(RunError, match=f"in use by process {os.getpid()}") as caught, open_lessons(tmp_path):
+    with open_workspace(tmp_path) as workspace:
+        workspace.create("cats")
+        photo_id = workspace.add("cats", photo)
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()}") as caught, open_workspace(tmp_path):
             pass
         assert "--work" in caught.value.hint
     (tmp_path / "photos" / "cats" / f".{photo_id}.1-2.tmp").touch()
-    with open_lessons(tmp_path) as lessons:
-        assert lessons.classes() == [Lesson("cats", (photo_id,))]
+    with open_workspace(tmp_path) as workspace:
+        assert workspace.classes() == [PhotoClass("cats", (photo_id,))]
     assert files(tmp_path / "photos") == ["cats", f"cats/{photo_id}"]
     with lock_folder(tmp_path):
         pass
@@ -290,49 +290,49 @@ def test_a_work_folder_is_held_and_can_be_taken_up_again(tmp_path, photo):
 
 def test_what_cannot_be_written_is_said(tmp_path, photo, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="file"), open_lessons(tmp_path / "file"):
+    with pytest.raises(StorageError, match="file"), open_workspace(tmp_path / "file"):
         pass
-    with open_lessons(tmp_path / "work") as lessons:
-        lessons.create("cats")
+    with open_workspace(tmp_path / "work") as workspace:
+        workspace.create("cats")
 
         def no_space(path, data):
             write_atomically(Path("/proc/nothing") if os.name != "nt" else Path("?:"), data)
 
-        monkeypatch.setattr("pronk.server.lessons.write_atomically", no_space)
+        monkeypatch.setattr("pronk.server.workspace.write_atomically", no_space)
         with pytest.raises(StorageError):
-            lessons.add("cats", photo)
-        (lessons.photos / "cats").rmdir()
-        lessons.photos.rmdir()
-        for action in (lessons.classes, lambda: lessons.create("dogs")):
+            workspace.add("cats", photo)
+        (workspace.photos / "cats").rmdir()
+        workspace.photos.rmdir()
+        for action in (workspace.classes, lambda: workspace.create("dogs")):
             with pytest.raises(StorageError):
                 action()
 
 
-def test_threads_do_not_disturb_each_other(lessons, photo):
+def test_threads_do_not_disturb_each_other(workspace, photo):
     pictures = [encode(draw_picture("circle", seed, (24, 24)), "PNG") for seed in range(8)]
-    lessons.create("cats")
+    workspace.create("cats")
     barrier, made = threading.Barrier(8), []
 
     def change(number):
         barrier.wait()
-        lessons.add("cats", pictures[number])
+        workspace.add("cats", pictures[number])
         with contextlib.suppress(HttpError):
-            made.append(lessons.create("Dogs" if number % 2 else "dogs"))
+            made.append(workspace.create("Dogs" if number % 2 else "dogs"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(8)))
     assert len(made) == 1
-    assert sorted(len(lesson.photos) for lesson in lessons.classes()) == [0, 8]
+    assert sorted(len(lesson.photos) for lesson in workspace.classes()) == [0, 8]
 
 
 # --- enough to train on
 
 
-def fill(lessons, counts):
+def fill(workspace, counts):
     for name, number in counts.items():
-        lessons.create(name)
+        workspace.create(name)
         for seed in range(number):
-            lessons.add(name, encode(draw_picture(name, seed, (24, 24)), "PNG"))
+            workspace.add(name, encode(draw_picture(name, seed, (24, 24)), "PNG"))
 
 
 @pytest.mark.parametrize(
@@ -345,28 +345,28 @@ def fill(lessons, counts):
         ({"train": 5, "test": 5}, "taken for parts"),
     ],
 )
-def test_too_little_to_train_on(lessons, counts, says):
-    fill(lessons, counts)
-    assert says in refused(422, lessons.check_enough)
+def test_too_little_to_train_on(workspace, counts, says):
+    fill(workspace, counts)
+    assert says in refused(422, workspace.check_enough)
 
 
-def test_enough_to_train_on(lessons, photo):
-    fill(lessons, {"train": 5, "bus": 5})
-    lessons.check_enough()
-    lessons.create("birds")
+def test_enough_to_train_on(workspace, photo):
+    fill(workspace, {"train": 5, "bus": 5})
+    workspace.check_enough()
+    workspace.create("birds")
     for number in range(5):
-        (lessons.photos / "birds" / f"{number}.jpg").write_bytes(photo)
-    lessons.check_enough()  # training takes these as well
-    (lessons.photos / "CATS").mkdir()
-    (lessons.photos / "Cats").mkdir()
+        (workspace.photos / "birds" / f"{number}.jpg").write_bytes(photo)
+    workspace.check_enough()  # training takes these as well
+    (workspace.photos / "CATS").mkdir()
+    (workspace.photos / "Cats").mkdir()
     for name in ("CATS", "Cats"):
         for number in range(5):
-            (lessons.photos / name / f"{number}.jpg").write_bytes(photo)
-    if len(list(lessons.photos.iterdir())) == 5:  # on a system that tells them apart
+            (workspace.photos / name / f"{number}.jpg").write_bytes(photo)
+    if len(list(workspace.photos.iterdir())) == 5:  # on a system that tells them apart
         with pytest.raises(DataError, match="differ only in case"):
-            lessons.check_enough()
+            workspace.check_enough()
 
 
 def test_a_folder_is_only_a_folder(tmp_path):
-    assert Lessons(tmp_path / "new").photos == (tmp_path / "new" / "photos").resolve()
+    assert Workspace(tmp_path / "new").photos == (tmp_path / "new" / "photos").resolve()
     assert not (tmp_path / "new").exists()

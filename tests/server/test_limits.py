@@ -12,10 +12,10 @@ from helpers.pictures import draw_picture, encode
 from helpers.service import PHOTO, form
 from pronk.server import protocol
 from pronk.server.app import Limits
-from pronk.server.errors import HttpError
-from pronk.server.limits import Gate
+from pronk.server.gateway import Admission
+from pronk.server.http_errors import HttpError
+from pronk.server.process import listen
 from pronk.server.protocol import CautiousProtocol
-from pronk.server.running import listen
 
 LARGE = encode(draw_picture("circle", 3, (800, 600)), "BMP")
 
@@ -113,7 +113,7 @@ def test_slow_work_is_given_up(served_model, monkeypatch):
         await asyncio.sleep(30)
 
     with serve_inside(served_model, limits=Limits(seconds=0.4, waiting=1)) as server:
-        monkeypatch.setattr(server.service, "work", dawdle)
+        monkeypatch.setattr(server.service, "predict", dawdle)
         started = time.monotonic()
         answer = server.post("/v1/predict", content=PHOTO)
         assert 0.3 < time.monotonic() - started < 10
@@ -176,23 +176,23 @@ def test_clients_that_go_away_leave_nothing_behind(narrow):
     still_answers(narrow)
 
 
-def test_the_gate_counts():
-    gate = Gate(most=2, most_bytes=100)
-    with gate.enter() as first:
+def test_admission_counts():
+    admission = Admission(most=2, most_bytes=100)
+    with admission.enter() as first:
         first.take(60)
-        with gate.enter() as second:
-            with pytest.raises(HttpError) as caught, gate.enter():
+        with admission.enter() as second:
+            with pytest.raises(HttpError) as caught, admission.enter():
                 raise AssertionError("there is no third place")
-            assert (caught.value.status, caught.value.code, gate.busy) == (503, "busy", 2)
+            assert (caught.value.status, caught.value.code, admission.requests) == (503, "busy", 2)
             second.take(40)
             with pytest.raises(HttpError):
                 second.take(1)
-            assert gate.held == 100
-        assert (gate.busy, gate.held) == (1, 60)
-    with pytest.raises(ZeroDivisionError), gate.enter() as hold:  # noqa: PT012
-        hold.take(100)
-        hold.take(1 // 0)
-    assert (gate.busy, gate.held) == (0, 0)
+            assert admission.bytes == 100
+        assert (admission.requests, admission.bytes) == (1, 60)
+    with pytest.raises(ZeroDivisionError), admission.enter() as reservation:  # noqa: PT012
+        reservation.take(100)
+        reservation.take(1 // 0)
+    assert (admission.requests, admission.bytes) == (0, 0)
 
 
 # --- connections

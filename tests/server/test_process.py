@@ -9,6 +9,8 @@ import signal
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from helpers.service import break_promise, swap
 from helpers.training import run_pronk
 from pronk.errors import Reason
 from pronk.model.predictor import Predictor
+from pronk.server.protocol import LINGER_BYTES
 from pronk.storage.files import digest_file
 
 PHOTO = encode(draw_picture("circle", 7))
@@ -231,16 +234,25 @@ def test_models_are_swapped_under_load(served_model, tmp_path):
 # --- limits
 
 
-def test_what_is_too_large_is_refused_before_it_is_sent(server):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.putrequest("POST", "/v1/predict")
-    connection.putheader("content-length", str(10**9))
-    connection.endheaders()
-    response = connection.getresponse()
-    assert response.status == 413
-    assert response.getheader("connection") == "close"
-    assert json.loads(response.read())["code"] == "too_large"
-    connection.close()
+def test_whoever_sends_too_much_reads_why(server):
+    """Python's clients read the answer only after they have sent all."""
+    body = bytes(11_000_000)
+    reply = server.ask("POST", "/v1/predict", body)
+    assert (reply.status, reply.headers["connection"]) == (413, "close")
+    assert "11.0 MB, and 10.0 MB are allowed" in reply.json()["error"]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{server.address}v1/predict", body, timeout=20)
+    assert "--body-limit" in json.loads(caught.value.read())["hint"]
+    chunks = server.ask("POST", "/v1/predict", (bytes(10**6) for _ in range(11)))
+    assert (chunks.status, chunks.json()["code"]) == (413, "too_large")
+
+
+def test_whoever_never_ends_is_cut_off(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000000000\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 "), "before anything of it is sent"
+        with pytest.raises(ConnectionError):
+            connection.sendall(bytes(LINGER_BYTES + 20_000_000))
 
 
 def test_the_limit_of_a_body_is_an_option(served_model):

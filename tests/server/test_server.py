@@ -27,8 +27,8 @@ from pronk.model.predictor import Predictor
 from pronk.photos.decoding import decode, fit_pixels
 from pronk.server import service
 from pronk.server.app import PAGE
-from pronk.server.errors import HttpError, to_http
-from pronk.server.guard import HEADERS, POLICY
+from pronk.server.gateway import HEADERS, POLICY
+from pronk.server.http_errors import HttpError, to_http
 
 SAMPLES = make_samples()
 GOOD = [sample for sample in SAMPLES if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)]

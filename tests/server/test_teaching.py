@@ -10,21 +10,25 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
-from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
+from helpers.asgi import HERE
 from helpers.pictures import draw_picture, encode
-from pronk.errors import ModelError, PronkError
 from pronk.model.predictor import Predictor
 from pronk.photos.drawing import draw_photos
-from pronk.server.child import PATIENCE, Child, Stage, Trouble, parse_progress, train_command
-from pronk.server.errors import HttpError, problem, to_http
-from pronk.server.limits import Gate
-from pronk.server.predicting import Reading
-from pronk.server.results import Accuracy, list_runs, read_summary
-from pronk.server.teaching import teach_router
-from pronk.server.tutor import open_tutor
+from pronk.server.app import Limits, make_app
+from pronk.server.http_errors import HttpError
+from pronk.server.runs import Accuracy, list_runs, read_summary
+from pronk.server.service import Service
+from pronk.server.training_jobs import (
+    PATIENCE,
+    Failure,
+    StageProgress,
+    TrainingJob,
+    open_trainings,
+    parse_progress,
+    train_command,
+)
 
 ACCURACY = {"value": 0.9, "low": 0.7, "high": 0.97, "n": 20}
 METRICS = {
@@ -50,14 +54,14 @@ def hearing():
     signal.signal(signal.SIGINT, former)
 
 
-def make_child(tmp_path, code, **options):
-    return Child([sys.executable, "-c", STEP + code], tmp_path / "7", **options)
+def make_job(tmp_path, code, **options):
+    return TrainingJob([sys.executable, "-c", STEP + code], tmp_path / "7", **options)
 
 
-def ended(child, seconds=30):
-    child.wait(seconds)
-    assert not child.is_running
-    return child.look()
+def ended(job, seconds=30):
+    job.wait(seconds)
+    assert not job.is_running
+    return job.status()
 
 
 def until(condition, seconds=60):
@@ -77,11 +81,11 @@ step("check", 0, 30); step("check", 30, 30); step("extract", 3, 0); step("check"
 run = Path({str(tmp_path / "7")!r}); run.mkdir(); (run / "metrics.json").write_text({json.dumps(METRICS)!r})
 say("left out: 1 truncated"); say("error: of no account")
 """
-    training = ended(make_child(tmp_path, code))
+    training = ended(make_job(tmp_path, code))
     assert (training.run, training.state, training.error) == ("7", "done", None)
     assert training.stages == (
-        Stage("check", "checking photos", 29, 30),
-        Stage("extract", "extracting features", 3, 0),
+        StageProgress("check", "checking photos", 29, 30),
+        StageProgress("extract", "extracting features", 3, 0),
     )
     assert training.summary == read_summary(tmp_path / "7")
     assert training.summary.accuracy == Accuracy(**ACCURACY)
@@ -94,9 +98,9 @@ def test_a_failure_is_its_last_error_and_hint(tmp_path):
 say("error: an early one"); say("hint: of which nothing came")
 say("error: none of 3 files is usable"); say("hint: see `pronk check`"); sys.exit(1)
 """
-    training = ended(make_child(tmp_path, code))
+    training = ended(make_job(tmp_path, code))
     assert (training.state, training.summary) == ("failed", None)
-    assert training.error == Trouble("none of 3 files is usable", "see `pronk check`")
+    assert training.error == Failure("none of 3 files is usable", "see `pronk check`")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ say("error: none of 3 files is usable"); say("hint: see `pronk check`"); sys.exi
     ],
 )
 def test_an_end_without_a_word_is_a_failure(tmp_path, code, says):
-    training = ended(make_child(tmp_path, f"from pathlib import Path; Path({str(tmp_path / '7')!r}).mkdir(); {code}"))
+    training = ended(make_job(tmp_path, f"from pathlib import Path; Path({str(tmp_path / '7')!r}).mkdir(); {code}"))
     assert training.state == "failed"
     assert says in training.error.message
     assert training.error.hint
@@ -131,9 +135,9 @@ out.write(b"hint: \xff")
 out.flush()
 sys.exit(1)
 """
-    training = ended(make_child(tmp_path, code))
-    assert training.stages == (Stage("head", "phase 1: fitting the head", 1, 2),)
-    assert training.error == Trouble("café", "\ufffd")
+    training = ended(make_job(tmp_path, code))
+    assert training.stages == (StageProgress("head", "phase 1: fitting the head", 1, 2),)
+    assert training.error == Failure("café", "\ufffd")
 
 
 def test_lines_that_are_no_progress():
@@ -151,16 +155,16 @@ Path({str(tmp_path / "worker")!r}).write_text(str(worker.pid))
 step("check", 1, 2)
 time.sleep(60)
 """
-    child = make_child(tmp_path, code)
-    until(lambda: child.look().stages)
-    assert child.look().state == "running"
-    assert child.stop().state == "running"
-    child.stop()
-    training = ended(child, 8)
+    job = make_job(tmp_path, code)
+    until(lambda: job.status().stages)
+    assert job.status().state == "running"
+    assert job.stop().state == "running"
+    job.stop()
+    training = ended(job, 8)
     assert (training.state, training.error, training.summary) == ("stopped", None, None)
     assert not (tmp_path / "7").exists()
     until(lambda: not is_alive(int((tmp_path / "worker").read_text())))
-    assert child.stop() == training
+    assert job.stop() == training
 
 
 @posix_only
@@ -172,11 +176,11 @@ worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 step("check", worker.pid, 2)
 time.sleep(60)
 """
-    child = make_child(tmp_path, code, patience=0.3)
-    until(lambda: child.look().stages)
-    child.close()
-    assert child.look().state == "stopped"
-    until(lambda: not is_alive(child.look().stages[0].done))
+    job = make_job(tmp_path, code, patience=0.3)
+    until(lambda: job.status().stages)
+    job.close()
+    assert job.status().state == "stopped"
+    until(lambda: not is_alive(job.status().stages[0].done))
     assert PATIENCE == 10
 
 
@@ -188,17 +192,17 @@ worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 step("check", worker.pid, 2)
 os.kill(os.getpid(), 9)
 """
-    training = ended(make_child(tmp_path, code), 20)
+    training = ended(make_job(tmp_path, code), 20)
     assert training.state == "failed"
     until(lambda: not is_alive(training.stages[0].done))
 
 
 @posix_only
 def test_it_stands_back(tmp_path):
-    child = make_child(
+    job = make_job(
         tmp_path, "import os; time.sleep(0.2); step('check', os.getpriority(0, 0), os.getpgrp()); sys.exit(1)"
     )
-    (stage,) = ended(child).stages
+    (stage,) = ended(job).stages
     assert stage.done == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
     assert stage.total != os.getpgrp()
 
@@ -206,14 +210,14 @@ def test_it_stands_back(tmp_path):
 def test_a_run_that_was_there_before_is_left_alone(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "metrics.json").write_text(json.dumps(METRICS))
-    training = ended(make_child(tmp_path, "say('error: it exists already'); sys.exit(1)"))
+    training = ended(make_job(tmp_path, "say('error: it exists already'); sys.exit(1)"))
     assert (training.state, training.error.message) == ("failed", "it exists already")
     assert (tmp_path / "7" / "metrics.json").exists()
 
 
 def test_a_command_that_is_not_there(tmp_path):
     with pytest.raises(OSError, match="no-such-program"):
-        Child(["no-such-program"], tmp_path / "7")
+        TrainingJob(["no-such-program"], tmp_path / "7")
 
 
 def is_alive(pid):
@@ -231,27 +235,16 @@ def is_alive(pid):
 
 
 class Server:
-    """The routes in an app, and what the core would lend them."""
+    """The whole app, asked without a network in between."""
 
-    def __init__(self, tutor):
-        self.tutor = tutor
-        self.used = None
-        reading = Reading(Gate(most=4, most_bytes=10**7), body_bytes=10**6, body_seconds=5, seconds=30)
-        app = FastAPI()
-        app.include_router(teach_router(tutor, self.use, lambda: self.used, reading))
-        app.add_exception_handler(PronkError, self.explain)
-        self.client = TestClient(app)
-        self.described = app.openapi()
-
-    async def use(self, run):
-        if (run / "broken").exists():
-            raise ModelError("the model is damaged", hint="copy it again")
-        self.used = run / "model"
-        return {"name": run.name}
-
-    async def explain(self, request, error):
-        refusal = to_http(error)
-        return JSONResponse(problem(refusal), refusal.status)
+    def __init__(self, trainings):
+        self.trainings = trainings
+        self.service = Service(threads=1)
+        app = make_app(self.service, access=HERE, limits=Limits(body_bytes=10**6), trainings=trainings)
+        self.client = TestClient(app, base_url="http://127.0.0.1:8000")
+        self.described = app.app.openapi()
+        teach = [path for path in self.described["paths"] if path.startswith("/v1/teach")]
+        self.described["paths"] = {path: self.described["paths"][path] for path in teach}
 
     def ask(self, method, path, status=200, **options):
         answer = self.client.request(method, f"/v1/teach{path}", **options)
@@ -273,8 +266,8 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path):
-    with open_tutor(tmp_path / "work", weights="offline") as tutor:
-        yield Server(tutor)
+    with open_trainings(tmp_path / "work", weights="offline") as trainings:
+        yield Server(trainings)
 
 
 @pytest.fixture
@@ -285,7 +278,7 @@ def scripted(monkeypatch):
         def command(photos, run, *, cache, weights):
             return [sys.executable, "-c", f"{STEP}run, weights = {str(run)!r}, {weights!r}\n{code}"]
 
-        monkeypatch.setattr("pronk.server.tutor.train_command", command)
+        monkeypatch.setattr("pronk.server.training_jobs.train_command", command)
 
     return use
 
@@ -303,7 +296,7 @@ def add_classes(server, counts):
 
 
 def finish_run(server, name, bundle=None, **changes):
-    run = server.tutor.lessons.runs / name
+    run = server.trainings.workspace.runs / name
     run.mkdir()
     if bundle:
         shutil.copytree(bundle, run / "model")
@@ -452,20 +445,20 @@ def test_a_training_that_is_stopped(server, scripted, hearing):
 
 def test_the_server_takes_its_training_along(tmp_path, scripted, hearing):
     scripted("step('check', 0, 1); time.sleep(60)")
-    with open_tutor(tmp_path) as tutor:
-        assert tutor.weights == "imagenet"
-        server = Server(tutor)
+    with open_trainings(tmp_path) as trainings:
+        assert trainings.weights == "imagenet"
+        server = Server(trainings)
         add_classes(server, {"cats": 5, "dogs": 5})
         server.ask("POST", "/train", 202)
         until(lambda: server.state()["training"]["stages"])
-    assert tutor.look().state == "stopped"
+    assert trainings.status().state == "stopped"
     with pytest.raises(HttpError, match="about to stop"):
-        tutor.start()
+        trainings.start()
     assert not (tmp_path / ".lock").exists()
 
 
 def test_a_training_that_cannot_start(server, monkeypatch):
-    monkeypatch.setattr("pronk.server.tutor.train_command", lambda *_, **__: ["no-such-program"])
+    monkeypatch.setattr("pronk.server.training_jobs.train_command", lambda *_, **__: ["no-such-program"])
     add_classes(server, {"cats": 5, "dogs": 5})
     assert "cannot start a training" in server.ask("POST", "/train", 409).json()["error"]
     assert server.state()["training"] is None
@@ -488,11 +481,11 @@ def test_a_run_is_shown_taken_along_and_used(server, whole_bundle, tmp_path):
     assert sorted(names) == sorted(f"run-3/{p.relative_to(run).as_posix()}" for p in run.rglob("*") if p.is_file())
     assert Predictor.load(tmp_path / "taken" / "run-3").classes
     assert server.state()["runs"][0]["in_use"] is False
-    assert server.ask("POST", "/runs/3/use").json() == {"name": "3"}
-    assert server.used == run / "model"
+    assert server.ask("POST", "/runs/3/use").json()["name"] == "3"
+    assert server.service.folder == run
     assert server.state()["runs"][0]["in_use"] is True
-    (run / "broken").touch()
-    assert server.ask("POST", "/runs/3/use", 409).json()["hint"] == "copy it again"
+    (run / "model" / "model.onnx").write_bytes(b"broken")
+    assert "the former model goes on answering" in server.ask("POST", "/runs/3/use", 409).json()["hint"]
 
 
 def test_runs_that_are_not_whole_are_not_listed(server, tmp_path):
@@ -500,17 +493,17 @@ def test_runs_that_are_not_whole_are_not_listed(server, tmp_path):
         "1": "{", "2": "[]", "4": json.dumps(METRICS | {"counts": None}), "5": "[" * 100_000,
         "6": json.dumps(METRICS | {"test": {"accuracy": ACCURACY | {"value": float("nan")}}}),
     }.items():  # fmt: skip
-        run = server.tutor.lessons.runs / name
+        run = server.trainings.workspace.runs / name
         run.mkdir()
         (run / "metrics.json").write_text(metrics)
         server.ask("GET", f"/runs/{name}/report", 404)
-    (server.tutor.lessons.runs / "7").mkdir()
-    (server.tutor.lessons.runs / "notes").mkdir()
+    (server.trainings.workspace.runs / "7").mkdir()
+    (server.trainings.workspace.runs / "notes").mkdir()
     assert server.state()["runs"] == []
     finish_run(server, "10", test=None)
     finish_run(server, "9")
     if os.name != "nt":
-        (server.tutor.lessons.runs / "11").symlink_to(server.tutor.lessons.runs / "10")
+        (server.trainings.workspace.runs / "11").symlink_to(server.trainings.workspace.runs / "10")
     assert [(run["name"], run["accuracy"]) for run in server.state()["runs"]] == [("9", ACCURACY), ("10", None)]
     server.ask("GET", "/runs/9/report", 404)
     assert list_runs(tmp_path / "work" / "runs")[0].photos == 22
@@ -562,7 +555,7 @@ def test_a_real_training(server, tmp_path):
     assert "<html" in server.ask("GET", "/runs/1/report").text
     assert server.ask("GET", "/runs/1/download").content[:2] == b"PK"
     server.ask("POST", "/runs/1/use")
-    assert Predictor.load(server.used).classes == ("alpaca", "mushroom")
+    assert Predictor.load(server.service.folder).classes == ("alpaca", "mushroom")
     assert server.state()["runs"][0]["in_use"]
 
 
@@ -575,7 +568,7 @@ def test_a_real_training_is_stopped_in_the_middle(server, tmp_path, hearing, sta
     server.ask("POST", "/stop", 202)
     until(lambda: server.state()["training"]["state"] != "running", PATIENCE)
     assert server.state()["training"]["state"] == "stopped"
-    assert list(server.tutor.lessons.runs.iterdir()) == []
+    assert list(server.trainings.workspace.runs.iterdir()) == []
 
 
 def test_a_real_training_that_fails_says_why(server, tmp_path):

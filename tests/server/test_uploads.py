@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pronk.server.errors import HttpError
+from pronk.server.http_errors import HttpError
 from pronk.server.uploads import MOST_FILES, Upload, parse_uploads
 
 KIND = "multipart/form-data; boundary=b"
@@ -39,7 +39,7 @@ def write_form(files):
 def read(kind, body):
     """Return the photos or the status of the refusal; anything else that comes out is a fault."""
     try:
-        return parse_uploads(kind, body).uploads
+        return parse_uploads(kind, body).photos
     except HttpError as error:
         refusal = error
     assert str(refusal)
@@ -90,7 +90,7 @@ def test_damaged_forms_are_read_or_refused(files, data):
 def test_any_json_is_read_or_refused(photo, top, value):
     inputs = base64.b64encode(photo).decode()
     found = parse_uploads("application/json", json.dumps({"inputs": inputs, "parameters": {"top_k": top}}).encode())
-    assert (found.uploads, found.top) == ((Upload("", photo),), top)
+    assert (found.photos, found.top) == ((Upload("", photo),), top)
     for values in (value, {"inputs": value}, {"inputs": inputs, "parameters": value},
                    {"inputs": inputs, "parameters": {"top_k": value}}):  # fmt: skip
         read("application/json; charset=utf-8", json.dumps(values).encode())

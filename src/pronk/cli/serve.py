@@ -60,25 +60,22 @@ def serve(
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
         raise click.UsageError("--token must be printable ASCII without spaces around it")
     try:
-        from pronk.server.guard import is_loopback
-        from pronk.server.main import serve_model
+        from pronk.server.gateway import Access, is_loopback
+        from pronk.server.process import ServeOptions, serve_model
     except ModuleNotFoundError as error:
         raise MissingExtra("serve", "pronk serve") from error
     if not (is_loopback(host) or token or allow_anyone):
         raise click.UsageError(
             f"on --host {host} others can reach the server: name a --token T, or --allow-anyone to let everybody in"
         )
-    code = serve_model(
-        model,
-        host=host,
-        port=port,
+    options = ServeOptions(
+        model=model,
         work=work or (None if model else Path(DEFAULT_WORK)),
         weights=weights,
-        token=token,
-        anyone=allow_anyone,
+        access=Access(host, token, allow_anyone),
+        port=port,
         body_limit=body_limit,
         version=installed_version(),
-        tell=lambda text: click.echo(text, err=True),
-        on_ready=click.echo,
     )
+    code = serve_model(options, tell=lambda text: click.echo(text, err=True), on_ready=click.echo)
     sys.exit(130 if code == signal.SIGINT else 0)

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from pronk.server.errors import HttpError
+from pronk.server.http_errors import HttpError
 from pronk.storage import places
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN
 from pronk.text import fold, visible
@@ -22,7 +22,7 @@ def check_name(name: str) -> str:
         'Müsli'
         >>> check_name("../photos")
         Traceback (most recent call last):
-        pronk.server.errors.HttpError: a class cannot be called '../photos': it starts with a dot
+        pronk.server.http_errors.HttpError: a class cannot be called '../photos': it starts with a dot
     """
     kept = unicodedata.normalize("NFC", name)
     fault = find_fault(name) or find_fault(kept)

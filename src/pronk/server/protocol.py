@@ -1,14 +1,18 @@
 """Connections -> requests, as uvicorn reads them, with limits that it leaves to others."""
 
 import asyncio
+import functools
+import types
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEADER_SECONDS = 10.0  # for all headers of a request, and until a new connection sends anything
 MOST_HEADER_BYTES = 32_768
 MOST_HEADERS = 100
 PATIENCE = 1024  # pieces of a body that may be tiny, before they count as an attack
 LEAST_MEAN = 64  # bytes; honest clients send some kilobytes at once
+LINGER_SECONDS = 10.0  # in which a client whose body was refused may go on sending, and then read why
+LINGER_BYTES = 64_000_000
 CHUNKED_BYTES = 32_768  # read at once; asyncio takes 256 KiB, by which a body of unknown length may pass its limit
 
 
@@ -20,15 +24,26 @@ class CautiousProtocol(HttpToolsProtocol):
     """Closes connections that send headers too slowly or too many of them, or a body in countless crumbs.
 
     Each crumb of a chunked body costs as much work as a whole piece of 64 KiB, so one client could keep the loop busy
-    for all others.
+    for all others. A client that is refused while it sends gets the answer all the same: closing at once would reset
+    the connection, and most HTTP libraries read only after they have sent all.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of a new connection."""
         super().connection_made(transport)
+        self._is_lingering = False
         self._pieces = self._body_bytes = self._header_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._start_clock()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a request, or throw away what comes after its answer."""
+        if not self._is_lingering:
+            super().data_received(data)
+            return
+        self._body_bytes += len(data)
+        if self._body_bytes > LINGER_BYTES:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -59,6 +74,8 @@ class CautiousProtocol(HttpToolsProtocol):
         """Leave the rest of the time to whoever reads the body."""
         self._stop_clock()
         super().on_headers_complete()
+        close = functools.partial(self._close_after, self.cycle)
+        self.cycle.transport = types.SimpleNamespace(write=self.transport.write, close=close)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Refuse crumbs."""
@@ -75,14 +92,31 @@ class CautiousProtocol(HttpToolsProtocol):
             return
         super().send_400_response(msg)
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request, except on a connection that only waits to be closed."""
+        if self._is_lingering:
+            self.server_state.total_requests += 1
+        else:
+            super().on_response_complete()
+
+    def _close_after(self, cycle: RequestResponseCycle) -> None:
+        """Close the connection; where its body is still under way, only for writing, and for a bounded time."""
+        if not cycle.more_body or not cycle.response_complete or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._is_lingering, self._body_bytes = True, 0
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._start_clock(LINGER_SECONDS)
+
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > MOST_HEADER_BYTES:
             raise _RefusedError(f"headers of more than {MOST_HEADER_BYTES} bytes")
 
-    def _start_clock(self) -> None:
+    def _start_clock(self, seconds: float | None = None) -> None:
         self._stop_clock()
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._deadline = self.loop.call_later(HEADER_SECONDS if seconds is None else seconds, self._give_up)
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:

@@ -2,15 +2,15 @@
 
 import asyncio
 import base64
+import ctypes
 import dataclasses
 import datetime
 import json
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,45 +21,50 @@ from pronk.model.manifest import MODEL_FILE
 from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import load_photo
 from pronk.pools import available_cores
-from pronk.server.errors import HttpError
-from pronk.server.memory import return_free_memory
+from pronk.server.http_errors import HttpError
 
 METRICS_BYTES = 2**22  # of metrics.json; a thousand classes take some 200 KB
-T = TypeVar("T")
+M_MMAP_THRESHOLD = -3  # as in glibc's malloc.h
+LARGE_BYTES = 2**21  # decoding a usual photo takes less; large ones are converted in bands of 4 MB
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
-    """What is open.
+class OpenModel:
+    """A model that answers.
 
     Attributes:
-        folder: as it was named.
-        predictor: that answers.
-        kernel: of the head, float32 [d, C]; None where the model holds none, so that it has no heat maps.
+        folder: its folder, as it was named.
+        predictor: the model itself.
+        weights: weights of its head, float32 [d, C]; None where it holds none, so that it has no heat maps.
         record: what clients are told about it.
     """
 
     folder: Path
     predictor: Predictor
-    kernel: np.ndarray | None
+    weights: np.ndarray | None
     record: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """About one photo.
+class PhotoAnswer:
+    """The answer to one photo.
 
     Attributes:
-        prediction: with its path, or its error.
+        prediction: probabilities or error, with the photo's name as path.
         hint: what to do about the error.
         heatmap: {label, image, box}, where it was asked for and the photo can be used.
-        milliseconds: from encoded bytes to the answer, without waiting.
+        milliseconds: time from encoded bytes to the answer, without waiting.
     """
 
     prediction: Prediction
     hint: str
     heatmap: dict[str, Any] | None
     milliseconds: float
+
+    @property
+    def outcome(self) -> str:
+        """Word by which photos are counted."""
+        return "error" if self.prediction.error else "unknown" if self.prediction.unknown else "known"
 
     def record(self, top: int | None) -> dict[str, Any]:
         """Return the fields that `pronk predict` writes, and those that only the server knows."""
@@ -77,7 +82,7 @@ class Service:
     docs/serving.md for what was measured.
 
     Args:
-        threads: photos at work at once; None takes one for each core.
+        threads: number of photos at work at once; None takes one for each core.
 
     Example:
         >>> Service(threads=1).is_ready
@@ -85,7 +90,7 @@ class Service:
     """
 
     def __init__(self, *, threads: int | None = None) -> None:
-        self._model: Model | None = None
+        self._model: OpenModel | None = None
         self._threads = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="photo")
         self._replacing = threading.Lock()
         self.is_leaving = False
@@ -96,7 +101,7 @@ class Service:
         return self._model is not None and not self.is_leaving
 
     @property
-    def model(self) -> Model:
+    def model(self) -> OpenModel:
         """The open model.
 
         Raises:
@@ -108,10 +113,10 @@ class Service:
 
     @property
     def folder(self) -> Path | None:
-        """Of the open model, as it was named."""
+        """Folder of the open model, as it was named."""
         return self._model.folder if self._model else None
 
-    def open(self, folder: Path) -> Model:
+    def open(self, folder: Path) -> OpenModel:
         """Open a model, let it prove itself with its golden photos, and only then answer with it.
 
         Requests that are under way keep the model they began with.
@@ -125,11 +130,13 @@ class Service:
             if self._model is not None:
                 predictor.prove()
             _warm_up(predictor)
-            self._model = Model(folder, predictor, _find_kernel(predictor), describe(folder, predictor))
-            return_free_memory()
+            weights = _load_weights(predictor)
+            record = describe(predictor) | {"heatmaps": weights is not None}
+            self._model = OpenModel(folder, predictor, weights, record)
+            _call_allocator("malloc_trim", 0)  # opening leaves some 20 MB of free memory with the process
             return self._model
 
-    async def replace(self, folder: Path | None = None) -> Model:
+    async def replace(self, folder: Path | None = None) -> OpenModel:
         """Open a model while the former one goes on answering; None opens what lies in its folder now.
 
         Raises:
@@ -142,27 +149,23 @@ class Service:
             hint = f"{error.hint}; the former model goes on answering" if self._model else error.hint
             raise HttpError(409, str(error), code="conflict", hint=hint) from error
 
-    async def predict(self, model: Model, data: bytes, name: str = "", *, explain: bool = False) -> Answer:
-        """Answer for one photo.
+    async def predict(self, model: OpenModel, data: bytes, name: str = "", *, explain: bool = False) -> PhotoAnswer:
+        """Predict one photo; where the caller gives up before it has begun, it is left undone.
 
         Args:
-            model: that answers.
-            data: the photo's encoded bytes.
-            name: as the client calls it.
-            explain: with a heat map for the most likely class.
+            model: one that `model` returned.
+            data: encoded bytes of the photo.
+            name: file name, as the client calls it.
+            explain: add a heat map for the most likely class.
         """
-        return await self.work(lambda: _answer(model, data, name, explain))
-
-    async def work(self, task: Callable[[], T]) -> T:
-        """Do something in the threads for photos; what has not begun when the caller gives up is left undone."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, task)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _answer, model, data, name, explain)
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(cancel_futures=True)
 
 
-def describe(folder: Path, predictor: Predictor) -> dict[str, Any]:
+def describe(predictor: Predictor) -> dict[str, Any]:
     """Tell what a model is and how good, from its folder and the run it lies in."""
     bundle, metrics = predictor.bundle, _read_metrics(predictor)
     written = datetime.datetime.fromtimestamp((bundle.folder / MODEL_FILE).stat().st_mtime, datetime.UTC)
@@ -179,7 +182,6 @@ def describe(folder: Path, predictor: Predictor) -> dict[str, Any]:
         "unknown": bundle.unknown is not None,
         "coverage": bundle.unknown.coverage if bundle.unknown else None,
         "calibrated": bundle.sets is not None,
-        "heatmaps": _find_kernel(predictor) is not None,
     }
 
 
@@ -201,12 +203,12 @@ def _read_metrics(predictor: Predictor) -> dict[str, Any]:
         return {}
 
 
-def _find_kernel(predictor: Predictor) -> np.ndarray | None:
+def _load_weights(predictor: Predictor) -> np.ndarray | None:
     try:
-        kernel = load_head(predictor.bundle)
+        weights = load_head(predictor.bundle)
     except ModelError:
         return None
-    return kernel if kernel.shape[1] == len(predictor.classes) else None
+    return weights if weights.shape[1] == len(predictor.classes) else None
 
 
 def _warm_up(predictor: Predictor) -> None:
@@ -214,24 +216,47 @@ def _warm_up(predictor: Predictor) -> None:
     predictor.predict_proba(np.zeros((1, size, size, 3), np.uint8))
 
 
-def _answer(model: Model, data: bytes, name: str, explain: bool) -> Answer:
+def _answer(model: OpenModel, data: bytes, name: str, explain: bool) -> PhotoAnswer:
     started, predictor = time.perf_counter(), model.predictor
     heatmap, hint = None, ""
     try:
         image, pixels = load_photo(data, size=predictor.bundle.size, fit=predictor.bundle.fit)
         outputs = predictor.runtime.run(pixels[None])
         prediction = predictor.answer(name, outputs)
-        if explain and model.kernel is not None:
+        if explain and model.weights is not None:
             heatmap = _draw(model, outputs.feature_map[0], prediction, image.size)
     except ImageError as error:
         prediction, hint = Prediction(name, predictor.classes, None, error), error.hint
-    return Answer(prediction, hint, heatmap, 1000 * (time.perf_counter() - started))
+    return PhotoAnswer(prediction, hint, heatmap, 1000 * (time.perf_counter() - started))
 
 
-def _draw(model: Model, feature_map: np.ndarray, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
-    assert model.kernel is not None, "the caller looked"
+def _draw(model: OpenModel, feature_map: np.ndarray, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
+    assert model.weights is not None, "the caller looked"
     assert prediction.probabilities is not None, "no photo without an error lacks them"
     bundle, index = model.predictor.bundle, int(prediction.probabilities.argmax())
-    picture = draw_heat(class_activation_map(feature_map, model.kernel, index), side=bundle.size)
+    picture = draw_heat(class_activation_map(feature_map, model.weights, index), side=bundle.size)
     uri = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return {"label": bundle.classes[index], "image": uri, "box": list(seen_box(size, bundle.fit))}
+
+
+def return_large_blocks() -> bool:
+    """Let the C library take each large block from the system by itself, and give it back once it is free.
+
+    glibc begins so, but when one was freed it keeps blocks of that size in store, for each thread apart: after two
+    threads have decoded a picture of 49 megapixels each, one after the other, 400 MB would stay with the server.
+
+    Returns:
+        Whether this machine's C library knows the setting; only glibc needs it.
+
+    Example:
+        >>> return_large_blocks() in (True, False)
+        True
+    """
+    return _call_allocator("mallopt", M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def _call_allocator(name: str, *arguments: int) -> bool:
+    try:
+        return bool(getattr(ctypes.CDLL(None), name)(*arguments))
+    except (AttributeError, OSError, TypeError):  # no glibc, no such function, or Windows, which takes no None
+        return False

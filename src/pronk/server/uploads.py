@@ -1,20 +1,27 @@
 """A request's body -> the photos in it: one as it is, several as a form, or one as text in JSON."""
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import dataclasses
 import json
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
 
-from pronk.server.errors import HttpError
+from pronk.server.gateway import Admission, Reservation
+from pronk.server.http_errors import HttpError
 
 MOST_FILES = 32
 MOST_PARTS = 64  # files and fields, which are ignored
+PARSED_AT_ONCE = 65_536  # bytes of a form; a larger one would keep the event loop from others
 FORM_HINT = 'send each photo as a part with a filename, as curl -F "photo=@a.jpg" does'
 JSON_HINT = 'send {"inputs": "<the photo in base64>"}, or the bytes of the photo as they are'
 # Each broken form is answered; the terminal of the server is no place for them.
@@ -26,8 +33,8 @@ class Upload:
     """One photo that a client sent.
 
     Attributes:
-        name: of the file, as the client calls it; empty where it does not say.
-        data: its bytes.
+        name: file name, as the client calls it; empty where it does not say.
+        data: encoded bytes.
     """
 
     name: str
@@ -35,38 +42,102 @@ class Upload:
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
-    """The photos of one request.
+class Uploads:
+    """The photos of one request, in the order they came.
 
     Attributes:
-        uploads: in the order they came.
+        photos: at least one.
         top: how many classes the body asked for, where it did.
     """
 
-    uploads: tuple[Upload, ...]
+    photos: tuple[Upload, ...]
     top: int | None = None
 
 
-def parse_uploads(content_type: str, body: bytes) -> Batch:
+@dataclasses.dataclass(frozen=True)
+class UploadReader:
+    """Reads the photos of requests, never more at once than the machine can hold.
+
+    Attributes:
+        admission: bounds what is read and computed at once.
+        body_bytes: most bytes of a body; a longer one is refused by what it declares, or as soon as it is longer.
+        body_seconds: most seconds that a client may take to send it.
+    """
+
+    admission: Admission
+    body_bytes: int
+    body_seconds: float
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[Uploads]:
+        """Read the photos in the body of a request, which keeps its place and its bytes until the block ends.
+
+        Raises:
+            HttpError: 413 too long, 408 too slow, 503 no room, 400 a wrong length, a broken form, or given up by the
+                client.
+        """
+        with self.admission.enter() as reservation:
+            body, kind = await self._read_body(request, reservation), request.headers.get("content-type", "")
+            if len(body) <= PARSED_AT_ONCE or not kind.lower().startswith(("multipart/", "application/json")):
+                yield parse_uploads(kind, body)
+            else:
+                yield await run_in_threadpool(parse_uploads, kind, body)
+
+    async def _read_body(self, request: Request, reservation: Reservation) -> bytes:
+        declared, body = _declared_length(request), bytearray()
+        self._check_length(declared or 0)
+        reservation.take(declared or 0)
+        try:
+            async with asyncio.timeout(self.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._check_length(len(body))
+                    if declared is None:
+                        reservation.take(len(chunk))
+        except ClientDisconnect as error:
+            raise HttpError(400, "the client went away", code="usage") from error
+        except TimeoutError as error:
+            message = f"the body did not arrive within {self.body_seconds:g} s ({len(body)} bytes did)"
+            raise HttpError(408, message, code="slow", hint="send it over a faster connection, or smaller") from error
+        return bytes(body)
+
+    def _check_length(self, size: int) -> None:
+        if size > self.body_bytes:
+            message = f"the body has {size / 1e6:.1f} MB, and {self.body_bytes / 1e6:.1f} MB are allowed"
+            hint = "send fewer or smaller photos, or raise --body-limit"
+            raise HttpError(413, message, code="too_large", hint=hint)
+
+
+def _declared_length(request: Request) -> int | None:
+    text = request.headers.get("content-length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        message = f"Content-Length must be a number. Got {text!r:.50}"
+        raise HttpError(400, message, code="usage", hint="leave it to your HTTP library")
+    return int(text)
+
+
+def parse_uploads(content_type: str, body: bytes) -> Uploads:
     """Find the photos in a body.
 
     Args:
-        content_type: multipart/form-data, application/json, or whatever a photo's own type is.
-        body: all of it.
+        content_type: multipart/form-data, application/json, or a photo's own type.
+        body: whole body.
 
     Raises:
         HttpError: 400 where the form or the JSON is broken, 413 for too many photos, 422 for none.
 
     Example:
-        >>> parse_uploads("image/png", b"...").uploads
+        >>> parse_uploads("image/png", b"...").photos
         (Upload(name='', data=b'...'),)
     """
     kind, options = parse_options_header(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
-        return Batch(_parse_form(options.get(b"boundary", b""), body))
+        return Uploads(_parse_form(options.get(b"boundary", b""), body))
     if kind == b"application/json":
         return _parse_json(body)
-    return Batch((Upload("", body),))
+    return Uploads((Upload("", body),))
 
 
 def _parse_form(boundary: bytes, body: bytes) -> tuple[Upload, ...]:
@@ -79,16 +150,16 @@ def _parse_form(boundary: bytes, body: bytes) -> tuple[Upload, ...]:
         raise HttpError(400, f"the form cannot be read: {error!s:.200}", code="usage", hint=FORM_HINT) from error
     if not form.is_whole:
         raise HttpError(400, "the form ends too early", code="usage", hint=FORM_HINT)
-    if not form.uploads:
+    if not form.photos:
         raise HttpError(422, "there is no photo in the form", code="usage", hint=FORM_HINT)
-    return tuple(form.uploads)
+    return tuple(form.photos)
 
 
 class _Form:
     """Collects the files of a form in memory, which the limit of the body bounds."""
 
     def __init__(self) -> None:
-        self.uploads: list[Upload] = []
+        self.photos: list[Upload] = []
         self.is_whole = False
         self._parts = 0
         self._field, self._value, self._data = bytearray(), bytearray(), bytearray()
@@ -123,15 +194,15 @@ class _Form:
     def _end(self) -> None:
         if self._name is None:
             return
-        if len(self.uploads) >= MOST_FILES:
+        if len(self.photos) >= MOST_FILES:
             raise HttpError(413, f"the form has more than {MOST_FILES} files", code="too_large", hint="send fewer")
-        self.uploads.append(Upload(self._name, bytes(self._data)))
+        self.photos.append(Upload(self._name, bytes(self._data)))
 
     def _finish(self) -> None:
         self.is_whole = True
 
 
-def _parse_json(body: bytes) -> Batch:
+def _parse_json(body: bytes) -> Uploads:
     try:
         values = json.loads(body)
         data = base64.b64decode(values["inputs"], validate=True)
@@ -143,4 +214,4 @@ def _parse_json(body: bytes) -> Batch:
         top = int(top)  # the same number for JSON
     if top is not None and (type(top) is not int or top < 1):
         raise HttpError(400, f"top_k must be a whole number above 0. Got {top!r:.50}", code="usage", hint=JSON_HINT)
-    return Batch((Upload("", data),), top)
+    return Uploads((Upload("", data),), top)

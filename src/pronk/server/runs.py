@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from pronk.errors import ModelError
 from pronk.model.guards.files import check_ordinary
-from pronk.server.errors import HttpError
+from pronk.server.http_errors import HttpError
 from pronk.storage.files import storage_error
 from pronk.storage.places import leads_elsewhere
 
@@ -32,8 +32,8 @@ class Accuracy:
 
 
 @dataclasses.dataclass(frozen=True)
-class Score(Accuracy):
-    """An accuracy, and the log-loss beside it; None where that is no number."""
+class PhaseResult(Accuracy):
+    """An accuracy, and the log-loss beside it; None where that is not a finite number."""
 
     loss: float | None
 
@@ -43,16 +43,16 @@ class Summary:
     """What a finished run has come to.
 
     Attributes:
-        accuracy: of the kept model on the test photos; None where there were too few to set any aside.
+        accuracy: the kept model on the test photos; None where there were too few to set any aside.
         frozen: phase 1 on the validation photos.
         fine_tuned: phase 2 on the same.
         kept: "frozen" or "fine_tuned".
-        why: that one was kept.
+        why: the reason to keep that one.
     """
 
     accuracy: Accuracy | None
-    frozen: Score
-    fine_tuned: Score | None
+    frozen: PhaseResult
+    fine_tuned: PhaseResult | None
     kept: str
     why: str
 
@@ -114,7 +114,7 @@ def find_run(folder: Path, name: str) -> Path:
     Example:
         >>> find_run(Path("work"), "..")
         Traceback (most recent call last):
-        pronk.server.errors.HttpError: there is no finished run '..'
+        pronk.server.http_errors.HttpError: there is no finished run '..'
     """
     run = folder / name
     if not re.fullmatch(RUN_NAME, name) or _read_run(run) is None:
@@ -130,8 +130,8 @@ def read_summary(run: Path) -> Summary | None:
         comparison = metrics["comparison"]
         return Summary(
             _test_accuracy(metrics),
-            _score(metrics["frozen"]["val"]),
-            _score(metrics["fine_tuned"]["val"]) if metrics["fine_tuned"] else None,
+            _phase(metrics["frozen"]["val"]),
+            _phase(metrics["fine_tuned"]["val"]) if metrics["fine_tuned"] else None,
             str(comparison["kept"]),
             str(comparison["why"]),
         )
@@ -207,6 +207,6 @@ def _accuracy(record: Mapping[str, Any]) -> Accuracy:
     return Accuracy(value, low, high, int(record["n"]))
 
 
-def _score(record: Mapping[str, Any]) -> Score:
+def _phase(record: Mapping[str, Any]) -> PhaseResult:
     loss = float(record["loss"])
-    return Score(**dataclasses.asdict(_accuracy(record["accuracy"])), loss=loss if math.isfinite(loss) else None)
+    return PhaseResult(**dataclasses.asdict(_accuracy(record["accuracy"])), loss=loss if math.isfinite(loss) else None)

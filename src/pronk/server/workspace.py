@@ -1,4 +1,4 @@
-"""Photos that people show the server -> class folders on disk that `pronk train` takes, and nothing elsewhere."""
+"""Photos that people add -> class folders on disk that `pronk train` takes, and nothing elsewhere."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from pronk.dataset.listing import PART_FOLDERS, list_photos, natural_key
 from pronk.errors import RunError, StorageError
 from pronk.photos.decoding import decode, load_image
 from pronk.photos.formats import FORMATS, SUFFIXES
-from pronk.server.errors import HttpError
+from pronk.server.http_errors import HttpError
 from pronk.server.names import check_name, find_fault, fold_name
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically
 from pronk.storage.places import SYSTEM_NAMES, leads_elsewhere
@@ -32,28 +32,28 @@ CLUTTER = (".ds_store", *SYSTEM_NAMES)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class PhotoClass:
     """One class: its name, and the ids of the photos that were added here, the oldest first."""
 
     name: str
     photos: tuple[str, ...]
 
 
-class Lessons:
-    """The classes and photos of a work folder, which `open_lessons` prepares and holds.
+class Workspace:
+    """The classes and photos of a work folder, which `open_workspace` prepares and holds.
 
     What a client names is looked for among what is there, and never becomes a path by itself; links lead nowhere.
     Every method may be called from any thread.
 
     Args:
-        folder: with `photos`, `runs` and `cache` in it.
+        folder: parent of `photos`, `runs` and `cache`.
 
     Example:
         >>> import tempfile
-        >>> with open_lessons(Path(tempfile.mkdtemp())) as lessons:
-        ...     lessons.create("cats")
-        ...     lessons.rename("cats", "Cats").name
-        Lesson(name='cats', photos=())
+        >>> with open_workspace(Path(tempfile.mkdtemp())) as workspace:
+        ...     workspace.create("cats")
+        ...     workspace.rename("cats", "Cats").name
+        PhotoClass(name='cats', photos=())
         'Cats'
     """
 
@@ -64,11 +64,11 @@ class Lessons:
         self.cache = self.folder / "cache"
         self._changing = threading.Lock()
 
-    def classes(self) -> list[Lesson]:
+    def classes(self) -> list[PhotoClass]:
         """List the classes in natural order."""
-        return [Lesson(folder.name, _list_ids(folder)) for folder in self._folders()]
+        return [PhotoClass(folder.name, _list_ids(folder)) for folder in self._folders()]
 
-    def create(self, name: str) -> Lesson:
+    def create(self, name: str) -> PhotoClass:
         """Make a class without photos.
 
         Raises:
@@ -76,13 +76,13 @@ class Lessons:
             StorageError: where it cannot be made.
         """
         name = check_name(name)
-        with self._changing, _telling(self.photos / name):
+        with self._changing, _storage_errors(self.photos / name):
             self._check_free(name)
             (self.photos / name).mkdir()
             sync_folder(self.photos)
-        return Lesson(name, ())
+        return PhotoClass(name, ())
 
-    def rename(self, name: str, new: str) -> Lesson:
+    def rename(self, name: str, new: str) -> PhotoClass:
         """Give a class another name; its photos stay.
 
         Raises:
@@ -90,12 +90,12 @@ class Lessons:
             StorageError: where it cannot be renamed.
         """
         new = check_name(new)
-        with self._changing, _telling(self.photos / new):
+        with self._changing, _storage_errors(self.photos / new):
             folder = self._find(name)
             self._check_free(new, but=folder.name)
             folder = folder.rename(self.photos / new)
             sync_folder(self.photos)
-            return Lesson(new, _list_ids(folder))
+            return PhotoClass(new, _list_ids(folder))
 
     def delete(self, name: str) -> None:
         """Delete a class and the photos that were added here.
@@ -106,7 +106,7 @@ class Lessons:
         """
         with self._changing:
             folder = self._find(name)
-            with _telling(folder):
+            with _storage_errors(folder):
                 paths = sorted(folder.iterdir())
                 others = [path for path in paths if not _is_ours(path)]
                 if others:
@@ -148,7 +148,7 @@ class Lessons:
         """
         with self._changing:
             path = self._find_photo(name, photo_id)
-            with _telling(path):
+            with _storage_errors(path):
                 path.unlink()
                 sync_folder(path.parent)
 
@@ -174,7 +174,7 @@ class Lessons:
         """
         entries = list_photos(self.photos, min_classes=0).entries
         numbers = Counter(entry.label for entry in entries)
-        names = sorted({lesson.name for lesson in self.classes()} | set(numbers), key=natural_key)
+        names = sorted({one.name for one in self.classes()} | set(numbers), key=natural_key)
         if names and all(name.lower() in PART_FOLDERS for name in names):
             _refuse(f"classes called {_join(names)} are taken for parts of a data set", "rename one of them")
         if len(names) < MIN_CLASSES:
@@ -185,7 +185,7 @@ class Lessons:
             _refuse(f"too few photos: {', '.join(short)}", f"show at least {MIN_PHOTOS} of each class, or delete it")
 
     def _folders(self) -> list[Path]:
-        with _telling(self.photos):
+        with _storage_errors(self.photos):
             paths = sorted(self.photos.iterdir(), key=lambda path: natural_key(path.name))
         # A link, or a link above it, resolves to another path.
         return [path for path in paths if not find_fault(path.name) and path.is_dir() and not leads_elsewhere(path)]
@@ -213,11 +213,11 @@ class Lessons:
 
 
 @contextlib.contextmanager
-def open_lessons(folder: Path) -> Iterator[Lessons]:
+def open_workspace(folder: Path) -> Iterator[Workspace]:
     """Make a work folder, or go on with one, and hold it for this process.
 
     Args:
-        folder: may be new, empty, or a former work folder; what else is in it is left alone.
+        folder: new or empty folder, or a former work folder; what else is in it is left alone.
 
     Raises:
         RunError: where another process holds it.
@@ -225,13 +225,13 @@ def open_lessons(folder: Path) -> Iterator[Lessons]:
 
     Example:
         >>> import tempfile
-        >>> with open_lessons(Path(tempfile.mkdtemp()) / "work") as lessons:
-        ...     lessons.classes()
+        >>> with open_workspace(Path(tempfile.mkdtemp()) / "work") as workspace:
+        ...     workspace.classes()
         []
     """
-    lessons = Lessons(folder)
-    own = (lessons.photos, lessons.runs, lessons.cache)
-    with _telling(folder):
+    workspace = Workspace(folder)
+    own = (workspace.photos, workspace.runs, workspace.cache)
+    with _storage_errors(folder):
         for path in own:
             path.mkdir(parents=True, exist_ok=True)
     for path in own:
@@ -240,11 +240,11 @@ def open_lessons(folder: Path) -> Iterator[Lessons]:
             raise StorageError(f"{path} is a link to {path.resolve()}", hint=hint)
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(lock_folder(lessons.folder))
+            held.enter_context(lock_folder(workspace.folder))
         except RunError as error:
             raise RunError(str(error), hint="stop that process, or name another --work") from error
-        remove_leftovers(lessons.photos)
-        yield lessons
+        remove_leftovers(workspace.photos)
+        yield workspace
 
 
 def _list_ids(folder: Path) -> tuple[str, ...]:
@@ -277,7 +277,7 @@ def _refuse(message: str, hint: str) -> None:
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,26 +1,20 @@
 """Photos over HTTP -> predictions, in the form that Hugging Face's clients read."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pronk.server.errors import HttpError, refusals
-from pronk.server.limits import Gate, read_body
-from pronk.server.measuring import Meters
-from pronk.server.service import Answer, Model, Service
-from pronk.server.uploads import MOST_FILES, Batch, Upload, parse_uploads
-
-PREDICT_PATH = "/v1/predict"
-SMALL = 65_536  # bytes of a form that are parsed at once; larger ones would keep the loop from others
+from pronk.server.gateway import PREDICT_PATH, Meters
+from pronk.server.http_errors import HttpError, refusals
+from pronk.server.service import PhotoAnswer, Service
+from pronk.server.uploads import MOST_FILES, Upload, UploadReader
 
 
-class Score(BaseModel):
+class ClassScore(BaseModel):
     """One class of a photo."""
 
     label: str
@@ -49,7 +43,7 @@ class Record(BaseModel):
     path: str
     label: str | None
     score: float | None
-    scores: list[Score]
+    scores: list[ClassScore]
     unknown: bool
     distance: float | None
     error: PhotoError | None
@@ -97,34 +91,6 @@ class ModelRecord(BaseModel):
     heatmaps: bool
 
 
-class Reading:
-    """How requests with photos are read: one at a time where the machine is busy, never more than it can hold.
-
-    Args:
-        gate: bounds what is read and computed at once.
-        body_bytes: most bytes of a body.
-        body_seconds: that a client may take to send it.
-        seconds: that a whole request may take.
-    """
-
-    def __init__(self, gate: Gate, *, body_bytes: int, body_seconds: float, seconds: float) -> None:
-        self.gate = gate
-        self.body_bytes = body_bytes
-        self.body_seconds = body_seconds
-        self.seconds = seconds
-
-    async def read(self, request: Request, hold: Any) -> bytes:
-        """Read the body under all limits, or raise HttpError."""
-        return await read_body(request, hold, most=self.body_bytes, seconds=self.body_seconds)
-
-    async def read_photos(self, request: Request, hold: Any) -> Batch:
-        """Read the photos in the body under all limits, or raise HttpError."""
-        body, kind = await self.read(request, hold), request.headers.get("content-type", "")
-        if len(body) <= SMALL or not kind.lower().startswith(("multipart/", "application/json")):
-            return parse_uploads(kind, body)
-        return await run_in_threadpool(parse_uploads, kind, body)
-
-
 PHOTO = {"schema": {"type": "string", "format": "binary"}}
 PHOTOS = {"type": "array", "items": PHOTO["schema"], "minItems": 1, "maxItems": MOST_FILES}
 FORM = {"schema": {"type": "object", "required": ["photo"], "properties": {"photo": PHOTOS}}}
@@ -145,13 +111,20 @@ BODY = {
 }
 
 
-def predict_router(service: Service, reading: Reading, meters: Meters) -> APIRouter:
-    """Return the routes for photos and the model."""
+def predict_router(service: Service, reader: UploadReader, meters: Meters, *, seconds: float) -> APIRouter:
+    """Return the routes for photos and the model.
+
+    Args:
+        service: open model.
+        reader: reads the photos in a request's body.
+        meters: count the photos.
+        seconds: most that a whole request may take.
+    """
     router = APIRouter(tags=["predict"])
 
     @router.post(
         PREDICT_PATH,
-        response_model=list[Record] | list[Score],
+        response_model=list[Record] | list[ClassScore],
         responses=refusals(400, 408, 413, 415, 422, 503),
         openapi_extra={"requestBody": BODY},
     )
@@ -166,19 +139,20 @@ def predict_router(service: Service, reading: Reading, meters: Meters) -> APIRou
         and scores, the most likely first, and with the headers Pronk-Unknown and Pronk-Distance; several, or one with
         explain, with a record each.
         """
-        with reading.gate.enter() as hold:
-            try:
-                async with asyncio.timeout(reading.seconds):
-                    batch = await reading.read_photos(request, hold)
-                    # One after the other, so that a request with many photos does not push others aside.
-                    model = service.model  # one for all of them, also where it is replaced meanwhile
-                    answers = [await _answer(service, model, meters, upload, explain) for upload in batch.uploads]
-            except TimeoutError as error:
-                message = f"the photos were not done within {reading.seconds:g} s"
-                raise HttpError(503, message, code="busy", hint="send fewer at once") from error
-        top = batch.top or top
+        try:
+            async with asyncio.timeout(seconds), reader.read(request) as uploads:
+                model = service.model  # one for all of them, also where it is replaced meanwhile
+                # One after the other, so that a request with many photos does not push others aside.
+                answers = []
+                for photo in uploads.photos:
+                    answers.append(await service.predict(model, photo.data, photo.name, explain=explain))
+                    meters.photos.labels(answers[-1].outcome).inc()
+        except TimeoutError as error:
+            message = f"the photos were not done within {seconds:g} s"
+            raise HttpError(503, message, code="busy", hint="send fewer at once") from error
+        top = uploads.top or top
         # A request without any photo is refused, also where it asks for records.
-        if (explain and batch.uploads != (Upload("", b""),)) or len(answers) > 1:
+        if (explain and uploads.photos != (Upload("", b""),)) or len(answers) > 1:
             return JSONResponse([_printable(answer.record(top)) for answer in answers])
         return _answer_one(answers[0], top)
 
@@ -195,23 +169,16 @@ def predict_router(service: Service, reading: Reading, meters: Meters) -> APIRou
     return router
 
 
-async def _answer(service: Service, model: Model, meters: Meters, upload: Upload, explain: bool) -> Answer:
-    answer = await service.predict(model, upload.data, upload.name, explain=explain)
-    prediction = answer.prediction
-    meters.photos.labels("error" if prediction.error else "unknown" if prediction.unknown else "known").inc()
-    return answer
-
-
-def _answer_one(answer: Answer, top: int | None) -> Response:
+def _answer_one(answer: PhotoAnswer, top: int | None) -> Response:
     prediction = answer.prediction
     if prediction.error:
         raise prediction.error
-    headers: Mapping[str, str] = {"pronk-unknown": str(prediction.unknown).lower()}
+    headers = {"pronk-unknown": str(prediction.unknown).lower()}
     if prediction.distance is not None:
-        headers = {**headers, "pronk-distance": f"{prediction.distance:.6g}"}
+        headers["pronk-distance"] = f"{prediction.distance:.6g}"
     return JSONResponse(prediction.record(top)["scores"], headers=headers)
 
 
 def _printable(record: dict[str, Any]) -> dict[str, Any]:
-    # The name of a file may be no UTF-8; JSON can say so only in escapes that many readers refuse.
+    # The name of a file may not be UTF-8; JSON can say so only in escapes that many readers refuse.
     return record | {"path": record["path"].encode("utf-8", "backslashreplace").decode("utf-8")}

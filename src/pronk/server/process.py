@@ -1,4 +1,4 @@
-"""Host, port and model -> a server that runs until it is told to stop, and then finishes what it began."""
+"""Options of `pronk serve` -> a server that runs until it is told to stop, and then finishes what it began."""
 
 import asyncio
 import contextlib
@@ -8,21 +8,94 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from pronk.errors import StorageError
-from pronk.server.errors import HttpError
+from pronk.errors import SettingsError, StorageError
+from pronk.server.app import Limits, make_app
+from pronk.server.gateway import Access
+from pronk.server.http_errors import HttpError
 from pronk.server.protocol import CautiousProtocol
-from pronk.server.service import Service
+from pronk.server.service import Service, return_large_blocks
+from pronk.server.training_jobs import open_trainings
+from pronk.storage.cache import parse_size
 
+LEAST_BODY = 1024
 DRAIN_SECONDS = 1.0  # between "not ready" and the last connection: time for a balancer to look
 FINISH_SECONDS = 30
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 2048
 Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """What `pronk serve` was asked for.
+
+    Attributes:
+        model: run folder, `model/` or export; None where one is yet to be taught.
+        work: folder to teach in; None where nothing may be taught.
+        weights: weights that a training starts from; None takes the default of training.
+        access: who may use the server, with the address to listen on.
+        port: port to listen on; 0 takes any that is free.
+        body_limit: most that one request may send, as in "10MB".
+        version: version of pronk.
+    """
+
+    model: Path | None
+    work: Path | None
+    weights: str | None
+    access: Access
+    port: int
+    body_limit: str
+    version: str
+
+
+def serve_model(options: ServeOptions, *, tell: Tell, on_ready: Tell) -> int:
+    """Serve until a signal comes, and return its number.
+
+    Args:
+        options: what to serve, and to whom.
+        tell: called with what an operator should read.
+        on_ready: called with the address, once requests are answered.
+
+    Raises:
+        ModelError: if the model does not open.
+        StorageError: if the port is taken, or the work folder cannot be written.
+        RunError: if another server holds the work folder.
+        SettingsError: for an impossible limit.
+    """
+    return_large_blocks()
+    model, work = options.model, options.work
+    limits = Limits(body_bytes=_parse_limit(options.body_limit))
+    with contextlib.ExitStack() as stack:
+        address = listen(options.access.host, options.port)
+        stack.callback(address.socket.close)
+        trainings = stack.enter_context(open_trainings(work, weights=options.weights)) if work else None
+        service = Service()
+        stack.callback(service.close)
+        if model:
+            service.open(model)
+        app = make_app(service, access=options.access, limits=limits, version=options.version, trainings=trainings)
+
+        def greet() -> None:
+            tell(f"serving {service.model.record['name']}" if model else "no model yet: teach one on the page")
+            if work:
+                tell(f"what is taught goes into {work}")
+            tell("Ctrl-C ends")
+            on_ready(address.url)
+
+        return run(app, address, service, on_ready=greet, tell=tell)
+
+
+def _parse_limit(text: str) -> int:
+    size = parse_size(text, option="--body-limit")
+    if size < LEAST_BODY:
+        raise SettingsError(f"--body-limit must be at least {LEAST_BODY} bytes. Got {text!r}", hint="as in 10MB")
+    return size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +151,11 @@ def run(app: ASGIApp, address: Address, service: Service, *, on_ready: Callable[
     SIGINT (Ctrl-C): the same without the second. SIGHUP: the model is opened again from its folder.
 
     Args:
-        app: from `make_app`.
-        address: from `listen`.
-        service: that is told to leave, or to open its model again.
+        app: result of `make_app`.
+        address: result of `listen`.
+        service: model that is told to leave, or to open again.
         on_ready: called once requests are answered.
-        tell: is given what an operator should read.
+        tell: called with what an operator should read.
 
     Returns:
         The signal that ended it.

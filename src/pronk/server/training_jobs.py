@@ -1,4 +1,4 @@
-"""A folder of photos -> a training in a process of its own, watched by its lines of progress, stopped when asked."""
+"""A work folder -> one training at a time, in a process of its own, watched by its lines of progress."""
 
 import contextlib
 import dataclasses
@@ -10,12 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from pronk.config import Settings
+from pronk.errors import RunError
 from pronk.progress import STAGES
-from pronk.server.results import Summary, read_summary
+from pronk.server.http_errors import HttpError
+from pronk.server.runs import Summary, next_run, read_summary
+from pronk.server.workspace import Workspace, open_workspace
 
 NICENESS = 10  # predictions go first
 PATIENCE = 10.0  # seconds from being asked to stop to being killed
@@ -25,7 +29,7 @@ MOST_STEPS = 2**53  # above it, JavaScript counts wrongly
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class StageProgress:
     """How far one stage is; a total of 0 is not known yet."""
 
     stage: str
@@ -35,7 +39,7 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trouble:
+class Failure:
     """Why a training failed, and what to do about it."""
 
     message: str
@@ -43,27 +47,27 @@ class Trouble:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class TrainingStatus:
     """A training as it was at one moment.
 
     Attributes:
-        run: the number of its run.
-        state: what has become of it.
-        stages: in the order in which they began.
-        seconds: since its start, or until its end.
-        error: where it failed.
-        summary: where it is done.
+        run: number of its run.
+        state: how it stands.
+        stages: its stages so far, in the order in which they began.
+        seconds: time since its start, or until its end.
+        error: why it failed, where it did.
+        summary: its results, where it is done.
 
     Example:
-        >>> Training("1", "running").stages
+        >>> TrainingStatus("1", "running").stages
         ()
     """
 
     run: str
     state: Literal["running", "done", "failed", "stopped"]
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageProgress, ...] = ()
     seconds: float = 0.0
-    error: Trouble | None = None
+    error: Failure | None = None
     summary: Summary | None = None
 
 
@@ -75,27 +79,27 @@ def train_command(photos: Path, run: Path, *, cache: Path, weights: str) -> list
         ['-m', 'pronk', 'train']
     """
     options = {"--out": run, "--cache": cache, "--weights": weights, "--progress": "json"}
-    pairs = [str(word) for pair in options.items() for word in pair]
-    return [sys.executable, "-m", "pronk", "train", str(photos), *pairs]
+    words = [str(word) for option in options.items() for word in option]
+    return [sys.executable, "-m", "pronk", "train", str(photos), *words]
 
 
-class Child:
+class TrainingJob:
     """A training in a process of its own, in a group with the processes that it starts, with low priority.
 
     A framework that fills the memory or crashes takes nothing else with it, and the server never imports one.
 
     Args:
-        command: that trains and says on standard error how far it is, see `train_command`.
-        run: the folder that it makes; removed where that comes to nothing.
+        command: program that trains and says on standard error how far it is, see `train_command`.
+        run: folder that it makes; removed where that comes to nothing.
         patience: seconds that it gets to stop by itself.
 
     Raises:
         OSError: where it cannot be started.
 
     Example:
-        >>> child = Child([sys.executable, "-c", "raise SystemExit('error: no photos')"], Path("no such run"))
-        >>> child.wait()
-        >>> child.look().state, child.look().error.message
+        >>> job = TrainingJob([sys.executable, "-c", "raise SystemExit('error: no photos')"], Path("no such run"))
+        >>> job.wait()
+        >>> job.status().state, job.status().error.message
         ('failed', 'no photos')
     """
 
@@ -103,7 +107,7 @@ class Child:
         self.run = run
         self.patience = patience
         self._started = time.monotonic()
-        self._now = Training(run.name, "running")  # replaced by the one thread that watches, never changed
+        self._now = TrainingStatus(run.name, "running")  # replaced by the one thread that watches, never changed
         self._error = self._hint = ""
         self._asked, self._over = threading.Event(), threading.Event()
         self._is_new = not run.exists()
@@ -115,17 +119,17 @@ class Child:
         """Whether it goes on."""
         return not self._over.is_set()
 
-    def look(self) -> Training:
+    def status(self) -> TrainingStatus:
         """Return how far it is."""
         now = self._now
         return dataclasses.replace(now, seconds=self._seconds()) if now.state == "running" else now
 
-    def stop(self) -> Training:
+    def stop(self) -> TrainingStatus:
         """Ask it to stop, without waiting; it is killed where it does not."""
         if self.is_running and not self._asked.is_set():
             self._asked.set()
             threading.Thread(target=self._insist, name=f"stopping {self.run.name}", daemon=True).start()
-        return self.look()
+        return self.status()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until it is over."""
@@ -155,7 +159,7 @@ class Child:
         self._now = self._finish(code)
         self._over.set()
 
-    def _finish(self, code: int) -> Training:
+    def _finish(self, code: int) -> TrainingStatus:
         summary = read_summary(self.run) if self._is_new else None  # its last file is there: the run is whole
         end = dataclasses.replace(self._now, seconds=self._seconds(), summary=summary)
         if summary is not None:
@@ -166,13 +170,13 @@ class Child:
             return dataclasses.replace(end, state="stopped")
         return dataclasses.replace(end, state="failed", error=self._explain(code))
 
-    def _explain(self, code: int) -> Trouble:
+    def _explain(self, code: int) -> Failure:
         if self._error:
-            return Trouble(self._error, self._hint)
+            return Failure(self._error, self._hint)
         if code < 0:
             message = f"training was killed by the system (signal {-code}), which often means too little memory"
-            return Trouble(message, "close other programs, then train again")
-        return Trouble(f"training ended with exit code {code} and without a word", "train again; see `pronk check`")
+            return Failure(message, "close other programs, then train again")
+        return Failure(f"training ended with exit code {code} and without a word", "train again; see `pronk check`")
 
     def _read(self) -> None:
         assert self._process.stderr is not None, "it was started with a pipe"
@@ -192,12 +196,99 @@ class Child:
                 self._now = dataclasses.replace(self._now, stages=_update(self._now.stages, stage))
 
 
-def parse_progress(line: str) -> Stage | None:
+class TrainingRunner:
+    """Starts trainings on the photos of a work folder, one at a time, and remembers the last one.
+
+    Every method may be called from any thread.
+
+    Args:
+        workspace: work folder with the photos.
+        weights: weights that a training starts from where nobody says; imagenet, offline or the path of an h5 file.
+    """
+
+    def __init__(self, workspace: Workspace, *, weights: str) -> None:
+        self.workspace = workspace
+        self.weights = weights
+        self._job: TrainingJob | None = None
+        self._is_closed = False
+        self._starting = threading.Lock()
+
+    def status(self) -> TrainingStatus | None:
+        """Return how far the last training is; None where there was none."""
+        return self._job.status() if self._job else None
+
+    def start(self, weights: str | None = None) -> TrainingStatus:
+        """Start a training on all classes.
+
+        Raises:
+            HttpError: 409 while one is under way, 422 where there are too few photos.
+            DataError: where the classes cannot be told apart.
+            RunError: where no process can be started.
+        """
+        with self._starting:
+            self.check_idle()
+            if self._is_closed:
+                raise HttpError(503, "the server is about to stop", code="busy", hint="start it again")
+            self.workspace.check_enough()
+            photos, run = self.workspace.photos, next_run(self.workspace.runs)
+            command = train_command(photos, run, cache=self.workspace.cache, weights=weights or self.weights)
+            try:
+                self._job = TrainingJob(command, run)
+            except OSError as error:
+                raise RunError(f"cannot start a training: {error.strerror or error}", hint="try again later") from error
+            return self._job.status()
+
+    def stop(self) -> TrainingStatus:
+        """Ask the training to stop, without waiting for that; HttpError 409 where none was started."""
+        if self._job is None:
+            raise HttpError(409, "no training was started", code="conflict", hint="POST /v1/teach/train starts one")
+        return self._job.stop()
+
+    def check_idle(self) -> None:
+        """Raise HttpError 409 while a training reads the photos."""
+        if self._job and self._job.is_running:
+            message = f"training {self._job.run.name} is under way"
+            raise HttpError(409, message, code="conflict", hint="wait until it is done, or stop it")
+
+    def close(self) -> None:
+        """Stop the training, wait until it is gone, and start no other."""
+        with self._starting:
+            self._is_closed = True
+            if self._job:
+                self._job.close()
+
+
+@contextlib.contextmanager
+def open_trainings(folder: Path, *, weights: str | None = None) -> Iterator[TrainingRunner]:
+    """Make a work folder, or go on with one; at the end a training that goes on is stopped.
+
+    Args:
+        folder: folder as `workspace.open_workspace` takes it.
+        weights: weights that a training starts from where nobody says; None takes the default of training.
+
+    Raises:
+        RunError: where another process holds the folder.
+        StorageError: where it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with open_trainings(Path(tempfile.mkdtemp())) as trainings:
+        ...     trainings.status()
+    """
+    with open_workspace(folder) as workspace:
+        trainings = TrainingRunner(workspace, weights=weights or Settings().weights)
+        try:
+            yield trainings
+        finally:
+            trainings.close()
+
+
+def parse_progress(line: str) -> StageProgress | None:
     """Read a line that `pronk train --progress json` wrote; None where it is something else.
 
     Example:
         >>> parse_progress('{"stage": "check", "done": 3, "total": 30}')
-        Stage(stage='check', name='checking photos', done=3, total=30)
+        StageProgress(stage='check', name='checking photos', done=3, total=30)
     """
     try:
         record = json.loads(line)
@@ -208,10 +299,10 @@ def parse_progress(line: str) -> Stage | None:
         return None
     if any(type(n) is not int or not 0 <= n < MOST_STEPS for n in (done, total)):
         return None
-    return Stage(stage, STAGES[stage], done, total)
+    return StageProgress(stage, STAGES[stage], done, total)
 
 
-def _update(stages: tuple[Stage, ...], new: Stage) -> tuple[Stage, ...]:
+def _update(stages: tuple[StageProgress, ...], new: StageProgress) -> tuple[StageProgress, ...]:
     if all(stage.stage != new.stage for stage in stages):
         return (*stages, new)
     return tuple(new if stage.stage == new.stage else stage for stage in stages)

@@ -1,0 +1,232 @@
+"""Requests of the Teach tab -> changes of the work folder, a training, and a model that predicts from now on."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, TypeVar
+
+import anyio
+from fastapi import APIRouter
+from fastapi import Path as InPath
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from pronk.errors import ImageError
+from pronk.pools import available_cores
+from pronk.server.http_errors import HttpError, refusals
+from pronk.server.names import NAME_BYTES
+from pronk.server.predict_routes import BODY, PHOTO
+from pronk.server.runs import RUN_NAME, Run, find_run, list_runs, pack_run, read_report
+from pronk.server.service import Service
+from pronk.server.training_jobs import TrainingRunner, TrainingStatus
+from pronk.server.uploads import UploadReader
+from pronk.server.workspace import PHOTO_ID, PhotoClass
+from pronk.storage.places import enclosing
+
+# A report is a page of its own, with its style inside; whatever is in it, nothing runs and nothing is loaded.
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
+THUMBNAIL_SECONDS = 3600  # an id stands for the photo's content, so the picture never changes
+CHUNK_BYTES = 2**18
+SHOWN_NAME = 255
+ClassName = Annotated[str, InPath(min_length=1, max_length=NAME_BYTES, description="The name of a class.")]
+PhotoId = Annotated[str, InPath(pattern=f"^{PHOTO_ID}$", description="What adding the photo returned.")]
+RunName = Annotated[str, InPath(pattern=f"^{RUN_NAME}$", description="The number of a finished run.")]
+T = TypeVar("T")
+
+
+class NewName(BaseModel):
+    """The name that a class gets."""
+
+    model_config = ConfigDict(extra="forbid")
+    # The schema says roughly what `names.find_fault` says in words that help.
+    name: str = Field(json_schema_extra={"minLength": 1, "maxLength": NAME_BYTES, "pattern": r'^[^/\\:*?"<>|]+$'})
+
+
+class TrainRequest(BaseModel):
+    """Which network to start from; null takes the server's own choice."""
+
+    model_config = ConfigDict(extra="forbid")
+    weights: Literal["imagenet", "offline"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RefusedPhoto:
+    """A photo that was not taken, and why."""
+
+    name: str
+    code: str
+    message: str
+    hint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AddedPhotos:
+    """The ids of the photos that are in the class now, in the order they came, and those that are not."""
+
+    added: tuple[str, ...]
+    refused: tuple[RefusedPhoto, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TeachState:
+    """All that the Teach tab shows."""
+
+    classes: tuple[PhotoClass, ...]
+    weights: str
+    training: TrainingStatus | None
+    runs: tuple[Run, ...]
+
+
+def teach_router(trainings: TrainingRunner | None, service: Service, reader: UploadReader) -> APIRouter:
+    """Return the routes under /v1/teach, to be included in an app.
+
+    Errors leave them as `PronkError`, which the app turns into answers (see `http_errors.explain_errors`). Some answers
+    bring a Content-Security-Policy or Cache-Control of their own, which the app must leave as they are.
+
+    Args:
+        trainings: runner on the work folder, which the caller holds open; None answers every request with 403.
+        service: opens the model of a run to predict with, and tells which one it does.
+        reader: reads the photos in a request's body, and bounds how many of them are held at once.
+
+    Example:
+        >>> from pronk.server.gateway import Admission
+        >>> reader = UploadReader(Admission(most=4, most_bytes=10**7), body_bytes=10**7, body_seconds=20)
+        >>> router = teach_router(None, Service(threads=1), reader)
+    """
+    endpoints = _Endpoints(trainings, service, reader)
+    router = APIRouter(prefix="/v1/teach", tags=["teach"], responses=refusals(401, 403, 422, 507))
+
+    def add(method: str, path: str, endpoint: Callable[..., Any], *statuses: int, **options: Any) -> None:
+        known = options.pop("responses", {})
+        router.add_api_route(path, endpoint, methods=[method], responses=refusals(*statuses) | known, **options)
+
+    bare: dict[str, Any] = {"status_code": 204, "response_class": Response}
+    photos, photo = "/classes/{name}/photos", "/classes/{name}/photos/{photo_id}"
+    add("GET", "", endpoints.state)
+    add("POST", "/classes", endpoints.create_class, 409, status_code=201)
+    add("PATCH", "/classes/{name}", endpoints.rename_class, 404, 409)
+    add("DELETE", "/classes/{name}", endpoints.delete_class, 404, 409, **bare)
+    add("POST", photos, endpoints.add_photos, 400, 404, 408, 413, 503, openapi_extra={"requestBody": BODY})
+    add("GET", photo, endpoints.show_photo, 404, 413, 415, **_file("image/jpeg"))
+    add("DELETE", photo, endpoints.delete_photo, 404, **bare)
+    add("POST", "/train", endpoints.train, 409, status_code=202)
+    add("POST", "/stop", endpoints.stop, 409, status_code=202)
+    add("GET", "/runs/{run}/report", endpoints.show_report, 404, **_file("text/html"))
+    add("GET", "/runs/{run}/download", endpoints.download, 404, **_file("application/zip"))
+    add("POST", "/runs/{run}/use", endpoints.use, 404, 409)
+    return router
+
+
+class _Endpoints:
+    """The endpoints and what they share; reading and writing happens in threads."""
+
+    def __init__(self, trainings: TrainingRunner | None, service: Service, reader: UploadReader) -> None:
+        self._trainings = trainings
+        self._service = service
+        self._reader = reader
+        # A photo of 50 megapixels takes 150 MB while it is decoded, so only a few are at a time.
+        self._decoders = anyio.CapacityLimiter(available_cores())
+
+    async def state(self) -> TeachState:
+        """Tell the classes and their photos, how far a training is, and the finished runs."""
+        return await run_in_threadpool(self._state, self._open())
+
+    async def create_class(self, new: NewName) -> PhotoClass:
+        """Make a class."""
+        return await run_in_threadpool(self._open().workspace.create, new.name)
+
+    async def rename_class(self, name: ClassName, new: NewName) -> PhotoClass:
+        """Rename a class; not while a training reads its photos."""
+        trainings = self._open()
+        trainings.check_idle()
+        return await run_in_threadpool(trainings.workspace.rename, name, new.name)
+
+    async def delete_class(self, name: ClassName) -> None:
+        """Delete a class with its photos; not while a training reads them."""
+        trainings = self._open()
+        trainings.check_idle()
+        await run_in_threadpool(trainings.workspace.delete, name)
+
+    async def add_photos(self, name: ClassName, request: Request) -> AddedPhotos:
+        """Add photos to a class: one as it is, or several as a form. One that is there already counts as added."""
+        workspace = self._open().workspace
+        added: list[str] = []
+        refused: list[RefusedPhoto] = []
+        async with self._reader.read(request) as uploads:
+            for photo in uploads.photos:
+                try:
+                    added.append(await self._decode(functools.partial(workspace.add, name, photo.data)))
+                except ImageError as error:
+                    shown = photo.name.encode("utf-8", "backslashreplace").decode()[:SHOWN_NAME]
+                    refused.append(RefusedPhoto(shown, error.reason.value, str(error), error.hint))
+        return AddedPhotos(tuple(added), tuple(refused))
+
+    async def show_photo(self, name: ClassName, photo_id: PhotoId) -> Response:
+        """Show a photo, at most 160 pixels wide and high."""
+        workspace = self._open().workspace
+        picture = await self._decode(lambda: workspace.thumbnail(name, photo_id))
+        headers = {"Cache-Control": f"private, max-age={THUMBNAIL_SECONDS}, immutable"}
+        return Response(picture, media_type="image/jpeg", headers=headers)
+
+    async def delete_photo(self, name: ClassName, photo_id: PhotoId) -> None:
+        """Delete a photo."""
+        await run_in_threadpool(self._open().workspace.remove, name, photo_id)
+
+    async def train(self, asked: TrainRequest | None = None) -> TrainingStatus:
+        """Start a training on all classes."""
+        return await run_in_threadpool(self._open().start, asked.weights if asked else None)
+
+    async def stop(self) -> TrainingStatus:
+        """Ask the training to stop; it may go on for some seconds."""
+        return self._open().stop()
+
+    async def show_report(self, run: RunName) -> Response:
+        """Show the report of a finished run."""
+        workspace = self._open().workspace
+        page = await run_in_threadpool(lambda: read_report(find_run(workspace.runs, run)))
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+
+    async def download(self, run: RunName) -> Response:
+        """Take a run folder along; unpacked, it is what `pronk predict` takes as MODEL."""
+        workspace = self._open().workspace
+        file = await run_in_threadpool(lambda: pack_run(find_run(workspace.runs, run)))
+        size = file.seek(0, 2)
+        headers = {"Content-Disposition": f'attachment; filename="pronk-run-{run}.zip"', "Content-Length": str(size)}
+        return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
+
+    async def use(self, run: RunName) -> dict[str, Any]:
+        """Predict with the model of a finished run from now on."""
+        runs = self._open().workspace.runs
+        return (await self._service.replace(await run_in_threadpool(find_run, runs, run))).record
+
+    def _open(self) -> TrainingRunner:
+        if self._trainings is None:
+            message = "this server has no work folder, so nothing can be taught"
+            raise HttpError(403, message, code="not_allowed", hint="start it as: pronk serve MODEL --work DIR")
+        return self._trainings
+
+    async def _decode(self, task: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(task, limiter=self._decoders)
+
+    def _state(self, trainings: TrainingRunner) -> TeachState:
+        folder, workspace = self._service.folder, trainings.workspace
+        around = enclosing(folder) if folder else set()  # a run's model, or an export of it
+        runs = list_runs(workspace.runs)
+        runs = [dataclasses.replace(run, in_use=workspace.runs / run.name in around) for run in runs]
+        # Where files of this machine lie is nobody else's business.
+        weights = Path(trainings.weights).name
+        return TeachState(tuple(workspace.classes()), weights, trainings.status(), tuple(runs))
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _file(kind: str) -> dict[str, Any]:
+    return {"response_class": Response, "responses": {200: {"content": {kind: PHOTO}}}}
