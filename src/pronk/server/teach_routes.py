@@ -17,13 +17,12 @@ from starlette.responses import Response, StreamingResponse
 from pronk.errors import ImageError
 from pronk.pools import available_cores
 from pronk.server.http_errors import HttpError, refusals
-from pronk.server.names import NAME_BYTES
 from pronk.server.predict_routes import BODY, PHOTO
 from pronk.server.runs import RUN_NAME, Run, find_run, list_runs, pack_run, read_report
 from pronk.server.service import Service
 from pronk.server.training_jobs import TrainingRunner, TrainingStatus
 from pronk.server.uploads import UploadReader
-from pronk.server.workspace import PHOTO_ID, PhotoClass
+from pronk.server.workspace import NAME_BYTES, PHOTO_ID, PhotoClass
 from pronk.storage.places import enclosing
 
 # A report is a page of its own, with its style inside; whatever is in it, nothing runs and nothing is loaded.
@@ -41,7 +40,7 @@ class NewName(BaseModel):
     """The name that a class gets."""
 
     model_config = ConfigDict(extra="forbid")
-    # The schema says roughly what `names.find_fault` says in words that help.
+    # The schema says roughly what `workspace.find_fault` says in words that help.
     name: str = Field(json_schema_extra={"minLength": 1, "maxLength": NAME_BYTES, "pattern": r'^[^/\\:*?"<>|]+$'})
 
 

@@ -17,8 +17,7 @@ from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
 from pronk.photos.decoding import decode
 from pronk.server.http_errors import HttpError
-from pronk.server.names import check_name, find_fault, fold_name
-from pronk.server.workspace import PHOTO_ID, PhotoClass, Workspace, open_workspace
+from pronk.server.workspace import PHOTO_ID, PhotoClass, Workspace, check_name, find_fault, fold_name, open_workspace
 from pronk.storage.files import lock_folder, write_atomically
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="links and such names need rights there")
