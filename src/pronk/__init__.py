@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pronk.batch.request import BatchRequest as BatchRequest
+    from pronk.batch.request import predict_batch as predict_batch
     from pronk.config import Settings as Settings
     from pronk.dataset.checkup import Checkup as Checkup
     from pronk.dataset.checkup import check as check
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 # Where each public name lives; it is imported when it is first asked for, so `import pronk` costs nothing.
 _HOMES = {
     "Audit": "pronk.training.auditing",
+    "BatchRequest": "pronk.batch.request",
     "Checkup": "pronk.dataset.checkup",
     "Comparison": "pronk.model.comparison",
     "Dataset": "pronk.dataset.loading",
@@ -52,11 +55,13 @@ _HOMES = {
     "explain": "pronk.model.heat_maps",
     "export_model": "pronk.training.delivery",
     "load_dataset": "pronk.dataset.loading",
+    "predict_batch": "pronk.batch.request",
     "train": "pronk.training.recipe",
 }
 
 __all__ = [
     "Audit",
+    "BatchRequest",
     "Checkup",
     "Comparison",
     "Dataset",
@@ -75,6 +80,7 @@ __all__ = [
     "explain",
     "export_model",
     "load_dataset",
+    "predict_batch",
     "train",
 ]
 

@@ -291,7 +291,7 @@ def test_predict_never_replaces_a_photo(whole_bundle, photos):
     photo, other = photos / "cold" / "0.png", photos / "cold" / "1.png"
     before = photo.read_bytes()
     says = fails(run_pronk("predict", whole_bundle, other, photo, "--out", photo, "--format", "csv"), code=2)
-    assert "would replace the photo" in says
+    assert "exists" in says
     assert "--out must end in" in fails(run_pronk("predict", whole_bundle, other, "--out", photo), code=2)
     assert photo.read_bytes() == before
 

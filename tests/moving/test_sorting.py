@@ -519,23 +519,6 @@ def test_sorting_without_a_file_of_answers(whole_bundle, photos, tmp_path):
     assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 0 files; kept: 0\n"
 
 
-def test_answers_for_moved_photos_are_not_replaced(whole_bundle, photos, tmp_path):
-    out, spare = tmp_path / "o.csv", tmp_path / "spare.png"
-    shutil.copy(photos / "cold" / "0.png", spare)
-    arguments = ["predict", whole_bundle, photos, "--out", out, "--sort-into", tmp_path / "sorted", "--move"]
-    killed("link", 9, arguments)
-    assert out.exists()
-    ok(run_pronk(*arguments))
-    answers = out.read_bytes()
-    shutil.copy(spare, photos / "cold" / "0.png")
-    before = snapshot(tmp_path)
-    text = fails(run_pronk(*arguments), code=2)
-    assert "would replace the answers for moved photos" in text
-    assert "hint: name another --out, or remove that file" in text
-    assert snapshot(tmp_path) == before
-    assert len(answers.splitlines()) == 42
-
-
 def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
     (photos / "link.png").symlink_to(photos / "cold" / "0.png")
     done = run_pronk("predict", whole_bundle, photos, "--sort-into", tmp_path / "sorted", "--move", "--quiet")

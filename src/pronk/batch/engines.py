@@ -1,4 +1,4 @@
-"""Tasks -> results, by threads, processes or machines: the one way in which many photos are worked through."""
+"""Tasks -> results, by the threads of this process or the machines of a Ray cluster: one choice for all who compute."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path]
 
     Args:
         name: one of ENGINES.
-        address: of the cluster, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
+        address: the cluster's, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
         shared: files or folders that every machine of a cluster must see, under the same path.
 
     Raises:
@@ -45,12 +45,12 @@ def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path]
 
 
 def check_engine(name: str, *, address: str | None = None) -> None:
-    """Refuse at once what would fail later: an engine that is none, or a cluster where nothing answers.
+    """Refuse at once what would fail later: an engine that does not exist, or an address where nothing listens.
 
     Raises:
         SettingsError: if there is no such engine, or an address without a cluster.
         MissingExtra: without Ray.
-        PronkError: if nothing answers at the address.
+        PronkError: if nothing listens at the address.
 
     Example:
         >>> check_engine("local")
@@ -61,9 +61,8 @@ def check_engine(name: str, *, address: str | None = None) -> None:
     if name not in ENGINES:
         raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}. Got {name!r}")
     if name == "ray":
-        from pronk.batch.ray_cluster import check_address, find_address, require_ray
+        from pronk.batch.ray_cluster import check_cluster
 
-        require_ray()
-        check_address(find_address(address))
+        check_cluster(address)
     elif address:
         raise SettingsError(f"--address needs a cluster. Got {address!r}", hint="add --engine ray")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pronk.batch.tables import Record
 from pronk.errors import RunError
+from pronk.model.predictor import Prediction
 from pronk.moving.journal import find_journal
 from pronk.pools import available_cores
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically, write_json
@@ -24,22 +25,22 @@ PLAN, PHOTOS, FINISHED = "plan.json", "photos.jsonl", "finished.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What was asked for; the same request goes on with an unfinished plan.
+class Spec:
+    """A request made definite: whoever asks for the same goes on with an unfinished plan.
 
     Attributes:
         model: absolute path as it was named.
         digest: sha256 of its model.json.
         asked: sha256 of the paths of photos, as typed or listed on standard input.
-        folder: that relative paths are relative to; empty where there are none.
+        folder: base of relative paths; empty where there are none.
         top: classes per photo.
         unknown: keep or off.
-        coverage: of the prediction sets, where they are wanted.
+        coverage: probability of the prediction sets, where they are wanted.
         sort_into: absolute path of a folder, if wanted.
         mode: how photos get there: link, copy or move.
 
     Example:
-        >>> Request("/model", "e3b0", "27ae", "/home", top=3).mode
+        >>> Spec("/model", "e3b0", "27ae", "/home", top=3).mode
         'link'
     """
 
@@ -47,48 +48,52 @@ class Request:
     digest: str
     asked: str
     folder: str
-    top: int | None = None
+    top: int
     unknown: str = "keep"
     coverage: float | None = None
     sort_into: str | None = None
     mode: str = "link"
 
+    def record(self, prediction: Prediction) -> Record:
+        """Return the row of a prediction."""
+        return prediction.record(self.top, unknown=self.unknown, coverage=self.coverage)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A request with its list of photos.
+    """A spec with its list of photos.
 
     Attributes:
         work: folder with the plan and its parts.
         run: a name without meaning, different for each plan.
-        request: what was asked for.
+        spec: what was asked for.
         photos: paths, in the order of the rows.
-        per_shard: photos.
+        per_shard: photos in each shard.
     """
 
     work: Path
     run: str
-    request: Request
+    spec: Spec
     photos: Sequence[str]
     per_shard: int
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """Number of shards."""
         return -(-len(self.photos) // self.per_shard)
 
     def part(self, shard: int) -> Path:
-        """Where the rows of a shard go."""
+        """Return where the rows of a shard go."""
         return self.work / f"part-{shard:05}.jsonl"
 
     def photos_of(self, shard: int) -> Sequence[str]:
-        """The photos of a shard."""
+        """Return the photos of a shard."""
         return self.photos[shard * self.per_shard : (shard + 1) * self.per_shard]
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The rows of a shard and how many of its photos cannot be used."""
+    """The rows of a shard, and the number of its photos that cannot be used."""
 
     rows: list[Record]
     failed: int
@@ -100,15 +105,6 @@ def hold_work(work: Path) -> Iterator[None]:
 
     Raises:
         RunError: if another process holds it.
-
-    Example:
-        >>> import tempfile
-        >>> work = Path(tempfile.mkdtemp()) / ".out.csv.parts"
-        >>> with hold_work(work):
-        ...     work.exists()
-        True
-        >>> work.exists()
-        False
     """
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -123,14 +119,12 @@ def hold_work(work: Path) -> Iterator[None]:
             work.rmdir()
 
 
-def open_plan(
-    work: Path, request: Request, *, list_photos: Callable[[], list[str]], tell: Callable[[str], None]
-) -> Plan:
+def open_plan(work: Path, spec: Spec, *, list_photos: Callable[[], list[str]], tell: Callable[[str], None]) -> Plan:
     """Go on with the plan in a work folder if it is for the same request, else make a new one.
 
     Args:
         work: held by `hold_work`.
-        request: what is wanted.
+        spec: what is wanted.
         list_photos: called where a new plan is made.
         tell: is told what became of a former plan.
 
@@ -139,14 +133,14 @@ def open_plan(
 
     Example:
         >>> import tempfile
-        >>> request = Request("/model", "e3b0", "27ae", "/home")
-        >>> open_plan(Path(tempfile.mkdtemp()), request, list_photos=lambda: ["a.jpg"] * 3, tell=print).shards
+        >>> spec = Spec("/model", "e3b0", "27ae", "/home", top=3)
+        >>> open_plan(Path(tempfile.mkdtemp()), spec, list_photos=lambda: ["a.jpg"] * 3, tell=print).shards
         3
     """
     former = _read_plan(work)
     if former:
         moved = _has_moved(former)
-        differs = _compare(former.request, request, moved=moved)
+        differs = _compare(former.spec, spec, moved=moved)
         if not differs:
             return former
         if moved:
@@ -158,23 +152,18 @@ def open_plan(
     photos = list_photos()
     clear_work(work)
     per_shard = max(1, min(MOST_PER_SHARD, len(photos) // (SHARDS_PER_CORE * available_cores())))
-    plan = Plan(work, secrets.token_hex(16), request, photos, per_shard)
+    plan = Plan(work, secrets.token_hex(16), spec, photos, per_shard)
     listed = "".join(json.dumps(photo) + "\n" for photo in photos).encode("ascii")
     write_atomically(work / PHOTOS, listed)
-    written = {"run": plan.run, "request": dataclasses.asdict(request), "per_shard": per_shard}
+    written = {"run": plan.run, "request": dataclasses.asdict(spec), "per_shard": per_shard}
     write_json(work / PLAN, {"format": FORMAT, **written, "photos": hashlib.sha256(listed).hexdigest()})
     return plan
 
 
-def is_pending(work: Path, request: Request) -> bool:
-    """Tell whether a plan is one that `open_plan` goes on with, or refuses to discard.
-
-    Example:
-        >>> is_pending(Path("nowhere"), Request("/model", "e3b0", "27ae", "/home"))
-        False
-    """
+def is_pending(work: Path, spec: Spec) -> bool:
+    """Tell whether a plan is one that `open_plan` goes on with, or refuses to discard."""
     former = _read_plan(work)
-    return former is not None and (former.request == request or _has_moved(former))
+    return former is not None and (former.spec == spec or _has_moved(former))
 
 
 def write_part(path: Path, run: str, rows: Sequence[Record], *, failed: int) -> None:
@@ -182,10 +171,6 @@ def write_part(path: Path, run: str, rows: Sequence[Record], *, failed: int) -> 
 
     Raises:
         StorageError: if the disk is full.
-
-    Example:
-        >>> import tempfile
-        >>> write_part(Path(tempfile.mkdtemp()) / "part-00000.jsonl", "1", [{"path": "a.jpg"}], failed=0)
     """
     data = "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
     end = {"rows": len(rows), "failed": failed, "run": run, "sha256": hashlib.sha256(data).hexdigest()}
@@ -193,12 +178,7 @@ def write_part(path: Path, run: str, rows: Sequence[Record], *, failed: int) -> 
 
 
 def read_part(plan: Plan, shard: int) -> Part | None:
-    """Read the rows of a shard; None where they are not there, not whole, or those of another plan.
-
-    Example:
-        >>> read_part(Plan(Path("nowhere"), "1", Request("/model", "e3b0", "", ""), ["a.jpg"], 1), 0) is None
-        True
-    """
+    """Read the rows of a shard; None where they are not there, not whole, or those of another plan."""
     try:
         lines = plan.part(shard).read_bytes().splitlines(keepends=True)
         end = json.loads(lines[-1])
@@ -211,46 +191,23 @@ def read_part(plan: Plan, shard: int) -> Part | None:
 
 
 def is_current(work: Path, run: str) -> bool:
-    """Tell whether a plan still stands: on another machine a task may outlive the process that wanted it.
-
-    Example:
-        >>> is_current(Path("nowhere"), "1")
-        False
-    """
+    """Tell whether a plan still stands: on another machine a task may outlive the process that wanted it."""
     return bool(run) and _read_json(work / PLAN).get("run") == run
 
 
-def mark_finished(plan: Plan, summary: Record) -> None:
-    """Note that nothing is left to do but to remove the plan.
-
-    Example:
-        >>> import tempfile
-        >>> plan = Plan(Path(tempfile.mkdtemp()), "1", Request("/model", "e3b0", "", ""), [], 1)
-        >>> mark_finished(plan, {"failed": 0})
-        >>> read_finished(plan)["failed"]
-        0
-    """
-    write_json(plan.work / FINISHED, {"run": plan.run, **summary})
+def mark_finished(plan: Plan, counts: dict[str, int]) -> None:
+    """Note that nothing is left to do but to remove the plan."""
+    write_json(plan.work / FINISHED, {"run": plan.run, **counts})
 
 
-def read_finished(plan: Plan) -> Record | None:
-    """Return what `mark_finished` noted, unless there is something left to do.
-
-    Example:
-        >>> read_finished(Plan(Path("nowhere"), "1", Request("/model", "e3b0", "", ""), [], 1)) is None
-        True
-    """
+def read_finished(plan: Plan) -> dict[str, int] | None:
+    """Return the counts that `mark_finished` noted, unless there is something left to do."""
     found = _read_json(plan.work / FINISHED)
-    return found if found.get("run") == plan.run else None
+    return found if found.pop("run", None) == plan.run else None
 
 
 def clear_work(work: Path) -> None:
-    """Remove a plan and its parts.
-
-    Example:
-        >>> import tempfile
-        >>> clear_work(Path(tempfile.mkdtemp()))
-    """
+    """Remove a plan and its parts."""
     try:
         for part in work.glob("part-*.jsonl"):
             part.unlink(missing_ok=True)
@@ -264,11 +221,11 @@ def clear_work(work: Path) -> None:
 def _read_plan(work: Path) -> Plan | None:
     found = _read_json(work / PLAN)
     try:
-        request = Request(**found["request"])
+        spec = Spec(**found["request"])
         listed = (work / PHOTOS).read_bytes()
         whole = found["format"] == FORMAT and hashlib.sha256(listed).hexdigest() == found["photos"]
         photos = [json.loads(line) for line in listed.splitlines()]
-        return Plan(work, found["run"], request, photos, found["per_shard"]) if whole else None
+        return Plan(work, found["run"], spec, photos, found["per_shard"]) if whole else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -282,16 +239,14 @@ def _read_json(path: Path) -> Record:
 
 
 def _has_moved(plan: Plan) -> bool:
-    folder = plan.request.sort_into
-    return folder is not None and plan.request.mode == "move" and find_journal(Path(folder), plan.run) is not None
+    folder = plan.spec.sort_into
+    return folder is not None and plan.spec.mode == "move" and find_journal(Path(folder), plan.run) is not None
 
 
-def _compare(former: Request, request: Request, *, moved: bool) -> str:
+def _compare(former: Spec, spec: Spec, *, moved: bool) -> str:
     """Say in which way two requests differ; where photos have been moved, a pattern finds fewer than before."""
     different = {
-        field.name
-        for field in dataclasses.fields(Request)
-        if getattr(former, field.name) != getattr(request, field.name)
+        field.name for field in dataclasses.fields(Spec) if getattr(former, field.name) != getattr(spec, field.name)
     } - ({"asked", "folder"} if moved else set())
     if not different:
         return ""

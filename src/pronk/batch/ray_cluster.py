@@ -1,36 +1,53 @@
-"""Address -> connection to a Ray cluster, or to one that lives as long as it is needed: behind `--engine ray`."""
+"""Address -> an executor like any other, whose tasks run on the machines of a Ray cluster: behind `--engine ray`.
+
+What travels are small values: paths, settings, counts. The machines read photos from, and write results to, storage
+that all of them see.
+"""
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import os
+import platform
 import secrets
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, InvalidStateError
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pronk.batch.ray_guard import guard
-from pronk.batch.ray_tasks import INSTALL, RayExecutor
 from pronk.errors import MissingExtra, PronkError, SettingsError
+from pronk.model.formats.opening import version_of
 from pronk.pools import available_cores
 
 OWN_CLUSTER = "local"  # Ray's word for one that is started for this process alone
 CONNECT_SECONDS = 5.0
+# Ray itself would try for minutes: with these it gives up after 15 s where something else answers at the address.
+QUICK_TO_GIVE_UP = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_server_port_wait_time_s": "1"}
 OBJECT_STORE_BYTES = 80 * 1024**2  # about Ray's least; results are small
-# The first words of gRPC, which Ray speaks: whatever else listens at an address would keep Ray waiting for minutes.
-HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HTTP2_SETTINGS
+RETRIES = 4  # of a task whose machine was lost
+WATCH_SECONDS, PATIENCE_SECONDS = 5.0, 60.0
+MOST_UNANSWERED = 3  # looks at the first machine
+# Pixels and numbers depend on these, so they have to be the same on all machines: packages, and their import names.
+SAME_EVERYWHERE = {"numpy": "numpy", "pillow": "PIL", "onnxruntime": "onnxruntime"}
 START = "on its first machine: ray start --head --port 6379 --include-dashboard=false"
+INSTALL = "install the same versions of Python, ray and pronk on all machines, or let them share one environment"
+SHARE = "photos, model, --cache and --out must lie on storage that all machines see under the same path"
+AGAIN = "run the same command again: what is finished is kept"
 
 
 @contextlib.contextmanager
-def connect(address: str | None = None, *, shared: Sequence[Path] = ()) -> Iterator[RayExecutor]:
+def connect(address: str | None = None, *, shared: Sequence[Path] = ()) -> Iterator["RayExecutor"]:
     """Connect to a cluster, or start one of this machine's cores; leave or end it on the way out.
 
-    A connection that is open already is used, and stays open.
+    A connection that is open already is used, and stays open. If this process is killed, Ray takes up to a minute to
+    end a cluster that was started here.
 
     Args:
         address: host:port of the cluster's first machine, or "auto" for the one this machine belongs to; None takes
@@ -41,78 +58,58 @@ def connect(address: str | None = None, *, shared: Sequence[Path] = ()) -> Itera
         MissingExtra: without Ray.
         PronkError: if no cluster of the same version answers, or it has no processor.
     """
-    require_ray()
-    address = find_address(address)
-    check_address(address)
+    address = check_cluster(address)
     with contextlib.ExitStack() as at_end:
-        at_end.enter_context(_ray_environment(own=address == OWN_CLUSTER))
+        at_end.enter_context(_set_environment(address))
         import ray
 
+        # Ray prints its remarks on lost machines, which do not belong among the data.
+        at_end.enter_context(contextlib.redirect_stdout(sys.stderr))
         if not ray.is_initialized():
-            if address == OWN_CLUSTER:
-                at_end.enter_context(guard())
             at_end.callback(_restore_sigterm, signal.getsignal(signal.SIGTERM))
-            at_end.enter_context(_hush(ray))
             at_end.callback(ray.shutdown)
             _start_ray(ray, address)
-        first = ray.get_runtime_context().gcs_address
-        executor = RayExecutor(ray, shared, probe=functools.partial(check_address, first))
-        at_end.callback(executor.shutdown, wait=False, cancel_futures=True)
+        executor = RayExecutor(ray, shared)
+        at_end.callback(executor.shutdown)
         if not executor.workers:
             hint = f"on each machine that is to work: ray start --address {address}"
             raise PronkError(f"the Ray cluster at {address} has no processor to work with", hint=hint)
         yield executor
 
 
-def check_address(address: str) -> None:
-    """Look whether a Ray cluster may answer at an address, since Ray itself would wait for minutes.
+def check_cluster(address: str | None = None) -> str:
+    """Return the address that counts, once something listens there; Ray itself, slow to import, is not asked.
+
+    Args:
+        address: as given; None takes $RAY_ADDRESS, else Ray's word for a cluster of one's own.
 
     Raises:
-        SettingsError: if the address is none.
-        PronkError: if nothing does.
+        MissingExtra: without Ray.
+        SettingsError: if it is not an address.
+        PronkError: if nothing listens.
 
     Example:
-        >>> check_address("local")
-        >>> check_address("ray://head:10001")
+        >>> check_cluster("ray://head:10001")
         Traceback (most recent call last):
         pronk.errors.SettingsError: --address must be host:port. Got 'ray://head:10001'
     """
-    if address in (OWN_CLUSTER, "auto"):
-        return
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("ray", "--engine ray")
+    address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
+    if address not in (OWN_CLUSTER, "auto"):
+        _knock(address)
+    return address
+
+
+def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in address:
         raise SettingsError(f"--address must be host:port. Got {address!r}", hint="such as --address head:6379")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "1":
-                return
-            connection.sendall(HTTP2_GREETING)
-            answer = connection.makefile("rb").read(len(HTTP2_SETTINGS))
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         raise PronkError(f"no Ray cluster answers at {address}: {cause}", hint=f"start one {START}") from error
-    if answer[3:4] != HTTP2_SETTINGS[3:4]:
-        raise PronkError(f"what answers at {address} is no Ray cluster", hint=f"start one {START}")
-
-
-def require_ray() -> None:
-    """Say how to install Ray where it is missing; it is not imported, which takes a second.
-
-    Raises:
-        MissingExtra: without Ray.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtra("ray", "--engine ray")
-
-
-def find_address(address: str | None) -> str:
-    """Return the address that was given, else $RAY_ADDRESS, else Ray's word for a cluster of one's own.
-
-    Example:
-        >>> find_address("head:6379")
-        'head:6379'
-    """
-    return address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
 
 
 def _start_ray(ray: Any, address: str) -> None:
@@ -123,19 +120,7 @@ def _start_ray(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, **options)
     except Exception as error:  # Ray raises many kinds, also assertions
-        raise explain(error, address) from error
-
-
-@contextlib.contextmanager
-def _hush(ray: Any) -> Iterator[None]:
-    # Remarks on lost machines would go to stdout, among the data; there is no option against it.
-    worker = ray._private.worker
-    former = getattr(worker, "_worker_logs_enabled", True)
-    worker._worker_logs_enabled = False
-    try:
-        yield
-    finally:
-        worker._worker_logs_enabled = former
+        raise explain_refusal(error, address) from error
 
 
 def _restore_sigterm(handler: Any) -> None:
@@ -143,11 +128,39 @@ def _restore_sigterm(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)  # Ray put its own there
 
 
-def explain(error: BaseException, address: str) -> PronkError:
+@functools.cache
+def _own_token() -> str:
+    return secrets.token_hex(32)  # Ray reads it once per process, so it stays the same
+
+
+@contextlib.contextmanager
+def _set_environment(address: str) -> Iterator[None]:
+    # Ray listens on all interfaces and runs what it is sent, even for one machine alone, and would leave a token that
+    # other users can read in the home folder; so its own cluster gets one that only these processes know.
+    values = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if address != OWN_CLUSTER:
+        values |= QUICK_TO_GIVE_UP
+    else:
+        values |= {"OMP_NUM_THREADS": "1"}
+        if "RAY_AUTH_MODE" not in os.environ:
+            values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _own_token()}
+    former = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def explain_refusal(error: BaseException, address: str) -> PronkError:
     """Say what keeps Ray from connecting.
 
     Example:
-        >>> str(explain(ConnectionError("no luck"), "head:6379"))
+        >>> str(explain_refusal(ConnectionError("no luck"), "head:6379"))
         'no Ray cluster answers at head:6379: no luck'
     """
     causes: list[str] = []
@@ -171,27 +184,145 @@ def explain(error: BaseException, address: str) -> PronkError:
     )
 
 
-@functools.cache
-def _own_token() -> str:
-    return secrets.token_hex(32)  # Ray reads it once per process, so it stays the same
+class RayExecutor(Executor):
+    """Run functions as tasks of the Ray cluster that this process is connected to.
+
+    A task that was lost with its machine runs again elsewhere, so work must be such that running it twice does no
+    harm. Errors come back as they were raised.
+
+    Args:
+        ray: the module, connected.
+        shared: files or folders that every machine must see before it does a task.
+    """
+
+    def __init__(self, ray: Any, shared: Sequence[Path] = ()) -> None:
+        self._ray = ray
+        self._running: set[Future[Any]] = set()
+        self._ended = threading.Event()
+        self._workers = self._count_processors()
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(run_task)
+        self._start = functools.partial(remote.remote, tuple(Path(path).absolute() for path in shared), list_versions())
+        threading.Thread(target=self._watch, args=[ray.get_runtime_context().gcs_address], daemon=True).start()
+
+    @property
+    def workers(self) -> int:
+        """Tasks that the machines can do at a time, as of some seconds ago; machines may come and go."""
+        return self._workers
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Start a task; its future cannot be cancelled."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        self._start(fn, *args, **kwargs).future().add_done_callback(functools.partial(_settle, future))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Give up the tasks that are not done."""
+        self._ended.set()
+        self._give_up("the cluster was left before a task was done")
+
+    def _watch(self, first: str) -> None:
+        # Ray would wait for ever for a machine that can do the tasks, and end this process without a word where the
+        # first machine is gone for a minute.
+        unanswered, since = 0, time.monotonic()
+        while not self._ended.wait(WATCH_SECONDS):
+            try:
+                _knock(first)
+            except PronkError as error:
+                unanswered += 1
+                if unanswered == MOST_UNANSWERED:
+                    self._give_up(str(error))
+                continue
+            unanswered = 0
+            self._workers = self._count_processors()
+            if self._workers or not self._running:
+                since = time.monotonic()
+            elif time.monotonic() - since > PATIENCE_SECONDS:
+                self._give_up(f"the cluster has had no machine to work with for {PATIENCE_SECONDS:.0f} s")
+
+    def _count_processors(self) -> int:
+        return int(self._ray.cluster_resources().get("CPU", 0))
+
+    def _give_up(self, why: str) -> None:
+        for future in self._running.copy():
+            with contextlib.suppress(InvalidStateError):  # it became done meanwhile
+                future.set_exception(PronkError(why, hint=AGAIN))
 
 
-@contextlib.contextmanager
-def _ray_environment(*, own: bool) -> Iterator[None]:
-    # Ray listens on all interfaces and runs what it is sent, even for one machine alone, and would leave a token that
-    # other users can read in the home folder; so its own cluster gets one that only these processes know.
-    values = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if own:
-        values |= {"OMP_NUM_THREADS": "1"}
-    if own and "RAY_AUTH_MODE" not in os.environ:
-        values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _own_token()}
-    former = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+@dataclasses.dataclass(frozen=True)
+class Raised:
+    """An error that a task raised, on its way back."""
+
+    error: Exception
+
+
+def run_task(
+    shared: Sequence[Path], versions: dict[str, str], work: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    """Do a task on this machine, if it has the same versions and sees the same files; errors come back as Raised.
+
+    Example:
+        >>> run_task((), list_versions(), abs, -2)
+        2
+        >>> str(run_task([Path("no such folder")], list_versions(), abs, -2).error).partition(" does ")[2]
+        'not see no such folder'
+    """
     try:
-        yield
-    finally:
-        for name, value in former.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        # Another machine would give other results, or put them where nobody finds them.
+        for name, here in list_versions().items():
+            if here != versions[name]:
+                fault = f"has {name} {here}, this one has {versions[name]}"
+                raise PronkError(f"the machine {platform.node()} {fault}", hint=INSTALL)
+        for path in shared:
+            if not path.exists():
+                raise PronkError(f"the machine {platform.node()} does not see {path}", hint=SHARE)
+        return work(*args, **kwargs)
+    except Exception as error:
+        return Raised(error)
+
+
+@functools.cache
+def list_versions() -> dict[str, str]:
+    """Return the versions of pronk and of SAME_EVERYWHERE on this machine."""
+    found = {name: version_of(module) for name, module in SAME_EVERYWHERE.items()}
+    try:
+        return found | {"pronk": version("pronk")}
+    except PackageNotFoundError:  # it may be on PYTHONPATH only
+        return found | {"pronk": ""}
+
+
+def _settle(future: "Future[Any]", done: "Future[Any]") -> None:
+    # Runs in a thread of Ray's.
+    try:
+        result = done.result()
+        error = result.error if isinstance(result, Raised) else None
+    except Exception as lost:
+        result, error = None, explain_loss(lost)
+    with contextlib.suppress(InvalidStateError):  # given up meanwhile
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def explain_loss(error: Exception) -> Exception:
+    """Say what became of a task that did not come back; errors that are not Ray's are returned as they are.
+
+    Example:
+        >>> explain_loss(ValueError("no luck"))
+        ValueError('no luck')
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "RayTaskError" in kinds:
+        last = str(error).strip().rpartition("\n")[2]
+        hint = INSTALL if "ModuleNotFoundError" in str(error) or "ImportError" in str(error) else AGAIN
+        return PronkError(f"a machine of the cluster cannot do the work: {last}", hint=hint)
+    if "RayError" in kinds:
+        first = str(error).strip().partition("\n")[0]
+        return PronkError(
+            f"a task was lost {RETRIES + 1} times with its process or machine ({type(error).__name__}: {first})",
+            hint=f"{AGAIN}; see whether the machines have memory left",
+        )
+    return error

@@ -3,12 +3,11 @@
 import itertools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pronk.errors import MissingExtra
+from pronk.errors import MissingExtra, SettingsError
 from pronk.storage.files import format_csv_line, storage_error, sync_folder
 from pronk.text import visible
 
@@ -17,17 +16,25 @@ SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".parquet": "parq
 COLUMNS = ("path", "label", "score", "unknown", "distance", "error_code", "error_message")
 ROWS_PER_GROUP = 8192
 
-STRING = rb'"(?:[^"\\]|\\.)*"'
-RECORD = rb'\{"path": %b, "label": (?:null|%b), "score": [^,]+, "scores": \[' % (STRING, STRING)
-BEGINNINGS = {
-    "table": rb"(?=[^\n]*  )[^\n]*(?:  error \w+: [^\n]*| \d+\.\d %(?:  of \{[^\n]*\})?)\n",
-    "csv": ",".join(COLUMNS).encode() + b",",
-    "json": rb"\[\n" + RECORD,
-    "jsonl": RECORD,
-}
-MOST_OF_BEGINNING = 2**20  # bytes, more than the longest name with the scores of thousands of classes
-
 Record = dict[str, Any]
+
+
+def choose_form(form: str | None, out: Path | None) -> str:
+    """Return the form of rows: the given one, else that of the file's suffix, else a table.
+
+    Raises:
+        SettingsError: if the suffix says nothing, or Parquet has no file to go to.
+
+    Example:
+        >>> choose_form(None, Path("answers.csv"))
+        'csv'
+    """
+    if out and not form and out.suffix.lower() not in SUFFIXES:
+        raise SettingsError(f"--out must end in {', '.join(SUFFIXES)}. Got {str(out)!r}", hint="or add --format")
+    form = form or (SUFFIXES[out.suffix.lower()] if out else "table")
+    if form == "parquet" and not out:
+        raise SettingsError("parquet cannot go to stdout", hint=f"add --out FILE, or choose {', '.join(FORMS[:-1])}")
+    return form
 
 
 def list_columns(top: int, *, sets: bool = False) -> list[str]:
@@ -96,26 +103,6 @@ def write_text(form: str, records: Iterable[Record], columns: list[str]) -> Iter
         yield format_record(form, record, columns)
 
 
-def write_file(file: BinaryIO, form: str, records: Iterable[Record], columns: list[str]) -> None:
-    r"""Write records into an opened file in one of FORMS, holding only some thousand at a time.
-
-    Raises:
-        MissingExtra: for Parquet, without pyarrow.
-
-    Example:
-        >>> import io
-        >>> file = io.BytesIO()
-        >>> write_file(file, "csv", [], ["path"])
-        >>> file.getvalue()
-        b'path\n'
-    """
-    if form == "parquet":
-        _write_parquet(file, records, columns)
-        return
-    for piece in write_text(form, records, columns):
-        file.write(piece.encode("utf-8", "surrogateescape"))
-
-
 def save_records(out: Path, form: str, records: Iterable[Record], columns: list[str], *, work: Path) -> None:
     """Write records to a file that is whole or absent.
 
@@ -139,7 +126,10 @@ def save_records(out: Path, form: str, records: Iterable[Record], columns: list[
     growing = work / ".joined.tmp"
     try:
         with growing.open("wb") as file:
-            write_file(file, form, records, columns)
+            if form == "parquet":
+                _write_parquet(file, records, columns)
+            for piece in write_text(form, records, columns) if form != "parquet" else ():
+                file.write(piece.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
         growing.replace(out)
@@ -149,37 +139,11 @@ def save_records(out: Path, form: str, records: Iterable[Record], columns: list[
         raise storage_error(out, error) from error
 
 
-def is_former_output(path: Path, form: str) -> bool:
-    """Tell whether a file begins like one of `save_records` in the same form, so that nothing of others is replaced.
-
-    One without content is nobody's.
-
-    Raises:
-        StorageError: if it cannot be read.
-        MissingExtra: for Parquet, without pyarrow.
-
-    Example:
-        >>> is_former_output(Path(__file__), "csv")
-        False
-    """
-    try:
-        if form == "parquet":
-            return not path.stat().st_size or _has_own_schema(path)
-        with path.open("rb") as file:
-            begin = file.read(MOST_OF_BEGINNING)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    return not begin or re.match(BEGINNINGS[form], begin) is not None
-
-
 def require_parquet() -> None:
     """Refuse before the work what would fail after it.
 
     Raises:
         MissingExtra: without pyarrow.
-
-    Example:
-        >>> require_parquet()  # doctest: +SKIP
     """
     try:
         import pyarrow.parquet  # noqa: F401
@@ -212,18 +176,6 @@ def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]
             ]
             arrays.append(pyarrow.array([_undecodable_bytes(row["path"]) for row in chunk], pyarrow.binary()))
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
-
-
-def _has_own_schema(path: Path) -> bool:
-    require_parquet()
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        names: list[str] = pyarrow.parquet.read_schema(path).names
-    except pyarrow.ArrowException:
-        return False
-    return names[: len(COLUMNS)] == list(COLUMNS) and names[-1] == "path_bytes"
 
 
 def _to_unicode(text: str) -> str:

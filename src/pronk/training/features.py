@@ -16,7 +16,7 @@ import numpy as np
 from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_prefix
 from pronk.backbone.weights import Backbone
 from pronk.batch.engines import open_engine
-from pronk.batch.ray_tasks import SHARE
+from pronk.batch.ray_cluster import SHARE
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
