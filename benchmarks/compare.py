@@ -1,29 +1,14 @@
-"""Photos and weights -> the tutorial flow and `pronk train` side by side, as a Markdown table and JSON.
-
-    python benchmarks/compare.py DATA --weights FILE.h5 [--repeats 3] [--out DIR]
+"""Photos and weights -> the tutorial flow and `pronk train` side by side, as records and a Markdown table.
 
 Each repeat runs three whole processes, one after the other, on the same photos, split, weights and image
 size: pronk with an empty cache, the tutorial flow on the split that pronk made, pronk with another learning
 rate on the cache that is now warm. Each repeat has its own seed, so its own split.
 """
 
-import argparse
 import shutil
 from statistics import median
 
-from programs import (
-    Bench,
-    add_arguments,
-    add_repeat_arguments,
-    describe_machine,
-    open_bench,
-    report,
-    show_machine,
-    spread,
-    train_pronk,
-    train_tutorial,
-    write_results,
-)
+from programs import Bench, describe_machine, report, spread, train_pronk, train_tutorial, write_results
 
 ROWS = {"tutorial": "tutorial flow", "cold": "pronk, empty cache", "warm": "pronk again, other learning rate"}
 
@@ -114,19 +99,3 @@ def write_table(content: dict) -> str:
             f" {len(content['cold'])} repeat(s): median (range), and of the middle accuracy the 95 % interval.",
         ]
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    add_repeat_arguments(parser)
-    args = parser.parse_args()
-    bench = open_bench(args, name="compare")
-    content = compare(bench, repeats=args.repeats, seed=args.seed, learning_rate=args.learning_rate)
-    table = f"{write_table(content)}\n\n{show_machine(content['machine'])}"
-    (bench.out / "results.md").write_text(table + "\n", encoding="utf-8")
-    print(table)
-
-
-if __name__ == "__main__":
-    main()

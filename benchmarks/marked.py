@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from processes import TICKS, read_process
-
 Moments = dict[str, tuple[float, float]]
 # Those that train() calls by name.
 WATCHED = (
@@ -36,8 +34,8 @@ WATCHED = (
 
 def read_clock() -> float:
     """Return seconds since this process was started."""
-    process = read_process(os.getpid())
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / TICKS
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 @contextlib.contextmanager

@@ -1,31 +1,27 @@
-"""A command -> its wall seconds, CPU seconds and peak memory, over its whole tree of processes (Linux only).
+"""A command -> its wall seconds, CPU seconds and peak memory over its tree of processes; and a server's over time.
 
-    python benchmarks/processes.py [--json FILE] -- COMMAND ARGUMENT...
-
-CPU seconds are user plus system time of the process and of all its descendants. This process makes itself
-their "subreaper": a worker that outlives its parent falls to us and is waited for, so its seconds count too.
-Peak memory is the largest sum over the tree, sampled twice a second, of Pss_Anon and Pss_Shmem: each shared
-page counts once, and file-backed pages, which the system may drop at any time, not at all.
+Linux only. CPU seconds are user plus system time of a process and of all its descendants. The measuring process makes
+itself their "subreaper": a worker that outlives its parent falls to it and is waited for, so its seconds count too.
+Peak memory of a tree is the largest sum, sampled twice a second, of Pss_Anon and Pss_Shmem: each shared page counts
+once, and file-backed pages, which the system may drop at any time, not at all.
 """
 
-import argparse
 import ctypes
 import dataclasses
-import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+import psutil
+
 INTERVAL = 0.5  # seconds; each sample of a large process costs milliseconds of the processor that is measured
 GRACE = 5.0  # seconds for what still runs when the command has ended
 PR_SET_CHILD_SUBREAPER = 36
-TICKS = os.sysconf("SC_CLK_TCK")
-MIB = 1024.0  # smaps_rollup counts in KiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,72 +36,110 @@ class Measurement:
     load: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Process:
-    """One line of the process table: who, whose child, since when (clock ticks), own CPU seconds so far."""
-
-    pid: int
-    parent: int
-    started: int
-    cpu_seconds: float
-
-
-def read_process(pid: int) -> Process | None:
-    """Return the process, or None where it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-    user, system, started = int(fields[11]), int(fields[12]), int(fields[19])
-    return Process(pid, int(fields[1]), started, (user + system) / TICKS)
-
-
-def list_descendants(root: int) -> list[Process]:
-    """Return all processes below `root`, without itself."""
-    found = [read_process(int(name)) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
-    children: dict[int, list[Process]] = {}
-    for process in found:
-        if process:
-            children.setdefault(process.parent, []).append(process)
-    tree, todo = [], [root]
-    while todo:
-        below = children.get(todo.pop(), [])
-        tree += below
-        todo += [process.pid for process in below]
-    return tree
-
-
-def read_memory(pid: int) -> float:
+def read_shares(pid: int) -> float:
     """Return the process's share of anonymous and shared memory in MiB; 0 where it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / MIB
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
 
 
-class Sampler(threading.Thread):
-    """Watches all descendants of this process until `finish` is called."""
+def read_memory(pid: int) -> float:
+    """Return a process's own memory in MiB, without the pages of files."""
+    memory = psutil.Process(pid).memory_info()
+    return (memory.rss - memory.shared) / 2**20
 
-    def __init__(self):
+
+def read_peak(pid: int) -> float:
+    """Return the most resident memory so far in MiB, pages of files included."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def read_cpu(process: psutil.Process) -> float:
+    """Return the CPU seconds so far, without those of its children."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+class Watcher(threading.Thread):
+    """Calls `look` again and again until the block ends, and once more where the end came soon."""
+
+    def __init__(self, interval: float) -> None:
         super().__init__(daemon=True)
-        self.peak = 0.0
-        self.seen: dict[tuple[int, int], float] = {}
+        self.interval = interval
         self._done = threading.Event()
 
-    def run(self) -> None:
-        while not self._done.wait(INTERVAL):
-            self.sample()
+    def __enter__(self):
+        self.start()
+        return self
 
-    def sample(self) -> None:
-        tree = list_descendants(os.getpid())
-        self.seen.update({(process.pid, process.started): process.cpu_seconds for process in tree})
-        self.peak = max(self.peak, sum(read_memory(process.pid) for process in tree))
-
-    def finish(self) -> None:
+    def __exit__(self, *_) -> None:
         self._done.set()
         self.join()
+
+    def run(self) -> None:
+        self.look()
+        looks = 1
+        while not self._done.wait(self.interval):
+            self.look()
+            looks += 1
+        if looks == 1:  # later ends are left out: the clients of a server have hung up by then
+            self.look()
+
+
+class TreeWatch(Watcher):
+    """The peak memory of all descendants of this process, and the CPU seconds of each of them."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERVAL)
+        self.peak = 0.0
+        self.seen: dict[tuple[int, float], float] = {}
+
+    def look(self) -> None:
+        memory = 0.0
+        for process in psutil.Process().children(recursive=True):
+            try:
+                self.seen[process.pid, process.create_time()] = read_cpu(process)
+            except psutil.NoSuchProcess:
+                continue
+            memory += read_shares(process.pid)
+        self.peak = max(self.peak, memory)
+
+
+class Watch(Watcher):
+    """A process over time; `samples` are (seconds since the start, memory in MiB, open files)."""
+
+    def __init__(self, pid: int, *, interval: float = 1.0) -> None:
+        super().__init__(interval)
+        self.process = psutil.Process(pid)
+        self.samples: list[tuple[float, float, int]] = []
+        self._start = time.monotonic()
+
+    def look(self) -> None:
+        files = self.process.num_fds()  # connections included
+        self.samples.append((time.monotonic() - self._start, read_memory(self.process.pid), files))
+
+    @property
+    def peak(self) -> float:
+        """The most memory in any sample, in MiB."""
+        return round(max(sample[1] for sample in self.samples), 1)
+
+    def fit(self, *, after: float) -> dict:
+        """Return what became of memory after the warm-up; the slope is a least-squares line's."""
+        table = np.array([sample for sample in self.samples if sample[0] >= after])
+        times, memory, files = table.T
+        # Growth between the medians of both ends: one sample may catch a large photo in the middle of its work.
+        tenth = max(1, len(table) // 10)
+        slope = float(np.polyfit(times, memory, 1)[0]) if len(table) > 2 else 0.0
+        return {
+            "slope_mib_per_minute": round(60 * slope, 3),
+            "growth_mib": round(float(np.median(memory[-tenth:]) - np.median(memory[:tenth])), 1),
+            "memory_mib": round(float(np.median(memory)), 1),
+            "peak_mib": self.peak,
+            "files": [int(np.median(files[:tenth])), int(np.median(files[-tenth:]))],
+        }
 
 
 def reap_orphans() -> float:
@@ -121,61 +155,31 @@ def reap_orphans() -> float:
         elif time.monotonic() < deadline:
             time.sleep(0.02)
         else:
-            for process in list_descendants(os.getpid()):
-                os.kill(process.pid, signal.SIGKILL if ended else signal.SIGTERM)
+            for process in psutil.Process().children(recursive=True):
+                process.send_signal(signal.SIGKILL if ended else signal.SIGTERM)
             deadline, ended = time.monotonic() + GRACE, True
 
 
-def measure(command: Iterable[str | Path], *, log: Path | None = None) -> Measurement:
-    """Run the command to its end, its output going to `log` (or to stderr).
-
-    The calling process must have no other child at that time.
-    """
+def measure(command: Iterable[str | Path], *, log: Path) -> Measurement:
+    """Run the command to its end, its output going to `log`; this process must have no other child at that time."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     load = os.getloadavg()[0]
-    sampler = Sampler()
-    output = log.open("wb") if log else None
-    try:
+    with log.open("wb") as output:
         start = time.perf_counter()
         child = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output or sys.stderr,
-            stderr=subprocess.STDOUT,
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
-        sampler.start()
-        _, status, usage = os.wait4(child.pid, 0)
-        wall = time.perf_counter() - start
-    finally:
-        if output:
-            output.close()
+        with TreeWatch() as watch:
+            _, status, usage = os.wait4(child.pid, 0)
+            wall = time.perf_counter() - start
+            waited = usage.ru_utime + usage.ru_stime + reap_orphans()
     child.returncode = os.waitstatus_to_exitcode(status)
-    waited = usage.ru_utime + usage.ru_stime + reap_orphans()
-    sampler.finish()
     return Measurement(
         returncode=child.returncode,
         wall_seconds=round(wall, 3),
         # Children that their parent chose to ignore are waited for by nobody: the samples still know them.
-        cpu_seconds=round(max(waited, sum(sampler.seen.values())), 3),
-        peak_memory_mb=round(sampler.peak, 1),
-        processes=len(sampler.seen),
+        cpu_seconds=round(max(waited, sum(watch.seen.values())), 3),
+        peak_memory_mb=round(watch.peak, 1),
+        processes=len(watch.seen),
         load=round(load, 2),
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the numbers to this file instead of stdout")
-    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
-    args = parser.parse_args()
-    measurement = measure(args.command)
-    text = json.dumps(dataclasses.asdict(measurement), indent=2)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
-    sys.exit(measurement.returncode if measurement.returncode >= 0 else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,10 @@
 """Photos, weights, seed -> one measured run of `pronk train` or of the tutorial flow, as plain records.
 
-Shared by the programs that run them. A record holds what processes.py measured plus the accuracies, each as
-{value, low, high, n} with a 95 % interval, and no path of this machine, so that it can be published.
+A record holds what processes.py measured plus the accuracies, each as {value, low, high, n} with a 95 % interval, and
+no path of this machine, so that it can be published.
 """
 
-import argparse
-import csv
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -20,40 +17,13 @@ from statistics import median
 
 from processes import measure
 
+from pronk.storage.files import write_atomically
+
 BENCHMARKS = Path(__file__).resolve().parent
 WEIGHTS_NAME = "mobilenet_v2_1.0_224_no_top.h5"
 PACKAGES = ("pronk", "keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "numpy", "pillow")
 PHOTO_SIZE = (1024, 768)
 PRONK = ("-m", "pronk")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that compare.py, seeds.py and stages.py have in common."""
-    photos, weights = os.environ.get("PRONK_PHOTOS"), os.environ.get("PRONK_WEIGHTS")
-    parser.add_argument("data", nargs="?", type=Path, default=photos, help="default: $PRONK_PHOTOS")
-    parser.add_argument("--drawn", type=int, metavar="N", help="draw N photos and use these instead of DATA")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=weights and Path(weights) / WEIGHTS_NAME,
-        help=f"MobileNetV2 without top, Keras h5; default: $PRONK_WEIGHTS/{WEIGHTS_NAME}",
-    )
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--out", type=Path, help="a folder for everything; default: the next free one in runs/")
-    parser.add_argument("--train-options", default="", metavar="TEXT", help='more options of pronk train: "--views 2"')
-    parser.add_argument(
-        "--tutorial-result",
-        type=Path,
-        metavar="FILE",
-        help="a former results.json: the tutorial is not run again where all inputs are the same",
-    )
-
-
-def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of programs that repeat a cold and a warm run: compare.py and stages.py."""
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=42, help="of the first repeat; each further one adds 1")
-    parser.add_argument("--learning-rate", default="1e-4", help="of pronk's second run in each repeat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,29 +37,6 @@ class Bench:
     image_size: int
     out: Path
     train_options: tuple[str, ...] = ()
-    former: tuple[dict, ...] = ()
-
-
-def open_bench(args: argparse.Namespace, *, name: str) -> Bench:
-    """Make the folder, and find the photos or draw them."""
-    if not args.weights or not args.weights.is_file():
-        sys.exit(f"error: no weights at {args.weights}\nhint: --weights FILE.h5, or set PRONK_WEIGHTS")
-    out = make_folder(args.out, name=name)
-    data = draw(args.drawn, out / "drawn") if args.drawn else args.data
-    if not data or not data.is_dir():
-        sys.exit(f"error: no photos at {data}\nhint: name a folder, set PRONK_PHOTOS, or --drawn 300")
-    former = ()
-    if args.tutorial_result:
-        former = tuple(json.loads(args.tutorial_result.read_text(encoding="utf-8"))["tutorial"])
-    return make_bench(
-        drawn_title() if args.drawn else data.resolve().name,
-        data,
-        weights=args.weights,
-        image_size=args.image_size,
-        out=out,
-        train_options=tuple(shlex.split(args.train_options)),
-        former=former,
-    )
 
 
 def make_bench(title: str, data: Path, *, weights: Path, **rest) -> Bench:
@@ -139,23 +86,21 @@ def train_pronk(
 
 
 def train_tutorial(bench: Bench, split: Path, *, seed: int) -> dict:
-    """Run tutorial.py on the same split as a whole process, or find it among the former results."""
-    weights = hashlib.sha256(bench.weights.read_bytes()).hexdigest()
-    key = {"split": digest_split(split), "weights": weights, "seed": seed, "image_size": bench.image_size}
-    for record in bench.former:
-        if key.items() <= record.items():
-            report("  tutorial: a former result")
-            return record
+    """Run tutorial.py on the same split as a whole process; return its record."""
+    from pronk.analysis.metrics import wilson_interval
+
     result = bench.out / f"tutorial-{seed}.json"
     command = [sys.executable, BENCHMARKS / "tutorial.py", bench.data, "--split", split, "--out", result]
     command += ["--weights", bench.weights, "--alpha", bench.alpha]
     command += ["--image-size", bench.image_size, "--seed", seed]
     record = run_measured(command, log=result.with_suffix(".log"))
     content = json.loads(result.read_text(encoding="utf-8"))
-    accuracies = {
-        part: wilson(scores["accuracy"], content["counts"][part]) for part, scores in content["fine_tuned"].items()
-    }
-    return {**key, **record, **accuracies, "result": content}
+    accuracies = {}
+    for part, scores in content["fine_tuned"].items():
+        n = content["counts"][part]
+        low, high = wilson_interval(round(scores["accuracy"] * n), n)
+        accuracies[part] = {"value": scores["accuracy"], "low": low, "high": high, "n": n}
+    return {"seed": seed, **record, **accuracies, "result": content}
 
 
 def run_measured(command: list, *, log: Path) -> dict:
@@ -165,21 +110,6 @@ def run_measured(command: list, *, log: Path) -> dict:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         sys.exit(f"{tail}\nerror: {shlex.join(map(str, command))} ended with {measurement.returncode}")
     return dataclasses.asdict(measurement)
-
-
-def digest_split(split: Path) -> str:
-    """Return a digest of which photo is in which part, whatever the order of the rows."""
-    with split.open(newline="", encoding="utf-8") as file:
-        rows = sorted((row["digest"], row["label"], row["part"]) for row in csv.DictReader(file))
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
-
-
-def wilson(value: float, n: int) -> dict[str, float]:
-    """Return the accuracy with its 95 % Wilson interval."""
-    z = 1.959964
-    middle = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return {"value": value, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "n": n}
 
 
 def spread(values: list[float], form: str) -> str:
@@ -218,9 +148,7 @@ def show_machine(machine: dict) -> str:
 
 
 def write_results(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def report(line: str) -> None:

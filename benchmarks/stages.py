@@ -1,28 +1,15 @@
 """Photos and weights -> where the wall time of `pronk train` goes, step by step, as a Markdown table and a picture.
 
-    python benchmarks/stages.py DATA --weights FILE.h5 [--repeats 3] [--out DIR]
-
 Each repeat runs two whole processes, with an empty cache and then with another learning rate, under the stop-watch
 of marked.py. The steps follow each other without a gap, so they add up to the whole; what runs beside them in
 another thread is told apart.
 """
 
-import argparse
 import json
 import shutil
 from pathlib import Path
 
-from programs import (
-    BENCHMARKS,
-    Bench,
-    add_arguments,
-    add_repeat_arguments,
-    open_bench,
-    report,
-    spread,
-    train_pronk,
-    write_results,
-)
+from programs import BENCHMARKS, Bench, report, spread, train_pronk, write_results
 
 RUNS = {"cold": "empty cache", "warm": "again, other learning rate"}
 BEGINS, ENDS = 0, 1
@@ -181,20 +168,3 @@ def _draw_run(axes, run: dict, title: str) -> None:
         side.set_visible(False)
     axes.grid(axis="x", color=INK, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    add_repeat_arguments(parser)
-    args = parser.parse_args()
-    bench = open_bench(args, name="stages")
-    runs = profile(bench, repeats=args.repeats, seed=args.seed, learning_rate=args.learning_rate)
-    draw_picture({bench.title: runs}, bench.out / "stages.svg")
-    table = write_table(runs)
-    (bench.out / "stages.md").write_text(table + "\n", encoding="utf-8")
-    print(table)
-
-
-if __name__ == "__main__":
-    main()

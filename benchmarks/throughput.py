@@ -1,14 +1,12 @@
 """Network -> features a second as `pronk train` computes them, against the machine's matrix-product peak.
 
-    python benchmarks/throughput.py [--weights FILE.h5] [--repeats 3] [--seconds 4]
-
 The frozen prefix runs in one process per core, one photo at a time, one thread each: no decoding, no drawing of
 views, only the network. The peak is the fastest product of two large float32 matrices, in one process per core and
 in one process with all cores, whichever is faster. A multiply-add counts as two operations (FLOP) on both sides.
 Without weights the network is a random one of the same shape, and as fast.
 """
 
-import argparse
+import math
 import multiprocessing
 import tempfile
 import time
@@ -17,8 +15,8 @@ from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
-from operators import count_multiply_adds, profile_operators, write_operators
-from programs import describe_machine, make_folder, report, show_machine, spread, write_results
+import onnx
+from programs import report, spread
 
 from pronk.pools import available_cores
 
@@ -38,6 +36,15 @@ def write_default_prefix(folder: Path, weights: Path | None) -> Path:
     path = folder / "prefix.onnx"
     path.write_bytes(write_prefix(backbone.weights, size=settings.image_size, cut=settings.fine_tune_from))
     return path
+
+
+def count_multiply_adds(model: bytes) -> int:
+    """Count the multiply-adds of a graph's convolutions for one photo, from the shapes of its layers."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model)).graph
+    kernels = {constant.name: list(constant.dims) for constant in graph.initializer}  # [out, in per group, h, w]
+    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    convolutions = (node for node in graph.node if node.op_type == "Conv")
+    return sum(math.prod(kernels[node.input[1]][1:]) * math.prod(shapes[node.output[0]][1:]) for node in convolutions)
 
 
 def make_photo(prefix: Path) -> tuple[object, dict[str, np.ndarray]]:
@@ -120,8 +127,8 @@ def measure_throughput(*, weights: Path | None, repeats: int, seconds: float) ->
     """Measure speed and peak by turns, so that a machine that drifts drifts for both."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = write_default_prefix(Path(folder), weights)
-        counts = count_multiply_adds(prefix.read_bytes())
-        gigaflop = 2 * sum(counts.values()) / 1e9
+        multiply_adds = count_multiply_adds(prefix.read_bytes())
+        gigaflop = 2 * multiply_adds / 1e9
         rounds = []
         for number in range(repeats):
             report(f"throughput, repeat {number + 1}: features, then matrix products")
@@ -131,31 +138,12 @@ def measure_throughput(*, weights: Path | None, repeats: int, seconds: float) ->
             row = {"features": speed, "core_time": mean(core_times), "reached": reached}
             rounds.append({**row, **peaks, "share": reached / max(peaks.values())})
             report(f"  {speed:.0f} features a second, {rounds[-1]['share']:.0%} of the peak")
-        operators = profile_operators(prefix, make_photo(prefix)[1])
-    return {
-        "cores": available_cores(),
-        "blas": describe_blas(),
-        "multiply_adds": counts,
-        "rounds": rounds,
-        "operators": operators,
-    }
-
-
-def describe_blas() -> str:
-    """Name the library that multiplies NumPy's matrices, and the kind of processor it takes this one for."""
-    from threadpoolctl import threadpool_info
-
-    names = [
-        f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', 'no architecture')})"
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    ]
-    return names[0] if names else "no BLAS known to threadpoolctl"
+    return {"cores": available_cores(), "multiply_adds": multiply_adds, "rounds": rounds}
 
 
 def write_table(content: dict) -> str:
-    """Return the Markdown: speed against peak, and the operators that the time goes to."""
-    rounds, operators = content["rounds"], content["operators"]
+    """Return the Markdown: speed against peak."""
+    rounds = content["rounds"]
     share = median(row["share"] for row in rounds)
     rows = (
         ("features a second, all cores", "features", ".0f"),
@@ -168,37 +156,13 @@ def write_table(content: dict) -> str:
     lines = ["| | median (range) |", "|---|---|"]
     lines += [f"| {title} | {spread([row[name] for row in rounds], form)} |" for title, name, form in rows]
     busy = 1000 * content["cores"] / median(row["features"] for row in rounds)
-    alone = sum(row["milliseconds"] for row in operators.values())
-    peak = max(row["process_per_core"] for row in rounds) / content["cores"]
     return "\n".join(
         [
             *lines,
             "",
-            f"One feature costs {sum(content['multiply_adds'].values()) / 1e6:.0f} million multiply-adds, two"
+            f"One feature costs {content['multiply_adds'] / 1e6:.0f} million multiply-adds, two"
             f" operations each. The share {'reaches' if share >= GOAL else 'is below'} the goal of {GOAL:.0%}."
-            f" With every core busy a photo takes {busy:.1f} ms, on one core alone {alone:.1f} ms."
-            f" {len(rounds)} repeat(s); NumPy multiplies with {content['blas']}.",
-            "",
-            *write_operators(operators, content["multiply_adds"], peak=peak),
+            f" With every core busy a photo takes {busy:.1f} ms."
+            f" {len(rounds)} repeat(s).",
         ]
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, help="MobileNetV2 without top, Keras h5; default: a random one")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    parser.add_argument("--out", type=Path, help="a folder; default: the next free one in runs/")
-    args = parser.parse_args()
-    out = make_folder(args.out, name="throughput")
-    content = measure_throughput(weights=args.weights, repeats=args.repeats, seconds=args.seconds)
-    content["machine"] = describe_machine()
-    write_results(out / "results.json", content)
-    table = f"{write_table(content)}\n\n{show_machine(content['machine'])}"
-    (out / "results.md").write_text(table + "\n", encoding="utf-8")
-    print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -28,21 +28,12 @@ FINE_TUNE_AT = 120  # layers below this one stay frozen in phase 2
 READABLE = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}  # all that image_dataset_from_directory looks at
 
 
-class Stages:
-    """Wall seconds by stage, in the order in which the stages ran."""
-
-    def __init__(self):
-        self.seconds = {}
-        self._start = time.perf_counter()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-    def close(self) -> dict[str, float]:
-        return {**self.seconds, "total": round(time.perf_counter() - self._start, 3)}
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the wall seconds of a stage."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 3)
 
 
 def link_photos(data: Path, split: Path, tree: Path) -> tuple[list[str], dict[str, int], int]:
@@ -115,43 +106,40 @@ def evaluate(model, photos) -> dict[str, float]:
 
 def train_tutorial(args: argparse.Namespace, tree: Path) -> dict:
     """Run the whole flow on the photos of `args.split`; return what was measured."""
-    clock = Stages()
-    with clock.stage("import"):
+    seconds: dict[str, float] = {}
+    with timed(seconds, "import"):
         import keras
 
         keras.utils.set_random_seed(args.seed)
-    with clock.stage("load"):
+    with timed(seconds, "load"):
         labels, counts, skipped = link_photos(args.data, args.split, tree)
         parts = {
             part: load_part(tree / part, image_size=args.image_size, seed=args.seed)
             for part in ("train", "val", "test")
             if counts[part]
         }
-    with clock.stage("build"):
+    with timed(seconds, "build"):
         model, base = build_model(
             weights=args.weights, alpha=args.alpha, image_size=args.image_size, classes=len(labels)
         )
     frozen = {}
     fit = {"validation_data": parts.get("val"), "verbose": 2}
 
-    with clock.stage("frozen"):
+    with timed(seconds, "frozen"):
         compile_model(model, learning_rate=FROZEN_RATE, classes=len(labels))
         history = model.fit(parts["train"], epochs=EPOCHS, **fit).history
     if counts["val"]:
         frozen["val"] = {"accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1]}
-    if args.test_frozen and counts["test"]:
-        with clock.stage("evaluate_frozen"):
-            frozen["test"] = evaluate(model, parts["test"])
 
-    with clock.stage("fine_tune"):
+    with timed(seconds, "fine_tune"):
         base.trainable = True
         for layer in base.layers[:FINE_TUNE_AT]:
             layer.trainable = False
         compile_model(model, learning_rate=FINE_TUNE_RATE, classes=len(labels))
         history = model.fit(parts["train"], initial_epoch=EPOCHS, epochs=2 * EPOCHS, **fit).history
-    with clock.stage("save"):
+    with timed(seconds, "save"):
         model.save(tree / "model.keras")
-    with clock.stage("evaluate"):
+    with timed(seconds, "evaluate"):
         fine_tuned = {part: evaluate(model, parts[part]) for part in ("val", "test") if counts[part]}
     return {
         "classes": labels,
@@ -162,7 +150,7 @@ def train_tutorial(args: argparse.Namespace, tree: Path) -> dict:
         "train_accuracy": float(history["accuracy"][-1]),
         "frozen": frozen,
         "fine_tuned": fine_tuned,
-        "seconds": clock.close(),
+        "seconds": seconds,
     }
 
 
@@ -174,7 +162,6 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--test-frozen", action="store_true", help="evaluate on test after phase 1 too")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from helpers.bad_files import blank_png
 from helpers.pictures import write_pictures
 from helpers.servers import BENCHMARKS, load_benchmark, start_server
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 SMALL = (20_000, 45_000, 95_000, 200_000, 425_000)
 GROWTH = 24.0  # MiB that a short run may still take: what the first photos of each size leave behind
 OPEN_FILES = 5
@@ -24,14 +24,13 @@ def seconds(otherwise):
 
 @pytest.fixture(scope="module")
 def scenarios():
-    return load_benchmark("scenarios")
+    return load_benchmark("serving")
 
 
 @pytest.fixture(scope="module")
-def judge():
+def judge(scenarios):
     """Tell which goals of a scenario a record misses."""
-    serving = load_benchmark("serving")
-    return lambda name, record: [row["what"] for row in serving.judge(name, record) if not row["ok"]]
+    return lambda name, record: [row["what"] for row in scenarios.judge(name, record) if not row["ok"]]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ way from the origin to the mean of the training photos, so that what all photos 
 claims the photo: one minus the highest answer of a ridge regression onto the classes, much as ViM adds the logits
 (Wang et al. 2022, https://arxiv.org/abs/2203.10807). Photos are kept in a few principal components, but a photo's
 length is that of all its features: what the components cannot express makes it strange, like ViM's residual.
-benchmarks/novelty.py measures this against other distances.
 """
 
 import base64
