@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pronk.storage.files import digest_file, sync_folder
+from pronk.storage.files import digest_file, find_digest, sync_folder
 
 KINDS = ("link", "copy", "move")
 # Every further action would fail in the same way.
@@ -110,7 +110,7 @@ def take_back(action: Action, run: str) -> str:
         return "it was changed, or is another file by now"
     if action.kind == "move" and not os.path.lexists(source):
         place(Action("move", action.target, action.source, action.digest), run)
-    elif _is_same(source, target) or _digest(source) == action.digest:
+    elif _is_same(source, target) or find_digest(source) == action.digest:
         _remove_copy(target, source, action.digest)
     elif action.kind == "move":
         return f"another file is at {source}"
@@ -126,7 +126,7 @@ def _temporary(action: Action, run: str) -> Path:
 
 def _is_placed(action: Action) -> bool:
     source, target = Path(action.source), Path(action.target)
-    return _is_same(source, target) or _digest(target) == action.digest
+    return _is_same(source, target) or find_digest(target) == action.digest
 
 
 def _is_same(first: Path, second: Path) -> bool:
@@ -134,14 +134,6 @@ def _is_same(first: Path, second: Path) -> bool:
         return first.samefile(second)
     except OSError:
         return False
-
-
-def _digest(path: Path) -> str:
-    """Return the sha256 of a file, or nothing where there is none; reading a pipe would wait for ever."""
-    try:
-        return digest_file(path) if stat.S_ISREG(path.stat().st_mode) else ""
-    except OSError:
-        return ""
 
 
 def _publish(source: Path, target: Path, *, keep: bool = False) -> None:
@@ -188,6 +180,6 @@ def _remove_copy(path: Path, other: Path, digest: str) -> None:
     if _is_same(path, other):
         if path.stat().st_nlink < 2:
             raise OSError(f"{path} and {other} are one file under two names")
-    elif not _digest(path) == _digest(other) == digest:
+    elif not find_digest(path) == find_digest(other) == digest:
         raise OSError(f"{path} was changed meanwhile")
     path.unlink()

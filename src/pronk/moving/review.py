@@ -7,14 +7,13 @@ drop) and label. A photo is known by its path and content together: one that was
 import csv
 import dataclasses
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pronk.dataset.listing import Entry, Listing
 from pronk.errors import DataError
-from pronk.storage.files import digest_file
+from pronk.storage.files import find_digest
 
 COLUMNS = ("path", "digest", "given", "action", "label")
 ACTIONS = ("keep", "move", "drop")
@@ -124,7 +123,7 @@ def match_decisions(
                 left.append((decision.path, "several photos have its content" if same else "it is no longer there"))
         elif entry.label != decision.given:
             left.append((decision.path, f"it is labelled {entry.label!r}, not {decision.given!r}"))
-        elif hash_photo(listing.root / entry.path) != decision.digest:
+        elif find_digest(listing.root / entry.path) != decision.digest:
             left.append((decision.path, "it was changed since it was reviewed"))
         else:
             matched.append((entry, decision))
@@ -149,19 +148,6 @@ def check_labels(decisions: Iterable[Decision], classes: Iterable[str]) -> None:
         raise DataError(f"no class is named {', '.join(map(repr, sorted(unknown)))}", hint=f"the classes are {names}")
 
 
-def hash_photo(path: Path) -> str:
-    """Return the sha256 of a file, or nothing where there is none; reading a pipe would wait for ever.
-
-    Example:
-        >>> hash_photo(Path("gone.jpg"))
-        ''
-    """
-    try:
-        return digest_file(path) if stat.S_ISREG(path.stat().st_mode) else ""
-    except (OSError, ValueError):
-        return ""
-
-
 def _unguard(value: str) -> str:
     return value[1:] if GUARDED.match(value) else value
 
@@ -184,5 +170,5 @@ def _find_contents(listing: Listing, *, besides: Sequence[str]) -> dict[str, lis
     named = set(besides)
     for entry in listing.entries:
         if entry.path not in named:
-            found[hash_photo(listing.root / entry.path)].append(entry)
+            found[find_digest(listing.root / entry.path)].append(entry)
     return found

@@ -9,8 +9,8 @@ from pronk.dataset.listing import Entry, list_photos
 from pronk.errors import DataError, SettingsError
 from pronk.moving.journal import Journal, Undone, find_journal, open_journal, undo
 from pronk.moving.placing import Action
-from pronk.moving.review import Applied, Decision, check_labels, hash_photo, match_decisions, read_review
-from pronk.storage.files import read_csv
+from pronk.moving.review import Applied, Decision, check_labels, match_decisions, read_review
+from pronk.storage.files import find_digest, read_csv
 from pronk.storage.places import find_free, is_single_name, overlap
 from pronk.text import fold
 
@@ -123,7 +123,7 @@ def _find_begun(decisions: Sequence[Decision], data: Path, journal: Journal) -> 
             action = journal.find(source)
             if action and decision not in begun and source not in claimed and decision.action != "keep":
                 # Of a photo that is still there, and was changed meanwhile, nothing was begun.
-                if os.path.lexists(source) and hash_photo(Path(source)) != action.digest:
+                if os.path.lexists(source) and find_digest(Path(source)) != action.digest:
                     continue
                 begun[decision] = action
                 claimed.add(source)

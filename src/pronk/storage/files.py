@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,19 @@ def digest_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_digest(path: Path) -> str:
+    """Return the sha256 of a file, or nothing where no ordinary file is: reading a pipe would wait for ever.
+
+    Example:
+        >>> find_digest(Path("gone.jpg"))
+        ''
+    """
+    try:
+        return digest_file(path) if stat.S_ISREG(path.stat().st_mode) else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def sync_folder(folder: Path) -> None:
