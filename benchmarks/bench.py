@@ -102,28 +102,29 @@ def find_weights() -> Path | None:
 
 def demo_options() -> tuple[str, ...]:
     """Return what `pronk demo` sets, as options of `pronk train`, but for weights and image size."""
-    from pronk.config import Settings
-    from pronk.demo import demo_settings
+    from pronk.cli.demo import SETTINGS as DEMO
+    from pronk.config import SETTINGS, Settings
 
-    default, settings = dataclasses.asdict(Settings()), dataclasses.asdict(demo_settings())
-    changed = {name for name in settings if settings[name] != default[name]} - {"weights", "image_size"}
+    default, settings = dataclasses.asdict(Settings()), dataclasses.asdict(DEMO)
+    options = {name for name in settings if SETTINGS[name].is_option} - {"weights", "image_size"}
+    changed = {name for name in options if settings[name] != default[name]}
     return tuple(text for name in sorted(changed) for text in (f"--{name.replace('_', '-')}", str(settings[name])))
 
 
 def open_demo(out: Path, *, image_size: int | None, weights: Path) -> tuple[Bench, str]:
     """Draw the photos of `pronk demo`; return them with the learning rate of the second run."""
-    from pronk.demo import demo_settings, draw_demo
+    from pronk.cli.demo import PHOTOS_PER_CLASS, SETTINGS
+    from pronk.photos.drawing import draw_photos
 
-    settings = demo_settings()
     bench = make_bench(
         "drawn by pronk demo",
-        draw_demo(out),
+        draw_photos(out / "photos", photos_per_class=PHOTOS_PER_CLASS),
         weights=weights,
-        image_size=image_size or settings.image_size,
+        image_size=image_size or SETTINGS.image_size,
         out=out,
         train_options=demo_options(),
     )
-    return bench, f"{settings.learning_rate / 2:g}"
+    return bench, f"{SETTINGS.learning_rate / 2:g}"
 
 
 def open_benches(args: argparse.Namespace, out: Path) -> list[tuple[Bench, str]]:

@@ -18,7 +18,7 @@ import numpy as np
 from programs import report
 
 from pronk.backbone.weights import Backbone, load_backbone, random_backbone
-from pronk.config import CHOICES, Settings
+from pronk.config import SETTINGS, Settings
 from pronk.dataset.loading import Dataset, load_unsplit
 from pronk.errors import PronkError
 from pronk.photos.decoding import load_pixels
@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of class folders")
     parser.add_argument("weights", nargs="+", help="FILE.h5, offline, imagenet or random; several are compared")
     parser.add_argument("--size", type=int, default=160, help="side of the photos in pixels (%(default)s)")
-    parser.add_argument("--fit", choices=CHOICES["fit"], default="crop", help="how photos become squares (%(default)s)")
+    parser.add_argument(
+        "--fit", choices=SETTINGS["fit"].choices, default="crop", help="how photos become squares (%(default)s)"
+    )
     parser.add_argument("--alpha", type=float, default=0.35, help="width, for imagenet and random (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random (%(default)s)")
     args = parser.parse_args()

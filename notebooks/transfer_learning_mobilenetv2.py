@@ -60,7 +60,6 @@ from matplotlib.colors import ListedColormap, to_rgb
 from PIL import Image
 
 import pronk
-from pronk.demo import demo_settings
 from pronk.photos.drawing import KINDS, draw_photo
 
 SEED, SIZE = 42, 160  # MobileNetV2 was trained at 224 pixels; 160 take half the time and cost little accuracy
@@ -461,7 +460,7 @@ WORK.mkdir(exist_ok=True)
 with (WORK / "held-out.csv").open("w", newline="", encoding="utf-8") as file:
     rows = [(path.relative_to(PHOTOS).as_posix(), path.parent.name, "test") for path in held_out]
     csv.writer(file).writerows([("path", "label", "part"), *rows])
-settings = pronk.Settings(weights=WEIGHTS) if real else demo_settings()
+settings = pronk.Settings(weights=WEIGHTS) if real else pronk.Settings(weights="offline")
 settings = settings.replace(image_size=SIZE, split=str(WORK / "held-out.csv"), test=0, seed=SEED)
 for former in ("run", "cache"):  # of the last time this notebook ran: pronk never overwrites a run
     shutil.rmtree(WORK / former, ignore_errors=True)

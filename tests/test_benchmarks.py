@@ -14,6 +14,7 @@ import pytest
 
 from pronk.backbone.onnx_graphs import write_prefix
 from pronk.backbone.weights import random_backbone
+from pronk.config import Settings
 from pronk.training import recipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -147,7 +148,7 @@ def test_the_page_holds_every_part_and_no_more_than_was_measured(programs, compa
 
 def test_the_demo_is_measured_with_the_demos_settings(programs):
     options = programs["bench"].demo_options()
-    assert dict(zip(options[::2], options[1::2], strict=True))["--views"] == "4"
+    assert dict(zip(options[::2], options[1::2], strict=True))["--views"] == str(Settings(weights="offline").views)
     assert not {"--weights", "--image-size"} & set(options)
 
 

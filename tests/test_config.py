@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pronk.config import ALPHAS, BLOCKS, CHOICES, RANGES, Settings, find_problems, read_settings, to_toml
+from pronk.config import BLOCKS, SETTINGS, Settings, find_problems, read_settings, to_toml
 from pronk.errors import SettingsError
 
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(os.fsdecode)
+RANGES = {name: setting.limits for name, setting in SETTINGS.items() if setting.limits}
+CHOICES = {name: setting.choices for name, setting in SETTINGS.items() if setting.choices}
 settings = st.builds(
     Settings,
     data=texts,
@@ -21,7 +23,7 @@ settings = st.builds(
     test=st.floats(0.01, 0.45),
     group_by=st.none() | texts.map(re.escape),
     weights=texts,
-    alpha=st.sampled_from(ALPHAS),
+    alpha=st.sampled_from(CHOICES["alpha"]),
     image_size=st.integers(1, 32).map(lambda n: 32 * n),
     fit=st.sampled_from(CHOICES["fit"]),
     views=st.integers(1, 64),
@@ -82,7 +84,12 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path):
     file = write(tmp_path / "settings.toml", 'veiws = 2\nviews = "2"\nfrozen_only = 1\nseed = true\nval = 0.2\n')
     with pytest.raises(SettingsError) as caught:
         read_settings(file)
-    for part in ("unknown setting 'veiws'", "views must be a int", "frozen_only must be a bool", "seed must be a int"):
+    for part in (
+        "unknown setting 'veiws'",
+        "views must be an integer",
+        "frozen_only must be true",
+        "seed must be an int",
+    ):
         assert part in str(caught.value)
     assert "val" not in str(caught.value).replace(file.name, "")
     assert "views" in caught.value.hint
@@ -117,7 +124,7 @@ def test_only_known_choices(name):
     for value in CHOICES[name]:
         assert getattr(Settings(**{name: value}), name) == value
     with pytest.raises(SettingsError, match="must be one of") as caught:
-        Settings(**{name: "other"})
+        Settings(**{name: 7.0 if name == "alpha" else "other"})
     assert caught.value.hint
 
 
@@ -146,6 +153,17 @@ def test_all_wrong_values_are_named_at_once():
         Settings(fit="stretch", views=0, epochs=0, image_size=100)
     for option in ("--fit", "--views", "--epochs", "--image-size"):
         assert option in str(caught.value)
+
+
+def test_a_network_that_has_seen_no_photo_has_a_recipe_of_its_own():
+    recipe = Settings(weights="offline")
+    assert (recipe.views, recipe.fine_tune_from, recipe.epochs, recipe.patience) == (8, "block_2_add", 20, 5)
+    assert Settings(weights="offline", views=2) == recipe.replace(views=2)
+    assert Settings(weights="my.h5") == Settings().replace(weights="my.h5")
+
+
+def test_every_setting_is_described():
+    assert all(f"{name}: {setting.help}" in Settings.__doc__ for name, setting in SETTINGS.items())
 
 
 def test_whole_numbers_serve_as_floats():

@@ -24,126 +24,130 @@ BLOCKS = (
     "block_15_add",
     "block_16_project_BN",
 )
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "fit": ("crop", "pad", "squash"),
-    "class_weights": ("auto", "none", "balanced"),
-    "keep": ("best", "frozen", "fine-tuned"),
-    "golden": ("photos", "drawn"),
-    "fine_tune_from": BLOCKS,
-}
-RANGES: Mapping[str, tuple[float, float]] = {
-    "val": (0.01, 0.9),
-    "test": (0.0, 0.9),
-    "image_size": (32, 1024),
-    "views": (1, 64),
-    "epochs": (1, 1000),
-    "learning_rate": (1e-9, 1.0),
-    "batch_size": (1, 4096),
-    "dropout": (0.0, 0.9),
-    "patience": (1, 1000),
-    "folds": (2, 50),
-    "fail_under": (0.0, 1.0),
-    "seed": (0, 2**32 - 1),
-    "coverage": (0.5, 0.999),
-}
-# A network that has never seen a photo has to learn from the user's what ImageNet's brings along: in nearly all its
-# blocks, in larger steps, for longer.
-OFFLINE_DEFAULTS: dict[str, Any] = {
-    "views": 8,
-    "fine_tune_from": "block_2_add",
-    "epochs": 20,
-    "learning_rate": 5e-4,
-    "patience": 5,
-}
-ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByWeights:
+    """A default that is another one where the network has never seen a photo; `Settings` takes its pick."""
+
+    usual: Any
+    offline: Any
+
+    def __repr__(self) -> str:
+        return f"{self.usual}; offline: {self.offline}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its name, type and default.
+
+    Attributes:
+        help: one sentence.
+        limits: lowest and highest value, or None.
+        choices: all values that are allowed, or none where that is said by `limits` or nothing.
+        is_option: False where it is set in a file or in Python alone.
+    """
+
+    help: str
+    limits: tuple[float, float] | None = None
+    choices: tuple[Any, ...] = ()
+    is_option: bool = True
+
+    def find_problem(self, value: object) -> str:
+        """Say what a value of the right type must be and is not, or nothing."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(map(str, self.choices))}. Got {value!r}"
+        if self.limits and isinstance(value, int | float) and not self.limits[0] <= value <= self.limits[1]:
+            return f"must be from {self.limits[0]:g} to {self.limits[1]:g}. Got {value!r}"
+        return ""
+
+
+def _setting(default: Any, help: str, *, offline: Any = None, **known: Any) -> Any:
+    default = default if offline is None else ByWeights(default, offline)
+    return dataclasses.field(default=default, metadata={"setting": Setting(help, **known)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """What determines a run, besides the photos themselves.
 
-    `pronk train --config RUN/settings.toml` replays a run from the file that `to_toml` writes.
+    `pronk train --config RUN/settings.toml` replays a run from the file that `to_toml` writes. A network that has
+    never seen a photo (`weights="offline"`) has to learn from yours what ImageNet's brings along: it gets other
+    defaults.
 
     Attributes:
-        data: the folder or CSV; part of the settings so that a run can be replayed without naming it.
-        split: a CSV with `path,label,part` whose parts are kept, or None.
-        val: share of the photos used to choose and to stop (0.01 to 0.9).
-        test: share of the photos only used for the final number (0 to 0.9).
-        group_by: regular expression; photos with equal first groups (or equal matches) never straddle parts.
-        weights: `imagenet`, `offline` or the path of a Keras h5 file without top.
-        alpha: width of the network for `imagenet`.
-        image_size: side of the square the network sees, in pixels.
-        fit: how a photo becomes a square.
-        views: augmented views per training photo; view 0 is the photo itself.
-        fine_tune_from: block whose output is cached; all blocks after it are fine-tuned.
-        epochs: most epochs of phase 2.
-        learning_rate: of phase 2.
-        frozen_only: leave out phase 2.
-        class_weights: `auto` is `balanced` where the largest class has more than three times the smallest.
-        keep: which model is kept; `best` has the lower validation log-loss.
-        folds: k of a repeated k-fold cross-validation of the frozen network beside the run, or None.
-        fail_under: lowest acceptable lower end of the test interval, or None.
-        seed: of split, views, head folds and fine-tuning.
-        coverage: share of genuine photos that are not called unknown, at least.
-        golden: `drawn` keeps the user's photos out of the model folder.
-        batch_size: photos per step of phase 2.
-        dropout: share of pooled features dropped in phase 2.
-        patience: epochs without a lower validation loss before phase 2 stops.
+        {attributes}
+
+    Raises:
+        SettingsError: naming everything that is wrong.
 
     Example:
         >>> Settings(views=2).views
         2
+        >>> Settings(weights="offline").fine_tune_from
+        'block_2_add'
     """
 
-    data: str = ""
-    split: str | None = None
+    data: str = _setting("", "Folder or CSV of the photos, so that a run can be replayed.", is_option=False)
+    split: str | None = _setting(None, "CSV with path,label,part; photos named there keep their part.")
     # 15 % + 15 % leaves enough to learn from; the intervals say how little 50 photos tell.
-    val: float = 0.15
-    test: float = 0.15
-    group_by: str | None = None
-    weights: str = "imagenet"
-    alpha: float = 1.0
+    val: float = _setting(0.15, "Share of the photos for validation.", limits=(0.01, 0.9))
+    test: float = _setting(0.15, "Share of the photos for the final test.", limits=(0.0, 0.9))
+    group_by: str | None = _setting(None, "Photos whose paths match equally stay in one part, as in '(.*)_frame'.")
+    weights: str = _setting("imagenet", "imagenet, offline, or the path of an h5 file.")
+    alpha: float = _setting(1.0, "Width of the network, for imagenet.", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4))
     # 224 px with a centre crop: .966 on the alpaca photos; 160 px: .94; squashed: .957; padded: .94.
-    image_size: int = 224
-    fit: str = "crop"
+    image_size: int = _setting(224, "Side of the square the network sees, in pixels.", limits=(32, 1024))
+    fit: str = _setting("crop", "How a photo becomes that square.", choices=("crop", "pad", "squash"))
     # With 1, 2 and 4 views the frozen head reaches .965, .965 and .961 on the alpaca photos (ten seeds): a second
     # view is there for fine-tuning, and each further one costs as much time again.
-    views: int = 2
+    views: int = _setting(2, "Augmented views per training photo.", offline=8, limits=(1, 64))
     # On the alpaca photos (six seeds, the same learning rate) fine-tuning from block 14 or 15 on lowers the validation
     # loss alike (.055 to .036 and .039), and the test photos like block 15 better (loss .174 and .150, accuracy .942
     # and .949), at two thirds of the time. Block 12 takes twice as long as 14 and is no better there.
-    fine_tune_from: str = "block_15_add"
-    epochs: int = 10
+    # Offline: nearly all blocks, in larger steps, for longer: .80 of the test photos over three seeds.
+    fine_tune_from: str = _setting(
+        "block_15_add", "Blocks after this one are fine-tuned.", offline="block_2_add", choices=BLOCKS
+    )
+    epochs: int = _setting(10, "Most epochs of phase 2.", offline=20, limits=(1, 1000))
     # At 1e-4 the best epoch has a higher validation loss, at 1e-5 it comes later; from block 12 on 3e-5 overfits.
-    learning_rate: float = 3e-5
-    frozen_only: bool = False
-    class_weights: str = "auto"
-    keep: str = "best"
+    learning_rate: float = _setting(3e-5, "Learning rate of phase 2.", offline=5e-4, limits=(1e-9, 1.0))
+    frozen_only: bool = _setting(False, "Leave out phase 2.")
+    class_weights: str = _setting("auto", "auto balances above 3:1.", choices=("auto", "none", "balanced"))
+    keep: str = _setting(
+        "best",
+        "Which model is kept; best has the lower validation log-loss.",
+        choices=("best", "frozen", "fine-tuned"),
+    )
     # Not by default: it judges the frozen network alone, and a thousand photos take a minute.
-    folds: int | None = None
-    fail_under: float | None = None
-    seed: int = 42
+    folds: int | None = _setting(
+        None, "Also cross-validate the frozen network in K folds, three times over.", limits=(2, 50)
+    )
+    fail_under: float | None = _setting(
+        None, "Exit with 1 if the lower end of the test interval is below this.", limits=(0.0, 1.0)
+    )
+    seed: int = _setting(42, "Seed of split, views and fine-tuning.", limits=(0, 2**32 - 1))
     # One genuine photo in twenty is what people bear to look at twice; 95 % can be promised from 19 photos on.
-    coverage: float = 0.95
-    golden: str = "photos"
-    batch_size: int = 32
-    dropout: float = 0.2
-    patience: int = 2
+    coverage: float = _setting(0.95, "Share of genuine photos that are not called unknown.", limits=(0.5, 0.999))
+    golden: str = _setting("photos", "drawn keeps your photos out of the model folder.", choices=("photos", "drawn"))
+    batch_size: int = _setting(32, "Photos per step of phase 2.", limits=(1, 4096), is_option=False)
+    dropout: float = _setting(0.2, "Share of pooled features dropped in phase 2.", limits=(0.0, 0.9), is_option=False)
+    patience: int = _setting(
+        2,
+        "Epochs without a lower validation loss before phase 2 stops.",
+        offline=5,
+        limits=(1, 1000),
+        is_option=False,
+    )
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, ByWeights):
+                object.__setattr__(self, field.name, value.offline if self.weights == "offline" else value.usual)
         problems = find_problems(self)
         if problems:
             raise SettingsError("; ".join(problems), hint="see `pronk train --help` for what is allowed")
-
-    @classmethod
-    def for_weights(cls, weights: str, **changes: Any) -> "Settings":
-        """Return the settings that suit a network, with some fields changed: what `pronk train --weights` does.
-
-        Example:
-            >>> Settings.for_weights("offline", views=1).fine_tune_from
-            'block_2_add'
-        """
-        return cls(weights=weights, **((OFFLINE_DEFAULTS if weights == "offline" else {}) | changes))
 
     def replace(self, **changes: Any) -> "Settings":
         """Return a copy with some fields changed.
@@ -153,6 +157,12 @@ class Settings:
             7
         """
         return dataclasses.replace(self, **changes)
+
+
+SETTINGS: Mapping[str, Setting] = {field.name: field.metadata["setting"] for field in dataclasses.fields(Settings)}
+if Settings.__doc__:  # Python leaves docstrings out on request
+    _lines = [f"{name}: {setting.help}" for name, setting in SETTINGS.items()]
+    Settings.__doc__ = Settings.__doc__.replace("{attributes}", "\n        ".join(_lines))
 
 
 def find_problems(settings: Settings) -> list[str]:
@@ -166,18 +176,11 @@ def find_problems(settings: Settings) -> list[str]:
     problems = [text for name in kinds if (text := _convert(name, getattr(settings, name), kinds[name])[1])]
     if problems:
         return problems
-    for name, allowed in CHOICES.items():
-        value = getattr(settings, name)
-        if value not in allowed:
-            problems.append(f"{_option(name)} must be one of {', '.join(allowed)}. Got {value!r}")
-    for name, (low, high) in RANGES.items():
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            problems.append(f"{_option(name)} must be from {low:g} to {high:g}. Got {value!r}")
+    for name, setting in SETTINGS.items():
+        if problem := setting.find_problem(getattr(settings, name)):
+            problems.append(f"{_option(name)} {problem}")
     if settings.val + settings.test > 0.9:
         problems.append(f"--val and --test leave no photos to train on. Got {settings.val} and {settings.test}")
-    if settings.alpha not in ALPHAS:
-        problems.append(f"--alpha must be one of {', '.join(map(str, ALPHAS))}. Got {settings.alpha!r}")
     if settings.fail_under is not None and not settings.test and settings.split is None:
         problems.append("--fail-under needs a test part. Got --test 0")
     if settings.frozen_only and settings.keep == "fine-tuned":
@@ -234,6 +237,9 @@ def to_toml(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
+_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+
+
 def _convert(name: str, value: object, kind: Any) -> tuple[object, str]:
     if value is None and NoneType in get_args(kind):
         return value, ""
@@ -242,7 +248,7 @@ def _convert(name: str, value: object, kind: Any) -> tuple[object, str]:
         value = float(value)
     if type(value) is wanted:
         return value, ""
-    return value, f"{name} must be a {wanted.__name__}. Got {value!r}"
+    return value, f"{name} must be {_NAMES[wanted]}. Got {value!r}"
 
 
 def _toml_value(value: object) -> str:

@@ -9,7 +9,7 @@ from pronk.analysis.head import Head
 from pronk.backbone.keras_network import build_network, build_prefix, set_head
 from pronk.backbone.onnx_graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
 from pronk.backbone.weights import load_backbone, random_backbone
-from pronk.config import ALPHAS, BLOCKS, Settings
+from pronk.config import BLOCKS, SETTINGS, Settings
 from pronk.model.formats.onnx import OnnxRuntime
 
 TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def test_every_prefix_says_what_keras_says():
         assert stored.shape == (4, *cut_shape(backbone.weights, size=64, cut=block))
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", SETTINGS["alpha"].choices)
 def test_blocks_that_add_are_those_of_keras(alpha):
     import keras
 

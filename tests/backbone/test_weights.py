@@ -8,11 +8,11 @@ import pytest
 
 from helpers.training import lively_backbone, write_h5
 from pronk.backbone.weights import OFFLINE_FILE, imagenet_path, layer_names, load_backbone, random_backbone
-from pronk.config import ALPHAS
+from pronk.config import SETTINGS
 from pronk.errors import ModelError
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", SETTINGS["alpha"].choices)
 def test_random_network_has_the_shapes_of_keras(alpha):
     import keras
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from pronk.backbone.h5 import DAMAGE, open_h5
 from pronk.backbone.onnx_graphs import LAST_BLOCK
-from pronk.config import ALPHAS
+from pronk.config import SETTINGS
 from pronk.errors import ModelError
 
 OFFLINE_FILE = "offline_mobilenet_v2_0.35.h5"
@@ -45,9 +45,9 @@ class Backbone:
     def alpha(self) -> float:
         """The width, told from the number of channels."""
         channels = [_last_side(self.weights[f"block_{number}_project"]) for number in range(1, LAST_BLOCK + 1)]
-        for alpha in ALPHAS:
+        for alpha in SETTINGS["alpha"].choices:
             if [c for _, c in _block_channels(alpha)][1:] == channels:
-                return alpha
+                return float(alpha)
         raise ModelError(
             f"{self.name}: no MobileNetV2 has blocks of {channels} channels", hint="name another file with --weights"
         )

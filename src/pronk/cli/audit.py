@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pronk.cli.settings import HELP, make_settings, settings_options
+from pronk.cli.settings import FROZEN_OPTIONS, make_settings, settings_options
 from pronk.text import count, percent, quote, visible
 
 if TYPE_CHECKING:
@@ -15,17 +15,13 @@ if TYPE_CHECKING:
     from pronk.moving.review import Applied
     from pronk.training.auditing import Audit
 
-TOLD = HELP | {
-    "group_by": "Photos whose paths match equally do not judge each other, as in '(.*)_frame'.",
-    "seed": "Seed of the folds.",
-}
-SETTINGS = ("weights", "alpha", "image_size", "fit", "group_by", "seed")
+GROUP_HELP = "Photos whose paths match equally do not judge each other, as in '(.*)_frame'."
 WEAK = 0.8  # below, heads are wrong so often that their suspicions are as well
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@settings_options(*SETTINGS, told=TOLD)
+@settings_options(*FROZEN_OPTIONS, group_by=GROUP_HELP, seed="Seed of the folds.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
 @click.option("--most", type=click.IntRange(1), default=200, show_default=True, help="Most labels to list.")
 @click.option("--html", type=click.Path(path_type=Path), help="Page to write, to decide on each and save review.csv.")

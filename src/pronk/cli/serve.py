@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from pronk.cli.console import installed_version
-from pronk.cli.settings import HELP as TRAIN_HELP
-from pronk.config import Settings
+from pronk.config import SETTINGS, Settings
 
 DEFAULT_WORK = "taught"
 
@@ -26,7 +25,9 @@ DEFAULT_WORK = "taught"
     type=click.Path(path_type=Path),
     help=f"Folder to teach in, the only one that is written to.  [default: none; without MODEL: {DEFAULT_WORK}]",
 )
-@click.option("--weights", help=f"What is taught begins with: {TRAIN_HELP['weights']}  [default: {Settings.weights}]")
+@click.option(
+    "--weights", help=f"What is taught begins with: {SETTINGS['weights'].help}  [default: {Settings.weights}]"
+)
 @click.option(
     "--token",
     envvar="PRONK_TOKEN",

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pronk.batch.engines import ENGINES
-from pronk.cli.settings import HELP, make_settings, settings_options
+from pronk.cli.settings import OPTIONS, make_settings, settings_options
 from pronk.config import Settings
 
 ENGINE_HELP = "Where features are extracted: here, or on the machines of a Ray cluster; results are the same."
@@ -19,7 +19,7 @@ ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one 
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder to make.  [default: runs/<name of DATA>-<N>]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings, such as RUN/settings.toml.")
-@settings_options(*HELP)
+@settings_options(*OPTIONS)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped; start it if it is not there.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
 @click.option("--cache-limit", default="10GB", show_default=True, help="Least recently used features go above it.")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pronk.analysis.calibration import SetScores, Unknown
-from pronk.config import CHOICES, RANGES
+from pronk.config import SETTINGS
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.formats.table import MODEL_PATHS
 from pronk.model.guards.files import check_ordinary
@@ -64,7 +64,7 @@ def parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         return {
             "classes": _parse_classes(record["classes"]),
             "size": _parse_size(record["image"]["size"]),
-            "fit": _parse_choice(record["image"]["fit"], CHOICES["fit"]),
+            "fit": _parse_choice(record["image"]["fit"], SETTINGS["fit"].choices),
             "temperature": _parse_temperature(record["temperature"]),
             "files": _parse_files(record["files"]),
             "weights": dict(record["weights"]),
@@ -92,8 +92,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _parse_size(size: Any) -> int:
-    low, high = RANGES["image_size"]
-    if type(size) is not int or not low <= size <= high:
+    if type(size) is not int or SETTINGS["image_size"].find_problem(size):
         raise ValueError(f"no image of size {size!r}")
     return size
 
