@@ -483,7 +483,7 @@ show(
 )
 metrics = result.metrics
 print("report:", (result.folder / "report.html").as_posix())
-print("kept:  ", metrics["comparison"]["kept"].replace("_", "-"), "network;", metrics["comparison"]["why"])
+print("kept:  ", metrics.comparison["kept"].replace("_", "-"), "network;", metrics.comparison["why"])
 for finding in result.findings:
     print("found: ", finding.path, "-", finding.message)
 

@@ -20,7 +20,7 @@ record = {
     "unfrozen": 2 * sum(isinstance(layer, layers.BatchNormalization) for layer in base.layers[first:]),
     "trainable": sorted({type(layer).__name__ for layer in base.layers if layer.trainable and layer.weights}),
     "gap": float(gap), "guess": guess, "held_out": len(truth), "plain": right / len(truth), "fit_epochs": len(epochs),
-    "pronk": float(((alpaca > 0.5) == truth).mean()), "pronk_test": result.metrics["test"]["accuracy"],
+    "pronk": float(((alpaca > 0.5) == truth).mean()), "pronk_test": result.metrics.test["accuracy"],
     "losses": phase_1["val_loss"] + phase_2["val_loss"], "seconds": [plain_seconds, pronk_seconds],
     "wilson": wilson(47, 49), "report": (result.folder / "report.html").is_file(),
 }

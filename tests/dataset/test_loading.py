@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from helpers.pictures import LABELS, draw_picture, encode, write_pictures
 from pronk.dataset.listing import PART_FOLDERS
-from pronk.dataset.loading import load_dataset, load_unsplit, split_rows, write_split
+from pronk.dataset.loading import load_dataset, load_unsplit, read_split_file, write_split
 from pronk.errors import DataError, Reason
 from pronk.photos.drawing import DEMO_KINDS, draw_photo
 from pronk.storage.files import read_csv, write_csv
@@ -301,8 +301,8 @@ def test_a_former_split_goes_before_folders_and_folders_before_chance(photo_fold
 def test_split_columns_are_those_of_the_run_folder(photo_folder, tmp_path):
     dataset = load_dataset(photo_folder)
     write_split(tmp_path / "split.csv", dataset)
-    assert read_csv(tmp_path / "split.csv") == split_rows(dataset)
-    assert list(split_rows(dataset)[0]) == ["path", "label", "part", "digest", "group"]
+    assert read_split_file(tmp_path / "split.csv") == dataset.photos
+    assert list(read_csv(tmp_path / "split.csv")[0]) == ["path", "label", "part", "digest", "group"]
 
 
 @pytest.mark.parametrize(

@@ -267,8 +267,11 @@ def test_both_models_predict_the_photos(whole_bundle, other_bundle, photos):
 
 def test_photos_that_either_run_knows_are_left_out(whole_bundle, other_bundle, photos):
     parts = {"cold/0.png": "train", "cold/1.png": "val", "cold/2.png": "test"}
-    rows = [{"path": "x", "part": part, "digest": digest_file(photos / path)} for path, part in parts.items()]
-    write_csv(other_bundle.parent / "split.csv", ("path", "part", "digest"), rows)
+    rows = [
+        {"path": "x", "label": "cold", "part": part, "digest": digest_file(photos / path)}
+        for path, part in parts.items()
+    ]
+    write_csv(other_bundle.parent / "split.csv", ("path", "label", "part", "digest"), rows)
     comparison = pronk.compare(whole_bundle, other_bundle, photos)
     assert comparison.n == 10
     assert [(finding.path, finding.code, finding.message) for finding in comparison.left_out] == [

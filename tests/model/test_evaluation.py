@@ -82,9 +82,10 @@ def test_photos_the_model_was_trained_with_are_named(bundle_copy, photos):
     split = bundle_copy.parent / "split.csv"
     parts = {"cold/0.png": "train", "cold/1.png": "val", "cold/2.png": "test", "warm/0.png": "train"}
     rows = [
-        {"path": "elsewhere.png", "part": part, "digest": digest_file(photos / path)} for path, part in parts.items()
+        {"path": "elsewhere.png", "label": "cold", "part": part, "digest": digest_file(photos / path)}
+        for path, part in parts.items()
     ]
-    write_csv(split, ("path", "part", "digest"), rows)
+    write_csv(split, ("path", "label", "part", "digest"), rows)
     evaluation = pronk.evaluate(bundle_copy, photos)
     assert [(finding.path, finding.code, finding.severity) for finding in evaluation.findings] == [
         ("cold/0.png", "leak", "warning"), ("cold/1.png", "leak", "warning"), ("warm/0.png", "leak", "warning"),

@@ -24,12 +24,14 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
+from helpers.metrics import make_accuracy, make_metrics
 from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, LOOKS, NAMES
 from helpers.pictures import encode
 from helpers.records import CURVE, fold_row, suspicion
 from helpers.training import tiny_settings
 from pronk.analysis.metrics import accuracy_record, score
 from pronk.dataset.findings import Finding
+from pronk.model.run import EvaluationMetrics
 from pronk.report.gallery import Gallery
 from pronk.report.run_page import ReportContent, insert_exports, render_report
 from pronk.storage.files import read_csv
@@ -95,27 +97,19 @@ def crowded_page(tmp_path_factory):
     labels = rng.integers(0, len(names), 600)
     predicted = np.where(rng.random(600) < 0.5, labels, rng.integers(0, len(names), 600))
     paths = [f"{name} {number}.jpg" for number, name in zip(range(600), itertools.cycle(HOSTILE), strict=False)]
-    phase = {"val": {"accuracy": accuracy_record([True] * 45 + [False] * 4), "loss": 0.1}}
+    test = score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names)
     numbers = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
     content = ReportContent(
         title=NAMES[2],
-        metrics={
-            "classes": list(names),
-            "counts": {"train": 2800, "val": 600, "test": 600},
-            "seed": 42,
-            "weights": {"name": "imagenet", "sha256": "00"},
-            "frozen": phase,
-            "fine_tuned": phase,
-            "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": NAMES[0]},
-            "calibration": {"temperature": 1.8, "ece": {"val": None, "test": {"before": 0.25, "after": 0.125}}},
-            "unknown": {"coverage": 0.95, "n": 600, "threshold": 0.5},
-            "test": score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names)
-            | {"coverage": accuracy_record([True] * 400 + [False] * 200)},
-            "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
-            "curve": CURVE,
-            "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
-            "peak_memory_mb": 1234.5,
-        },
+        metrics=make_metrics(
+            names,
+            counts={"train": 2800, "val": 600, "test": 600},
+            comparison={"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": NAMES[0]},
+            calibration={"temperature": 1.8, "ece": {"val": None, "test": {"before": 0.25, "after": 0.125}}},
+            unknown={"coverage": 0.95, "n": 600, "threshold": 0.5},
+            test={**test, "coverage": make_accuracy(400, 600)},
+            curve=CURVE,
+        ),
         history=[{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2,
         suspicions=[suspicion(path, names[0], names[1], PIXEL) for path in paths[:20]],
         folds=[fold_row(path, names[0]) for path in paths[:60]],
@@ -143,7 +137,7 @@ def crowded_page(tmp_path_factory):
 def judged_page(tmp_path_factory):
     """What `pronk evaluate` writes: no training, nothing left out."""
     test = score(np.eye(2)[[0, 1, 1, 1]] * 0.8 + 0.1, np.array([0, 0, 1, 1]), LABELS)
-    metrics = {"classes": list(LABELS), "counts": {"test": 4}, "test": test}
+    metrics = EvaluationMetrics(classes=LABELS, counts={"test": 4}, test={**test, "coverage": None})
     rows = [{"path": f"{LABELS[0]}/1.jpg", "part": "test", "label": LABELS[0], "predicted": LABELS[1], "score": 0.9}]
     content = ReportContent(title="Judged", metrics=metrics, predictions=rows)
     return write_page(tmp_path_factory.mktemp("judged"), content)
@@ -199,7 +193,7 @@ def test_nothing_reaches_over_the_edge(chrome, page, width):
 
 
 def test_a_page_of_300_photos_is_small(hostile_page, hostile_run):
-    assert sum(hostile_run.metrics["counts"].values()) == PHOTOS
+    assert sum(hostile_run.metrics.counts.values()) == PHOTOS
     assert hostile_page.stat().st_size < MOST_BYTES
 
 
@@ -208,7 +202,7 @@ def test_a_page_of_300_photos_is_small(hostile_page, hostile_run):
 
 def test_the_answer_is_seen_first(chrome, tiny_page, tiny_run):
     visit(chrome, tiny_page, width=PHONE)
-    accuracy = percent(tiny_run.metrics["test"]["accuracy"]["value"])
+    accuracy = percent(tiny_run.metrics.test["accuracy"]["value"])
     place = chrome.execute_script(
         """
         const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from helpers.metrics import make_metrics
 from pronk.analysis.metrics import accuracy_record
 from pronk.report.run_page import EXPORTS_END as END
 from pronk.report.run_page import EXPORTS_START as START
@@ -31,9 +32,7 @@ def record(name="litert", **changed):
 
 @pytest.fixture(scope="module")
 def page():
-    phase = {"val": {"accuracy": accuracy_record([True] * 9 + [False]), "loss": 0.2}}
-    metrics = {"classes": ["a", "b"], "counts": {}, "test": None, "frozen": phase, "fine_tuned": None}
-    return render_report(ReportContent(title=f"{START} {END}", metrics=metrics))
+    return render_report(ReportContent(title=f"{START} {END}", metrics=make_metrics()))
 
 
 def words(page):

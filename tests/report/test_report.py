@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.metrics import make_accuracy, make_metrics, make_phase
 from helpers.records import CURVE, fold_row, suspicion
-from pronk.analysis.metrics import accuracy_record, score, wilson_interval
+from pronk.analysis.metrics import score, wilson_interval
 from pronk.dataset.findings import Finding
+from pronk.model.run import EvaluationMetrics
 from pronk.report.gallery import Explained, Gallery
 from pronk.report.run_page import ReportContent, render_report
 from pronk.text import percent, visible
@@ -56,40 +58,23 @@ HOSTILE = (
 )
 
 
-def judged(right, n, classes=("alpaca", "not_alpaca"), first=None):
+def judged(right, n, classes=("alpaca", "not_alpaca"), *, first=None, coverage=None):
     """A test record with `right` of n right and `first` photos of the first class."""
     first = n // 2 if first is None else first
     labels = np.repeat([0, 1], [first, n - first])
     predicted = np.where(np.arange(n) < right, labels, 1 - labels)
-    return score(np.eye(2)[predicted] * 0.8 + 0.1, labels, classes)
-
-
-def phase(right, n, loss):
-    return {"val": {"accuracy": accuracy_record([True] * right + [False] * (n - right)), "loss": loss}}
+    return {**score(np.eye(2)[predicted] * 0.8 + 0.1, labels, classes), "coverage": coverage}
 
 
 @pytest.fixture
 def content():
-    metrics = {
-        "format": 1,
-        "classes": ["alpaca", "not_alpaca"],
-        "counts": {"train": 229, "val": 49, "test": 49},
-        "seed": 42,
-        "weights": {"name": "imagenet", "sha256": "00"},
-        "frozen": phase(45, 49, 0.142),
-        "fine_tuned": phase(47, 49, 0.121),
-        "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": "Lower loss."},
-        "calibration": {"temperature": 1.834, "ece": ERRORS},
-        "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
-        "test": judged(47, 49) | {"coverage": accuracy_record([True] * 46 + [False] * 3)},
-        "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
-        "curve": CURVE,
-        "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
-        "peak_memory_mb": 1234.5,
-    }
     return ReportContent(
         title="Alpacas & friends",
-        metrics=metrics,
+        metrics=make_metrics(
+            calibration={"temperature": 1.834, "ece": ERRORS},
+            test=judged(47, 49, coverage=make_accuracy(46, 49)),
+            curve=copy.deepcopy(CURVE),
+        ),
         suspicions=[suspicion("a/first.jpg", picture=PIXEL), suspicion("a/second.jpg")],
         folds=[fold_row("a/mixed.jpg"), fold_row("a/sure.jpg", right=1.0), fold_row("a/half.jpg", right=0.6667)],
         predictions=[
@@ -141,7 +126,7 @@ def drawn(content):
 
 
 def with_metrics(content, **changed):
-    return dataclasses.replace(content, metrics={**content.metrics, **changed})
+    return dataclasses.replace(content, metrics=dataclasses.replace(content.metrics, **changed))
 
 
 def words(page):
@@ -244,17 +229,15 @@ def test_fine_tuning_is_judged_in_photos(content):
 )
 def test_the_verdict_on_fine_tuning(content, loss, gained, lost, p, verdict, luck):
     comparison = {"gained": gained, "lost": lost, "p": p, "kept": "frozen", "why": "Asked for."}
-    page = with_metrics(content, fine_tuned=phase(47, 49, loss), comparison=comparison)
+    page = with_metrics(content, fine_tuned=make_phase(47, 49, loss), comparison=comparison)
     text = words(section(render_report(page), "fine_tuning"))
     assert f"Did fine-tuning help? {verdict}" in text
     assert luck in text
     assert "Kept: the frozen model. Asked for." in text
 
 
-@pytest.mark.parametrize(
-    "comparison", [None, {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "Nothing to compare."}]
-)
-def test_without_fine_tuning(content, comparison):
+def test_without_fine_tuning(content):
+    comparison = {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "Nothing to compare."}
     page = words(render_report(with_metrics(content, fine_tuned=None, comparison=comparison)))
     assert "Fine-tuning was not run." in page
     assert "Kept: the frozen model." in page
@@ -275,7 +258,7 @@ def test_every_section_is_there_and_the_page_is_well_formed(drawn):
 
 
 def test_evaluate_needs_classes_counts_and_test_only():
-    metrics = {"classes": ["a", "b"], "counts": {"test": 12}, "test": judged(11, 12, ("a", "b"))}
+    metrics = EvaluationMetrics(classes=["a", "b"], counts={"test": 12}, test=judged(11, 12, ("a", "b")))
     page = render_report(ReportContent(title="Judged", metrics=metrics))
     found = [attrs["data-section"] for tag, attrs in Tags(page).seen if tag == "section"]
     assert found == ["answer", "confusion", "classes", "mistakes", "left_out", "data", "use"]
@@ -310,14 +293,12 @@ def test_null_everywhere(content):
         test=None,
         folds=None,
         curve=None,
-        comparison=None,
-        seconds={"check": None},
-        peak_memory_mb=None,
+        calibration=None,
     )
     bare = ReportContent(title="Bare", metrics=nulls.metrics)
     assert not Tags(render_report(bare)).open
     assert not Tags(render_report(nulls)).open
-    nothing = ReportContent(title="", metrics={"classes": [], "counts": {}, "test": None})
+    nothing = ReportContent(title="", metrics=EvaluationMetrics(classes=[], counts={}, test=None))
     assert "There is nothing to judge." in render_report(nothing)
 
 
@@ -441,7 +422,7 @@ def test_what_was_promised_and_what_came_of_it(content):
 
 
 def test_a_broken_promise_is_named(content):
-    drifted = content.metrics["test"] | {"coverage": accuracy_record([True] * 30 + [False] * 19)}
+    drifted = judged(47, 49, coverage=make_accuracy(30, 49))
     text = words(section(render_report(with_metrics(content, test=drifted)), "unknown"))
     assert "That is less than was promised" in text
 
@@ -455,14 +436,13 @@ def test_too_few_photos_promise_nothing(content, coverage, needed):
 
 
 def test_evaluate_tells_both_where_it_can():
-    coverage = accuracy_record([True] * 11 + [False])
-    metrics = {
-        "classes": ["a", "b"],
-        "counts": {"test": 12},
-        "calibration": {"temperature": 1.5, "ece": {"test": ERRORS["test"]}},
-        "unknown": {"coverage": 0.95, "n": 40},
-        "test": judged(11, 12, ("a", "b")) | {"coverage": coverage},
-    }
+    metrics = EvaluationMetrics(
+        classes=["a", "b"],
+        counts={"test": 12},
+        test=judged(11, 12, ("a", "b"), coverage=make_accuracy(11, 12)),
+        calibration={"temperature": 1.5, "ece": {"test": ERRORS["test"]}},
+        unknown={"coverage": 0.95, "n": 40, "threshold": 0.5},
+    )
     page = render_report(ReportContent(title="Judged", metrics=metrics))
     assert "On these photos, how sure it is" in words(section(page, "calibration"))
     assert "Of 12 photos, 11 kept their class:" in words(section(page, "unknown"))
@@ -479,10 +459,9 @@ def gallery_of(name):
 
 def hostile(content, name):
     """The same content with a stranger's name wherever a name can stand."""
-    metrics = copy.deepcopy(dict(content.metrics))
-    metrics["classes"] = [name, "b"]
-    metrics["test"] = judged(3, 4, (name, "b"))
-    metrics["comparison"]["why"] = metrics["curve"]["advice"] = name
+    metrics = copy.deepcopy(content.metrics)
+    metrics = dataclasses.replace(metrics, classes=[name, "b"], test=judged(3, 4, (name, "b")))
+    metrics.comparison["why"] = metrics.curve["advice"] = name
     return dataclasses.replace(
         content,
         title=name,
@@ -513,8 +492,8 @@ def test_hostile_names_are_only_text(content, name):
 @settings(max_examples=15, deadline=None)
 @given(st.text(st.characters(), min_size=1, max_size=40))
 def test_any_name_makes_a_page(name):
-    metrics = {"classes": [name, name + "b"], "counts": {"test": 4}}
-    metrics["test"] = judged(3, 4, (name, name + "b"))
+    classes = name, name + "b"
+    metrics = EvaluationMetrics(classes=classes, counts={"test": 4}, test=judged(3, 4, classes))
     content = ReportContent(title=name, metrics=metrics, predictions=[prediction(name)], model_path=name)
     page = render_report(content)
     page.encode("utf-8")

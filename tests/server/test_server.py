@@ -16,6 +16,7 @@ from PIL import Image
 
 from helpers.asgi import Inside, refused, serve_inside
 from helpers.bad_files import HOSTILE_NAMES, STORED, exif, make_samples
+from helpers.metrics import make_metrics
 from helpers.pictures import LABELS, draw_picture, encode
 from helpers.service import PATHS, PHOTO, break_promise, form, swap
 from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
@@ -335,7 +336,7 @@ def test_the_model_says_what_it_is(served_model, inside):
 def test_a_run_tells_how_good_it_is(served_model, tmp_path):
     shutil.copytree(served_model, tmp_path / "run" / "model")
     accuracy = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}
-    metrics = {"classes": ["cold", "warm"], "test": {"accuracy": accuracy}, "counts": {"train": 9, "val": 2, "test": 2}}
+    metrics = make_metrics(("cold", "warm"), test={"accuracy": accuracy}).to_json()
     for told, wanted in (
         (json.dumps(metrics), accuracy),
         (json.dumps(metrics | {"classes": ["another", "model"]}), None),

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from helpers.asgi import HERE
+from helpers.metrics import make_metrics
 from helpers.pictures import draw_picture, encode
 from pronk.model.predictor import Predictor
 from pronk.photos.drawing import draw_photos
@@ -31,14 +32,14 @@ from pronk.server.training_jobs import (
 )
 
 ACCURACY = {"value": 0.9, "low": 0.7, "high": 0.97, "n": 20}
-METRICS = {
-    "classes": ["cats", "dogs"],
-    "counts": {"train": 14, "val": 4, "test": 4},
-    "frozen": {"val": {"accuracy": ACCURACY, "loss": 0.5}},
-    "fine_tuned": None,
-    "comparison": {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out"},
-    "test": {"accuracy": ACCURACY},
-}
+METRICS = make_metrics(
+    ("cats", "dogs"),
+    counts={"train": 14, "val": 4, "test": 4},
+    frozen={"val": {"accuracy": ACCURACY, "loss": 0.5}},
+    fine_tuned=None,
+    comparison={"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out"},
+    test={"accuracy": ACCURACY},
+).to_json()
 SAY = "import json, sys, time\ndef say(*words): print(*words, file=sys.stderr, flush=True)\n"
 STEP = SAY + "def step(stage, done, total): say(json.dumps({'stage': stage, 'done': done, 'total': total}))\n"
 

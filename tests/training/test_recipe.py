@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pronk
+from helpers.metrics import make_metrics
 from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, write_photos
 from pronk.config import read_settings
 from pronk.dataset.loading import Dataset, Photo
@@ -86,15 +87,12 @@ def test_the_exact_paired_test_is_on_the_same_photos():
     assert comparison["p"] == pytest.approx(2 * (1 + 7) / 2**7)
 
 
-def metrics_with(low):
-    return {"test": None if low is None else {"accuracy": {"low": low}}}
-
-
 @pytest.mark.parametrize(
     ("limit", "low", "ends"), [(None, 0.1, True), (0.5, 0.5, True), (0.5, 0.49, False), (0.5, None, False)]
 )
 def test_the_gate_looks_at_the_lower_end(tmp_path, limit, low, ends):
-    result = finish(tmp_path, metrics_with(low), tiny_settings("w", fail_under=limit))
+    test = None if low is None else {"accuracy": {"low": low}}
+    result = finish(tmp_path, make_metrics(test=test), tiny_settings("w", fail_under=limit))
     assert (result.gate is None) == ends
     if not ends:
         assert "the run is whole" in result.gate.hint
@@ -113,14 +111,14 @@ def test_settings_replay_the_run(tiny_run, go, tmp_path):
     stored = read_settings(tiny_run.folder / "settings.toml")
     again = go("again", data=stored["data"], settings=pronk.Settings(**stored))
     assert read_run(again.folder) == read_run(tiny_run.folder)
-    assert again.metrics["seconds"]["extract"] < 1
+    assert again.metrics.seconds["extract"] < 1
 
 
 def test_only_the_frozen_phase(go):
     told = []
     result = go(settings=tiny_settings(_weights(go), frozen_only=True), on_progress=lambda *step: told.append(step))
-    assert result.metrics["fine_tuned"] is None
-    assert result.metrics["comparison"] == {
+    assert result.metrics.fine_tuned is None
+    assert result.metrics.comparison == {
         "gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out",
     }  # fmt: skip
     history = list(csv.DictReader((result.folder / "history.csv").open()))
@@ -136,8 +134,8 @@ def _weights(go):
 
 def test_no_test_part_says_so(go):
     result = go(settings=tiny_settings(_weights(go), test=0.0, frozen_only=True))
-    assert result.metrics["test"] is None
-    assert result.metrics["counts"]["test"] == 0
+    assert result.metrics.test is None
+    assert result.metrics.counts["test"] == 0
     assert "No photos were set aside as a test" in (result.folder / "report.html").read_text()
 
 
@@ -363,7 +361,7 @@ def test_same_seed_same_run_whatever_hashes_and_folders_do(tmp_path, tiny_photos
 
 
 def test_without_dropout(go):
-    assert go(settings=tiny_settings(_weights(go), dropout=0.0)).metrics["fine_tuned"]
+    assert go(settings=tiny_settings(_weights(go), dropout=0.0)).metrics.fine_tuned
 
 
 @pytest.mark.more
@@ -379,8 +377,8 @@ def test_other_backends_train_too(go, tmp_path, tiny_run, backend):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["frozen"] == reference.metrics["frozen"], "phase 1 does not depend on the backend"
-    loss = reference.metrics["fine_tuned"]["val"]["loss"]
+    assert metrics["frozen"] == reference.metrics.frozen, "phase 1 does not depend on the backend"
+    loss = reference.metrics.fine_tuned["val"]["loss"]
     assert metrics["fine_tuned"]["val"]["loss"] == pytest.approx(loss, rel=1e-2)
     assert all(check["ok"] for check in Predictor.load(tmp_path / "run").verify())
 

@@ -9,6 +9,7 @@ from pronk.dataset.loading import load_dataset
 from pronk.model.bundle import open_bundle
 from pronk.model.evaluation import score_rows
 from pronk.model.predictor import Predictor
+from pronk.model.run import Metrics
 from pronk.progress import no_progress
 from pronk.training.results import judge
 
@@ -35,7 +36,8 @@ def check_accuracy(record):
 
 def test_metrics_have_all_fields_and_only_those(tiny_run):
     metrics = json.loads((tiny_run.folder / "metrics.json").read_text())
-    assert metrics == tiny_run.metrics
+    assert metrics == tiny_run.metrics.to_json()
+    assert Metrics.from_json(metrics).to_json() == metrics
     assert list(metrics) == [
         "format", "classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "calibration",
         "unknown", "test", "folds", "curve", "seconds", "peak_memory_mb",
@@ -76,7 +78,7 @@ def test_the_test_numbers_are_those_of_the_predictions(tiny_run):
     assert [row["part"] for row in rows] == ["val"] * 4 + ["test"] * 4
     tested = [row for row in rows if row["part"] == "test"]
     numbers = [row | {key: float(row[key]) for key in ("p_cold", "p_warm")} | {"distance": None} for row in tested]
-    assert score_rows(numbers, ["cold", "warm"]) == tiny_run.metrics["test"]
+    assert score_rows(numbers, ["cold", "warm"]) == tiny_run.metrics.test
     for row in rows:
         assert float(row["score"]) == max(float(row["p_cold"]), float(row["p_warm"]))
         assert row["score"] == row[f"p_{row['predicted']}"]
@@ -108,14 +110,14 @@ def test_the_history_has_a_row_per_iteration_and_epoch(tiny_run):
         assert [int(row["epoch"]) for row in phase_rows] == list(range(1, len(phase_rows) + 1))
         assert all(float(row[name]) >= 0 for row in phase_rows for name in list(row)[2:])
         best = min(float(row["val_loss"]) for row in phase_rows)
-        judged = tiny_run.metrics[phase]["val"]["loss"]
+        judged = getattr(tiny_run.metrics, phase)["val"]["loss"]
         assert judged == (best if phase == "fine_tuned" else float(phase_rows[-1]["val_loss"]))
     assert len(by_phase["fine_tuned"]) == 2
 
 
 def test_card_and_report_tell_the_same(tiny_run):
     card = (tiny_run.folder / "model" / "README.md").read_text()
-    accuracy = tiny_run.metrics["test"]["accuracy"]
+    accuracy = tiny_run.metrics.test["accuracy"]
     assert f"Accuracy on {accuracy['n']} test photos" in card
     report = (tiny_run.folder / "report.html").read_text()
     assert "<html" in report

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import textwrap
 
 import pytest
 
+from helpers.metrics import make_metrics
 from pronk.config import Settings
 from pronk.errors import RunError, StorageError
 from pronk.model.run import read_metrics
@@ -63,10 +65,10 @@ def test_resume_starts_goes_on_and_tells_when_done(tmp_path):
     with hold_run(tmp_path / "run", SETTINGS, resume=True) as done:
         assert not done
         assert (tmp_path / "run" / ".work").is_dir()
-        (tmp_path / "run" / "metrics.json").write_text('{"format": 1}')
+        (tmp_path / "run" / "metrics.json").write_text(json.dumps(make_metrics().to_json()))
     with hold_run(tmp_path / "run", SETTINGS, resume=True) as done:
         assert done
-    assert read_metrics(tmp_path / "run") == {"format": 1}
+    assert read_metrics(tmp_path / "run").seed == 42
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
@@ -157,9 +159,20 @@ def test_resume_without_a_name_goes_on_with_the_last_run(tmp_path):
     assert new_run_folder(tmp_path / "pets", base).name == "pets-3"
 
 
+def damage(record):
+    yield {name: value for name, value in record.items() if name != "seconds"}
+    for name, value in (
+        ("format", 2), ("classes", "ab"), ("classes", [1, 2]), ("counts", None), ("counts", {"train": "many"}),
+        ("test", {"accuracy": {"value": float("nan"), "low": 0.0, "high": 1.0, "n": 3}}), ("test", {"accuracy": {}}),
+        ("frozen", {"val": {}}), ("comparison", {"kept": 1, "why": ""}),
+    ):  # fmt: skip
+        yield record | {name: value}
+
+
 def test_metrics_that_are_not_there_or_damaged(tmp_path):
-    for text in (None, "", "{", "[1]", "3"):
+    whole = make_metrics().to_json()
+    for text in (None, "", "{", "[1]", "3", *map(json.dumps, damage(whole))):
         if text is not None:
             (tmp_path / "metrics.json").write_text(text)
-        with pytest.raises(RunError, match="no finished run"):
+        with pytest.raises(RunError, match="not a finished run"):
             read_metrics(tmp_path)

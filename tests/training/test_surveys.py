@@ -81,10 +81,10 @@ def test_the_curve_is_the_same_twice_and_says_its_points(tiny_photos, tiny_weigh
 
 
 def test_a_run_looks_at_its_photos(tiny_run):
-    curve_record = tiny_run.metrics["curve"]
+    curve_record = tiny_run.metrics.curve
     assert [point["share"] for point in curve_record["points"]] == list(SHARES)
     # Test photos take no part: 28 photos, of which 4 are for the test; the largest share learns from 4 folds of 5.
-    counts = tiny_run.metrics["counts"]
+    counts = tiny_run.metrics.counts
     assert curve_record["points"][-1]["accuracy"]["n"] == counts["train"] + counts["val"]
     page = (tiny_run.folder / "report.html").read_text()
     assert 'id="growth"' in page
@@ -95,7 +95,7 @@ def test_a_run_looks_at_its_photos(tiny_run):
 def test_folds_judge_every_photo(tiny_photos, tiny_weights, tmp_path, workers_inside):
     settings = tiny_settings(tiny_weights, folds=4, frozen_only=True)
     result = train(tiny_photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
-    folds = result.metrics["folds"]
+    folds = result.metrics.folds
     assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 28)
     assert folds["low"] <= folds["mean"] <= folds["high"]
     with (tmp_path / "run" / "folds.csv").open(newline="") as file:

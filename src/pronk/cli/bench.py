@@ -58,8 +58,10 @@ def with_exports(model: Path) -> list[Path]:
         >>> with_exports(Path("no such run"))
         [PosixPath('no such run')]
     """
-    exports = model / "exports"
-    if not (model / "model").is_dir() or not exports.is_dir():
+    from pronk.model.run import EXPORTS, MODEL
+
+    exports = model / EXPORTS
+    if not (model / MODEL).is_dir() or not exports.is_dir():
         return [model]
     return [model, *sorted(folder for folder in exports.iterdir() if _is_export(folder))]
 

@@ -1,53 +1,53 @@
 """Results -> a closing summary that a person understands at a glance."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pronk.text import count, quote, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pronk.analysis.metrics import AccuracyRecord
     from pronk.dataset.findings import Finding
+    from pronk.model.run import Metrics
 
 MOST_CLASSES = 12
 
 
-def accuracy_text(accuracy: Mapping[str, Any], verdict: str = "right") -> str:
+def accuracy_text(accuracy: "AccuracyRecord", verdict: str = "right") -> str:
     """Say an accuracy, or another share of photos, with its interval.
 
     Example:
         >>> accuracy_text({"value": 0.959, "low": 0.863, "high": 0.989, "n": 49})
         '95.9 % of 49 photos right (95 % interval 86.3 % to 98.9 %)'
     """
-    value, low, high = (f"{100 * accuracy[name]:.1f} %" for name in ("value", "low", "high"))
+    value, low, high = (f"{100 * share:.1f} %" for share in (accuracy["value"], accuracy["low"], accuracy["high"]))
     return f"{value} of {count(accuracy['n'], 'photo')} {verdict} (95 % interval {low} to {high})"
 
 
-def print_training(console: "Console", folder: Path, metrics: Mapping[str, Any]) -> None:
+def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None:
     """Say how good the model is, whether fine-tuning helped, and what to do next."""
     from rich.table import Table
 
     table = Table(title="How good is it?", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("frozen network, validation", accuracy_text(metrics["frozen"]["val"]["accuracy"]))
-    if metrics["fine_tuned"]:
-        table.add_row("fine-tuned, validation", accuracy_text(metrics["fine_tuned"]["val"]["accuracy"]))
-    if metrics["test"]:
-        table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics['test']['accuracy'])}[/bold]")
+    table.add_row("frozen network, validation", accuracy_text(metrics.frozen["val"]["accuracy"]))
+    if metrics.fine_tuned:
+        table.add_row("fine-tuned, validation", accuracy_text(metrics.fine_tuned["val"]["accuracy"]))
+    if metrics.test:
+        table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics.test['accuracy'])}[/bold]")
     else:
         table.add_row("kept model, test", "no photos could be set aside: there is no honest number")
-    if metrics["test"] and metrics["test"].get("coverage"):
-        table.add_row("not called unknown, test", accuracy_text(metrics["test"]["coverage"], "kept"))
+    if metrics.test and metrics.test["coverage"]:
+        table.add_row("not called unknown, test", accuracy_text(metrics.test["coverage"], "kept"))
     console.print()
     console.print(table)
     console.print(_fine_tuning(metrics), markup=False)
-    if metrics["test"]:
-        print_confusion(console, metrics["classes"], metrics["test"]["confusion"])
-    console.print(
-        f"\nTook {metrics['seconds']['total']:.0f} s, at most {metrics['peak_memory_mb']:.0f} MiB.", markup=False
-    )
+    if metrics.test:
+        print_confusion(console, metrics.classes, metrics.test["confusion"])
+    console.print(f"\nTook {metrics.seconds['total']:.0f} s, at most {metrics.peak_memory_mb:.0f} MiB.", markup=False)
     console.print(f"Look at it:   {folder / 'report.html'}", markup=False)
     console.print(f"Use it:       pronk predict {quote(str(folder))} PHOTO...", markup=False)
     console.print(f"In a browser: pronk serve {quote(str(folder))}", markup=False)
@@ -86,9 +86,9 @@ def print_findings(console: "Console", findings: Sequence["Finding"], *, most: i
             console.print(f"  and {number - most} more", markup=False)
 
 
-def _fine_tuning(metrics: Mapping[str, Any]) -> str:
-    comparison = metrics["comparison"]
-    if not metrics["fine_tuned"]:
+def _fine_tuning(metrics: "Metrics") -> str:
+    comparison = metrics.comparison
+    if not metrics.fine_tuned:
         return "Fine-tuning was left out."
     gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
     helped = "helped" if gained > lost else "lowered the validation loss"

@@ -83,7 +83,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str
             golden = result.folder / "model" / "golden"
             number = len(list(golden.glob("*.jpg")))
             console.print(f"{count(number, 'photo')}, made small, went into {golden} (--golden drawn keeps them out).")
-    print_json(result.metrics) if as_json else click.echo(str(result.folder))
+    print_json(result.metrics.to_json()) if as_json else click.echo(str(result.folder))
     if result.gate:
         raise result.gate
 

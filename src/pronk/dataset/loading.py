@@ -184,16 +184,6 @@ def _make_dataset(listing: Listing, seen: FolderScan, parts: Sequence[str | None
     return Dataset(listing.root, listing.classes, tuple(photos), seen.findings, seen.files, shortcuts)
 
 
-def split_rows(dataset: Dataset) -> list[dict[str, str]]:
-    """Return the rows of split.csv: path, label, part, digest, group.
-
-    Example:
-        >>> split_rows(Dataset(Path("photos"), (), (Photo("a/1.jpg", "a", "val", "d", "g"),), (), 1))[0]["part"]
-        'val'
-    """
-    return [dataclasses.asdict(photo) for photo in dataset.photos]
-
-
 def write_split(path: Path, dataset: Dataset) -> None:
     """Write split.csv.
 
@@ -204,7 +194,37 @@ def write_split(path: Path, dataset: Dataset) -> None:
         >>> file.read_text()
         'path,label,part,digest,group\\n'
     """
-    write_csv(path, SPLIT_COLUMNS, split_rows(dataset))
+    write_csv(path, SPLIT_COLUMNS, map(dataclasses.asdict, dataset.photos))
+
+
+def read_split_file(path: Path) -> tuple[Photo, ...]:
+    """Read split.csv, or a list that someone made in its place: digest and group may be missing there.
+
+    Raises:
+        DataError: if it cannot be read, or has a part that is none.
+    """
+    try:
+        rows = read_csv(path)
+    except (OSError, csv.Error) as error:
+        raise DataError(f"cannot read the split {path}: {error}", hint="name a CSV with path,label,part") from error
+    if not rows or not {"path", "label", "part"} <= rows[0].keys():
+        raise DataError(f"{path} has no rows with the columns path,label,part", hint="name a RUN/split.csv")
+    parts = [(row["part"] or "").lower() for row in rows]
+    unknown = sorted(set(parts) - PART_FOLDERS.keys())
+    if unknown:
+        raise DataError(
+            f"{path}: part must be train, val or test. Got {', '.join(map(repr, unknown))}", hint="correct these lines"
+        )
+    return tuple(
+        Photo(
+            path=Path(row["path"] or "").as_posix(),
+            label=row["label"],
+            part=PART_FOLDERS[part],
+            digest=row.get("digest") or "",
+            group=row.get("group") or "",
+        )
+        for row, part in zip(rows, parts, strict=True)
+    )
 
 
 def _given_parts(
@@ -220,7 +240,7 @@ def _given_parts(
         if "val" not in present:
             given = {path: part for path, part in given.items() if part != "train"}
     if split is not None:
-        named = _read_split(Path(split))
+        named = {photo.path: photo.part for photo in read_split_file(Path(split))}
         if named.keys().isdisjoint(entry.path for entry in listing.entries):
             raise DataError(
                 f"no photo in {listing.root} is named in {split}",
@@ -228,22 +248,6 @@ def _given_parts(
             )
         given |= named
     return [given.get(scan.entry.path) for scan in usable], shares
-
-
-def _read_split(path: Path) -> dict[str, str]:
-    try:
-        rows = read_csv(path)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read the split {path}: {error}", hint="name a CSV with path,label,part") from error
-    if not rows or not {"path", "label", "part"} <= rows[0].keys():
-        raise DataError(f"{path} has no rows with the columns path,label,part", hint="name a RUN/split.csv")
-    parts = {Path(row["path"]).as_posix(): (row["part"] or "").lower() for row in rows}
-    unknown = sorted(set(parts.values()) - PART_FOLDERS.keys())
-    if unknown:
-        raise DataError(
-            f"{path}: part must be train, val or test. Got {', '.join(map(repr, unknown))}", hint="correct these lines"
-        )
-    return {name: PART_FOLDERS[part] for name, part in parts.items()}
 
 
 def _check_counts(dataset: Dataset) -> tuple[Finding, ...]:

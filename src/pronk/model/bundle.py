@@ -18,6 +18,7 @@ from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.formats.table import GOLDEN_TOLERANCE, GOLDEN_TOLERANCES, MODEL_PATHS
 from pronk.model.guards.files import check_ordinary
 from pronk.model.manifest import FORMAT, MODEL_FILE, parse_record, read_record
+from pronk.model.run import EXPORTS, MODEL, SETTINGS
 from pronk.storage.files import digest_file, write_atomically, write_json
 from pronk.storage.places import lies_in
 
@@ -67,7 +68,7 @@ class Bundle:
     def run_folder(self) -> Path:
         """That of the run, where this is a run's model or one of its exports."""
         around = (self.folder.absolute() if self.folder.name in ("", "..") else self.folder).parent
-        return around.parent if self.runtime != "onnx" and around.name == "exports" else around
+        return around.parent if self.runtime != "onnx" and around.name == EXPORTS else around
 
     @property
     def tolerance(self) -> float:
@@ -198,10 +199,10 @@ def installed_versions() -> dict[str, str]:
 
 
 def _find(model: Path) -> Path:
-    for folder in (model, model / "model"):
+    for folder in (model, model / MODEL):
         if (folder / MODEL_FILE).is_file():
             return folder
-    if (model / "settings.toml").is_file():
+    if (model / SETTINGS).is_file():
         raise ModelError(
             f"the run {model} is not finished, so it has no model yet", hint="go on with pronk train ... --resume"
         )

@@ -1,7 +1,6 @@
 """Model + labelled photos -> numbers, measured on the very file that is served."""
 
 import contextlib
-import csv
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,10 +12,11 @@ from pronk.analysis.calibration import temper
 from pronk.analysis.metrics import accuracy_record, expected_calibration_error, score
 from pronk.dataset.findings import Finding, left_out
 from pronk.dataset.listing import list_photos
-from pronk.errors import DataError, Reason
+from pronk.errors import DataError, Reason, RunError
 from pronk.model.predictor import Prediction, Predictor
+from pronk.model.run import JudgedRecord, read_split
 from pronk.progress import Progress, no_progress
-from pronk.storage.files import digest_file, read_csv
+from pronk.storage.files import digest_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Evaluation:
 
     root: Path
     classes: tuple[str, ...]
-    result: dict[str, Any]
+    result: JudgedRecord
     rows: tuple[dict[str, Any], ...]
     findings: tuple[Finding, ...]
 
@@ -78,28 +78,27 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
     ]
     if not rows:
         raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
-    split = predictor.bundle.run_folder / "split.csv"
-    findings += find_known(split, listing.root, [row["path"] for row in rows])
+    findings += find_known(predictor.bundle.run_folder, listing.root, [row["path"] for row in rows])
     return Evaluation(
         listing.root, predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings)
     )
 
 
-def find_known(split: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
+def find_known(run: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
     """Find photos that the model was trained or chosen with: what it makes of them says little about new ones.
 
     Args:
-        split: split.csv of the model's run; where there is none, as beside a copied model, nothing is known.
+        run: the model's run folder; where it has no split.csv, as beside a copied model, nothing is known.
         root: the data folder.
         paths: of the photos, relative to it.
 
     Example:
-        >>> find_known(Path("no such file"), Path("photos"), ["cat/a.jpg"])
+        >>> find_known(Path("no such run"), Path("photos"), ["cat/a.jpg"])
         []
     """
-    parts: dict[str | None, str] = {}
-    with contextlib.suppress(OSError, csv.Error):
-        parts = {row.get("digest"): row["part"] for row in read_csv(split) if row.get("part") in ("train", "val")}
+    parts: dict[str, str] = {}
+    with contextlib.suppress(RunError):
+        parts = {photo.digest: photo.part for photo in read_split(run) if photo.digest and photo.part != "test"}
     found = [(path, parts.get(digest_file(root / path))) for path in paths] if parts else []
     return [
         Finding(
@@ -135,7 +134,7 @@ def row_columns(classes: Sequence[str]) -> tuple[str, ...]:
     return "path", "part", "label", "predicted", "score", *(f"p_{name}" for name in classes), "distance", "unknown"
 
 
-def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> JudgedRecord:
     """Turn rows of predictions.csv into the `test` part of metrics.json.
 
     Returns:
@@ -149,7 +148,7 @@ def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[s
     """
     coverage = None
     if all(row.get("distance") is not None for row in rows):
-        coverage = dict(accuracy_record([not row["unknown"] for row in rows]))
+        coverage = accuracy_record([not row["unknown"] for row in rows])
     return {**score(*read_rows(rows, classes), classes), "coverage": coverage}
 
 

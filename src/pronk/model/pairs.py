@@ -9,10 +9,11 @@ import numpy as np
 
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import natural_key
-from pronk.errors import ModelError, Reason
+from pronk.errors import ModelError, Reason, RunError
 from pronk.model.bundle import Bundle
 from pronk.model.evaluation import Evaluation, read_rows
 from pronk.model.guards.files import check_ordinary
+from pronk.model.run import PREDICTIONS, SPLIT, read_split
 from pronk.storage.files import digest_file, read_csv
 
 NAME_DATA = (
@@ -49,25 +50,24 @@ def read_answers(bundle: Bundle) -> Answers:
         ModelError: if there is nothing to read, or it cannot be true.
     """
     folder = bundle.run_folder
-    predictions = folder / "predictions.csv"
+    predictions = folder / PREDICTIONS
     if bundle.runtime != "onnx":
         raise ModelError(f"{bundle.folder} is an export, whose own answers are not written down", hint=NAME_DATA)
-    for path in (predictions, folder / "split.csv"):
+    for path in (predictions, folder / SPLIT):
         if not path.exists():
             raise ModelError(f"{folder} has no {path.name} to compare by", hint=NAME_DATA)
     try:
         check_ordinary(predictions)
-        check_ordinary(folder / "split.csv")
-        split, rows = read_csv(folder / "split.csv"), read_csv(predictions)
-    except (OSError, csv.Error, ModelError) as error:
+        split, rows = read_split(folder), read_csv(predictions)
+    except (OSError, csv.Error, ModelError, RunError) as error:
         raise ModelError(f"cannot read predictions.csv and split.csv of {folder}: {error}", hint=NAME_DATA) from error
     try:
-        digests = {row["path"]: row["digest"] for row in split if row["digest"]}
+        digests = {photo.path: photo.digest for photo in split if photo.digest}
         tested = [row for row in rows if row["part"] == "test"]
         if tested:
             _check_rows(tested, bundle.classes)
         answered = _by_digest((digests[row["path"]], row) for row in tested)
-        known = frozenset(row["digest"] for row in split if row["digest"] and row["part"] in ("train", "val"))
+        known = frozenset(photo.digest for photo in split if photo.digest and photo.part != "test")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{predictions} does not fit the run: {error!r}", hint=NAME_DATA) from error
     return Answers(bundle.classes, answered, known)

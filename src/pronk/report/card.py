@@ -16,6 +16,7 @@ from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.model.bundle import installed_versions
 from pronk.model.formats.example_programs import list_steps, write_decoding
+from pronk.model.run import Metrics
 from pronk.pools import available_cores
 from pronk.report.pages import render_page
 from pronk.report.words import PARTS, WIDE
@@ -38,7 +39,7 @@ LICENCES = {
 
 
 def render_card(
-    metrics: Mapping[str, Any],
+    metrics: Metrics,
     settings: Settings,
     *,
     class_counts: Mapping[str, Mapping[str, int]] | None = None,
@@ -47,14 +48,18 @@ def render_card(
     """Write model/README.md: a YAML header, what the model is, how good it is, what it cannot do, and how to use it.
 
     Args:
-        metrics: the object of metrics.json.
+        metrics: the numbers of the run.
         settings: what the run was asked to do.
         class_counts: photos per class and part, `{class: {part: n}}`.
         findings: what was found wrong with the photos; errors say which files were left out.
 
     Example:
-        >>> metrics = {"classes": ["a", "b"], "counts": {"train": 4, "val": 2, "test": 0}, "test": None, "seed": 42,
-        ...            "weights": {"name": "offline", "sha256": ""}, "comparison": {"kept": "frozen", "why": "."}}
+        >>> metrics = Metrics(
+        ...     classes=["a", "b"], counts={"train": 4, "val": 2, "test": 0}, test=None, seed=42, seconds={},
+        ...     weights={"name": "offline", "sha256": ""}, peak_memory_mb=0.0, fine_tuned=None,
+        ...     frozen={"val": {"accuracy": {"value": 1.0, "low": 0.3, "high": 1.0, "n": 2}, "loss": 0.1}},
+        ...     comparison={"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "."},
+        ... )
         >>> render_card(metrics, Settings()).splitlines()[1]
         'license: apache-2.0'
     """
@@ -62,14 +67,14 @@ def render_card(
     return render_page(
         "card.md",
         title=Path(settings.data).name or "photos",
-        **{"fine_tuned": None, "calibration": None, "unknown": None} | dict(metrics),
-        phases=[(name, metrics[key]["val"]) for key, name in PHASES.items() if metrics.get(key)],
+        **metrics.to_json(),
+        phases=[(name, phase["val"]) for key, name in PHASES.items() if (phase := getattr(metrics, key))],
         parts=PARTS,
         scores=METRICS,
         wide=WIDE,
         class_counts=class_counts or {},
         left_out=sorted(Counter(finding.code for finding in findings if finding.severity == "error").items()),
-        licence=LICENCES.get(metrics["weights"]["name"], {"id": "unknown", "name": "", "words": UNKNOWN}),
+        licence=LICENCES.get(metrics.weights["name"], {"id": "unknown", "name": "", "words": UNKNOWN}),
         settings=settings,
         size=size,
         steps=list_steps(settings.fit, size=size),

@@ -15,6 +15,7 @@ from pronk.dataset.findings import SEVERITIES, Finding, describe_fault
 from pronk.dataset.shortcuts import Shortcut
 from pronk.model.evaluation import Evaluation, calibration_errors
 from pronk.model.predictor import Predictor
+from pronk.model.run import EvaluationMetrics, Metrics, threshold_record
 from pronk.photos.decoding import load_pixels
 from pronk.report.gallery import Gallery, Row, make_gallery, sort_mistakes
 from pronk.report.pages import render_page
@@ -44,7 +45,7 @@ class ReportContent:
 
     Attributes:
         title: the page's heading.
-        metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
+        metrics: the numbers of a run, or of `pronk evaluate`.
         history: rows of history.csv.
         suspicions: photos whose labels look wrong: path, given, suggested, score, and picture as a `data:` address.
         folds: rows of folds.csv with path, label and right.
@@ -57,13 +58,13 @@ class ReportContent:
         model_path: how the reader names the model on the command line.
 
     Example:
-        >>> content = ReportContent(title="Pets", metrics={"classes": ["a", "b"], "counts": {}, "test": None})
-        >>> content.model_path
+        >>> metrics = EvaluationMetrics(classes=["a", "b"], counts={}, test=None)
+        >>> ReportContent(title="Pets", metrics=metrics).model_path
         'RUN'
     """
 
     title: str
-    metrics: Mapping[str, Any]
+    metrics: EvaluationMetrics
     history: Sequence[Row] = ()
     suspicions: Sequence[Row] = ()
     folds: Sequence[Row] = ()
@@ -83,18 +84,19 @@ def render_report(content: ReportContent) -> str:
         A whole HTML document that can be encoded as UTF-8, whatever the file names.
 
     Example:
-        >>> metrics = {"classes": ["cat", "dog"], "counts": {"test": 0}, "test": None}
+        >>> metrics = EvaluationMetrics(classes=["cat", "dog"], counts={"test": 0}, test=None)
         >>> page = render_report(ReportContent(title="<Pets>", metrics=metrics))
         >>> "<h1>&lt;Pets&gt;</h1>" in page
         True
     """
     metrics, mistakes = content.metrics, sort_mistakes(content.predictions)
+    curve = metrics.curve if isinstance(metrics, Metrics) else None
     return render_page(
         "report.html",
         content=content,
         metrics=metrics,
         scores=METRICS,
-        trained="frozen" in metrics,
+        trained=isinstance(metrics, Metrics),
         answer=describe_result(metrics),
         fine_tuning=describe_fine_tuning(metrics),
         curves=draw_learning(content.history),
@@ -102,7 +104,7 @@ def render_report(content: ReportContent) -> str:
         sureness=describe_calibration(metrics),
         unknown=describe_unknown(metrics, asked=content.settings.get("coverage", USUAL_COVERAGE)),
         strange=_strange(content),
-        growth=draw_growth(metrics["curve"]) if metrics.get("curve") else None,
+        growth=draw_growth(curve) if curve else None,
         suspicions=content.suspicions[:MOST_SUSPICIONS],
         unstable=_unstable(content.folds),
         cells=_cells(content),
@@ -133,14 +135,13 @@ def write_evaluation(path: Path, predictor: Predictor, evaluation: Evaluation, *
 
     counted = Counter(row["label"] for row in rows)
     errors = calibration_errors(rows, classes, bundle.temperature)
-    metrics = {
-        "classes": classes,
-        "counts": {"test": len(rows)},
-        "calibration": {"temperature": bundle.temperature, "ece": {"test": errors}},
-        "test": evaluation.result,
-    }
-    if bundle.unknown:
-        metrics["unknown"] = {"coverage": bundle.unknown.coverage, "n": bundle.unknown.n}
+    metrics = EvaluationMetrics(
+        classes=classes,
+        counts={"test": len(rows)},
+        test=evaluation.result,
+        calibration={"temperature": bundle.temperature, "ece": {"test": errors}},
+        unknown=threshold_record(bundle.unknown),
+    )
     content = ReportContent(
         title=title,
         metrics=metrics,
@@ -158,7 +159,7 @@ def write_evaluation(path: Path, predictor: Predictor, evaluation: Evaluation, *
 
 def _cells(content: ReportContent) -> list[dict[str, Any]]:
     """Return the cells of the confusion matrix that have photos to show, wrong answers first."""
-    names, thumbnails = list(content.metrics["classes"]), content.gallery.thumbnails
+    names, thumbnails = list(content.metrics.classes), content.gallery.thumbnails
     cells: dict[tuple[int, int], list[Row]] = {}
     for row in content.predictions:
         if row["path"] in thumbnails and row["part"] == "test":
@@ -169,7 +170,7 @@ def _cells(content: ReportContent) -> list[dict[str, Any]]:
 
 def _strange(content: ReportContent) -> dict[str, Any]:
     """Return how many test photos were called unknown, and those with a picture, the farthest first."""
-    if not content.metrics.get("unknown"):
+    if not content.metrics.unknown:
         return {"number": 0, "pictured": []}
     rows = [row for row in content.predictions if row["part"] == "test" and row.get("unknown")]
     rows.sort(key=lambda row: (-float(row["distance"]), row["path"]))

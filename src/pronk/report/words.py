@@ -1,11 +1,13 @@
 """Numbers of a run -> what they say, in sentences: how good, how sure, what fine-tuning and `unknown` brought."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from pronk.analysis.metrics import AccuracyRecord
+from pronk.model.run import ChoiceRecord, EvaluationMetrics, JudgedRecord, Metrics, PartRecord, UnknownRecord
 from pronk.report.pages import mark_name
 from pronk.text import count, percent
 
@@ -15,21 +17,21 @@ PARTS = {"train": "training", "val": "validation", "test": "test"}
 PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
 
 
-def describe_result(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
     """Say how good the model is and how sure that is.
 
     Args:
-        metrics: the object of metrics.json; `pronk evaluate` has only classes, counts and test.
+        metrics: the numbers of a run, or of `pronk evaluate`.
 
     Returns:
         A `tone` (good, unsure, bad or none), sentences, the accuracy, and as `baseline` the share of the largest class.
 
     Example:
-        >>> describe_result({"test": None})["sentences"]
+        >>> describe_result(EvaluationMetrics(classes=["a", "b"], counts={}, test=None))["sentences"]
         ['There is nothing to judge.']
     """
-    test, trained = metrics["test"], "frozen" in metrics
-    baseline = None
+    test, trained, baseline = metrics.test, isinstance(metrics, Metrics), None
+    accuracy: AccuracyRecord | None = None
     if test is not None:
         accuracy = test["accuracy"]
         which, seen = ("test photo", " it had never seen") if trained else ("photo", "")
@@ -37,8 +39,8 @@ def describe_result(metrics: Mapping[str, Any]) -> dict[str, Any]:
         sentences = [_hits_in_words(accuracy, which, seen), comparison]
         if not trained:
             sentences.append("Photos the model was trained on would make this number too good.")
-    elif trained:
-        kept = metrics["fine_tuned"] if _kept(metrics) == "fine_tuned" else metrics["frozen"]
+    elif isinstance(metrics, Metrics):
+        kept = (metrics.comparison["kept"] == "fine_tuned" and metrics.fine_tuned) or metrics.frozen
         accuracy, tone = kept["val"]["accuracy"], "unsure"
         sentences = [
             "No photos were set aside as a test, so there is no fully honest number.",
@@ -46,25 +48,25 @@ def describe_result(metrics: Mapping[str, Any]) -> dict[str, Any]:
             "Those photos also chose the model, so expect a little less on new ones.",
         ]
     else:
-        accuracy, tone, sentences = None, "none", ["There is nothing to judge."]
+        tone, sentences = "none", ["There is nothing to judge."]
     if accuracy and accuracy["high"] - accuracy["low"] > WIDE:
         few = f"The interval is wide because {count(accuracy['n'], 'photo')} cannot say more"
         sentences.append(f"{few}: four times as many would about halve it.")
     return {"tone": tone, "accuracy": accuracy, "baseline": baseline, "sentences": sentences}
 
 
-def _hits_in_words(accuracy: Mapping[str, Any], which: str, seen: str) -> str:
+def _hits_in_words(accuracy: AccuracyRecord, which: str, seen: str) -> str:
     hits = round(accuracy["value"] * accuracy["n"])
     right = "none was" if hits == 0 else f"{hits:,} {'was' if hits == 1 else 'were'}"
     share = f"{percent(accuracy['value'])}, and {_certainty(accuracy)}"
     return f"Of {count(accuracy['n'], which)}{seen}, {right} right: {share}."
 
 
-def _certainty(share: Mapping[str, Any]) -> str:
+def _certainty(share: AccuracyRecord) -> str:
     return f"with 95\u00a0% certainty between {percent(share['low'])} and {percent(share['high'])}"
 
 
-def _against_largest_class(test: Mapping[str, Any]) -> tuple[str, str, float]:
+def _against_largest_class(test: JudgedRecord) -> tuple[str, str, float]:
     accuracy, support = test["accuracy"], {name: row["support"] for name, row in test["per_class"].items()}
     largest = max(support, key=lambda name: support[name])
     share = support[largest] / accuracy["n"]
@@ -77,28 +79,21 @@ def _against_largest_class(test: Mapping[str, Any]) -> tuple[str, str, float]:
     return "good", always + ": the model is clearly better than that.", share
 
 
-def _kept(metrics: Mapping[str, Any]) -> str:
-    comparison = metrics.get("comparison")
-    return str(comparison["kept"]) if comparison else "frozen"
-
-
-def describe_fine_tuning(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
     """Say whether phase 2 helped, by how many photos, and what was kept; None for `pronk evaluate`.
 
     Example:
-        >>> frozen = {"val": {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}, "loss": 0.3}}
-        >>> describe_fine_tuning({"frozen": frozen, "fine_tuned": None})["verdict"]
-        'Fine-tuning was not run.'
+        >>> print(describe_fine_tuning(EvaluationMetrics(classes=["a", "b"], counts={}, test=None)))
+        None
     """
-    if "frozen" not in metrics:
+    if not isinstance(metrics, Metrics):
         return None
-    frozen, tuned, comparison = metrics["frozen"], metrics["fine_tuned"], metrics.get("comparison")
-    kept, why = _kept(metrics), comparison["why"] if comparison else ""
+    frozen, tuned, comparison = metrics.frozen, metrics.fine_tuned, metrics.comparison
     models = [("frozen", "frozen network, new head", frozen), ("fine_tuned", "fine-tuned top blocks", tuned)]
+    kept, why = comparison["kept"], comparison["why"]
     rows = [{"name": text, "val": model["val"], "kept": key == kept} for key, text, model in models if model]
-    if tuned is None or comparison is None:
-        verdict, sentences = "Fine-tuning was not run.", []
-    else:
+    verdict, sentences = "Fine-tuning was not run.", list[str]()
+    if tuned is not None:
         gained = comparison["gained"] - comparison["lost"]
         verdict = "Yes." if comparison["p"] < 0.05 else "It seems so, a little."
         verdict = verdict if gained >= 0 else "Not clearly."
@@ -107,7 +102,7 @@ def describe_fine_tuning(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"verdict": verdict, "sentences": sentences, "kept": PHASES[kept], "why": why, "rows": rows}
 
 
-def _compare_phases(frozen: Mapping[str, Any], tuned: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
+def _compare_phases(frozen: PartRecord, tuned: PartRecord, comparison: ChoiceRecord) -> list[str]:
     gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
     before, after = (round(model["accuracy"]["value"] * model["accuracy"]["n"]) for model in (frozen, tuned))
     photos = count(tuned["accuracy"]["n"], "validation photo")
@@ -125,7 +120,7 @@ def _compare_phases(frozen: Mapping[str, Any], tuned: Mapping[str, Any], compari
     ]
 
 
-def describe_calibration(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+def describe_calibration(metrics: EvaluationMetrics) -> dict[str, Any] | None:
     """Say what the temperature does, and how far certainty and hit rate lie apart; None where that is not known.
 
     Returns:
@@ -133,16 +128,18 @@ def describe_calibration(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Example:
         >>> error = {"before": 0.08, "after": 0.03}
-        >>> said = describe_calibration({"calibration": {"temperature": 2.0, "ece": {"val": None, "test": error}}})
+        >>> calibration = {"temperature": 2.0, "ece": {"val": None, "test": error}}
+        >>> metrics = EvaluationMetrics(classes=["a", "b"], counts={}, test=None, calibration=calibration)
+        >>> said = describe_calibration(metrics)
         >>> said["sentences"][1], said["rows"]
         ('That makes every answer less sure and changes none.', [('test', {'before': 0.08, 'after': 0.03})])
     """
-    calibration = metrics.get("calibration")
+    calibration = metrics.calibration
     rows = [(part, error) for part, error in calibration["ece"].items() if error] if calibration else []
     if not calibration or not rows:
         return None
     temperature, (part, error) = calibration["temperature"], rows[-1]
-    which = f"{PARTS[part]} photos" if "frozen" in metrics else "these photos"
+    which = f"{PARTS[part]} photos" if isinstance(metrics, Metrics) else "these photos"
     verdict = f"On {which}, how sure it is and how often it is right lie about {percent(error['after'])} apart."
     effect = "less sure" if temperature > 1 else "surer"
     sentences = [
@@ -153,28 +150,28 @@ def describe_calibration(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"verdict": verdict, "sentences": sentences, "rows": rows}
 
 
-def describe_unknown(metrics: Mapping[str, Any], *, asked: float = USUAL_COVERAGE) -> dict[str, Any] | None:
+def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAGE) -> dict[str, Any] | None:
     """Say how many genuine photos kept their class, against what was promised; None where that is not known.
 
     Args:
-        metrics: the object of metrics.json.
+        metrics: the numbers of a run, or of `pronk evaluate`.
         asked: share that was to be promised.
 
     Returns:
         A verdict in a few words, sentences, and limits.
 
     Example:
-        >>> print(describe_unknown({"unknown": None})["sentences"][0])
-        A photo of anything gets one of the classes.
+        >>> print(describe_unknown(EvaluationMetrics(classes=["a", "b"], counts={}, test=None)))
+        None
     """
-    if "unknown" not in metrics:
+    unknown = metrics.unknown
+    if unknown is None and not isinstance(metrics, Metrics):
         return None
-    unknown = metrics["unknown"]
     if unknown is None:
         needed = math.ceil(round(asked / (1 - asked), 9))
         why = f"Promising that {_share(asked)} of genuine photos keep theirs takes {count(needed, 'validation photo')}."
         return {"verdict": "", "sentences": ["A photo of anything gets one of the classes.", why], "limits": []}
-    verdict, shares = _describe_coverage(metrics)
+    verdict, shares = _describe_coverage(metrics, unknown)
     sentences = [
         *shares,
         Markup("A photo that lies too far from the training photos is answered <code>unknown</code>."),
@@ -188,11 +185,11 @@ def describe_unknown(metrics: Mapping[str, Any], *, asked: float = USUAL_COVERAG
     return {"verdict": verdict, "sentences": sentences, "limits": limits}
 
 
-def _describe_coverage(metrics: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
-    coverage, unknown = (metrics["test"] or {}).get("coverage"), metrics["unknown"]
+def _describe_coverage(metrics: EvaluationMetrics, unknown: UnknownRecord) -> tuple[str, Sequence[str]]:
+    coverage = metrics.test["coverage"] if metrics.test else None
     if coverage is None:
         return "", ()
-    which = count(coverage["n"], "test photo" if "frozen" in metrics else "photo")
+    which = count(coverage["n"], "test photo" if isinstance(metrics, Metrics) else "photo")
     verdict = f"Of {which}, {round(coverage['value'] * coverage['n']):,} kept their class:"
     share = f"{percent(coverage['value'])}, and {_certainty(coverage)}."
     if coverage["high"] >= unknown["coverage"]:

@@ -1,23 +1,21 @@
 """Finished runs of a work folder -> how good they are, their reports, and their models as one file to take along."""
 
 import dataclasses
-import json
 import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pronk.errors import ModelError
+from pronk.errors import ModelError, RunError
 from pronk.model.guards.files import check_ordinary
+from pronk.model.run import REPORT, Metrics, PhaseRecord, read_metrics
 from pronk.server.http_errors import HttpError
 from pronk.storage.files import storage_error
 from pronk.storage.places import leads_elsewhere
 
 RUN_NAME = "[1-9][0-9]{0,8}"
-METRICS_BYTES = 2**22
 REPORT_BYTES = 2**26
 
 
@@ -125,18 +123,16 @@ def find_run(folder: Path, name: str) -> Path:
 
 def read_summary(run: Path) -> Summary | None:
     """Return what a run has come to; None where it is not finished."""
-    try:
-        metrics = _read_metrics(run)
-        comparison = metrics["comparison"]
-        return Summary(
-            _test_accuracy(metrics),
-            _phase(metrics["frozen"]["val"]),
-            _phase(metrics["fine_tuned"]["val"]) if metrics["fine_tuned"] else None,
-            str(comparison["kept"]),
-            str(comparison["why"]),
-        )
-    except (ModelError, OSError, ValueError, KeyError, TypeError, RecursionError):
+    metrics = _read_metrics(run)
+    if metrics is None:
         return None
+    return Summary(
+        _test_accuracy(metrics),
+        _phase(metrics.frozen),
+        _phase(metrics.fine_tuned) if metrics.fine_tuned else None,
+        metrics.comparison["kept"],
+        metrics.comparison["why"],
+    )
 
 
 def read_report(run: Path) -> bytes:
@@ -145,7 +141,7 @@ def read_report(run: Path) -> bytes:
     Raises:
         HttpError: 404 where it has none.
     """
-    path = run / "report.html"
+    path = run / REPORT
     try:
         check_ordinary(path, most=REPORT_BYTES)
         return path.read_bytes()
@@ -177,36 +173,24 @@ def pack_run(run: Path) -> IO[bytes]:
 
 
 def _read_run(run: Path) -> Run | None:
+    metrics = _read_metrics(run)
+    if metrics is None:
+        return None
+    return Run(run.name, _test_accuracy(metrics), tuple(metrics.classes), sum(metrics.counts.values()))
+
+
+def _read_metrics(run: Path) -> Metrics | None:
+    """Return the numbers of a finished run; None where it is not finished, or lies elsewhere."""
     try:
-        metrics = _read_metrics(run)
-        classes = tuple(map(str, metrics["classes"]))
-        photos = sum(int(metrics["counts"][part]) for part in ("train", "val", "test"))
-        return Run(run.name, _test_accuracy(metrics), classes, photos)
-    except (ModelError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None if leads_elsewhere(run) else read_metrics(run)
+    except (RunError, OSError):
         return None
 
 
-def _read_metrics(run: Path) -> Mapping[str, Any]:
-    if leads_elsewhere(run):
-        raise ValueError("a link")
-    check_ordinary(run / "metrics.json", most=METRICS_BYTES)
-    metrics = json.loads((run / "metrics.json").read_bytes())
-    if not isinstance(metrics, dict):
-        raise TypeError("no metrics")
-    return metrics
+def _test_accuracy(metrics: Metrics) -> Accuracy | None:
+    return Accuracy(**metrics.test["accuracy"]) if metrics.test else None
 
 
-def _test_accuracy(metrics: Mapping[str, Any]) -> Accuracy | None:
-    return _accuracy(metrics["test"]["accuracy"]) if metrics["test"] else None
-
-
-def _accuracy(record: Mapping[str, Any]) -> Accuracy:
-    value, low, high = (float(record[name]) for name in ("value", "low", "high"))
-    if not all(map(math.isfinite, (value, low, high))):
-        raise ValueError("no number")
-    return Accuracy(value, low, high, int(record["n"]))
-
-
-def _phase(record: Mapping[str, Any]) -> PhaseResult:
-    loss = float(record["loss"])
-    return PhaseResult(**dataclasses.asdict(_accuracy(record["accuracy"])), loss=loss if math.isfinite(loss) else None)
+def _phase(phase: PhaseRecord) -> PhaseResult:
+    loss = phase["val"]["loss"]
+    return PhaseResult(**phase["val"]["accuracy"], loss=loss if math.isfinite(loss) else None)

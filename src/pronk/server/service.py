@@ -5,7 +5,6 @@ import base64
 import ctypes
 import dataclasses
 import datetime
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from pronk.errors import ImageError, ModelError, PronkError
+from pronk.errors import ImageError, ModelError, PronkError, RunError
 from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_heat, seen_box
 from pronk.model.manifest import MODEL_FILE
 from pronk.model.predictor import Prediction, Predictor
+from pronk.model.run import Metrics, read_metrics
 from pronk.photos.decoding import load_photo
 from pronk.pools import available_cores
 from pronk.server.http_errors import HttpError
 
-METRICS_BYTES = 2**22  # of metrics.json; a thousand classes take some 200 KB
 M_MMAP_THRESHOLD = -3  # as in glibc's malloc.h
 LARGE_BYTES = 2**21  # decoding a usual photo takes less; large ones are converted in bands of 4 MB
 
@@ -169,14 +168,13 @@ def describe(predictor: Predictor) -> dict[str, Any]:
     """Tell what a model is and how good, from its folder and the run it lies in."""
     bundle, metrics = predictor.bundle, _read_metrics(predictor)
     written = datetime.datetime.fromtimestamp((bundle.folder / MODEL_FILE).stat().st_mtime, datetime.UTC)
-    test = metrics.get("test") or {}
     return {
         "name": _name(predictor),
         "classes": list(bundle.classes),
         "image": {"size": bundle.size, "fit": bundle.fit},
         "runtime": bundle.runtime,
-        "accuracy": test.get("accuracy"),
-        "photos": metrics.get("counts"),
+        "accuracy": metrics.test["accuracy"] if metrics and metrics.test else None,
+        "photos": metrics and metrics.counts,
         "trained": written.date().isoformat(),
         "weights": {"name": "", "sha256": ""} | dict(bundle.weights),
         "unknown": bundle.unknown is not None,
@@ -191,16 +189,13 @@ def _name(predictor: Predictor) -> str:
     return name if bundle.runtime == "onnx" else f"{name}-{bundle.runtime}"
 
 
-def _read_metrics(predictor: Predictor) -> dict[str, Any]:
+def _read_metrics(predictor: Predictor) -> Metrics | None:
     # A model folder may travel without its run; then nobody here knows how good it is.
-    path = predictor.bundle.run_folder / "metrics.json"
     try:
-        if path.stat().st_size > METRICS_BYTES:
-            return {}
-        metrics = json.loads(path.read_bytes())
-        return metrics if metrics["classes"] == list(predictor.classes) else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+        metrics = read_metrics(predictor.bundle.run_folder)
+    except RunError:
+        return None
+    return metrics if tuple(metrics.classes) == predictor.classes else None
 
 
 def _load_weights(predictor: Predictor) -> np.ndarray | None:

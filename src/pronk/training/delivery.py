@@ -20,6 +20,7 @@ from pronk.model.formats.opening import open_runtime
 from pronk.model.formats.seam import Runtime
 from pronk.model.formats.table import MIN_AGREEMENT, MIN_AGREEMENTS
 from pronk.model.manifest import MODEL_FILE, read_record
+from pronk.model.run import EXPORTS, PARITY, REPORT
 from pronk.photos.decoding import load_pixels
 from pronk.progress import Progress, no_progress
 from pronk.report.run_page import note_exports
@@ -27,7 +28,6 @@ from pronk.storage.files import lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.samples import Photos, gather_photos
 
-PARITY = "parity.json"
 STEPS = 4
 
 
@@ -84,7 +84,7 @@ def export_model(
         raise ModelError(
             f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
         )
-    folder = Path(out) if out else bundle.run_folder / "exports" / to
+    folder = Path(out) if out else bundle.run_folder / EXPORTS / to
     check_place(folder, to)
     photos = gather_photos(bundle, calibration)
     on_progress("export", 1, STEPS)
@@ -99,7 +99,7 @@ def export_model(
         noted = kept if out else folder.parent  # a folder of the user's own gets no files beside the export
         note_parity(noted / PARITY, parity)
         if not out:
-            note_exports(bundle.run_folder / "report.html", read_parity(noted / PARITY))
+            note_exports(bundle.run_folder / REPORT, read_parity(noted / PARITY))
     on_progress("export", STEPS, STEPS)
     return Exported(kept, parity, gate)
 

@@ -13,6 +13,7 @@ from pronk.analysis.metrics import accuracy_record, log_loss
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import SettingsError
+from pronk.model.run import ChoiceRecord, PartRecord
 from pronk.progress import Progress, no_progress
 from pronk.training.features import Features
 from pronk.training.finetuning import Batch, FineTuning, HistoryRow
@@ -66,7 +67,7 @@ class Kept:
     head: Head
     weights: Mapping[str, Sequence[np.ndarray]]
     val_probabilities: np.ndarray
-    comparison: dict[str, Any]
+    comparison: ChoiceRecord
 
 
 def train_head(dataset: Dataset, features: Features, settings: Settings) -> Frozen:
@@ -220,7 +221,7 @@ def _row(
     }
 
 
-def part_record(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+def part_record(probabilities: np.ndarray, targets: np.ndarray) -> PartRecord:
     """Return accuracy with its interval, and the log-loss.
 
     Example:
@@ -228,4 +229,4 @@ def part_record(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, Any
         1
     """
     correct = probabilities.argmax(axis=1) == targets
-    return {"accuracy": dict(accuracy_record(correct)), "loss": log_loss(probabilities, targets)}
+    return {"accuracy": accuracy_record(correct), "loss": log_loss(probabilities, targets)}

@@ -14,22 +14,21 @@ from pronk.batch.engines import check_engine
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
-from pronk.dataset.loading import Dataset, load_dataset, split_rows, write_split
+from pronk.dataset.loading import Dataset, load_dataset, read_split_file, write_split
 from pronk.dataset.scan import scan_memo
 from pronk.dataset.shortcuts import list_warnings
 from pronk.errors import GateError, RunError
-from pronk.model.run import read_metrics
+from pronk.model.run import MODEL, REPORT, SPLIT, WORK, ChoiceRecord, Metrics, read_metrics
 from pronk.pools import start_beside
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
-from pronk.storage.files import read_csv
 from pronk.storage.places import enclosing
 from pronk.training.answers import calibrate
 from pronk.training.exporters import choose_golden, compare, export
 from pronk.training.features import Features, extract_features
 from pronk.training.phases import FineTuned, Frozen, Kept, fine_tune, part_record, train_head
 from pronk.training.results import draw_example, judge, summarise, write_results
-from pronk.training.run import WORK, hold_run, new_run_folder
+from pronk.training.run import hold_run, new_run_folder
 from pronk.training.surveys import study
 from pronk.training.usage import Usage
 from pronk.training.workers import start_workers
@@ -41,13 +40,13 @@ class TrainResult:
 
     Attributes:
         folder: the run folder; `pronk.Predictor.load` takes it.
-        metrics: the object of metrics.json.
+        metrics: the numbers of metrics.json.
         findings: what was left out or is worth a look.
         gate: the error to raise because the test interval reaches below `fail_under`; the run is whole all the same.
     """
 
     folder: Path
-    metrics: dict[str, Any]
+    metrics: Metrics
     findings: tuple[Finding, ...] = ()
     gate: GateError | None = None
 
@@ -115,7 +114,7 @@ def train(
             with usage.stage("export"):
                 answers = calibrate(kept, backbone, dataset, features, settings, pool)
                 bundle = export(
-                    folder / "model", network, kept, answers, golden.result(), backbone, dataset.classes, settings
+                    folder / MODEL, network, kept, answers, golden.result(), backbone, dataset.classes, settings
                 )
             on_progress("export", 1, 1)
             comparing = start_beside(lambda: compare(network, bundle))
@@ -126,8 +125,13 @@ def train(
             studied = studying.result()
         dataset = dataclasses.replace(dataset, findings=dataset.findings + judged.lost)
         metrics = summarise(dataset, settings, backbone, frozen, fine_tuned, kept, bundle, judged.rows)
-        metrics |= {"folds": studied.folds, "curve": studied.curve}
-        metrics |= {"seconds": usage.seconds(), "peak_memory_mb": usage.peak_memory_mb()}
+        metrics = dataclasses.replace(
+            metrics,
+            folds=studied.folds,
+            curve=studied.curve,
+            seconds=usage.seconds(),
+            peak_memory_mb=usage.peak_memory_mb(),
+        )
         write_results(folder, metrics, dataset, settings, frozen, fine_tuned, judged, studied)
     trim(cache, limit=limit)
     return finish(folder, metrics, settings, (*dataset.findings, *list_warnings(dataset.shortcuts)))
@@ -241,11 +245,10 @@ def pause_garbage_collection() -> Iterator[None]:
 
 def keep_split(folder: Path, dataset: Dataset) -> None:
     """Write split.csv; a continued run must find the photos it was started with."""
-    path = folder / "split.csv"
-    former = read_csv(path) if path.exists() else None
-    if former is None:
+    path = folder / SPLIT
+    if not path.exists():
         write_split(path, dataset)
-    elif former != split_rows(dataset):
+    elif read_split_file(path) != dataset.photos:
         raise RunError(
             f"the photos are not those that {folder} was started with",
             hint="start a new run; features of unchanged photos are still in the cache",
@@ -257,7 +260,7 @@ def choose(
 ) -> Kept:
     """Keep the model with the lower validation log-loss, unless told which; report the exact paired test."""
     if fine_tuned is None:
-        comparison = {"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out"}
+        comparison = ChoiceRecord(gained=0, lost=0, p=1.0, kept="frozen", why="fine-tuning was left out")
         return Kept(frozen.head, backbone.weights, frozen.val_probabilities, comparison)
     targets = dataset.targets(dataset.part("val"))
     before = part_record(frozen.val_probabilities, targets)["loss"]
@@ -269,22 +272,20 @@ def choose(
     test = mcnemar_exact(
         frozen.val_probabilities.argmax(axis=1) == targets, fine_tuned.val_probabilities.argmax(axis=1) == targets
     )
-    comparison = {**test, "kept": "fine_tuned" if better else "frozen", "why": why}
+    comparison = ChoiceRecord(**test, kept="fine_tuned" if better else "frozen", why=why)
     if better:
         return Kept(fine_tuned.head, fine_tuned.weights, fine_tuned.val_probabilities, comparison)
     return Kept(frozen.head, backbone.weights, frozen.val_probabilities, comparison)
 
 
-def finish(
-    folder: Path, metrics: dict[str, Any], settings: Settings, findings: tuple[Finding, ...] = ()
-) -> TrainResult:
+def finish(folder: Path, metrics: Metrics, settings: Settings, findings: tuple[Finding, ...] = ()) -> TrainResult:
     """Hold the result against --fail-under."""
     limit = settings.fail_under
-    low = metrics["test"]["accuracy"]["low"] if metrics["test"] else 0.0
+    low = metrics.test["accuracy"]["low"] if metrics.test else 0.0
     if limit is None or low >= limit:
         return TrainResult(folder, metrics, findings)
     gate = GateError(
         f"the lower end of the test interval is {low:.3f}, below --fail-under {limit}",
-        hint=f"the run is whole; see {folder / 'report.html'} for the mistakes",
+        hint=f"the run is whole; see {folder / REPORT} for the mistakes",
     )
     return TrainResult(folder, metrics, findings, gate)

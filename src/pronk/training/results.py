@@ -1,7 +1,7 @@
 """Two phases and a bundle -> the numbers and files of the run folder."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pronk.errors import Reason
 from pronk.model.bundle import Bundle
 from pronk.model.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
 from pronk.model.predictor import Predictor
-from pronk.model.run import METRICS
+from pronk.model.run import FOLDS, HISTORY, METRICS, MODEL, PREDICTIONS, REPORT, Metrics, threshold_record
 from pronk.progress import Progress
 from pronk.report.card import render_card
 from pronk.report.gallery import Gallery, make_gallery
@@ -25,7 +25,6 @@ from pronk.training.phases import FineTuned, Frozen, Kept, part_record
 from pronk.training.rows import Job, Recipe, draw_job, load_square
 from pronk.training.surveys import Studied
 
-METRICS_FORMAT = 1
 VIEWS_SHOWN = 9
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
@@ -101,8 +100,8 @@ def summarise(
     kept: Kept,
     bundle: Bundle,
     rows: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Return the object of metrics.json, but for studies, seconds and memory."""
+) -> Metrics:
+    """Return the numbers of metrics.json, but for studies, seconds and memory."""
     targets = dataset.targets(dataset.part("val"))
     tested = [row for row in rows if row["part"] == "test"]
     judged = {"val": [row for row in rows if row["part"] == "val"], "test": tested}
@@ -110,25 +109,25 @@ def summarise(
         part: calibration_errors(some, dataset.classes, bundle.temperature) if some else None
         for part, some in judged.items()
     }
-    unknown = bundle.unknown
-    return {
-        "format": METRICS_FORMAT,
-        "classes": list(dataset.classes),
-        "counts": dataset.counts,
-        "seed": settings.seed,
-        "weights": {"name": backbone.name, "sha256": backbone.sha256},
-        "frozen": {"val": part_record(frozen.val_probabilities, targets)},
-        "fine_tuned": fine_tuned and {"val": part_record(fine_tuned.val_probabilities, targets)},
-        "comparison": kept.comparison,
-        "calibration": {"temperature": bundle.temperature, "ece": errors},
-        "unknown": unknown and {"coverage": unknown.coverage, "n": unknown.n, "threshold": unknown.threshold},
-        "test": score_rows(tested, dataset.classes) if tested else None,
-    }
+    return Metrics(
+        classes=dataset.classes,
+        counts=dataset.counts,
+        seed=settings.seed,
+        weights={"name": backbone.name, "sha256": backbone.sha256},
+        frozen={"val": part_record(frozen.val_probabilities, targets)},
+        fine_tuned={"val": part_record(fine_tuned.val_probabilities, targets)} if fine_tuned else None,
+        comparison=kept.comparison,
+        calibration={"temperature": bundle.temperature, "ece": errors},
+        unknown=threshold_record(bundle.unknown),
+        test=score_rows(tested, dataset.classes) if tested else None,
+        seconds={},
+        peak_memory_mb=0.0,
+    )
 
 
 def write_results(
     folder: Path,
-    metrics: Mapping[str, Any],
+    metrics: Metrics,
     dataset: Dataset,
     settings: Settings,
     frozen: Frozen,
@@ -138,13 +137,13 @@ def write_results(
 ) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
     history = [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
-    write_csv(folder / "history.csv", HISTORY_COLUMNS, history)
-    write_csv(folder / "predictions.csv", row_columns(dataset.classes), judged.rows)
+    write_csv(folder / HISTORY, HISTORY_COLUMNS, history)
+    write_csv(folder / PREDICTIONS, row_columns(dataset.classes), judged.rows)
     if studied.folds:
         columns = ("path", "label", "right", *(f"p_{name}" for name in dataset.classes))
-        write_csv(folder / "folds.csv", columns, studied.fold_rows)
+        write_csv(folder / FOLDS, columns, studied.fold_rows)
     card = render_card(metrics, settings, class_counts=dataset.counts_by_class, findings=dataset.findings)
-    write_atomically(folder / "model" / "README.md", card.encode())
+    write_atomically(folder / MODEL / "README.md", card.encode())
     content = ReportContent(
         title=Path(settings.data).name,
         metrics=metrics,
@@ -159,8 +158,8 @@ def write_results(
         settings=_shown_settings(settings),
         model_path=str(folder),
     )
-    write_atomically(folder / "report.html", render_report(content).encode())
-    write_json(folder / METRICS, metrics)
+    write_atomically(folder / REPORT, render_report(content).encode())
+    write_json(folder / METRICS, metrics.to_json())
 
 
 def _shown_settings(settings: Settings) -> dict[str, Any]:

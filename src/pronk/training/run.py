@@ -8,10 +8,8 @@ from pathlib import Path
 
 from pronk.config import Settings, read_settings, to_toml
 from pronk.errors import RunError
-from pronk.model.run import METRICS, SETTINGS
+from pronk.model.run import METRICS, SETTINGS, WORK
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
-
-WORK = ".work"
 
 
 def new_run_folder(data: Path, base: Path = Path("runs"), *, resume: bool = False) -> Path:

@@ -9,11 +9,12 @@ import numpy as np
 
 from pronk.config import read_settings
 from pronk.dataset.listing import list_photos
-from pronk.errors import DataError, ImageError, SettingsError
+from pronk.errors import DataError, ImageError, RunError, SettingsError
 from pronk.model.bundle import Bundle
+from pronk.model.run import SETTINGS, read_split
 from pronk.photos.decoding import load_pixels
 from pronk.pools import run_in_order
-from pronk.storage.files import digest_file, read_csv
+from pronk.storage.files import digest_file
 
 SAMPLES = 200  # photos that the ranges of 8-bit activations are taken from
 
@@ -76,23 +77,22 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> Photos:
 
 
 def _parts_of_run(bundle: Bundle) -> dict[str, str]:
-    with contextlib.suppress(OSError, KeyError):
-        return {row["digest"]: row["part"] for row in read_csv(bundle.run_folder / "split.csv")}
+    with contextlib.suppress(RunError):
+        return {photo.digest: photo.part for photo in read_split(bundle.run_folder)}
     return {}
 
 
 def _photos_of_run(bundle: Bundle) -> list[Named]:
     try:
-        data = Path(read_settings(bundle.run_folder / "settings.toml")["data"])
-        rows = read_csv(bundle.run_folder / "split.csv")
-    except (OSError, KeyError, SettingsError) as error:
+        data = Path(read_settings(bundle.run_folder / SETTINGS)["data"])
+        photos = [photo for photo in read_split(bundle.run_folder) if photo.part != "test"]
+    except (KeyError, RunError, SettingsError) as error:
         raise DataError(
             f"{bundle.folder} lies in no run folder, so its photos are not known",
             hint="name a folder of labelled photos with --calibration",
         ) from error
     root = data if data.is_dir() else data.parent
-    photos = [(root / row["path"], row["label"]) for row in rows if row["part"] in ("train", "val")]
-    return [(path, label) for path, label in photos if path.is_file()]
+    return [(root / photo.path, photo.label) for photo in photos if (root / photo.path).is_file()]
 
 
 def _photos_of_folder(data: Path) -> list[Named]:

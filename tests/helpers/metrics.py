@@ -1,0 +1,49 @@
+"""Numbers of a run that never was."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pronk.analysis.metrics import AccuracyRecord, accuracy_record
+from pronk.model.run import JudgedRecord, Metrics, PhaseRecord
+
+
+def make_accuracy(right: int, n: int) -> AccuracyRecord:
+    return accuracy_record([True] * right + [False] * (n - right))
+
+
+def make_phase(right: int, n: int, loss: float) -> PhaseRecord:
+    return {"val": {"accuracy": make_accuracy(right, n), "loss": loss}}
+
+
+def make_test(classes: Sequence[str]) -> JudgedRecord:
+    return {
+        "accuracy": make_accuracy(47, 49),
+        "macro_f1": 0.9591,
+        "log_loss": 0.123456,
+        "ece": 0.03,
+        "per_class": {name: {"precision": 0.95, "recall": 1.0, "f1": 0.97, "support": 24} for name in classes},
+        "confusion": [[24, 0], [2, 23]],
+        "coverage": make_accuracy(46, 49),
+    }
+
+
+def make_metrics(classes: Sequence[str] = ("alpaca", "not_alpaca"), **changes: Any) -> Metrics:
+    numbers: dict[str, Any] = {
+        "classes": classes,
+        "counts": {"train": 229, "val": 49, "test": 49},
+        "seed": 42,
+        "weights": {"name": "imagenet", "sha256": "ab" * 32},
+        "frozen": make_phase(45, 49, 0.142),
+        "fine_tuned": make_phase(47, 49, 0.121),
+        "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": "Lower loss."},
+        "calibration": {
+            "temperature": 1.83,
+            "ece": {"val": {"before": 0.05, "after": 0.02}, "test": {"before": 0.06, "after": 0.03}},
+        },
+        "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
+        "test": make_test(classes),
+        "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
+        "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
+        "peak_memory_mb": 1234.5,
+    }
+    return Metrics(**numbers | changes)
