@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pronk.dataset.findings import Finding, find
 from pronk.dataset.listing import Entry
 from pronk.dataset.split import RANK
-from pronk.photos.formats import SUFFIXES
+from pronk.photos.formats import FORMATS
 from pronk.photos.properties import PhotoProperties
 from pronk.storage.places import find_fault
 from pronk.text import count, fold
@@ -147,7 +147,7 @@ def count_different(labels: Iterable[str], groups: Iterable[int], classes: Seque
 
 
 def _look_at_file(path: str, properties: PhotoProperties) -> Iterator[Finding]:
-    suffixes = SUFFIXES[properties.format]
+    suffixes = FORMATS[properties.format].suffixes
     if not path.lower().endswith(suffixes):
         message = f"the content is {properties.format}, whatever its name says"
         yield find(path, "wrong_extension", message, f"rename it to end in {suffixes[0]}; pronk reads it as it is")

@@ -23,7 +23,6 @@ PART_FOLDERS: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
-PICTURE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
 
@@ -250,7 +249,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _may_be_missed(entry: os.DirEntry[str]) -> bool:
     """Tell whether a hidden entry may be missed by somebody: a folder, or a picture that is not a leftover of macOS."""
     name = entry.name.lower()
-    return (_is_folder(entry) or name.endswith(PICTURE_SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"
+    return (_is_folder(entry) or name.endswith(SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -15,12 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pronk.errors import ImageError, Reason
-from pronk.photos.formats import FORMATS, foreign_format, is_cut, sniff
+from pronk.photos.formats import FORMATS, MAX_PIXELS, recognise
 
 DECODING_VERSION = 1  # raise it when a file decodes into other pixels
-MAX_PIXELS = 50_000_000
-# Pillow takes some 15 bytes a pixel for a WebP, several times as much as for any other format.
-MAX_PIXELS_OF = {"WEBP": 12_500_000}
 LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
 MAX_BYTES = 100 * 2**20
 RESAMPLE = Image.Resampling.BILINEAR
@@ -66,11 +63,6 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         ImageError: vanished, not_regular_file, zero_byte, too_large or unreadable.
-
-    Example:
-        >>> read_bytes(Path("no such photo.jpg"))
-        Traceback (most recent call last):
-        pronk.errors.ImageError: no such photo.jpg does not exist
     """
     try:
         status = path.stat()
@@ -193,25 +185,25 @@ def load_image(source: Path | bytes, *, min_side: int | None = None) -> Image.Im
 
 def _decode(data: bytes, min_side: int | None) -> Decoded:
     with _handle_warnings():
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
         animated = bool(getattr(image, "is_animated", False))
         if image.format == "TIFF":
             image.getexif()  # load() would, and warn then
-    size, kind = image.size, image.format or ""
-    most = MAX_PIXELS_OF.get(kind, MAX_PIXELS)
-    if size[0] * size[1] > most:
-        raise _too_many_pixels(f"{size[0]} x {size[1]} pixels", kind, most)
+    size, is_mpo = image.size, image.format == "MPO"
+    kind = FORMATS["JPEG" if is_mpo else image.format or ""]
+    if size[0] * size[1] > kind.most_pixels:
+        raise _too_many_pixels(f"{size[0]} x {size[1]} pixels as {kind.name}", kind.most_pixels)
     if min_side is not None:
         image.draft("RGB", (2 * min_side, 2 * min_side))
     with _large_lock if _takes_much(image, size) else contextlib.nullcontext():
         image.load()
-        if kind == "PNG" and is_cut(data, kind):  # Pillow takes a PNG whose pixels are there but not its end
+        if kind.needs_end and kind.is_cut and kind.is_cut(data):
             raise EOFError("truncated")
         picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
         exif = _read_exif(image)
         upright = _turn_upright(picture, exif.get(ORIENTATION_TAG))
     tables = tuple(getattr(image, "quantization", {}).values())
-    return Decoded(upright, "JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO", exif, tables)
+    return Decoded(upright, kind.name, size, animated and not is_mpo, exif, tables)
 
 
 def _takes_much(image: Image.Image, stored: tuple[int, int]) -> bool:
@@ -234,7 +226,7 @@ def _read_exif(image: Image.Image) -> Mapping[int, object]:
         with _handle_warnings():
             exif = image.getexif()
             return {tag: exif[tag] for tag in EXIF_TAGS if tag in exif}
-    except Exception:  # damaged EXIF blocks are common and no reason to lose a photo
+    except Exception:  # damaged EXIF blocks are common, and not a reason to lose a photo
         return {}
 
 
@@ -282,27 +274,23 @@ def _band_to_rgb(band: Image.Image, white: float | None) -> Image.Image:
     return band.convert("RGB")
 
 
-def _too_many_pixels(what: str, kind: str = "", most: int = MAX_PIXELS) -> ImageError:
+def _too_many_pixels(what: str, most: int = MAX_PIXELS) -> ImageError:
     remedy = f"save it with at most {most // 1_000_000} megapixels{', or as JPEG' if most < MAX_PIXELS else ''}"
-    what += f" as {kind}" if kind else ""
     return ImageError(Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}", hint=remedy)
 
 
 def _explain(data: bytes, error: Exception) -> ImageError:
     """Find the reason for a failed decode from the bytes, since Pillow's messages are not stable."""
-    foreign = foreign_format(data)
-    if foreign:
-        return ImageError(
-            Reason.UNSUPPORTED_FORMAT, f"{foreign} files are not supported", hint="convert it to JPEG or PNG"
-        )
-    kind = sniff(data)
+    kind = recognise(data)
     if kind is None:
         return ImageError(Reason.NOT_AN_IMAGE, "the content is not a picture", hint="remove it or copy it again")
+    if kind.is_cut is None:
+        return ImageError(Reason.UNSUPPORTED_FORMAT, f"{kind.name} files are not supported", hint=kind.remedy)
     if isinstance(error, MemoryError):
-        return ImageError(Reason.DECODE_ERROR, f"no memory left to decode this {kind}", hint="close other programs")
-    if "truncated" in str(error).lower() or is_cut(data, kind):
-        return ImageError(
-            Reason.TRUNCATED, f"this {kind} is cut off after {len(data):,} bytes", hint="copy the photo again"
-        )
+        message = f"no memory left to decode this {kind.name}"
+        return ImageError(Reason.DECODE_ERROR, message, hint="close other programs")
+    if "truncated" in str(error).lower() or kind.is_cut(data):
+        message = f"this {kind.name} is cut off after {len(data):,} bytes"
+        return ImageError(Reason.TRUNCATED, message, hint="copy the photo again")
     detail = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
-    return ImageError(Reason.DECODE_ERROR, f"this {kind} is damaged{detail}", hint="copy the photo again")
+    return ImageError(Reason.DECODE_ERROR, f"this {kind.name} is damaged{detail}", hint="copy the photo again")

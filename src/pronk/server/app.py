@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from pronk.photos.decoding import MAX_PIXELS
+from pronk.photos.formats import MAX_PIXELS
 from pronk.server.gateway import OPEN_PATHS, Access, Admission, Gateway, Meters
 from pronk.server.http_errors import HttpError, Problem, explain_errors, refusals
 from pronk.server.predict_routes import predict_router

@@ -16,14 +16,14 @@ from pathlib import Path
 from pronk.dataset.listing import PART_FOLDERS, list_photos, natural_key
 from pronk.errors import RunError, StorageError
 from pronk.photos.decoding import decode, load_image
-from pronk.photos.formats import FORMATS, SUFFIXES
+from pronk.photos.formats import FORMATS
 from pronk.server.http_errors import HttpError
 from pronk.storage import places
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, leads_elsewhere
 from pronk.text import count, fold, visible
 
-PHOTO_ID = rf"[0-9a-f]{{16}}\.(?:{'|'.join(sorted(SUFFIXES[kind][0][1:] for kind in FORMATS))})"
+PHOTO_ID = rf"[0-9a-f]{{16}}\.(?:{'|'.join(sorted(row.suffixes[0][1:] for row in FORMATS.values()))})"
 NAME_BYTES = 100
 JOINERS = "\u200c\u200d"  # some scripts, and emoji, need them; they do not tell names apart
 THUMBNAIL_SIDE = 160
@@ -134,7 +134,7 @@ class Workspace:
         """
         self._find(name)
         kind = decode(data, min_side=THUMBNAIL_SIDE // 2).format
-        photo_id = hashlib.sha256(data).hexdigest()[:16] + SUFFIXES[kind][0]
+        photo_id = hashlib.sha256(data).hexdigest()[:16] + FORMATS[kind].suffixes[0]
         with self._changing:
             path = self._find(name) / photo_id  # which could be gone by now
             if not (_is_file(path) and path.stat().st_size == len(data)):
