@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
+PREFIX_VERSION = 1  # raise it when the prefix gives other numbers, so that features kept of the old one are not used
 OPSET = 18
 IR_VERSION = 9
 BATCH_NORM_EPSILON = 1e-3

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from pronk.errors import ImageError, Reason
 from pronk.photos.formats import FORMATS, MAX_PIXELS, recognise
 
-DECODING_VERSION = 1  # raise it when a file decodes into other pixels
+DECODING_VERSION = 1  # raise it when a file becomes other pixels, so that nothing kept of the old ones is used
 LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
 MAX_BYTES = 100 * 2**20
 RESAMPLE = Image.Resampling.BILINEAR

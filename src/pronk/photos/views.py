@@ -1,8 +1,9 @@
 """Photo -> its k-th augmented view, a pure function of (photo, k, seed)."""
 
+import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image
@@ -16,13 +17,36 @@ MAX_STRETCH = 0.1
 MAX_JITTER = 0.25  # brightness, contrast and colour
 
 
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """What a view is drawn into: the side in pixels, and how a picture is fitted, as in `fit_pixels`."""
+
+    size: int
+    fit: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """One step from a picture to its view.
+
+    Attributes:
+        name: what it is called.
+        version: raise it when the step draws something else, so that features kept of old views are not used again.
+        apply: the step; the first one gets the picture at its own aspect, the others what the one before made of it.
+    """
+
+    name: str
+    version: int
+    apply: Callable[[Image.Image, Square, np.random.Generator], Image.Image]
+
+
 def view_generator(digest: str, number: int, seed: int) -> np.random.Generator:
     """Return the random numbers of one view of one photo.
 
     Args:
         digest: names the photo (sha256 of its bytes).
-        number: of the view.
-        seed: of the run.
+        number: the view's.
+        seed: the run's.
 
     Example:
         >>> view_generator("ab", 1, 42).integers(10) == view_generator("ab", 1, 42).integers(10)
@@ -51,7 +75,7 @@ def draw_views(
     numbers = list(numbers)
     base = _reduce(image, size, fit) if any(numbers) else image
     views = [
-        _draw(base, size, fit, view_generator(digest, number, seed))
+        _draw(base, Square(size, fit), view_generator(digest, number, seed))
         if number
         else fit_pixels(image, size=size, fit=fit)
         for number in numbers
@@ -67,10 +91,11 @@ def _reduce(image: Image.Image, size: int, fit: str) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _draw(image: Image.Image, size: int, fit: str, rng: np.random.Generator) -> np.ndarray:
-    coefficients = _affine(image.size, size, fit, rng)
-    moved = image.transform((size, size), Image.Transform.AFFINE, coefficients, RESAMPLE, fillcolor=GREY)
-    return np.asarray(_recolour(moved, rng))
+def _move(image: Image.Image, square: Square, rng: np.random.Generator) -> Image.Image:
+    """Crop, turn, stretch and mirror a picture into the square."""
+    size = (square.size, square.size)
+    coefficients = _affine(image.size, square.size, square.fit, rng)
+    return image.transform(size, Image.Transform.AFFINE, coefficients, RESAMPLE, fillcolor=GREY)
 
 
 def _affine(source: tuple[int, int], size: int, fit: str, rng: np.random.Generator) -> tuple[float, ...]:
@@ -90,7 +115,7 @@ def _affine(source: tuple[int, int], size: int, fit: str, rng: np.random.Generat
     return (a, b, centre_x - (a + b) * size / 2, d, e, centre_y - (d + e) * size / 2)
 
 
-def _recolour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _recolour(image: Image.Image, square: Square, rng: np.random.Generator) -> Image.Image:
     """Change brightness, contrast around the mean, and colour around grey, in one matrix."""
     brightness, contrast, colour = rng.uniform(1 - MAX_JITTER, 1 + MAX_JITTER, 3)
     others = contrast * (1 - colour) / 3
@@ -98,3 +123,14 @@ def _recolour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     shift = (brightness - contrast) * float(np.asarray(image).mean())
     rows = ((own, others, others, shift), (others, own, others, shift), (others, others, own, shift))
     return image.convert("RGB", tuple(value for row in rows for value in row))
+
+
+# In the order in which they are applied; each draws its random numbers after those of the one before.
+AUGMENTATIONS = (Augmentation("move", 1, _move), Augmentation("recolour", 1, _recolour))
+VIEWS_VERSION = "+".join(f"{step.name}{step.version}" for step in AUGMENTATIONS)
+
+
+def _draw(image: Image.Image, square: Square, rng: np.random.Generator) -> np.ndarray:
+    for step in AUGMENTATIONS:
+        image = step.apply(image, square, rng)
+    return np.asarray(image)

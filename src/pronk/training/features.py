@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_prefix
+from pronk.backbone.onnx_graphs import PREFIX_VERSION, cut_shape, pooled_size, write_prefix
 from pronk.backbone.weights import Backbone
 from pronk.batch.engines import open_engine
 from pronk.batch.ray_cluster import SHARE
@@ -21,6 +21,8 @@ from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.errors import DataError, ImageError
+from pronk.photos.decoding import DECODING_VERSION
+from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import ensure_space
@@ -28,8 +30,6 @@ from pronk.storage.files import write_atomically
 from pronk.training.row_store import RowStore
 from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
 
-# Raise it when images.py, views.py or the prefix change the numbers: old rows are then not used again.
-RECIPE_VERSION = 1
 PHOTOS_PER_JOB = 4
 MOST_PHOTOS_PER_JOB = 64  # on other machines, where a job costs more than the call of a function
 SQUARES_BYTES = 512 * 1024**2  # of pixels that wait in the run folder to be judged
@@ -154,7 +154,7 @@ def _doubt(findings: Sequence[Finding], dataset: Dataset, recipe: Recipe) -> Non
 def make_recipe(root: Path, backbone: Backbone, settings: Settings, cache: Path, work: Path) -> Recipe:
     """Write the prefix into the cache, and name the folders of its rows and of the pixels to be judged."""
     size, cut = settings.image_size, settings.fine_tune_from
-    key = _key(RECIPE_VERSION, backbone.sha256, size, cut)
+    key = _key(PREFIX_VERSION, DECODING_VERSION, VIEWS_VERSION, backbone.sha256, size, cut)
     prefix = cache / "prefix" / f"{key}.onnx"
     if not prefix.is_file():
         write_atomically(prefix, write_prefix(backbone.weights, size=size, cut=cut))
