@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers import FIXTURES
+from helpers.browser import FAKE_CAMERA, open_browser
 from helpers.pictures import write_pictures
 from helpers.sharing import locked
 from helpers.training import bundle_copy, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
@@ -52,6 +53,13 @@ def inside(served_model):
 
     with serve_inside(served_model) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def chrome():
+    """One browser for all pages, with a camera that shows a test picture."""
+    with open_browser(FAKE_CAMERA) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ HEIGHT = 900
 TALLEST = 16_000  # pixels of a picture; beyond, the browser paints nothing
 NARROW = 600  # below, the browser is told that it is a phone
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 QUIET = (
     "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",

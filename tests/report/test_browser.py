@@ -17,7 +17,6 @@ from helpers.browser import (
     find_violations,
     look_around,
     notice,
-    open_browser,
     photograph,
     print_page,
     read_text,
@@ -54,12 +53,6 @@ PARITY = {
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 LABELS = ("x<", "\"'><img src=x onerror=alert(1)>\u202e\nb")
 CODES = ("truncated", "zero_byte", "leak", "<intruder>")
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    with open_browser() as browser:
-        yield browser
 
 
 # --- the pages

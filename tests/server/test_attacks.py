@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import socket
-import subprocess
 import sys
 import time
 
@@ -29,7 +28,6 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 PATHS = (
     "/",
     "//",
-    "/.",
     "/..",
     "/../../etc/passwd",
     "/%2e%2e/%2e%2e/etc/passwd",
@@ -92,13 +90,14 @@ def open_socket(server, timeout=30.0):
     return socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
 
 
-def read_all(connection, patience=1.0):
+def read_all(connection):
     """Read until the server closes, or says nothing more."""
-    connection.settimeout(patience)
+    connection.settimeout(2.0)
     received = b""
     with contextlib.suppress(OSError):
         while piece := connection.recv(65536):
             received += piece
+            connection.settimeout(0.2)
     return received
 
 
@@ -227,13 +226,9 @@ def is_closed(connection):
         return True
 
 
-def test_connections_that_crawl_are_closed(server):
-    assert crawl(server, 200, 13) == 200
-
-
-@pytest.mark.slow
-def test_connections_that_crawl_for_a_minute(server):
-    assert crawl(server, 200, 60) == 200
+@pytest.mark.parametrize("length", [12, pytest.param(60, marks=pytest.mark.slow)])
+def test_connections_that_crawl_are_closed(server, length):
+    assert crawl(server, 200, length) == 200
 
 
 # --- requests
@@ -255,7 +250,7 @@ def test_every_method_on_every_path(server):
     assert statuses["GET", "/page/../app.py"] == 404
 
 
-def test_an_address_is_no_photo(server):
+def test_an_address_is_not_a_photo(server):
     """Nobody is called, whatever a request names; the audit hook of the server's process would tell."""
     with socket.create_server(("127.0.0.1", 0)) as trap:
         address = f"http://127.0.0.1:{trap.getsockname()[1]}/photo.jpg"
@@ -279,15 +274,6 @@ def test_an_address_is_no_photo(server):
 @pytest.fixture(scope="module")
 def photos():
     return [sample for sample in make_samples() if len(sample.data) <= LIMIT]
-
-
-def test_the_hook_would_tell():
-    """The test of the test above."""
-    script = "import counting_server, socket, sys; sys.addaudithook(counting_server.note); "
-    script += "socket.socket().connect_ex(('127.0.0.1', 9))"
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=COUNTING.parent, check=True)
-    assert "called socket.connect" in done.stderr
 
 
 def test_damaged_and_odd_photos(server, photos):

@@ -63,7 +63,7 @@ def server(served_model, scenarios):
 
 @pytest.mark.more
 def test_a_usual_load_is_served_whole(server, scenarios, mix):
-    record = scenarios.measure_load(server, mix, seconds=12)
+    record = scenarios.measure_load(server, mix, seconds=10)
     assert record["errors"] == 0
     assert record["answers"] > 100
     assert record["growth_mib"] < GROWTH
@@ -85,7 +85,7 @@ def test_what_is_too_much_is_told_to_come_again(server, scenarios, usual):
 @pytest.mark.more
 def test_a_short_soak_loses_nothing(server, scenarios, usual, bad):
     rate = scenarios.measure_rate(server, usual, seconds=2) / 2
-    record = scenarios.measure_soak(server, usual, bad, seconds=10, rate=rate, reload_minutes=0.04)
+    record = scenarios.measure_soak(server, usual, bad, seconds=8, rate=rate, reload_minutes=0.03)
     assert record["lost"] == 0, record["lost_statuses"]
     assert record["bad"] > 0
     assert record["aborted"] > 0
@@ -101,7 +101,7 @@ def test_a_leak_is_found(served_model, scenarios, judge, usual, bad):
     with start_server(served_model, command=(sys.executable, BENCHMARKS / "leaking.py")) as running:
         server = scenarios.Server(running.port, running.pid)
         rate = scenarios.measure_rate(server, usual, seconds=2) / 2
-        record = scenarios.measure_soak(server, usual, bad, seconds=8, rate=rate)
+        record = scenarios.measure_soak(server, usual, bad, seconds=6, rate=rate)
     assert record["growth_mib"] > GROWTH
     assert "growth of open files" in judge("soak", record)
 
@@ -110,7 +110,7 @@ def test_a_leak_is_found(served_model, scenarios, judge, usual, bad):
 def test_large_pictures_leave_no_memory_behind(server, scenarios, usual, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(blank_png(7000, 7000, depth=8, colour=2))
-    record = scenarios.measure_memory(server, usual, [large], requests=500)
+    record = scenarios.measure_memory(server, usual, [large], requests=200)
     assert record["large"][large.name]["answers"] == {"200": 10}
     assert record["peak_mib"] <= 350
     assert record["after_mib"] <= record["memory_mib"] + GROWTH

@@ -1,10 +1,8 @@
 """A real server under load whose model is replaced, or that is told to stop: no request that it took is lost."""
 
-import os
 import shutil
 import signal
 import sys
-import threading
 import time
 
 import pytest
@@ -82,7 +80,8 @@ def swap_models(server, models, number):
     assert server.ask("GET", "/readyz").status == 200
 
 
-def check_swaps(models, clients, plan, number):
+@pytest.mark.parametrize("number", [pytest.param(3, marks=pytest.mark.more), pytest.param(20, marks=pytest.mark.slow)])
+def test_models_are_replaced_under_load(models, clients, plan, number):
     with start_server(models) as server, clients.start_plan(plan(server, seconds=600.0)) as started:
         wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body, "no photo came")
         swap_models(server, models, number)
@@ -92,17 +91,10 @@ def check_swaps(models, clients, plan, number):
     assert set(traffic.rows["status"]) == {200}
 
 
-@pytest.mark.more
-def test_models_are_replaced_under_load(models, clients, plan):
-    check_swaps(models, clients, plan, 5)
-
-
-@pytest.mark.slow
-def test_models_are_replaced_twenty_times(models, clients, plan):
-    check_swaps(models, clients, plan, 20)
-
-
-def check_stop(served_model, clients, plan):
+@pytest.mark.parametrize(
+    "repeat", [pytest.param(n, marks=pytest.mark.more if n < 2 else pytest.mark.slow) for n in range(20)]
+)
+def test_a_stop_under_load_loses_nothing(served_model, clients, plan, repeat):
     """Readiness ends first, while all are still served; then whoever was taken in gets an answer."""
     with start_server(served_model) as server, clients.start_plan(plan(server, seconds=60.0, leave=True)) as started:
         wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body, "no photo came")
@@ -114,41 +106,3 @@ def check_stop(served_model, clients, plan):
         assert server.process.wait(30) == 0
     assert len(traffic.rows["status"]) >= 6
     assert set(traffic.rows["status"]) == {200}
-
-
-@pytest.mark.more
-def test_a_stop_under_load_loses_nothing(served_model, clients, plan):
-    for _ in range(5):
-        check_stop(served_model, clients, plan)
-
-
-@pytest.mark.slow
-def test_twenty_stops_under_load_lose_nothing(served_model, clients, plan):
-    for _ in range(20):
-        check_stop(served_model, clients, plan)
-
-
-@pytest.mark.more
-def test_ctrl_c_waits_for_what_is_under_way(served_model):
-    """Also twelve photos in one request, which take longer than anything else."""
-    boundary = b"limit"
-    part = b'--limit\r\nContent-Disposition: form-data; name="p"; filename="a.jpg"\r\n\r\n' + PHOTO + b"\r\n"
-    body, replies = part * 12 + b"--limit--\r\n", []
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary.decode()}"}
-    with start_server(served_model) as server:
-        ask = threading.Thread(target=lambda: replies.append(server.ask("POST", "/v1/predict", body, headers)))
-        ask.start()
-        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body, "it did not begin")
-        assert server.stop(signal.SIGINT) == 130
-        ask.join(30)
-    assert [reply.status for reply in replies] == [200]
-    assert len(replies[0].json()) == 12
-
-
-@pytest.mark.more
-def test_a_second_signal_ends_at_once(served_model, plan, clients):
-    with start_server(served_model) as server:
-        server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: server.ask("GET", "/readyz").status == 503, "readiness did not end")
-        os.kill(server.pid, signal.SIGTERM)
-        assert server.process.wait(10) == 0
