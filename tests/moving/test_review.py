@@ -18,9 +18,7 @@ from helpers.training import run_pronk
 from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, RunError, SettingsError, StorageError
 from pronk.moving.journal import open_journal
-from pronk.moving.review import COLUMNS, Decision, read_review
-from pronk.moving.review_lists import remove_list, write_list
-from pronk.moving.review_moves import move_photos, undo_moves
+from pronk.moving.review import COLUMNS, Decision, move_photos, read_review, remove_list, undo_moves, write_list
 from pronk.storage.files import digest_file, write_csv
 
 HEAD = ",".join(COLUMNS) + "\n"

@@ -175,26 +175,19 @@ def _apply(data: Path, review: Path, out: Path, split: Path | None, quarantine: 
 
 
 def _do(data: Path, review: Path, out: Path, split: Path | None, quarantine: Path | None) -> "Applied":
-    if quarantine is None:
-        from pronk.moving.review_lists import write_list
+    from pronk.moving.review import move_photos, write_list
 
-        return write_list(review, data, out, split=split)
-    from pronk.moving.review_moves import move_photos  # which imports much more
-
-    return move_photos(review, data, quarantine)
+    return move_photos(review, data, quarantine) if quarantine else write_list(review, data, out, split=split)
 
 
 def _take_back(data: Path, review: Path, out: Path, split: Path | None, quarantine: Path | None, as_json: bool) -> None:
     from pronk.cli.console import print_json
+    from pronk.moving.review import remove_list, undo_moves
 
     undone, kept = 1, []
     if quarantine is None:
-        from pronk.moving.review_lists import remove_list
-
         remove_list(review, data, out, split=split)
     else:
-        from pronk.moving.review_moves import undo_moves
-
         done = undo_moves(review, data, quarantine)
         undone, kept = done.reversed, [{"path": action.target, "reason": reason} for action, reason in done.kept]
     for row in kept:

@@ -9,13 +9,14 @@ import contextlib
 import csv
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from pronk.errors import DataError
-from pronk.moving.placing import DISK_TROUBLE, KINDS, Action, place, take_back
-from pronk.storage.files import format_csv_line, lock_folder, storage_error, write_atomically
+from pronk.moving.placing import DISK_ERRORS, KINDS, Action, place, take_back
+from pronk.storage.files import digest_file, format_csv_line, lock_folder, storage_error, write_atomically
 from pronk.storage.places import find_free
 from pronk.text import fold
 
@@ -46,11 +47,29 @@ class Journal:
         """Return the latest action on a file."""
         return self._by_source.get(source)
 
-    def placed(self, target: str) -> bool:
+    def has_taken(self, target: str) -> bool:
         """Tell whether this journal put, or is about to put, a file there; names that differ in case are one."""
         return fold(target) in self._targets
 
-    def perform(self, actions: Sequence[Action]) -> list[tuple[Action, str]]:
+    def plan(self, kind: str, source: Path, target: Path, *, digest: str = "") -> Action:
+        """Plan an action, and take a name for it: the target's, or one with a number where that is not free.
+
+        Args:
+            kind: one of KINDS.
+            source: absolute path of the file.
+            target: absolute path that it is to get.
+            digest: sha256 of the file's bytes, if it is known already.
+
+        Raises:
+            OSError: saying why the file cannot be moved or read.
+        """
+        refuse_link(kind, source)
+        digest = digest or digest_file(source)
+        free = os.fspath(find_free(target, self.has_taken))
+        self._targets.add(fold(free))
+        return Action(kind, os.fspath(source), free, digest)
+
+    def perform(self, actions: Collection[Action]) -> list[tuple[Action, str]]:
         """Record actions, then do them; return those that failed, with the reason.
 
         Raises:
@@ -65,7 +84,7 @@ class Journal:
             try:
                 place(action, self._run)
             except OSError as error:
-                if error.errno in DISK_TROUBLE:
+                if error.errno in DISK_ERRORS:
                     raise storage_error(Path(action.target), error) from error
                 failed.append((action, error.strerror or str(error)))
                 self.append([("failed", action.source, action.target, action.digest)])
@@ -82,6 +101,16 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise storage_error(self.path, error) from error
+
+
+def refuse_link(kind: str, source: Path) -> None:
+    """Refuse to move what is not a file itself.
+
+    Raises:
+        OSError: saying so.
+    """
+    if kind == "move" and not stat.S_ISREG(source.lstat().st_mode):
+        raise OSError("it is a link, and moving a link would break it" if source.is_symlink() else "it is not a file")
 
 
 @contextlib.contextmanager
@@ -192,7 +221,7 @@ def _read_rows(path: Path) -> Iterator[list[str]]:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)
             if next(reader, None) != list(COLUMNS):
-                raise DataError(f"{path} is no undo file", hint="name the undo.csv that pronk wrote")
+                raise DataError(f"{path} is not an undo file", hint="name the undo.csv that pronk wrote")
             # What is torn was not begun.
             yield from (row for row in reader if len(row) == len(COLUMNS))
     except (OSError, csv.Error) as error:

@@ -13,7 +13,7 @@ from pronk.storage.files import digest_file, find_digest, sync_folder
 
 KINDS = ("link", "copy", "move")
 # Every further action would fail in the same way.
-DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def place(action: Action, run: str) -> None:
     """Do an action, or what of it is not done yet.
 
     Args:
-        action: to do; its target must be free, unless a killed process has begun this very action.
+        action: its target must be free, unless a killed process has begun this very action.
         run: what the temporary file is named after.
 
     Raises:
@@ -72,10 +72,14 @@ def place(action: Action, run: str) -> None:
             return
         except OSError as error:
             elsewhere = error.errno == errno.EXDEV
-            hopeless = isinstance(error, FileExistsError | FileNotFoundError) or error.errno in DISK_TROUBLE
+            hopeless = isinstance(error, FileExistsError | FileNotFoundError) or error.errno in DISK_ERRORS
             if hopeless or (action.kind == "move" and not elsewhere):
                 raise
-    temporary = _temporary(action, run)
+    _place_copy(action, run)
+
+
+def _place_copy(action: Action, run: str) -> None:
+    source, target, temporary = Path(action.source), Path(action.target), _temporary(action, run)
     try:
         _copy_durably(source, temporary)
         if digest_file(temporary) != action.digest:
@@ -95,10 +99,6 @@ def take_back(action: Action, run: str) -> str:
 
     Raises:
         OSError: saying why it cannot be done.
-
-    Example:
-        >>> take_back(Action("move", "/gone/1.jpg", "/gone/cat/1.jpg", ""), "1")
-        'it is neither here nor where it came from'
     """
     source, target = Path(action.source), Path(action.target)
     with contextlib.suppress(OSError):

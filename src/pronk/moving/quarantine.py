@@ -1,7 +1,6 @@
 """Findings -> files moved out of the data folder, each with its way back on disk; nothing is ever deleted."""
 
 import dataclasses
-import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,11 +8,9 @@ from pathlib import Path
 from pronk.dataset.checkup import Checkup
 from pronk.dataset.findings import Finding, describe_fault
 from pronk.errors import SettingsError
-from pronk.moving.journal import Journal, open_journal
+from pronk.moving.journal import open_journal
 from pronk.moving.placing import Action
-from pronk.storage.files import digest_file
-from pronk.storage.places import find_free, overlap
-from pronk.text import fold
+from pronk.storage.places import overlap
 
 ACTIONS_AT_ONCE = 100  # on disk before the first of them is begun
 
@@ -84,9 +81,15 @@ def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
     moved, kept = [], []
     with open_journal(folder.absolute(), uuid.uuid4().hex) as journal:
         for some in _batches(wanted):
-            planned, refused = _plan(checkup.root.absolute(), folder.absolute(), some, journal)
-            failed = dict(journal.perform(list(planned)))
-            kept += refused + [(planned[action], reason) for action, reason in failed.items()]
+            planned: dict[Action, Finding] = {}
+            for finding in some:
+                source, target = checkup.root.absolute() / finding.path, folder.absolute() / finding.code / finding.path
+                try:
+                    planned[journal.plan("move", source, target)] = finding
+                except OSError as error:
+                    kept.append((finding, error.strerror or str(error)))
+            failed = dict(journal.perform(planned))
+            kept += [(planned[action], reason) for action, reason in failed.items()]
             moved += [(finding, action.target) for action, finding in planned.items() if action not in failed]
     return Quarantined(tuple(moved), tuple(kept), journal.path)
 
@@ -114,22 +117,3 @@ def pick_movable(findings: Sequence[Finding]) -> list[Finding]:
 def _batches(findings: Sequence[Finding]) -> Iterator[Sequence[Finding]]:
     for start in range(0, len(findings), ACTIONS_AT_ONCE):
         yield findings[start : start + ACTIONS_AT_ONCE]
-
-
-def _plan(
-    root: Path, folder: Path, findings: Sequence[Finding], journal: Journal
-) -> tuple[dict[Action, Finding], list[tuple[Finding, str]]]:
-    planned: dict[Action, Finding] = {}
-    refused, taken = [], set[str]()
-    for finding in findings:
-        source = root / finding.path
-        try:
-            if not stat.S_ISREG(source.lstat().st_mode):
-                raise OSError("it is a link, or no regular file")
-            wanted = folder / finding.code / finding.path
-            target = find_free(wanted, lambda name: fold(name) in taken or journal.placed(name))
-            taken.add(fold(str(target)))
-            planned[Action("move", str(source), str(target), digest_file(source))] = finding
-        except OSError as error:
-            refused.append((finding, error.strerror or str(error)))
-    return planned, refused

@@ -1,4 +1,4 @@
-"""review.csv and a data set -> each decision with its photo, and those whose photo is not what was reviewed.
+"""review.csv and a data set -> a corrected list, or photos moved to their true classes, each with its way back.
 
 The file holds what a person decided about suspicious labels, in the columns path, digest, given, action (keep, move or
 drop) and label. A photo is known by its path and content together: one that was changed since is left alone and named.
@@ -6,14 +6,19 @@ drop) and label. A photo is known by its path and content together: one that was
 
 import csv
 import dataclasses
+import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pronk.dataset.listing import Entry, Listing
-from pronk.errors import DataError
-from pronk.storage.files import find_digest
+from pronk.dataset.listing import Entry, Listing, list_photos
+from pronk.errors import DataError, SettingsError, StorageError
+from pronk.moving.journal import Journal, Undone, find_journal, open_journal, undo
+from pronk.moving.placing import Action
+from pronk.storage.files import find_digest, format_csv_line, read_csv, storage_error, write_atomically
+from pronk.storage.places import is_single_name, lies_in, overlap
 
 COLUMNS = ("path", "digest", "given", "action", "label")
 ACTIONS = ("keep", "move", "drop")
@@ -131,7 +136,7 @@ def match_decisions(
 
 
 def check_labels(decisions: Iterable[Decision], classes: Iterable[str]) -> None:
-    """Refuse labels that are no classes: a slip of the pen would make a new one.
+    """Refuse labels that are not classes: a slip of the pen would make a new one.
 
     Raises:
         DataError: naming them.
@@ -172,3 +177,216 @@ def _find_contents(listing: Listing, *, besides: Sequence[str]) -> dict[str, lis
         if entry.path not in named:
             found[find_digest(listing.root / entry.path)].append(entry)
     return found
+
+
+def write_list(review: Path, data: Path, out: Path, *, split: Path | None = None) -> Applied:
+    """Write a CSV that `pronk train` takes: path (relative to where it lies), label, and part where parts are known.
+
+    Args:
+        review: the review.csv.
+        data: the folder or CSV that was audited.
+        out: the list to write.
+        split: split.csv of a run, whose parts are kept.
+
+    Raises:
+        DataError: if review, data or split cannot be used.
+        SettingsError: if the list would lie among the photos.
+        StorageError: if another file is there.
+
+    Example:
+        >>> write_list(Path("review.csv"), Path("photos"), Path("corrected.csv")).moved  # doctest: +SKIP
+        3
+    """
+    applied, content = _correct(review, data, out, split)
+    if not os.path.lexists(out):
+        write_atomically(out, content)
+    elif _read(out) != content:
+        raise StorageError(f"{out} exists already", hint="name another --out; nothing is overwritten")
+    return applied
+
+
+def remove_list(review: Path, data: Path, out: Path, *, split: Path | None = None) -> None:
+    """Take back what `write_list` did with the same arguments.
+
+    Raises:
+        DataError: if the list is not what it wrote.
+    """
+    _, content = _correct(review, data, out, split)
+    if not os.path.lexists(out):
+        raise DataError(f"there is no {out} to take back", hint="name the list with --out")
+    if _read(out) != content:
+        raise DataError(f"{out} is not what this review makes of the photos", hint="remove it yourself if it may go")
+    try:
+        out.unlink()
+    except OSError as error:
+        raise storage_error(out, error) from error
+
+
+def _correct(review: Path, data: Path, out: Path, split: Path | None) -> tuple[Applied, bytes]:
+    """Return what is done, and the content of the list."""
+    listing = list_photos(data)
+    if data.is_dir() and lies_in(out, data):
+        raise SettingsError(
+            f"--out must lie outside of the photos in {data}. Got {str(out)!r}", hint="for example corrected.csv"
+        )
+    decisions = read_review(review)
+    check_labels(decisions, listing.classes)
+    matched, left = match_decisions(decisions, listing)
+    decided = {entry.path: decision for entry, decision in matched}
+    parts = {entry.path: entry.part or "" for entry in listing.entries}
+    parts |= _read_parts(split, listing) if split else {}
+    # Links resolved on both sides, or ".." would lead elsewhere.
+    root, home = listing.root.resolve(), out.parent.resolve()
+    columns = ("path", "label", "part") if any(parts.values()) else ("path", "label")
+    lines = [format_csv_line(columns)]
+    for entry in listing.entries:
+        decision = decided.get(entry.path)
+        if decision is None or decision.action != "drop":
+            label = decision.label if decision and decision.action == "move" else entry.label
+            row = (_relate(root / entry.path, home), label, parts[entry.path])
+            lines.append(format_csv_line(row[: len(columns)]))
+    done = [decision.action for decision in decided.values()]
+    applied = Applied(out, done.count("keep"), done.count("move"), done.count("drop"), tuple(left))
+    return applied, _encode("".join(lines), listing)
+
+
+def _read_parts(split: Path, listing: Listing) -> dict[str, str]:
+    paths = {entry.path for entry in listing.entries}
+    parts = {entry.path: entry.part or "" for entry in list_photos(split, min_classes=1).entries if entry.path in paths}
+    if not parts:
+        raise DataError(
+            f"no photo in {listing.root} is named in {split}",
+            hint="its paths are relative to the data folder, such as cat/1.jpg",
+        )
+    return parts
+
+
+def _relate(path: Path, home: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, home)).as_posix()
+    except ValueError:  # another drive
+        return path.as_posix()
+
+
+def _encode(text: str, listing: Listing) -> bytes:
+    for name in listing.classes:
+        if any("\udc80" <= character <= "\udcff" for character in name):
+            raise DataError(
+                f"the class {name!r} is not UTF-8, so no list can name it", hint="rename the folder, or use --move"
+            )
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}", hint="name another --out") from error
+
+
+def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
+    """Move photos into the folders of their true classes, and dropped ones out of the data set.
+
+    Nothing is overwritten: where a name is taken, the photo gets a number. The undo file is written before the first
+    photo moves. After a kill the same call goes on, and `undo_moves` takes everything back.
+
+    Args:
+        review: the review.csv.
+        data: the folder that was audited.
+        quarantine: folder for dropped photos and the undo file, outside of `data`; made where it is missing.
+
+    Raises:
+        DataError: if review or data cannot be used.
+        SettingsError: if `data` is no folder, or one of the two lies in the other.
+        StorageError: if the disk is full; the same call goes on.
+
+    Example:
+        >>> move_photos(Path("review.csv"), Path("photos"), Path("dropped")).dropped  # doctest: +SKIP
+        1
+    """
+    _check_folders(data, quarantine)
+    decisions = read_review(review)
+    listing = list_photos(data, min_classes=1)
+    # Also a class whose last photo this review has moved, before it was killed, and is still to get others.
+    emptied = {decision.given for decision in decisions if _is_class_folder(data, decision.given)}
+    check_labels(decisions, {*listing.classes, *emptied})
+    with open_journal(quarantine.absolute(), _name_run(review, data)) as journal:
+        planned = _find_begun(decisions, data, journal)
+        matched, left = match_decisions([decision for decision in decisions if decision not in planned], listing)
+        for entry, decision in matched:
+            if decision.action == "drop" or (decision.action == "move" and decision.label != entry.label):
+                source, target = data.absolute() / entry.path, _target(entry, decision, data, quarantine)
+                try:
+                    planned[decision] = journal.plan("move", source, target, digest=decision.digest)
+                except OSError as error:
+                    left.append((entry.path, error.strerror or str(error)))
+        failed = dict(journal.perform(planned.values()))
+    left += [(decision.path, failed[action]) for decision, action in planned.items() if action in failed]
+    done = [decision.action for decision, action in planned.items() if action not in failed]
+    kept = sum(decision not in planned for _, decision in matched)
+    return Applied(journal.path, kept, done.count("move"), done.count("drop"), tuple(left))
+
+
+def undo_moves(review: Path, data: Path, quarantine: Path) -> Undone:
+    """Take back what `move_photos` did with the same arguments.
+
+    Raises:
+        DataError: if there is nothing, or nothing any more, to take back.
+    """
+    _check_folders(data, quarantine)
+    read_review(review)
+    journal = find_journal(quarantine.absolute(), _name_run(review, data))
+    if journal is None:
+        raise DataError(
+            f"nothing that {review} did is left to take back in {quarantine}",
+            hint=f"for what an undo file there tells: pronk undo {quarantine / 'undo.csv'}",
+        )
+    return undo(journal)
+
+
+def _check_folders(data: Path, quarantine: Path) -> None:
+    if not data.is_dir():
+        raise SettingsError(
+            f"--move needs a folder of class folders. Got {str(data)!r}", hint="leave it out: a corrected list is made"
+        )
+    if overlap(quarantine, data):
+        raise SettingsError(
+            f"--quarantine must be a folder beside {data}. Got {str(quarantine)!r}", hint="for example dropped"
+        )
+
+
+def _is_class_folder(data: Path, name: str) -> bool:
+    """Tell whether a class has a folder, though it may hold nothing any more; a name from a file may be a path."""
+    return is_single_name(name) and any(
+        (folder / name).is_dir() for folder in (data, *filter(Path.is_dir, data.iterdir()))
+    )
+
+
+def _name_run(review: Path, data: Path) -> str:
+    return hashlib.sha256(review.read_bytes() + os.fsencode(data.resolve())).hexdigest()[:32]
+
+
+def _find_begun(decisions: Sequence[Decision], data: Path, journal: Journal) -> dict[Decision, Action]:
+    """Find what a killed call has recorded: it may be done, half done, or not begun."""
+    by_content = {row["digest"]: row["source"] for row in read_csv(journal.path) if row["action"] == "move"}
+    begun: dict[Decision, Action] = {}
+    claimed = set()
+    for by_path in (True, False):
+        for decision in decisions:
+            source = os.fspath(data.absolute() / decision.path) if by_path else by_content.get(decision.digest, "")
+            action = journal.find(source)
+            if action and decision not in begun and source not in claimed and decision.action != "keep":
+                # Of a photo that is still there, and was changed meanwhile, nothing was begun.
+                if os.path.lexists(source) and find_digest(Path(source)) != action.digest:
+                    continue
+                begun[decision] = action
+                claimed.add(source)
+    return begun
+
+
+def _target(entry: Entry, decision: Decision, data: Path, quarantine: Path) -> Path:
+    if decision.action == "drop":
+        return quarantine.absolute() / entry.path
+    pieces = entry.path.split("/")
+    pieces[1 if entry.part else 0] = decision.label
+    return data.absolute().joinpath(*pieces)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import ModelError, SettingsError
-from pronk.moving.journal import Journal, open_journal
+from pronk.moving.journal import Journal, open_journal, refuse_link
 from pronk.moving.placing import Action
 from pronk.storage.files import digest_file
 from pronk.storage.places import UNKNOWN, can_be_folder, enclosing, lies_in, number_names
@@ -75,10 +75,10 @@ def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str]
     """Refuse to sort into a folder where photos to predict and sorted ones would mix.
 
     Args:
-        folder: to sort into.
-        arguments: as typed; no folder among them may hold it, or the next run would predict what this one sorted.
-        photos: to predict; none may lie in a class folder of `folder`.
-        classes: that get folders.
+        folder: place for the class folders.
+        arguments: paths as typed; no folder among them may hold it, or the next run would predict what this one sorted.
+        photos: paths to predict; none may lie in a class folder of `folder`.
+        classes: names of the folders.
 
     Raises:
         SettingsError: naming both.
@@ -121,7 +121,7 @@ def sort_photos(
         folder: made where it is missing; the journal lies in it.
         run: a name without meaning; with the same one a killed run goes on.
         mode: link, copy or move.
-        base: what relative paths are relative to.
+        base: folder of relative paths.
         on_done: called with the number of rows that are done.
 
     Raises:
@@ -133,105 +133,75 @@ def sort_photos(
         >>> sort_photos([], Path(tempfile.mkdtemp()), run="1", mode="link", base=Path()).placed
         0
     """
-    found = Sorted()
-    done = 0
+    found, done, waiting = Sorted(), 0, iter(rows)
     with open_journal(folder.absolute(), run) as journal:
         found.undo = os.fspath(journal.path)
-        planner = Planner(journal, folder.absolute(), mode, base, found)
-        waiting = iter(rows)
+        sorter = _Sorter(journal, folder.absolute(), mode)
         while chunk := list(itertools.islice(waiting, SORTED_AT_ONCE)):
-            planner.place(chunk)
+            planned: dict[str, Action] = {}  # recorded together before the first photo is touched
+            for record, state in chunk:
+                source = os.fspath(base / record["path"])
+                try:
+                    if record["error"]:
+                        found.unusable += 1
+                    elif source not in planned:
+                        action = sorter.plan(source, record["label"], state)
+                        planned |= {source: action} if action else {}
+                        found.placed += action is None
+                except OSError as error:
+                    found.left.append((record["path"], error.strerror or str(error)))
+            failed = journal.perform(planned.values())
+            found.placed += len(planned) - len(failed)
+            found.left += [(action.source, why) for action, why in failed]
             done += len(chunk)
             on_done(done)
     return found
 
 
-class Planner:
-    """Decides where each photo goes and lets the journal do it, for one open journal.
+class _Sorter:
+    def __init__(self, journal: Journal, folder: Path, mode: str) -> None:
+        self.journal = journal
+        self.folder = folder
+        self.mode = mode
+        self.numbers: dict[tuple[Path, str], int] = {}
 
-    Args:
-        journal: opened.
-        folder: to sort into, absolute.
-        mode: link, copy or move.
-        base: what relative paths are relative to.
-        found: is told what was done.
-    """
-
-    def __init__(self, journal: Journal, folder: Path, mode: str, base: Path, found: Sorted) -> None:
-        self._journal = journal
-        self._folder = folder
-        self._mode = mode
-        self._base = base
-        self._found = found
-        self._numbers: dict[tuple[Path, str], int] = {}
-        self._planned: dict[str, Action] = {}
-        self._taken: set[str] = set()
-
-    def place(self, rows: Sequence[tuple[dict[str, Any], State | None]]) -> None:
-        """Place some photos; they are recorded together before the first is touched."""
-        self._planned, self._taken = {}, set()
-        for record, state in rows:
-            if record["error"]:
-                self._found.unusable += 1
-                continue
-            source = os.fspath(self._base / record["path"])
-            try:
-                self._plan(source, record["label"], state)
-            except OSError as error:
-                self._found.left.append((record["path"], error.strerror or str(error)))
-        failed = self._journal.perform(list(self._planned.values()))
-        self._found.placed += len(self._planned) - len(failed)
-        self._found.left += [(action.source, why) for action, why in failed]
-
-    def _plan(self, source: str, label: str, state: State | None) -> None:
-        known = self._planned.get(source) or self._journal.find(source)
-        if known and self._is_finished(known, state):
-            self._found.placed += source not in self._planned
-            return
-        if Path(source).is_symlink() and self._mode == "move":
-            raise OSError("it is a link, and moving a link would break it")
+    def plan(self, source: str, label: str, state: State | None) -> Action | None:
+        """Plan where a photo goes; None where it is there already."""
+        known = self.journal.find(source)
+        if known and _is_finished(known, state):
+            return None
+        refuse_link(self.mode, Path(source))
         if state and read_state(source) != state:
             raise OSError("it was changed since it was predicted")
         digest = digest_file(Path(source))
         if known and known.digest == digest:
-            self._planned[source] = known  # a killed run recorded it, and may have done half of it
-            return
-        target = self._free_target(self._folder / label, Path(source), digest)
-        if target is None:
-            self._found.placed += 1
-        else:
-            self._planned[source] = Action(self._mode, source, os.fspath(target), digest)
-            self._taken.add(fold(os.fspath(target)))
+            return known  # a killed run recorded it, and may have done half of it
+        target = self._find_target(self.folder / label, Path(source), digest)
+        return self.journal.plan(self.mode, Path(source), target, digest=digest) if target else None
 
-    def _is_finished(self, known: Action, state: State | None) -> bool:
-        source, target = Path(known.source), Path(known.target)
-        if known.source in self._planned:
-            return True
-        if not os.path.lexists(source):
-            return os.path.lexists(target)
-        with contextlib.suppress(OSError):
-            # Not every copy is read again: with the size and time of the photo it is whole, and of this photo.
-            copied = state and state == read_state(known.source) and state[:2] == read_state(known.target)[:2]
-            return known.kind != "move" and (bool(copied) or source.samefile(target))
-        return False
-
-    def _free_target(self, folder: Path, source: Path, digest: str) -> Path | None:
+    def _find_target(self, folder: Path, source: Path, digest: str) -> Path | None:
         """Return a free name; None where the photo itself is there already, from a former run."""
         key = (folder, fold(source.name))
-        start = self._numbers.get(key, 1)
+        start = self.numbers.get(key, 1)  # among thousands of one name, those before it are not looked at again
         for number, target in enumerate(number_names(folder / source.name, start), start):
-            self._numbers[key] = number
-            if not os.path.lexists(target):
-                if self._is_taken(target):
-                    continue
+            self.numbers[key] = number
+            taken = self.journal.has_taken(os.fspath(target))
+            if not taken and not os.path.lexists(target):
                 return target
-            if self._mode != "move" and not self._is_taken(target) and _has_content(target, source, digest):
+            if self.mode != "move" and not taken and _has_content(target, source, digest):
                 return None
         raise AssertionError("numbers do not end")
 
-    def _is_taken(self, target: Path) -> bool:
-        name = os.fspath(target)
-        return self._journal.placed(name) or fold(name) in self._taken
+
+def _is_finished(known: Action, state: State | None) -> bool:
+    source, target = Path(known.source), Path(known.target)
+    if not os.path.lexists(source):
+        return os.path.lexists(target)
+    with contextlib.suppress(OSError):
+        # Not every copy is read again: with the size and time of the photo it is whole, and of this photo.
+        copied = state and state == read_state(known.source) and state[:2] == read_state(known.target)[:2]
+        return known.kind != "move" and (bool(copied) or source.samefile(target))
+    return False
 
 
 def _has_content(target: Path, source: Path, digest: str) -> bool:
