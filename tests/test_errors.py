@@ -2,11 +2,15 @@
 
 import pickle
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import pronk.errors
-from pronk.errors import ImageError, MissingExtra, PronkError, Reason
+from pronk.errors import EXTRAS, ImageError, MissingExtra, PronkError, Reason
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_reasons_are_the_closed_list():
@@ -46,6 +50,14 @@ def test_every_error_has_a_hint(error):
 def test_image_errors_travel_between_processes():
     error = pickle.loads(pickle.dumps(ImageError(Reason.TRUNCATED, "cut off", hint="copy it again")))
     assert (error.reason, str(error), error.hint) == (Reason.TRUNCATED, "cut off", "copy it again")
+
+
+def test_extras_are_those_of_the_package():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert EXTRAS.keys() <= declared.keys()
+    for extra, modules in EXTRAS.items():
+        names = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in declared[extra]} | {"starlette"}
+        assert set(modules) <= names
 
 
 def test_a_missing_extra_names_what_to_install():

@@ -112,9 +112,45 @@ def test_every_public_name_has_a_docstring_and_every_module_its_step():
             assert len(lines[0]) < 121, found.name
 
 
-def test_without_the_extra_the_message_names_it(tmp_path):
-    (tmp_path / "h5py.py").write_text("raise ModuleNotFoundError('no h5py', name='h5py')")
-    code = "import pronk\ntry: pronk.train\nexcept pronk.PronkError as error: print(error, '|', error.hint)"
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("raise ModuleNotFoundError('no h5py', name='h5py')",
+         'MissingExtra: pronk.train needs packages that are not installed | pip install "pronk[train]"'),
+        ("raise ModuleNotFoundError('no h5py.defs', name='h5py.defs')", "ModuleNotFoundError: no h5py.defs | "),
+        ("raise ImportError('libhdf5.so is too old')", "ImportError: libhdf5.so is too old | "),
+    ],
+)  # fmt: skip
+def test_only_what_is_not_there_is_called_missing(tmp_path, broken, says):
+    (tmp_path / "h5py.py").write_text(broken)
+    code = """
+import pronk
+try: pronk.train
+except ImportError as error: print(f"{type(error).__name__}: {error} | ")
+except pronk.PronkError as error: print(f"{type(error).__name__}: {error} | {error.hint}")
+"""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    assert done.stdout.strip() == 'pronk.train needs packages that are not installed | pip install "pronk[train]"'
+    assert done.stdout == says + "\n"
+
+
+def test_importing_changes_nothing():
+    """No environment variable, no logger of others, no search path: also where everything that serves is imported."""
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    code = """
+import logging, os, sys
+import python_multipart
+before = dict(os.environ), sys.path[:], logging.getLogger("python_multipart").level
+import pronk.server.process, pronk.model.formats.opening, pronk.cli
+assert before == (dict(os.environ), sys.path[:], logging.getLogger("python_multipart").level)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_imports_nothing_from_the_current_folder(whole_bundle, tmp_path):
+    for name in ("queue", "random", "signal", "socket", "tensorflow", "PIL", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('from the current folder')")
+    done = subprocess.run(
+        [sys.executable, "-m", "pronk", "verify", whole_bundle], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()

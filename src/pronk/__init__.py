@@ -7,9 +7,11 @@ Example:
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # for type checkers it is True; Python's own would have to be imported
 if TYPE_CHECKING:
+    from typing import Any
+
     from pronk.batch.request import BatchRequest as BatchRequest
     from pronk.batch.request import predict_batch as predict_batch
     from pronk.config import Settings as Settings
@@ -85,17 +87,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'pronk' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "pronk":
-            raise
-        from pronk.errors import MissingExtra
+    from pronk.errors import need_extra
 
-        raise MissingExtra("train", f"pronk.{name}") from error
+    with need_extra("train", f"pronk.{name}"):
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -13,8 +13,18 @@ The tree::
     └── MissingExtra     an optional dependency is not installed
 """
 
+import contextlib
+from collections.abc import Iterator
 from enum import StrEnum
 
+# What each extra in pyproject.toml brings, as modules: without one of these it is not installed.
+EXTRAS = {
+    "train": ("h5py", "keras", "loky", "onnx", "psutil", "scipy", "tensorflow", "threadpoolctl"),
+    "litert": ("ai_edge_litert",),
+    "parquet": ("pyarrow",),
+    "ray": ("ray",),
+    "serve": ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
+}
 COPY_AGAIN = "copy the model folder again"  # the hint wherever a model is not what was written
 
 
@@ -125,3 +135,26 @@ class MissingExtra(PronkError):  # noqa: N818 - reads as what it is: an extra is
     def __reduce__(self) -> tuple[object, ...]:
         # Workers send these through pickle, which would otherwise call the class with the message.
         return MissingExtra, self.missing
+
+
+@contextlib.contextmanager
+def need_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Say which extra is missing where an import in the block finds none of its packages.
+
+    A package that is there and broken is another matter: its own ImportError comes through.
+
+    Raises:
+        MissingExtra: naming the extra.
+
+    Example:
+        >>> with need_extra("parquet", "writing Parquet"):
+        ...     raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+        Traceback (most recent call last):
+        pronk.errors.MissingExtra: writing Parquet needs packages that are not installed
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS[extra]:
+            raise
+        raise MissingExtra(extra, purpose) from error

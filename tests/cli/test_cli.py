@@ -16,7 +16,7 @@ from rich.console import Console
 
 from helpers.commands import HOSTILE, fails, ok
 from helpers.training import hear_interrupts, run_pronk, tiny_settings, write_photos
-from pronk.cli import cli, console
+from pronk.cli import cli, console, run_command
 from pronk.cli.settings import make_settings
 from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
@@ -86,6 +86,29 @@ def test_debug_shows_where_it_went_wrong(tmp_path):
     assert b"Traceback" in done.stderr
     assert b"error: no model at" in done.stderr
     assert b"Traceback" in run_pronk("verify", tmp_path, "--debug").stderr
+
+
+def test_the_command_line_is_what_it_is_given(monkeypatch, tmp_path, capfd):
+    """Not what the interpreter was started with."""
+    monkeypatch.setattr(sys, "argv", ["pytest", "--debug", "--quiet", "train"])
+    assert run_command(["verify", str(tmp_path)]) == 1
+    assert "Traceback" not in capfd.readouterr().err
+    assert run_command(["verify", str(tmp_path), "--debug"]) == 1
+    assert "Traceback" in capfd.readouterr().err
+    flags = []
+    monkeypatch.setattr(
+        "pronk.storage.cache.default_cache", lambda: flags.append(console.has_flag("quiet")) or tmp_path
+    )
+    for words in (["cache"], ["--quiet", "cache"], ["cache", "--quiet"]):
+        assert run_command(words) == 0
+    assert flags == [False, True, True]
+    monkeypatch.setattr("pronk.storage.cache.default_cache", interrupt)
+    assert run_command(["cache"]) == 130
+    assert capfd.readouterr().err.endswith("stopped\n")
+
+
+def interrupt():
+    raise KeyboardInterrupt
 
 
 def test_a_fault_of_ours_is_no_wall_of_text(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pronk.errors import MissingExtra, SettingsError
+from pronk.errors import SettingsError, need_extra
 from pronk.storage.files import format_csv_line, storage_error, sync_folder
 from pronk.text import visible
 
@@ -145,10 +145,8 @@ def require_parquet() -> None:
     Raises:
         MissingExtra: without pyarrow.
     """
-    try:
+    with need_extra("parquet", "writing Parquet"):
         import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("parquet", "writing Parquet") from error
 
 
 def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]) -> None:

@@ -5,7 +5,9 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -14,7 +16,7 @@ from pronk.cli.bench import bench
 from pronk.cli.cache import cache
 from pronk.cli.check import check
 from pronk.cli.compare import compare
-from pronk.cli.console import installed_version
+from pronk.cli.console import installed_version, note_flag
 from pronk.cli.curve import curve
 from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
@@ -31,11 +33,15 @@ USAGE = 2
 INTERRUPTED = 130
 
 
+def _flag(name: str, text: str) -> Callable[[Any], Any]:
+    return click.option(name, is_flag=True, expose_value=False, callback=note_flag, help=text)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(installed_version(), prog_name="pronk")
-@click.option("--quiet", is_flag=True, help="No progress and no summary, only results and errors.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(quiet: bool, debug: bool) -> None:
+@_flag("--quiet", "No progress and no summary, only results and errors.")
+@_flag("--debug", "Show the traceback of an error.")
+def cli() -> None:
     """Turn a folder of photos, one sub-folder per class, into an image classifier.
 
     \b
@@ -64,8 +70,8 @@ for command in (
 ):
     cli.add_command(command)
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
-    command.params.append(click.Option(["--quiet"], is_flag=True, expose_value=False, help="Only results and errors."))
-    command.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help="Show tracebacks."))
+    _flag("--quiet", "Only results and errors.")(command)
+    _flag("--debug", "Show tracebacks.")(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,36 +80,62 @@ def main(arguments: list[str] | None = None) -> None:
     Exit codes: 0 done, 1 the work failed, 2 usage, 130 after Ctrl-C.
     """
     _open_missing_streams()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
     _note_interrupts()
+    _leave(run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run the command line, say on stderr what went wrong, and return the exit code.
+
+    Args:
+        arguments: words after `pronk`.
+
+    Example:
+        >>> run_command(["verify", "--help"])
+        Usage: pronk verify [OPTIONS] MODEL
+        ...
+        0
+    """
     try:
-        code = cli.main(arguments, prog_name="pronk", standalone_mode=False)
-        _leave(code if isinstance(code, int) else 0)
+        code = cli.main(list(arguments), prog_name="pronk", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _stop(arguments)
-    except click.ClickException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "pronk")
-        _fail(error.format_message(), f"{command} --help", debug, code=error.exit_code)
-    except SettingsError as error:
-        _fail(str(error), error.hint, debug, code=USAGE)
-    except PronkError as error:
-        _fail(str(error), error.hint, debug)
+        return _say_stopped(arguments)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except MemoryError:
-        _fail("not enough memory", "close other programs, or use a smaller --image-size or fewer --views", debug)
-    except OSError as error:
-        _fail(
-            f"{error.filename or 'the system'}: {error.strerror or error}", "check the path and the free space", debug
-        )
-    except Exception as error:  # a fault of ours, still without a wall of text
-        _fail(f"unexpected {type(error).__name__}: {error}", "repeat with --debug and report what it shows", debug)
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        if _interrupts:
+            return _say_stopped(arguments)
+        message, hint, code = _explain(error)
+        _say(f"error: {_printable(message)}")
+        if hint:
+            _say(f"hint: {_printable(hint)}")
+        return code
 
 
-def _how_to_go_on(arguments: list[str]) -> str:
+def _explain(error: Exception) -> tuple[str, str, int]:
+    """Return what is wrong, what to do, and the exit code."""
+    if isinstance(error, click.ClickException):
+        command = getattr(getattr(error, "ctx", None), "command_path", "pronk")
+        return error.format_message(), f"{command} --help", error.exit_code
+    if isinstance(error, PronkError):
+        return str(error), error.hint, USAGE if isinstance(error, SettingsError) else 1
+    if isinstance(error, MemoryError):
+        return "not enough memory", "close other programs, or use a smaller --image-size or fewer --views", 1
+    if isinstance(error, OSError):
+        where = error.filename or "the system"
+        return f"{where}: {error.strerror or error}", "check the path and the free space", 1
+    # A fault of ours, still without a wall of text.
+    return f"unexpected {type(error).__name__}: {error}", "repeat with --debug and report what it shows", 1
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
     command = next((word for word in arguments if not word.startswith("-")), "")
     if command == "train":
         return "; the same command with --resume goes on"
@@ -127,20 +159,9 @@ def _note_interrupts() -> None:
         signal.signal(signal.SIGINT, note)
 
 
-def _stop(arguments: list[str]) -> None:
+def _say_stopped(arguments: Sequence[str]) -> int:
     _say(f"stopped{_how_to_go_on(arguments)}")
-    _leave(INTERRUPTED)
-
-
-def _fail(message: str, hint: str, debug: bool, *, code: int = 1) -> None:
-    if debug:
-        traceback.print_exc()
-    if _interrupts:
-        _stop(sys.argv[1:])
-    _say(f"error: {_printable(message)}")
-    if hint:
-        _say(f"hint: {_printable(hint)}")
-    _leave(code)
+    return INTERRUPTED
 
 
 def _open_missing_streams() -> None:

@@ -37,9 +37,16 @@ def installed_version() -> str:
         return "0.0"
 
 
-def is_quiet() -> bool:
-    """Tell whether --quiet stands anywhere on the command line."""
-    return "--quiet" in sys.argv
+def note_flag(context: click.Context, option: click.Parameter, value: bool) -> None:
+    """Remember --quiet or --debug, before or after the name of the command, for `has_flag`."""
+    if value:
+        context.meta[f"pronk.{option.name}"] = True
+
+
+def has_flag(name: str) -> bool:
+    """Tell whether `quiet` or `debug` was typed, before or after the name of the command that runs."""
+    context = click.get_current_context(silent=True)
+    return context is not None and f"pronk.{name}" in context.meta
 
 
 @contextlib.contextmanager
@@ -50,7 +57,7 @@ def open_console() -> Iterator["Console"]:
     with _hush_libraries() as stderr:
         # In a log file nobody gains by lines broken at 80 characters.
         width = None if stderr.isatty() else LOG_WIDTH
-        yield Console(file=stderr, quiet=is_quiet(), highlight=False, width=width)
+        yield Console(file=stderr, quiet=has_flag("quiet"), highlight=False, width=width)
 
 
 @contextlib.contextmanager
@@ -63,7 +70,7 @@ def show_progress(
     """
     if form == "json":
         yield _JsonLines(console.file)
-    elif is_quiet() or not shown:
+    elif has_flag("quiet") or not shown:
         yield lambda stage, done, total: None
     elif console.is_terminal:
         with _bars(console) as bars:
@@ -78,7 +85,7 @@ def _hush_libraries() -> Iterator[TextIO]:
 
     Training frameworks greet with a screenful, and decoders remark on damaged files. `--debug` shows it all.
     """
-    if "--debug" in sys.argv:
+    if has_flag("debug"):
         yield sys.stderr
         return
     sys.stderr.flush()

@@ -56,15 +56,13 @@ def serve(
         pronk serve runs/photos-1
         pronk serve --work taught
     """
-    from pronk.errors import MissingExtra
+    from pronk.errors import need_extra
 
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
         raise click.UsageError("--token must be printable ASCII without spaces around it")
-    try:
+    with need_extra("serve", "pronk serve"):
         from pronk.server.gateway import Access, is_loopback
         from pronk.server.process import ServeOptions, serve_model
-    except ModuleNotFoundError as error:
-        raise MissingExtra("serve", "pronk serve") from error
     if not (is_loopback(host) or token or allow_anyone):
         raise click.UsageError(
             f"on --host {host} others can reach the server: name a --token T, or --allow-anyone to let everybody in"

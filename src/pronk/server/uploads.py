@@ -24,8 +24,6 @@ MOST_PARTS = 64  # files and fields, which are ignored
 PARSED_AT_ONCE = 65_536  # bytes of a form; a larger one would keep the event loop from others
 FORM_HINT = 'send each photo as a part with a filename, as curl -F "photo=@a.jpg" does'
 JSON_HINT = 'send {"inputs": "<the photo in base64>"}, or the bytes of the photo as they are'
-# Each broken form is answered; the terminal of the server is no place for them.
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +65,10 @@ class UploadReader:
     admission: Admission
     body_bytes: int
     body_seconds: float
+
+    def __post_init__(self) -> None:
+        # Each broken form is answered; the terminal of the server is no place for them.
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
     @contextlib.asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Uploads]:

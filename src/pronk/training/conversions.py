@@ -12,6 +12,7 @@ import numpy as np
 
 from pronk.errors import ModelError
 from pronk.model.bundle import HEAD_FILE, Bundle
+from pronk.model.formats.onnx import load_onnxruntime
 from pronk.model.formats.table import MODEL_PATHS
 from pronk.model.head_weights import load_head, write_head
 
@@ -47,6 +48,7 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
     Both are unsigned: with signed weights the AVX2 instructions of older processors run over, and one photo in 25
     of the alpaca photos changes its answer.
     """
+    load_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder, _quiet():

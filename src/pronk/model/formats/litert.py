@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
+from pronk.errors import COPY_AGAIN, ModelError, need_extra
 from pronk.model.formats.seam import OUTPUTS, Outputs
 
 
@@ -21,10 +21,8 @@ class LiteRtRuntime:
     """
 
     def __init__(self, model: bytes) -> None:
-        try:
+        with need_extra("litert", "opening a LiteRT model"):
             from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise MissingExtra("litert", "opening a LiteRT model") from error
         self._model = model
         self._interpreter = Interpreter
         self._own = threading.local()  # an interpreter serves one thread at a time

@@ -1,9 +1,9 @@
 """An ONNX file -> a model opened by ONNX Runtime."""
 
+import os
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.formats.seam import OUTPUTS, Outputs
@@ -30,6 +30,19 @@ class OnnxRuntime:
         return Outputs(*self._session.run(list(OUTPUTS), {"image": pixels}))
 
 
+def load_onnxruntime() -> Any:
+    """Import ONNX Runtime, with its telemetry off: nothing about a user's machine is to leave it.
+
+    Example:
+        >>> load_onnxruntime().__name__
+        'onnxruntime'
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its own switch, read while it is imported
+    import onnxruntime
+
+    return onnxruntime
+
+
 def open_session(model: bytes, *, threads: int = 1) -> Any:
     """Open an ONNX file in ONNX Runtime on the CPU; the one place that does.
 
@@ -45,6 +58,7 @@ def open_session(model: bytes, *, threads: int = 1) -> Any:
         Traceback (most recent call last):
         pronk.errors.ModelError: ...
     """
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

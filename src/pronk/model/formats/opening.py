@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
+from pronk.errors import COPY_AGAIN, ModelError, need_extra
 from pronk.model.bundle import Bundle
 from pronk.model.formats.litert import LiteRtRuntime
 from pronk.model.formats.onnx import OnnxRuntime
@@ -16,10 +16,6 @@ from pronk.model.formats.table import MODEL_PATHS
 from pronk.model.guards.files import read_limited
 from pronk.model.guards.onnx import check_onnx
 from pronk.model.guards.tflite import check_tflite
-
-# ONNX Runtime's own switch, read while it is imported: nothing about a user's machine is to leave it.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
 
 # Modules, not distributions: onnxruntime also comes as onnxruntime-gpu and under other names.
 RUNTIME_MODULES = {
@@ -49,12 +45,10 @@ def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
         runtime = OnnxRuntime(_read_model(bundle, check_onnx), threads=threads)
     else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets with a screenful
-        try:
+        with need_extra("train", f"opening a {bundle.runtime} export"):
             from pronk.training.frameworks import open_with_framework
 
             runtime = open_with_framework(bundle)
-        except ImportError as error:
-            raise MissingExtra("train", f"opening a {bundle.runtime} export") from error
     wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
     if bundle.unknown:
         wanted["features"] = [bundle.unknown.novelty.centre.size]
