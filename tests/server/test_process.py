@@ -10,20 +10,17 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from helpers.bad_files import make_samples
 from helpers.commands import fails
-from helpers.interpreters import FRAMEWORKS, TRAINING_ONLY
 from helpers.pictures import draw_picture, encode
 from helpers.servers import start_server
 from helpers.service import break_promise
 from helpers.training import run_pronk
 from pronk.cli.serve import serve
-from pronk.errors import Reason, SettingsError, StorageError
+from pronk.errors import SettingsError, StorageError
 from pronk.model.predictor import Predictor
 from pronk.server.protocol import LINGER_BYTES
 from pronk.storage.files import digest_file
@@ -46,15 +43,6 @@ def until(condition, *, seconds=20.0):
 
 
 # --- mistakes
-
-
-def test_a_taken_port(served_model):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        text = fails(run_pronk("serve", served_model, "--port", str(port)))
-    assert f"cannot listen on 127.0.0.1, port {port}" in text
-    assert f"--port {port + 1}" in text
-    assert "--port 0" in text
 
 
 @pytest.mark.parametrize(
@@ -81,17 +69,20 @@ def test_mistakes_are_named(served_model, options, says):
     assert isinstance(done.exception, SettingsError | StorageError) or done.exit_code == 2
 
 
-def test_a_model_that_is_not_there(served_model, tmp_path):
+def test_a_taken_port(served_model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = CliRunner().invoke(serve, [str(served_model), "--port", str(port)]).exception
+    assert str(error).startswith(f"cannot listen on 127.0.0.1, port {port}")
+    assert f"--port {port + 1}" in error.hint
+
+
+def test_a_model_that_is_not_there(tmp_path):
     assert "no model at" in fails(run_pronk("serve", tmp_path / "gone", "--port", "0"))
-    shutil.copytree(served_model, tmp_path / "model")
-    break_promise(tmp_path / "model")
-    fresh = {"PRONK_CACHE": str(tmp_path / "cache")}
-    assert "fails its self-test" in fails(run_pronk("serve", tmp_path / "model", "--port", "0", env=fresh))
 
 
-@pytest.mark.parametrize("package", ["httptools", "prometheus_client"])
-def test_without_the_extra_the_message_names_it(served_model, tmp_path, package):
-    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})")
+def test_without_the_extra_the_message_names_it(served_model, tmp_path):
+    (tmp_path / "httptools.py").write_text("raise ModuleNotFoundError('none', name='httptools')")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     text = fails(run_pronk("serve", served_model, "--port", "0", env=env))
     assert "pronk serve needs packages that are not installed" in text
@@ -99,16 +90,6 @@ def test_without_the_extra_the_message_names_it(served_model, tmp_path, package)
 
 
 # --- start and end
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_it_ends_with_the_code_of_its_signal(served_model, number, code):
-    with start_server(served_model) as server:
-        assert server.predict(PHOTO).status == 200
-        assert server.stop(number) == code
-        assert "Traceback" not in server.words()
-        with pytest.raises(ConnectionRefusedError):
-            server.ask("GET", "/healthz")
 
 
 def test_a_second_ctrl_c_ends_it_at_once(served_model):
@@ -216,19 +197,6 @@ def test_limit_and_token_are_options(served_model):
 # --- the same as elsewhere
 
 
-def test_photos_are_refused_in_the_words_of_the_command(server, served_model, tmp_path):
-    # Of a file without bytes the command says the name.
-    fine = (Reason.OK, Reason.OK_WITH_WARNING, Reason.ZERO_BYTE)
-    samples = [sample for sample in make_samples() if sample.verdict not in fine]
-    for sample in samples:
-        (tmp_path / sample.name).write_bytes(sample.data)
-    paths = [tmp_path / sample.name for sample in samples]
-    told = json.loads(run_pronk("predict", served_model, *paths, "--format", "json").stdout)
-    for sample, record in zip(samples, told, strict=True):
-        body = server.predict(sample.data).json()
-        assert {"code": body["code"], "message": body["error"]} == record["error"]
-
-
 @pytest.mark.more
 def test_real_photos_are_answered_as_in_python(server, served_model, real_photos):
     """300 of them, each alone and in forms of 10: bit for bit."""
@@ -247,15 +215,6 @@ def test_real_photos_are_answered_as_in_python(server, served_model, real_photos
         body = b"".join(head + photo + b"\r\n" for photo in some) + b"--b0undary--\r\n"
         for told, record in zip(server.ask("POST", "/v1/predict", body, kind).json(), records, strict=True):
             assert {key: told[key] for key in record} == record
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
-def test_no_framework_comes_with_it(server):
-    server.predict(PHOTO, "?explain=true")
-    loaded = Path(f"/proc/{server.pid}/maps").read_text()
-    assert "onnxruntime" in loaded
-    for package in (*FRAMEWORKS, *TRAINING_ONLY):
-        assert f"/site-packages/{package}/" not in loaded
 
 
 def test_it_says_where_it_is_and_writes_and_changes_nothing(served_model, tmp_path):

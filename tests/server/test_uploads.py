@@ -47,7 +47,7 @@ def read(kind, body):
     return refusal.status
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(FILES)
 @example([("x" * 1000, b"\r\n--b"), ("", b""), ("--b--", b"--b--")])
 @example([("a;b=c.jpg", b"\r\n"), ("é\u202e😀.jpg", b"\r\n--c--\r\n"), ("a'*=utf-8''b", b"-")])
@@ -57,13 +57,13 @@ def test_what_was_put_into_a_form_comes_out(files):
     assert read(KIND, write_form(files)) == tuple(Upload(name, data) for name, data in files)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from([KIND, "application/json", "multipart/form-data", "", "image/png"]), st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(kind, body):
     read(kind, body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(max_codepoint=255), max_size=200), st.booleans())
 @example("multipart/form-data; boundary=" + "b" * 300, True)
 @example('multipart/form-data; boundary="', True)
@@ -72,7 +72,7 @@ def test_any_content_type_is_understood_somehow(kind, is_form):
     read(f"multipart/form-data; {kind}" if is_form else kind, write_form([("a", b"b")]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(FILES, st.data())
 def test_damaged_forms_are_read_or_refused(files, data):
     body = write_form(files)
@@ -85,7 +85,7 @@ def test_damaged_forms_are_read_or_refused(files, data):
     assert found in (400, 413, 422) if isinstance(found, int) else 0 < len(found) <= MOST_FILES
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=100), st.integers(1, 10**9) | st.none(), JSON)
 def test_any_json_is_read_or_refused(photo, top, value):
     inputs = base64.b64encode(photo).decode()

@@ -140,7 +140,8 @@ function tell(entry) {
     news.push(entry);
     clearTimeout(newsTimer);
     newsTimer = setTimeout(() => {
-        const told = news.splice(0), some = told.slice(-3).map(sayEntry);
+        const told = news.splice(0).filter(({ error, record }) => error ?? record); // some may be asked again by now
+        const some = told.slice(-3).map(sayEntry);
         announce(told.length > 3 ? `${count(told.length, "photo")} answered. The last: ${some.at(-1)}` : some.join(" "));
     }, QUIET);
 }
