@@ -1,23 +1,21 @@
 """Benchmarks: what they count and write is right, and one command runs them all on a few photos."""
 
 import doctest
-import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
+from helpers.scripts import BENCHMARKS, load_benchmark
 from pronk.backbone.onnx_graphs import write_prefix
 from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.training import recipe
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = (
     "bench", "bodies", "clients", "compare", "marked", "processes", "programs", "seeds", "serving", "stages",
     "throughput",
@@ -27,14 +25,9 @@ MACHINE = {"processor": "Z80", "cores": 1, "python": "3.11", "versions": {"numpy
 
 @pytest.fixture(scope="module")
 def programs():
-    """Import the programs in benchmarks/, which are no package."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield {name: importlib.import_module(name) for name in NAMES}
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in NAMES:
-            sys.modules.pop(name, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)  # processes that they start import them too
+        yield {name: load_benchmark(name) for name in NAMES}
 
 
 def make_record(seconds, accuracy):
@@ -158,7 +151,7 @@ def test_one_command_measures_and_writes_the_page(tmp_path):
     docs = tmp_path / "docs"
     docs.mkdir()
     # The comparison is left out: it would take as long again, and starts pronk in the same way.
-    command = [sys.executable, FOLDER / "bench.py", "--repeats", "1", "--seconds", "0.1"]
+    command = [sys.executable, BENCHMARKS / "bench.py", "--repeats", "1", "--seconds", "0.1"]
     command += ["--drawn", "24", "--image-size", "32", "--skip", "demo", "--skip", "photos", "--skip", "compare"]
     environment = {name: value for name, value in os.environ.items() if name not in ("PRONK_PHOTOS", "PRONK_WEIGHTS")}
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +9,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from helpers import ROOT
+from helpers.scripts import load_script
+
 torch = pytest.importorskip("torch", reason="pre-training needs torch, which the extra `torch` installs")
 torch.set_num_threads(1)
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "src" / "pronk" / "backbone" / "offline_weights" / "offline_mobilenet_v2_0.35.h5"
 
 
@@ -23,13 +24,9 @@ def scripts() -> dict[str, ModuleType]:
         "shapes", "textures", "painting", "generator", "pool", "views", "descriptors", "network", "objectives",
         "held_out", "train",
     )  # fmt: skip
-    sys.path.insert(0, str(ROOT / "pretraining"))
-    try:
-        yield {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(ROOT / "pretraining"))
-        for name in names:
-            sys.modules.pop(name, None)
+    yield {name: load_script(ROOT / "pretraining" / f"{name}.py") for name in names}
+    for name in names:  # others may be called alike
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")

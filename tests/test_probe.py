@@ -1,32 +1,19 @@
 """benchmarks/probe.py: what frozen weights know about a folder of photos."""
 
-import importlib.util
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.scripts import load_benchmark
 from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.photos.drawing import draw_photos
 
-PROGRAM = Path(__file__).resolve().parents[1] / "benchmarks" / "probe.py"
-
 
 @pytest.fixture(scope="module")
 def probe():
-    """Import the program, which is in no package."""
-    sys.path.insert(0, str(PROGRAM.parent))
-    try:
-        spec = importlib.util.spec_from_file_location("probe", PROGRAM)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(PROGRAM.parent))
+    return load_benchmark("probe")
 
 
 def make_rows(gap):
@@ -64,23 +51,29 @@ def test_statistics_of_a_random_network_are_those_of_the_photos(probe):
     assert not any(norm.trainable for norm in norms)
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(probe, monkeypatch, capsys):
+    """Run the program; return what it writes on stdout."""
+
+    def start(*arguments):
+        monkeypatch.setattr("sys.argv", ["probe.py", *map(str, arguments)])
+        probe.main()
+        return capsys.readouterr().out
+
+    return start
 
 
 @pytest.mark.more
-def test_offline_network_knows_more_than_a_random_one(tmp_path):
-    done = run(draw_photos(tmp_path / "photos", photos_per_class=40), "offline", "random")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["photos"] >= 110  # some of the drawn photos are broken on purpose
+def test_offline_network_knows_more_than_a_random_one(run, tmp_path):
+    photos = draw_photos(tmp_path / "photos", photos_per_class=30, size=(240, 180))
+    result = json.loads(run(photos, "offline", "random", "--size", "96"))
+    assert result["photos"] >= 80  # some of the drawn photos are broken on purpose
     assert result["accuracy"]["offline"] >= result["accuracy"]["random"] + 0.2
 
 
 @pytest.mark.parametrize("arguments", [("no such folder", "offline"), ("DATA", "no such file.h5")])
-def test_bad_input_is_refused_in_one_line(arguments, tmp_path):
-    draw_photos(tmp_path / "DATA", photos_per_class=3)
-    done = run(str(tmp_path / arguments[0]), arguments[1])
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "no such" in done.stderr.splitlines()[-1]
+def test_bad_input_is_refused_in_one_line(run, arguments, tmp_path, capsys):
+    draw_photos(tmp_path / "DATA", photos_per_class=3, size=(80, 60))
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path / arguments[0], arguments[1])
+    assert "no such" in capsys.readouterr().err.splitlines()[-1]

@@ -1,15 +1,24 @@
 """Programs outside of the package, opened as modules."""
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
+from helpers import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
 
 def load_script(path: Path) -> ModuleType:
-    """Run a script under its own name, so that its functions can be called."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Import a program that is in no package, so that its functions can be called; it finds its neighbours."""
+    sys.path.insert(0, str(path.parent))
+    try:
+        return importlib.import_module(path.stem)
+    finally:
+        sys.path.remove(str(path.parent))
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """Import a program in benchmarks/."""
+    return load_script(BENCHMARKS / f"{name}.py")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import http.client
-import importlib
 import json
 import os
 import queue
@@ -15,13 +14,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from helpers import ROOT
-
-BENCHMARKS = ROOT / "benchmarks"
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
@@ -128,15 +123,6 @@ def start_server(
         )
         stack.callback(_end, process)
         yield Running(_read_address(process, log), process, log)
-
-
-def load_benchmark(name: str) -> ModuleType:
-    """Import a program in benchmarks/, which is no package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -15,7 +15,8 @@ import pytest
 from helpers import TESTS
 from helpers.bad_files import make_samples
 from helpers.pictures import draw_picture, encode
-from helpers.servers import load_benchmark, start_server
+from helpers.scripts import load_benchmark
+from helpers.servers import start_server
 from pronk.errors import Reason
 from pronk.server.http_errors import REASON_STATUS
 

@@ -10,7 +10,8 @@ import pytest
 
 from helpers.bad_files import blank_png
 from helpers.pictures import write_pictures
-from helpers.servers import BENCHMARKS, load_benchmark, start_server
+from helpers.scripts import BENCHMARKS, load_benchmark
+from helpers.servers import start_server
 
 pytestmark = [pytest.mark.alone, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 SMALL = (20_000, 45_000, 95_000, 200_000, 425_000)

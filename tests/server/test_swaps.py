@@ -8,7 +8,8 @@ import time
 import pytest
 
 from helpers.pictures import draw_picture, encode
-from helpers.servers import load_benchmark, start_server
+from helpers.scripts import load_benchmark
+from helpers.servers import start_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and links")
 PHOTO = encode(draw_picture("circle", 1, (640, 480)))
