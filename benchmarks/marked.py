@@ -22,14 +22,14 @@ WATCHED = (
     "list_photos",
     "load_dataset",
     "extract_features",
-    "study_photos",
-    "import_network",
+    "solve_head",
     "fine_tune",
-    "export",
+    "write_kept",
     "judge",
-    "compare",
     "write_results",
 )
+# Those that run beside it.
+WATCHED_BESIDE = ("import_network", "compare_frameworks")
 
 
 def read_clock() -> float:
@@ -41,20 +41,21 @@ def read_clock() -> float:
 @contextlib.contextmanager
 def watch_training(moments: Moments) -> Iterator[None]:
     """Note in `moments` when each step of a run began and ended."""
-    from pronk.training import recipe
-    from pronk.training.finetuning import FineTuning
+    from pronk.training import recipe, schedule
+    from pronk.training.phase_two import FineTuning
 
-    originals = {name: getattr(recipe, name) for name in WATCHED}
+    watched = [(recipe, name) for name in WATCHED] + [(schedule, name) for name in WATCHED_BESIDE]
+    originals = [(module, name, getattr(module, name)) for module, name in watched]
     run_epoch = FineTuning.run_epoch
-    for name, work in originals.items():
-        setattr(recipe, name, _watch(name, work, moments))
+    for module, name, work in originals:
+        setattr(module, name, _watch(name, work, moments))
     FineTuning.run_epoch = _watch_first_step(run_epoch, moments)
     try:
         yield
     finally:
         FineTuning.run_epoch = run_epoch
-        for name, work in originals.items():
-            setattr(recipe, name, work)
+        for module, name, work in originals:
+            setattr(module, name, work)
 
 
 def _watch(name: str, work: Any, moments: Moments) -> Any:

@@ -19,11 +19,11 @@ STEPS = (
     ("list photos, read weights, start workers", "load_dataset", BEGINS),
     ("check and split the photos", "load_dataset", ENDS),
     ("compute the missing features", "extract_features", ENDS),
-    ("phase 1: solve for the head", "study_photos", ENDS),
+    ("phase 1: solve for the head", "solve_head", ENDS),
     ("wait for Keras", "fine_tune", BEGINS),
     ("phase 2: first step, with its tracing", "first_step", ENDS),
     ("phase 2: all other steps", "fine_tune", ENDS),
-    ("write the model", "export", ENDS),
+    ("write the model", "write_kept", ENDS),
     ("judge the model", "judge", ENDS),
     ("wait for the comparison with Keras", "write_results", BEGINS),
     ("write report and results", "write_results", ENDS),
@@ -31,7 +31,7 @@ STEPS = (
 LAST_STEP = "trim the cache, end"
 BESIDE = {
     "beside: import Keras, build the network": "import_network",
-    "beside: compare the model with Keras": "compare",
+    "beside: compare the model with Keras": "compare_frameworks",
 }
 INK, WAIT, BAR, SIDE = "#787878", "#b9b9b9", "#3f86c6", "#d0893b"  # seen on white and on black alike
 

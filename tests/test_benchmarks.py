@@ -85,12 +85,12 @@ def test_a_failing_process_ends_the_measurement(programs, tmp_path):
 
 
 def test_what_the_stop_watch_watches_is_there(programs):
-    marked, stages, original = programs["marked"], programs["stages"], recipe.export
+    marked, stages, original = programs["marked"], programs["stages"], recipe.write_kept
     moments = {}
     with marked.watch_training(moments):
-        assert recipe.export is not original
-    assert recipe.export is original
-    watched = {*marked.WATCHED, "first_step"}
+        assert recipe.write_kept is not original
+    assert recipe.write_kept is original
+    watched = {*marked.WATCHED, *marked.WATCHED_BESIDE, "first_step"}
     assert {mark for _, mark, _ in stages.STEPS} | set(stages.BESIDE.values()) <= watched
 
 

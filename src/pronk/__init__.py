@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from pronk.model.heat_maps import explain as explain
     from pronk.model.predictor import Prediction as Prediction
     from pronk.model.predictor import Predictor as Predictor
-    from pronk.training.auditing import Audit as Audit
-    from pronk.training.auditing import audit as audit
     from pronk.training.delivery import Exported as Exported
     from pronk.training.delivery import export_model as export_model
     from pronk.training.recipe import TrainResult as TrainResult
     from pronk.training.recipe import train as train
+    from pronk.training.surveys import Audit as Audit
+    from pronk.training.surveys import audit as audit
     from pronk.training.surveys import curve as curve
 
 # Where each public name lives; it is imported when it is first asked for, so `import pronk` costs nothing.
 _HOMES = {
-    "Audit": "pronk.training.auditing",
+    "Audit": "pronk.training.surveys",
     "BatchRequest": "pronk.batch.request",
     "Checkup": "pronk.dataset.checkup",
     "Comparison": "pronk.model.comparison",
@@ -49,7 +49,7 @@ _HOMES = {
     "PronkError": "pronk.errors",
     "Settings": "pronk.config",
     "TrainResult": "pronk.training.recipe",
-    "audit": "pronk.training.auditing",
+    "audit": "pronk.training.surveys",
     "check": "pronk.dataset.checkup",
     "compare": "pronk.model.comparison",
     "curve": "pronk.training.surveys",

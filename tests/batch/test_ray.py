@@ -25,6 +25,7 @@ from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ImageError, PronkError, Reason
 from pronk.training import features as features_module
 from pronk.training.features import extract_features
+from pronk.training.run_folder import Run
 
 STORE_BYTES = 80 * 1024**2  # per node, in shared memory
 SHARED_MEMORY = Path("/dev/shm")
@@ -304,18 +305,18 @@ def extract(tiny_photos, tmp_path, monkeypatch):
     monkeypatch.setattr(features_module, "has_gpu", lambda: False)
     dataset = load_dataset(tiny_photos)
 
-    def run(engine, address=None):
+    def go(engine, address=None):
         cache = tmp_path / engine
         with ThreadPoolExecutor(2) as pool:
-            features = extract_features(
-                dataset, lively_backbone(0.35), tiny_settings("unused"), cache, tmp_path / f"work-{engine}", pool,
-                engine=engine, address=address,
-            )  # fmt: skip
+            run = Run(
+                tiny_settings("unused"), lively_backbone(0.35), tmp_path / f"run-{engine}", cache, pool, engine, address
+            )
+            features = extract_features(dataset, run)
         assert not features.missing
         assert not list(cache.rglob("*.tmp"))
         return features, {path.relative_to(cache): path.read_bytes() for path in cache.rglob("*.row")}
 
-    return run
+    return go
 
 
 @more
@@ -323,8 +324,8 @@ def test_features_of_a_cluster_equal_those_of_this_machine(nodes, extract, tmp_p
     (here, local), (there, remote) = extract("local"), extract("ray", nodes.address)
     assert local == remote
     assert here.computed == there.computed == len(local) > 28
-    assert not there.recipe.squares.exists()
-    shutil.rmtree(tmp_path / "work-local")
+    assert not there.extraction.squares.exists()
+    shutil.rmtree(tmp_path / "run-local")
     again, _ = extract("ray", "127.0.0.1:1")  # all rows are there: nobody is asked
     assert again.computed == 0
 
@@ -344,9 +345,9 @@ def test_a_machine_that_sees_other_photos_is_not_believed(nodes, extract, monkey
 
 def vanish(jobs):
     from pronk.dataset.findings import Finding
-    from pronk.training.rows import Worked
+    from pronk.training.rows import Extracted
 
-    return Worked((Finding(jobs[0].photo.path, "vanished", "error", "is gone"),), 0.0)
+    return Extracted(1, (Finding(jobs[0].photo.path, "vanished", "error", "is gone"),))
 
 
 @slow

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pronk.errors import RunError
-from pronk.training.checkpoints import load_checkpoint, save_checkpoint
+from pronk.training.phase_two import load_checkpoint, save_checkpoint
 
 
 def save(folder, epoch):

@@ -16,9 +16,8 @@ from pronk.errors import DataError, ModelError
 from pronk.model.bundle import open_bundle
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
-from pronk.training.answers import Answers
-from pronk.training.exporters import choose_golden, compare, export
-from pronk.training.phases import Kept
+from pronk.training.kept_model import Calibration, Kept, choose_golden, compare_frameworks, write_kept
+from pronk.training.run_folder import Run
 
 SETTINGS = tiny_settings("unused")
 
@@ -37,11 +36,12 @@ def test_keras_and_onnx_say_the_same(tmp_path, dataset):
     kept = Kept(head, trained.weights, np.full((1, 2), 0.5), {"kept": "fine_tuned"})
     nothing = Future()
     nothing.set_result(None)
-    answers = Answers(1.7, SetScores.fit(np.array([[0.75, 0.25]]), np.array([0])), nothing)
+    calibration = Calibration(1.7, SetScores.fit(np.array([[0.75, 0.25]]), np.array([0])))
+    run = Run(SETTINGS, backbone, tmp_path, tmp_path, None)
     network = build_network(backbone, classes=2, settings=SETTINGS)
     golden = choose_golden(dataset, SETTINGS)
-    bundle = export(tmp_path / "model", network, kept, answers, golden, backbone, dataset.classes, SETTINGS)
-    compare(network, bundle)
+    bundle = write_kept(network, kept, calibration, run, classes=dataset.classes, golden=golden, unknown=nothing)
+    compare_frameworks(network, bundle)
     assert (bundle.temperature, bundle.unknown, bundle.sets.n) == (1.7, None, 1)
     assert bundle.weights == {"name": "random", "sha256": backbone.sha256}
     assert (bundle.classes, bundle.size, bundle.fit) == (("cold", "warm"), 32, "crop")
@@ -62,7 +62,7 @@ def answering(probabilities):
 @pytest.mark.parametrize("says", [[2.0, -1.0], [np.nan, np.nan]])
 def test_files_that_differ_are_refused(whole_bundle, says):
     with pytest.raises(ModelError, match=r"differ by .* on the golden photos"):
-        compare(answering(says), open_bundle(whole_bundle))
+        compare_frameworks(answering(says), open_bundle(whole_bundle))
 
 
 # --- golden photos

@@ -10,8 +10,9 @@ from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, StorageError
 from pronk.photos.decoding import load_pixels
 from pronk.training import features as features_module
-from pronk.training.features import extract_features, has_gpu, make_recipe, run_on_gpu
-from pronk.training.rows import Job, load_square, row_key
+from pronk.training.features import extract_features, extract_on_gpu, has_gpu, plan_extraction
+from pronk.training.rows import PhotoViews, load_square, row_key
+from pronk.training.run_folder import Run
 
 SETTINGS = tiny_settings("unused", views=3)
 
@@ -39,9 +40,8 @@ def extract(tmp_path, photos, backbone, pool, monkeypatch):
 
     def run(settings=SETTINGS, *, split=None, dataset=None, backbone=backbone, **options):
         dataset = dataset or load_dataset(photos, seed=settings.seed, split=split)
-        return dataset, extract_features(
-            dataset, backbone, settings, tmp_path / "cache", tmp_path / "work", pool, **options
-        )
+        run = Run(settings, backbone, tmp_path / "run", tmp_path / "cache", pool, **options)
+        return dataset, extract_features(dataset, run)
 
     return run
 
@@ -122,7 +122,7 @@ def test_a_damaged_row_is_computed_again(extract, how):
     dataset, features = extract()
     photo = dataset.part("train")[0]
     expected = features.row(photo, 1)
-    path = features.recipe.store.path(row_key(photo, 1, SETTINGS.seed))
+    path = features.extraction.store.path(row_key(photo, 1, SETTINGS.seed))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.unlink() if how == "gone" else path.write_bytes(data if how == "flipped" else data[:50])
@@ -134,7 +134,7 @@ def test_a_damaged_row_is_computed_again(extract, how):
 def test_a_damaged_row_whose_photo_changed_is_an_error(extract, photos):
     dataset, features = extract()
     photo = dataset.part("train")[0]
-    features.recipe.store.path(row_key(photo, 1, SETTINGS.seed)).unlink()
+    features.extraction.store.path(row_key(photo, 1, SETTINGS.seed)).unlink()
     (photos / photo.path).write_bytes(b"")
     with pytest.raises(DataError, match=f"{photo.path} changed"):
         features.row(photo, 1)
@@ -159,28 +159,29 @@ def test_the_photos_to_be_judged_are_kept_as_pixels(extract, photos, tmp_path):
     for _ in ("from the empty cache", "from the full one"):
         dataset, features = extract()
         judged = [photo for photo in dataset.photos if photo.part != "train"]
-        squares = features.recipe.squares
+        squares = features.extraction.squares
         assert {path.name for path in squares.iterdir()} == {photo.digest for photo in judged}
         for photo in judged:
             expected = load_pixels(photos / photo.path, size=32)
-            np.testing.assert_array_equal(load_square(squares, photos, photo, size=32, fit="crop"), expected)
-            np.testing.assert_array_equal(load_square(tmp_path, photos, photo, size=32, fit="crop"), expected)
+            np.testing.assert_array_equal(load_square(features.extraction, photo), expected)
+            elsewhere = dataclasses.replace(features.extraction, squares=tmp_path)
+            np.testing.assert_array_equal(load_square(elsewhere, photo), expected)
             (squares / photo.digest).write_bytes(b"torn")  # as by a power cut; the next run makes its own
 
 
 def test_only_so_many_photos_are_kept_as_pixels(extract, monkeypatch):
     monkeypatch.setattr(features_module, "SQUARES_BYTES", 3 * 32 * 32 * 3)
     dataset, features = extract()
-    assert len(list(features.recipe.squares.iterdir())) == 3
+    assert len(list(features.extraction.squares.iterdir())) == 3
     assert features.computed == rows_of(dataset)
 
 
 def test_without_room_for_pixels_the_photos_are_decoded_again(extract, photos, tmp_path):
-    (tmp_path / "work").write_text("no folder")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".work").write_text("no folder")
     dataset, features = extract()
     photo = dataset.part("test")[0]
-    pixels = load_square(features.recipe.squares, photos, photo, size=32, fit="crop")
-    np.testing.assert_array_equal(pixels, load_pixels(photos / photo.path, size=32))
+    np.testing.assert_array_equal(load_square(features.extraction, photo), load_pixels(photos / photo.path, size=32))
 
 
 def test_nothing_is_written_beside_the_photos(extract, photos):
@@ -205,11 +206,12 @@ def test_a_disk_that_fills_up_is_told_with_its_path(extract, monkeypatch):
 
 
 def test_the_prefix_is_written_once(tmp_path, photos, backbone, monkeypatch):
-    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "cache", tmp_path / "work")
-    os.utime(recipe.prefix, (1, 1))
+    run = Run(SETTINGS, backbone, tmp_path / "run", tmp_path / "cache", None)
+    extraction = plan_extraction(photos, run)
+    os.utime(extraction.prefix, (1, 1))
     monkeypatch.setattr(features_module, "write_prefix", None)
-    assert make_recipe(photos, backbone, SETTINGS, tmp_path / "cache", tmp_path / "work") == recipe
-    assert recipe.prefix.stat().st_mtime > 1, "it counts as used"
+    assert plan_extraction(photos, run) == extraction
+    assert extraction.prefix.stat().st_mtime > 1, "it counts as used"
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch):
@@ -222,18 +224,19 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
 
 def test_the_road_of_a_gpu_comes_to_the_same_rows(extract, photos, backbone, tmp_path):
     dataset, expected = extract()
-    recipe = make_recipe(photos, backbone, SETTINGS, tmp_path / "other cache", tmp_path / "work")
+    run = Run(SETTINGS, backbone, tmp_path / "run", tmp_path / "other cache", None)
+    extraction = plan_extraction(photos, run)
     gone = dataset.part("val")[0]
     (photos / gone.path).unlink()
-    jobs = [Job(photo, tuple(range(3 if photo.part == "train" else 1))) for photo in dataset.photos]
-    worked = list(run_on_gpu(recipe, backbone, SETTINGS, [jobs[i : i + 4] for i in range(0, len(jobs), 4)]))
-    assert [finding.code for one in worked for finding in one.findings] == ["vanished"]
+    wanted = [PhotoViews(photo, tuple(range(3 if photo.part == "train" else 1))) for photo in dataset.photos]
+    extracted = list(extract_on_gpu([wanted[i : i + 4] for i in range(0, len(wanted), 4)], extraction, run))
+    assert sum(one.photos for one in extracted) == len(dataset.photos)
+    assert [finding.code for one in extracted for finding in one.findings] == ["vanished"]
     compared = 0
-    for job in jobs:
-        for number in job.numbers:
-            if job.photo is not gone:
-                pooled, cut = recipe.store.read(row_key(job.photo, number, SETTINGS.seed))
-                np.testing.assert_allclose(pooled, expected.row(job.photo, number)[0], atol=2e-3)
-                np.testing.assert_allclose(cut, expected.row(job.photo, number)[1], atol=2e-3, rtol=2e-3)
-                compared += 1
+    for one in wanted:
+        for number in one.numbers if one.photo is not gone else ():
+            pooled, cut = extraction.store.read(row_key(one.photo, number, SETTINGS.seed))
+            np.testing.assert_allclose(pooled, expected.row(one.photo, number)[0], atol=2e-3)
+            np.testing.assert_allclose(cut, expected.row(one.photo, number)[1], atol=2e-3, rtol=2e-3)
+            compared += 1
     assert compared == rows_of(dataset) - 1

@@ -4,9 +4,11 @@ import pytest
 from helpers.training import lively_backbone
 from pronk.backbone.keras_network import build_network, build_suffix
 from pronk.config import Settings
-from pronk.training.finetuning import FineTuning
+from pronk.training.phase_two import FineTuning
 
 SETTINGS = Settings(image_size=32, epochs=5, patience=2, learning_rate=1e-3, fine_tune_from="block_15_add")
+
+PROBABILITIES = np.array([[0.25, 0.75]])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_patience_and_epochs_end_it(suffix):
     ended = []
     while not state.is_done:
         state.epoch += 1
-        state.keep_if_best(next(losses))
+        state.keep_if_best(next(losses), PROBABILITIES)
         ended.append((state.epoch, state.best_epoch))
     # An equal loss is no better one.
     assert ended == [(1, 1), (2, 2), (3, 2), (4, 2)]
@@ -53,27 +55,28 @@ def test_patience_and_epochs_end_it(suffix):
 def test_no_loss_that_is_not_a_number_is_best(suffix):
     state = FineTuning(suffix, SETTINGS)
     state.epoch = 1
-    assert state.keep_if_best(0.5)
+    state.keep_if_best(0.5, PROBABILITIES)
     state.epoch = 2
-    assert not state.keep_if_best(float("nan"))
+    state.keep_if_best(float("nan"), 2 * PROBABILITIES)
+    assert (state.best_epoch, state.best_probabilities[0, 0]) == (1, 0.25)
 
 
 def test_a_checkpoint_restores_everything(suffix, tmp_path):
     state = FineTuning(suffix, SETTINGS)
     state.epoch = 1
     state.run_epoch(batches(), int)
-    state.keep_if_best(0.7)
+    state.keep_if_best(0.7, PROBABILITIES)
     state.epoch = 2
     state.history.append({"epoch": 2, "loss": 0.1})
     state.run_epoch(batches(), int)
-    state.save(tmp_path, np.array([[0.25, 0.75]]))
+    state.save(tmp_path)
     weights, optimizer = suffix.get_weights(), [np.asarray(variable) for variable in state.optimizer.variables]
     assert any(np.abs(array).max() > 0 for array in optimizer[2:]), "the moments of Adam belong to the state"
 
     other = FineTuning(suffix, SETTINGS)
     other.run_epoch(batches(1), int)
-    best = other.restore(tmp_path)
-    np.testing.assert_array_equal(best, [[0.25, 0.75]])
+    other.restore(tmp_path)
+    np.testing.assert_array_equal(other.best_probabilities, PROBABILITIES)
     assert (other.epoch, other.best_epoch, other.best_loss) == (2, 1, 0.7)
     assert other.history == [{"epoch": 2, "loss": 0.1}]
     for found, expected in zip(suffix.get_weights(), weights, strict=True):
@@ -86,6 +89,6 @@ def test_a_checkpoint_restores_everything(suffix, tmp_path):
 
 def test_nothing_to_restore_is_a_start(suffix, tmp_path):
     state = FineTuning(suffix, SETTINGS)
-    assert state.restore(tmp_path) is None
+    state.restore(tmp_path)
     assert state.epoch == 0
     assert not state.is_done

@@ -14,8 +14,9 @@ from pronk.backbone.keras_network import batch_norms, build_network, build_prefi
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import SettingsError
-from pronk.training.checkpoints import load_checkpoint
-from pronk.training.phases import _cut_evenly, fine_tune, part_record, train_head
+from pronk.training.phase_one import measure_fit, train_head
+from pronk.training.phase_two import cut_evenly, fine_tune, load_checkpoint
+from pronk.training.run_folder import Run
 
 SETTINGS = Settings(
     image_size=32, views=2, epochs=3, patience=3, learning_rate=1e-3, fine_tune_from="block_15_add", batch_size=8
@@ -27,6 +28,7 @@ class Rows:
     """Features in memory, with the methods of the real ones."""
 
     stored: dict
+    dataset: Dataset
 
     def pooled(self, photos, *, views=1):
         return np.stack([self.stored[photo.path, view][0] for photo in photos for view in range(views)])
@@ -63,18 +65,18 @@ def rows(backbone, dataset):
             keys.append((photo.path, view))
             pixels.append(np.clip(picture + rng.integers(0, 30, picture.shape), 0, 255))
     cut, pooled = prefix.predict_on_batch(np.array(pixels, np.uint8))
-    return Rows({key: (pooled[i], cut[i].astype(np.float16)) for i, key in enumerate(keys)})
+    return Rows({key: (pooled[i], cut[i].astype(np.float16)) for i, key in enumerate(keys)}, dataset)
 
 
 @pytest.fixture(scope="module")
-def frozen(dataset, rows):
-    return train_head(dataset, rows, SETTINGS)
+def frozen(rows):
+    return train_head(rows, SETTINGS)
 
 
-def tune(backbone, dataset, rows, frozen, work, *, settings=SETTINGS, stop_after=None):
+def tune(backbone, rows, frozen, folder, *, settings=SETTINGS, stop_after=None):
     """Fine-tune in a new network, as a new process would; perhaps stopped in the step after some epochs."""
     network = build_network(backbone, classes=2, settings=settings)
-    steps = -(-dataset.counts["train"] // settings.batch_size)
+    steps = -(-rows.dataset.counts["train"] // settings.batch_size)
 
     def watch(stage, done, total):
         assert stage == "fine_tune"
@@ -82,12 +84,13 @@ def tune(backbone, dataset, rows, frozen, work, *, settings=SETTINGS, stop_after
         if stop_after and (at_end or done == steps * stop_after + 1):
             raise KeyboardInterrupt
 
-    return network, fine_tune(network, frozen, dataset, rows, settings, work, on_progress=watch)
+    run = Run(settings, backbone, folder, folder, None, on_progress=watch)
+    return network, fine_tune(network, frozen, rows, run)
 
 
 @pytest.fixture(scope="module")
-def tuned(backbone, dataset, rows, frozen, tmp_path_factory):
-    return tune(backbone, dataset, rows, frozen, tmp_path_factory.mktemp("work"))
+def tuned(backbone, rows, frozen, tmp_path_factory):
+    return tune(backbone, rows, frozen, tmp_path_factory.mktemp("work"))
 
 
 def digest(result):
@@ -123,25 +126,25 @@ def test_phase_1_has_a_row_per_iteration(frozen, dataset, rows):
     assert last["val_loss"] == log_loss(judged, targets)
     assert last["val_accuracy"] == (judged.argmax(axis=1) == targets).mean()
     assert last["loss"] < frozen.history[0]["loss"]
-    assert part_record(judged, targets)["loss"] == last["val_loss"]
+    assert measure_fit(judged, targets) == (last["val_loss"], last["val_accuracy"])
 
 
 def test_phase_1_never_sees_validation_photos(dataset, rows, frozen):
-    spoiled = Rows(dict(rows.stored))
+    spoiled = Rows(dict(rows.stored), dataset)
     for photo in dataset.part("val"):
         pooled, cut = spoiled.stored[photo.path, 0]
         spoiled.stored[photo.path, 0] = (pooled[::-1], cut)
-    again = train_head(dataset, spoiled, SETTINGS)
+    again = train_head(spoiled, SETTINGS)
     np.testing.assert_array_equal(again.head.kernel, frozen.head.kernel)
 
 
 # --- phase 2
 
 
-def test_the_head_on_keras_says_what_the_solver_says(backbone, dataset, rows, frozen):
+def test_the_head_on_keras_says_what_the_solver_says(backbone, rows, frozen):
     network = build_network(backbone, classes=2, settings=SETTINGS)
     set_head(network, frozen.head)
-    suffix = network.layers[-1](rows.pooled(dataset.part("val")))
+    suffix = network.layers[-1](rows.pooled(rows.dataset.part("val")))
     np.testing.assert_allclose(np.asarray(suffix), frozen.val_probabilities, atol=1e-5)
 
 
@@ -169,56 +172,56 @@ def test_the_best_epoch_is_kept(tuned, dataset):
 
 
 @pytest.mark.more
-def test_same_settings_same_bits(tuned, backbone, dataset, rows, frozen, tmp_path):
-    _, again = tune(backbone, dataset, rows, frozen, tmp_path)
+def test_same_settings_same_bits(tuned, backbone, rows, frozen, tmp_path):
+    _, again = tune(backbone, rows, frozen, tmp_path)
     assert digest(again) == digest(tuned[1])
     assert without_seconds(again.history) == without_seconds(tuned[1].history)
 
 
 @pytest.mark.parametrize("epoch", [2, pytest.param(1, marks=pytest.mark.more), pytest.param(3, marks=pytest.mark.more)])
-def test_stopped_after_any_epoch_it_ends_the_same(tuned, backbone, dataset, rows, frozen, tmp_path, epoch):
+def test_stopped_after_any_epoch_it_ends_the_same(tuned, backbone, rows, frozen, tmp_path, epoch):
     with pytest.raises(KeyboardInterrupt):
-        tune(backbone, dataset, rows, frozen, tmp_path, stop_after=epoch)
-    assert load_checkpoint(tmp_path)[1]["epoch"] == epoch
-    _, resumed = tune(backbone, dataset, rows, frozen, tmp_path)
+        tune(backbone, rows, frozen, tmp_path, stop_after=epoch)
+    assert load_checkpoint(tmp_path / ".work")[1]["epoch"] == epoch
+    _, resumed = tune(backbone, rows, frozen, tmp_path)
     assert digest(resumed) == digest(tuned[1])
     assert without_seconds(resumed.history) == without_seconds(tuned[1].history)
 
 
 @pytest.mark.more
-def test_a_damaged_newest_checkpoint_ends_the_same(tuned, backbone, dataset, rows, frozen, tmp_path, caplog):
+def test_a_damaged_newest_checkpoint_ends_the_same(tuned, backbone, rows, frozen, tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt):
-        tune(backbone, dataset, rows, frozen, tmp_path, stop_after=2)
-    (tmp_path / "checkpoint-0.npz").write_bytes(b"torn")
-    _, resumed = tune(backbone, dataset, rows, frozen, tmp_path)
+        tune(backbone, rows, frozen, tmp_path, stop_after=2)
+    (tmp_path / ".work" / "checkpoint-0.npz").write_bytes(b"torn")
+    _, resumed = tune(backbone, rows, frozen, tmp_path)
     assert "going on from the one before" in caplog.text
     assert digest(resumed) == digest(tuned[1])
 
 
 @pytest.mark.more
-def test_another_seed_gives_other_weights(tuned, backbone, dataset, rows, frozen, tmp_path):
-    _, other = tune(backbone, dataset, rows, frozen, tmp_path, settings=SETTINGS.replace(seed=7, epochs=1))
+def test_another_seed_gives_other_weights(tuned, backbone, rows, frozen, tmp_path):
+    _, other = tune(backbone, rows, frozen, tmp_path, settings=SETTINGS.replace(seed=7, epochs=1))
     assert digest_arrays(other.weights["Conv_1"]) != digest_arrays(tuned[1].weights["Conv_1"])
 
 
 @pytest.mark.more
-def test_it_stops_when_the_validation_loss_rises(backbone, dataset, rows, frozen, tmp_path):
+def test_it_stops_when_the_validation_loss_rises(backbone, rows, frozen, tmp_path):
     settings = SETTINGS.replace(epochs=30, patience=1, learning_rate=3e-2)
-    _, result = tune(backbone, dataset, rows, frozen, tmp_path, settings=settings)
+    _, result = tune(backbone, rows, frozen, tmp_path, settings=settings)
     assert len(result.history) == result.best_epoch + 1 < 30
 
 
-def test_weights_that_blow_up_are_named(backbone, dataset, rows, frozen, tmp_path):
+def test_weights_that_blow_up_are_named(backbone, rows, frozen, tmp_path):
     class Blown(Rows):
         def cuts(self, photos, *, view):
             return super().cuts(photos, view=view) * (np.nan if photos[0].part == "train" else 1)
 
     with pytest.raises(SettingsError, match="epoch 1") as caught:
-        tune(backbone, dataset, Blown(rows.stored), frozen, tmp_path, settings=SETTINGS.replace(epochs=1))
+        tune(backbone, Blown(rows.stored, rows.dataset), frozen, tmp_path, settings=SETTINGS.replace(epochs=1))
     assert "--learning-rate" in caught.value.hint
 
 
-def test_every_view_is_read_in_turn(backbone, dataset, rows, frozen, tmp_path):
+def test_every_view_is_read_in_turn(backbone, rows, frozen, tmp_path):
     asked = []
 
     class Spy(Rows):
@@ -226,22 +229,22 @@ def test_every_view_is_read_in_turn(backbone, dataset, rows, frozen, tmp_path):
             asked.append((view, photos[0].part))
             return super().cuts(photos, view=view)
 
-    tune(backbone, dataset, Spy(rows.stored), frozen, tmp_path, settings=SETTINGS.replace(epochs=2))
+    tune(backbone, Spy(rows.stored, rows.dataset), frozen, tmp_path, settings=SETTINGS.replace(epochs=2))
     assert {view for view, part in asked if part == "val"} == {0}
     views = [view for view, part in asked if part == "train"]
     assert views == [1] * 3 + [0] * 3
 
 
 @pytest.mark.more
-def test_fewer_photos_than_a_batch(backbone, dataset, rows, frozen, tmp_path):
+def test_fewer_photos_than_a_batch(backbone, rows, frozen, tmp_path):
     settings = SETTINGS.replace(batch_size=64, epochs=1)
-    _, result = tune(backbone, dataset, rows, frozen, tmp_path, settings=settings)
+    _, result = tune(backbone, rows, frozen, tmp_path, settings=settings)
     assert result.val_probabilities.shape == (8, 2)
 
 
 @given(count=st.integers(1, 400), most=st.integers(1, 64))
 def test_batches_are_equal_and_hold_every_photo(count, most):
-    batches = _cut_evenly(np.arange(count), most)
+    batches = cut_evenly(np.arange(count), most)
     assert batches.shape[1] <= most
     assert set(batches.ravel()) == set(range(count))
     assert batches.size - count < len(batches), "at most one photo more in each batch"

@@ -14,12 +14,15 @@ import pytest
 import pronk
 from helpers.metrics import make_metrics
 from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, write_photos
+from pronk.backbone.weights import Backbone
 from pronk.config import read_settings
-from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.model.predictor import Predictor
-from pronk.training.phases import FineTuned, Frozen
-from pronk.training.recipe import choose, finish, train
+from pronk.training.kept_model import choose
+from pronk.training.phase_one import Frozen
+from pronk.training.phase_two import FineTuned
+from pronk.training.recipe import finish, train
+from pronk.training.run_folder import Run
 
 
 @pytest.fixture
@@ -42,18 +45,12 @@ def go(tmp_path, photos, tiny_weights, tiny_run, workers_inside):
 # --- what is kept
 
 
-def phases(frozen, tuned):
-    """Two phases of given validation probabilities of the first class; the truth is the first class."""
-    photos = tuple(Photo(f"a/{i}", "a", "val", "", "") for i in range(len(frozen)))
-    dataset = Dataset(Path(), ("a", "b"), photos, (), len(photos))
-    first, second = (np.array([[p, 1 - p] for p in values]) for values in (frozen, tuned))
-    return dataset, Frozen("frozen head", (), first), FineTuned("tuned head", {"tuned": []}, (), second, 1)
-
-
 def chosen(frozen, tuned, keep="best"):
-    dataset, one, two = phases(frozen, tuned)
-    backbone = dataclasses.make_dataclass("Stub", ["weights"])({"plain": []})
-    return choose(one, two, backbone, dataset, tiny_settings("w", keep=keep))
+    """Choose between phases with validation probabilities of the first class, which is the true one."""
+    first, second = (np.array([[p, 1 - p] for p in values]) for values in (frozen, tuned))
+    one, two = Frozen("frozen head", (), first), FineTuned("tuned head", {"tuned": []}, (), second, 1)
+    run = Run(tiny_settings("w", keep=keep), Backbone("stub", "", {"plain": []}), Path(), Path(), None)
+    return choose(one, two, np.zeros(len(first), int), run)
 
 
 def test_the_lower_validation_loss_wins_and_not_the_accuracy():

@@ -2,16 +2,18 @@ import csv
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
-from helpers.training import draw_tiny, write_photos
+from helpers.training import draw_tiny, lively_backbone, tiny_settings, write_photos
 from pronk.dataset.loading import load_dataset
 from pronk.model.bundle import open_bundle
 from pronk.model.evaluation import score_rows
 from pronk.model.predictor import Predictor
 from pronk.model.run import Metrics
-from pronk.progress import no_progress
+from pronk.training.features import Features, plan_extraction
 from pronk.training.results import judge
+from pronk.training.run_folder import Run
 
 
 def read(path):
@@ -34,7 +36,7 @@ def check_accuracy(record):
     assert record["n"] > 0
 
 
-def test_metrics_have_all_fields_and_only_those(tiny_run):
+def test_metrics_have_all_fields_and_only_those(tiny_run, tiny_weights):
     metrics = json.loads((tiny_run.folder / "metrics.json").read_text())
     assert metrics == tiny_run.metrics.to_json()
     assert Metrics.from_json(metrics).to_json() == metrics
@@ -47,8 +49,7 @@ def test_metrics_have_all_fields_and_only_those(tiny_run):
     assert metrics["counts"] == {"train": 20, "val": 4, "test": 4}
     assert metrics["seed"] == 42
     assert metrics["folds"] is None
-    weights = next(tiny_run.folder.parent.parent.glob("weights*/tiny.h5"))
-    assert metrics["weights"] == {"name": "tiny.h5", "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert metrics["weights"] == {"name": "tiny.h5", "sha256": hashlib.sha256(tiny_weights.read_bytes()).hexdigest()}
     for phase in ("frozen", "fine_tuned"):
         assert list(metrics[phase]) == ["val"]
         assert list(metrics[phase]["val"]) == ["accuracy", "loss"]
@@ -128,14 +129,14 @@ def test_card_and_report_tell_the_same(tiny_run):
 
 
 def test_photos_that_change_before_the_end_are_left_out_once(whole_bundle, tmp_path):
-    import numpy as np
-
     dataset = load_dataset(write_photos(tmp_path / "photos", 14))
     gone, replaced, cut = (photo.path for photo in dataset.part("test")[:3])
     (dataset.root / gone).unlink()
     draw_tiny(np.random.default_rng(5), "cold").save(dataset.root / replaced)
     (dataset.root / cut).write_bytes((dataset.root / cut).read_bytes()[:100])
-    found = judge(open_bundle(whole_bundle), dataset, tmp_path / "squares", tmp_path / "cache", no_progress)
+    run = Run(tiny_settings("w"), lively_backbone(0.35), tmp_path / "run", tmp_path / "cache", None)
+    features = Features(dataset, plan_extraction(dataset.root, run), 0, 0.0, ())
+    found = judge(open_bundle(whole_bundle), features, run)
     assert sorted((finding.path, finding.code) for finding in found.lost) == sorted(
         [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]
     )

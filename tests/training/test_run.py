@@ -10,7 +10,7 @@ from helpers.metrics import make_metrics
 from pronk.config import Settings
 from pronk.errors import RunError, StorageError
 from pronk.model.run import read_metrics
-from pronk.training.run import hold_run, new_run_folder
+from pronk.training.run_folder import hold_run, new_run_folder
 
 SETTINGS = Settings(data="/photos", seed=3)
 
@@ -92,7 +92,7 @@ def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path):
 def test_damaged_settings_are_no_run(tmp_path):
     start(tmp_path / "run")
     (tmp_path / "run" / "settings.toml").unlink()
-    with pytest.raises(RunError, match="no run folder"), hold_run(tmp_path / "run", SETTINGS, resume=True):
+    with pytest.raises(RunError, match="is not a run folder"), hold_run(tmp_path / "run", SETTINGS, resume=True):
         pass
 
 
@@ -113,7 +113,7 @@ HOLDER = """
     import sys, time
     from pathlib import Path
     from pronk.config import Settings
-    from pronk.training.run import hold_run
+    from pronk.training.run_folder import hold_run
     with hold_run(Path(sys.argv[1]), Settings(data="/photos", seed=3), resume=True):
         (Path(sys.argv[1]) / "split.csv").write_text("path")
         print("held", flush=True)

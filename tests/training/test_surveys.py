@@ -44,7 +44,7 @@ def test_a_second_survey_computes_nothing(tiny_photos, tiny_weights, tmp_path, w
     def refuse(*arguments):
         raise AssertionError("a photo was decoded again")
 
-    monkeypatch.setattr("pronk.training.rows.draw_job", refuse)
+    monkeypatch.setattr("pronk.training.rows.draw_wanted", refuse)
     monkeypatch.setattr("pronk.dataset.scan.decode", refuse)
     again = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
     np.testing.assert_array_equal(first.table.features, again.table.features)

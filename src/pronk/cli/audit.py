@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pronk.moving.review import Applied
-    from pronk.training.auditing import Audit
+    from pronk.training.surveys import Audit
 
 GROUP_HELP = "Photos whose paths match equally do not judge each other, as in '(.*)_frame'."
 WEAK = 0.8  # below, heads are wrong so often that their suspicions are as well

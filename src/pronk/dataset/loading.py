@@ -103,7 +103,7 @@ class Dataset:
 
 
 def load_dataset(
-    data: Path | str,
+    data: Path | str | Listing,
     *,
     val: float = 0.15,
     test: float = 0.15,
@@ -117,7 +117,8 @@ def load_dataset(
     """Check, group and split a folder of photos; nothing in it is changed.
 
     Args:
-        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`.
+        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`; or
+            what `list_photos` found there.
         val: share of the photos for validation.
         test: share of the photos for the final test.
         seed: of the split.
@@ -135,7 +136,7 @@ def load_dataset(
         Traceback (most recent call last):
         pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
-    listing = list_photos(Path(data))
+    listing = data if isinstance(data, Listing) else list_photos(Path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
     given, shares = _given_parts(listing, seen.usable, split, {"val": val, "test": test})
     digests, paths = [scan.digest for scan in seen.usable], [scan.entry.path for scan in seen.usable]

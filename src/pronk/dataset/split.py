@@ -2,9 +2,13 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, zip_longest
+from typing import TypeVar
 
 from pronk.dataset.listing import PARTS
+
+Item = TypeVar("Item")
 
 # A photo's group goes to the part that is last in this order: what is measured stays untouched.
 RANK: Mapping[str | None, int] = {None: -1, "train": 0, "val": 1, "test": 2}
@@ -100,3 +104,13 @@ def _main_label(group: list[int], labels: Sequence[str]) -> str:
 
 def _order(seed: int, digest: str) -> str:
     return hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest()
+
+
+def take_in_turn(classes: Iterable[Sequence[Item]]) -> list[Item]:
+    """Return what is in several classes with the classes in turn, so that a large one does not crowd out a small one.
+
+    Example:
+        >>> take_in_turn([["a1", "a2", "a3"], ["b1"]])
+        ['a1', 'b1', 'a2', 'a3']
+    """
+    return [item for item in chain.from_iterable(zip_longest(*classes)) if item is not None]

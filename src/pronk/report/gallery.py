@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 from pronk.analysis.labels import Suspicion
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, read_photo
+from pronk.dataset.split import take_in_turn
 from pronk.errors import ImageError
 from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_overlay
@@ -142,9 +142,7 @@ def pick_right(rows: Iterable[Row], classes: Sequence[str]) -> list[Row]:
     """
     right = [row for row in rows if row["part"] == "test" and row["label"] == row["predicted"]]
     right.sort(key=lambda row: (-float(row["score"]), row["path"]))
-    by_class = [[row for row in right if row["label"] == name] for name in classes]
-    in_turn = chain.from_iterable(zip_longest(*by_class))
-    return [row for row in in_turn if row is not None][:MOST_RIGHT]
+    return take_in_turn([[row for row in right if row["label"] == name] for name in classes])[:MOST_RIGHT]
 
 
 def pick_thumbnails(rows: Iterable[Row]) -> list[Row]:

@@ -14,42 +14,50 @@ from pathlib import Path
 import numpy as np
 
 from pronk.backbone.onnx_graphs import PREFIX_VERSION, cut_shape, pooled_size, write_prefix
-from pronk.backbone.weights import Backbone
 from pronk.batch.engines import open_engine
 from pronk.batch.ray_cluster import SHARE
-from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.errors import DataError, ImageError
 from pronk.photos.decoding import DECODING_VERSION
 from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
-from pronk.progress import Progress, no_progress
 from pronk.storage.cache import ensure_space
 from pronk.storage.files import write_atomically
 from pronk.training.row_store import RowStore
-from pronk.training.rows import Job, Recipe, Worked, compute_rows, draw_job, row_key
+from pronk.training.rows import Extracted, Extraction, PhotoViews, compute_rows, draw_wanted, row_key
+from pronk.training.run_folder import Run
 
-PHOTOS_PER_JOB = 4
-MOST_PHOTOS_PER_JOB = 64  # on other machines, where a job costs more than the call of a function
+PHOTOS_AT_ONCE = 4
+MOST_PHOTOS_AT_ONCE = 64  # on other machines, where a task costs more than the call of a function
 SQUARES_BYTES = 512 * 1024**2  # of pixels that wait in the run folder to be judged
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Access to the cached rows of a data set's photos.
+    """A data set and access to the cached rows of its photos.
 
     Attributes:
-        recipe: how they were made, and where they are.
+        dataset: the photos.
+        extraction: how the rows were made, and where they are.
         computed: number of rows that were not in the cache before.
         decode_seconds: wall time that decoding and drawing took, as a share of the workers' time.
         missing: findings for photos that changed or vanished meanwhile.
     """
 
-    recipe: Recipe
+    dataset: Dataset
+    extraction: Extraction
     computed: int
     decode_seconds: float
     missing: tuple[Finding, ...]
+
+    def without_missing(self) -> "Features":
+        """Return the features of the photos that are still there.
+
+        Raises:
+            DataError: if a class has none left to train on.
+        """
+        return dataclasses.replace(self, dataset=self.dataset.without(self.missing))
 
     def pooled(self, photos: Sequence[Photo], *, views: int = 1) -> np.ndarray:
         """Return pooled features of views 0 .. views - 1: float32 [n * views, 1280], a photo's views side by side."""
@@ -62,28 +70,17 @@ class Features:
 
     def row(self, photo: Photo, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return one row; a damaged one is computed again."""
-        key = row_key(photo, number, self.recipe.seed)
-        row = self.recipe.store.read(key)
+        store, key = self.extraction.store, row_key(photo, number, self.extraction.seed)
+        row = store.read(key)
         if row is None:
-            compute_rows(self.recipe, [Job(photo, (number,))])
-            row = self.recipe.store.read(key)
+            compute_rows(self.extraction, [PhotoViews(photo, (number,))])
+            row = store.read(key)
             if row is None:
                 raise DataError(f"{photo.path} changed during the run", hint="run the same command with --resume")
         return row
 
 
-def extract_features(
-    dataset: Dataset,
-    backbone: Backbone,
-    settings: Settings,
-    cache: Path,
-    work: Path,
-    pool: Executor,
-    *,
-    engine: str = "local",
-    address: str | None = None,
-    on_progress: Progress = no_progress,
-) -> Features:
+def extract_features(dataset: Dataset, run: Run) -> Features:
     """Compute the rows that the cache lacks: all views of training photos, view 0 of the others.
 
     The photos that are judged at the end are kept as pixels too, so that none is decoded twice, and a second run
@@ -92,76 +89,43 @@ def extract_features(
 
     Args:
         dataset: the photos.
-        backbone: the network.
-        settings: image size, fit, views, cut and seed.
-        cache: folder of the cache.
-        work: folder of the run for what it needs until its end.
-        pool: of worker processes.
-        engine: "local" computes in the pool, another one elsewhere; see `pronk.batch.engines.open_engine`.
-        address: of a cluster.
-        on_progress: called with ("extract", photos done, photos to do).
+        run: its network, settings and places; progress is told as ("extract", photos done, photos to do).
 
     Raises:
         StorageError: if the disk has too little room; checked before the first row.
         DataError: if a machine of the cluster does not see the photos that this one sees.
     """
-    recipe = make_recipe(dataset.root, backbone, settings, cache, work)
-    shutil.rmtree(recipe.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
-    local = engine == "local"
-    jobs = list(_missing_jobs(dataset, recipe, settings.views, SQUARES_BYTES if local else 0))
-    computed = sum(len(job.numbers) for job in jobs)
-    ensure_space(cache, computed * recipe.store.row_bytes)
+    extraction = plan_extraction(dataset.root, run)
+    shutil.rmtree(extraction.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
+    is_local = run.engine == "local"
+    wanted = list(_find_missing(dataset, extraction, run.settings.views, SQUARES_BYTES if is_local else 0))
+    computed = sum(len(one.numbers) for one in wanted)
+    ensure_space(run.cache, computed * extraction.store.row_bytes)
     findings: list[Finding] = []
     decode_seconds, done = 0.0, 0
-    with contextlib.nullcontext(pool) if local or not jobs else _open_machines(engine, address, recipe) as workers:
-        share = len(jobs) // (TASKS_AHEAD * count_workers(workers))
-        step = PHOTOS_PER_JOB if local else max(PHOTOS_PER_JOB, min(share, MOST_PHOTOS_PER_JOB))
-        batches = [jobs[i : i + step] for i in range(0, len(jobs), step)]
-        if jobs and local and has_gpu():
-            results = run_on_gpu(recipe, backbone, settings, batches)
-        else:
-            results = run_unordered(functools.partial(compute_rows, recipe), batches, pool=workers)
-        for worked in results:
-            findings += worked.findings
-            decode_seconds += worked.decode_seconds / count_workers(workers)
-            done = min(done + step, len(jobs))
-            on_progress("extract", done, len(jobs))
-    if not local:
-        _doubt(findings, dataset, recipe)
-    return Features(recipe, computed, decode_seconds, tuple(findings))
+    for extracted, workers in _extract(wanted, extraction, run):
+        findings += extracted.findings
+        decode_seconds += extracted.decode_seconds / workers
+        done += extracted.photos
+        run.on_progress("extract", done, len(wanted))
+    if not is_local:
+        _doubt(findings, dataset, extraction)
+    return Features(dataset, extraction, computed, decode_seconds, tuple(findings))
 
 
-@contextlib.contextmanager
-def _open_machines(engine: str, address: str | None, recipe: Recipe) -> Iterator[Executor]:
-    # Only who sees this very file works in the same cache, and not in one of its own at the same path.
-    mark = recipe.store.folder / f".{secrets.token_hex(8)}.tmp"
-    write_atomically(mark, b"", durable=False)
-    try:
-        with open_engine(engine, address=address, shared=[recipe.root, mark]) as machines:
-            yield machines
-    finally:
-        mark.unlink(missing_ok=True)
-
-
-def _doubt(findings: Sequence[Finding], dataset: Dataset, recipe: Recipe) -> None:
-    photos = {photo.path: photo for photo in dataset.photos}
-    for finding in findings:
-        with contextlib.suppress(ImageError):
-            read_photo(recipe.root, photos[finding.path])
-            raise DataError(f"{finding.path}: {finding.code} on another machine, but not here", hint=SHARE)
-
-
-def make_recipe(root: Path, backbone: Backbone, settings: Settings, cache: Path, work: Path) -> Recipe:
+def plan_extraction(root: Path, run: Run) -> Extraction:
     """Write the prefix into the cache, and name the folders of its rows and of the pixels to be judged."""
+    weights, settings = run.backbone.weights, run.settings
     size, cut = settings.image_size, settings.fine_tune_from
-    key = _key(PREFIX_VERSION, DECODING_VERSION, VIEWS_VERSION, backbone.sha256, size, cut)
-    prefix = cache / "prefix" / f"{key}.onnx"
+    key = _key(PREFIX_VERSION, DECODING_VERSION, VIEWS_VERSION, run.backbone.sha256, size, cut)
+    prefix = run.cache / "prefix" / f"{key}.onnx"
     if not prefix.is_file():
-        write_atomically(prefix, write_prefix(backbone.weights, size=size, cut=cut))
+        write_atomically(prefix, write_prefix(weights, size=size, cut=cut))
     os.utime(prefix)
-    rows = cache / "rows" / _key(key, settings.fit)
-    shapes = (pooled_size(backbone.weights),), cut_shape(backbone.weights, size=size, cut=cut)
-    return Recipe(root.absolute(), prefix, RowStore(rows, *shapes), size, settings.fit, settings.seed, work / "squares")
+    store = RowStore(
+        run.cache / "rows" / _key(key, settings.fit), (pooled_size(weights),), cut_shape(weights, size=size, cut=cut)
+    )
+    return Extraction(root.absolute(), prefix, store, size, settings.fit, settings.seed, run.work / "squares")
 
 
 def has_gpu() -> bool:
@@ -177,39 +141,74 @@ def has_gpu() -> bool:
         return False
 
 
-def _missing_jobs(dataset: Dataset, recipe: Recipe, views: int, square_bytes: int) -> Iterator[Job]:
+def extract_on_gpu(batches: Sequence[Sequence[PhotoViews]], extraction: Extraction, run: Run) -> Iterator[Extracted]:
+    """Run photos through the Keras prefix in this process, decoded by threads beside it."""
+    from pronk.backbone.keras_network import build_network, build_prefix
+
+    prefix = build_prefix(build_network(run.backbone, classes=2, settings=run.settings), run.settings.fine_tune_from)
+
+    def draw(batch: Sequence[PhotoViews]) -> list[tuple[PhotoViews, np.ndarray | Finding]]:
+        return [(wanted, draw_wanted(extraction, wanted)) for wanted in batch]
+
+    for drawn in run_unordered(draw, batches):
+        whole = [(wanted, views) for wanted, views in drawn if not isinstance(views, Finding) and len(views)]
+        if whole:
+            cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
+            names = [row_key(wanted.photo, number, extraction.seed) for wanted, _ in whole for number in wanted.numbers]
+            for row in zip(names, pooled, cut, strict=True):
+                extraction.store.write(*row)
+        yield Extracted(len(drawn), tuple(views for _, views in drawn if isinstance(views, Finding)))
+
+
+def _find_missing(dataset: Dataset, extraction: Extraction, views: int, square_bytes: int) -> Iterator[PhotoViews]:
     seen: set[str] = set()
-    squares = square_bytes // (recipe.size**2 * 3)
+    squares = square_bytes // (extraction.size**2 * 3)
     for photo in dataset.photos:
         wanted = range(views if photo.part == "train" else 1)
-        keys = {number: row_key(photo, number, recipe.seed) for number in wanted}
-        numbers = tuple(n for n, key in keys.items() if key not in seen and not recipe.store.has(key))
+        keys = {number: row_key(photo, number, extraction.seed) for number in wanted}
+        numbers = tuple(n for n, key in keys.items() if key not in seen and not extraction.store.has(key))
         seen.update(keys.values())
         judged = photo.part != "train" and squares > 0
         squares -= judged
         if numbers or judged:
-            yield Job(photo, numbers, square=judged)
+            yield PhotoViews(photo, numbers, square=judged)
 
 
-def run_on_gpu(
-    recipe: Recipe, backbone: Backbone, settings: Settings, batches: Sequence[Sequence[Job]]
-) -> Iterator[Worked]:
-    """Run jobs through the Keras prefix in this process, photos decoded by threads beside it."""
-    from pronk.backbone.keras_network import build_network, build_prefix
+def _extract(wanted: Sequence[PhotoViews], extraction: Extraction, run: Run) -> Iterator[tuple[Extracted, int]]:
+    """Yield what became of the photos, a few at a time, and how many workers there were."""
+    if not wanted:  # a cluster is not even asked
+        return
+    is_local = run.engine == "local"
+    with contextlib.nullcontext(run.pool) if is_local else _open_machines(extraction, run) as pool:
+        share = len(wanted) // (TASKS_AHEAD * count_workers(pool))
+        step = PHOTOS_AT_ONCE if is_local else max(PHOTOS_AT_ONCE, min(share, MOST_PHOTOS_AT_ONCE))
+        batches = [wanted[i : i + step] for i in range(0, len(wanted), step)]
+        if is_local and has_gpu():
+            results = extract_on_gpu(batches, extraction, run)
+        else:
+            results = run_unordered(functools.partial(compute_rows, extraction), batches, pool=pool)
+        for extracted in results:
+            yield extracted, count_workers(pool)
 
-    prefix = build_prefix(build_network(backbone, classes=2, settings=settings), settings.fine_tune_from)
 
-    def draw(batch: Sequence[Job]) -> list[tuple[Job, np.ndarray | Finding]]:
-        return [(job, draw_job(recipe, job)) for job in batch]
+@contextlib.contextmanager
+def _open_machines(extraction: Extraction, run: Run) -> Iterator[Executor]:
+    # Only who sees this very file works in the same cache, and not in one of its own at the same path.
+    mark = extraction.store.folder / f".{secrets.token_hex(8)}.tmp"
+    write_atomically(mark, b"", durable=False)
+    try:
+        with open_engine(run.engine, address=run.address, shared=[extraction.root, mark]) as machines:
+            yield machines
+    finally:
+        mark.unlink(missing_ok=True)
 
-    for drawn in run_unordered(draw, batches):
-        whole = [(job, views) for job, views in drawn if not isinstance(views, Finding) and len(views)]
-        if whole:
-            cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
-            rows = zip(((job, number) for job, _ in whole for number in job.numbers), pooled, cut, strict=True)
-            for (job, number), pooled_row, cut_row in rows:
-                recipe.store.write(row_key(job.photo, number, recipe.seed), pooled_row, cut_row)
-        yield Worked(tuple(views for _, views in drawn if isinstance(views, Finding)), 0.0)
+
+def _doubt(findings: Sequence[Finding], dataset: Dataset, extraction: Extraction) -> None:
+    photos = {photo.path: photo for photo in dataset.photos}
+    for finding in findings:
+        with contextlib.suppress(ImageError):
+            read_photo(extraction.root, photos[finding.path])
+            raise DataError(f"{finding.path}: {finding.code} on another machine, but not here", hint=SHARE)
 
 
 def _key(*parts: object) -> str:

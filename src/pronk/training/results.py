@@ -1,29 +1,44 @@
 """Two phases and a bundle -> the numbers and files of the run folder."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pronk.backbone.weights import Backbone
+from pronk.analysis.metrics import accuracy_record, log_loss
 from pronk.config import Settings
 from pronk.dataset.findings import Finding, changed, left_out
-from pronk.dataset.loading import Dataset, Photo
+from pronk.dataset.loading import Dataset
 from pronk.errors import Reason
 from pronk.model.bundle import Bundle
 from pronk.model.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
 from pronk.model.predictor import Predictor
-from pronk.model.run import FOLDS, HISTORY, METRICS, MODEL, PREDICTIONS, REPORT, Metrics, threshold_record
-from pronk.progress import Progress
+from pronk.model.run import (
+    FOLDS,
+    HISTORY,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    REPORT,
+    Metrics,
+    PhaseRecord,
+    threshold_record,
+)
 from pronk.report.card import render_card
 from pronk.report.gallery import Gallery, make_gallery
 from pronk.report.run_page import ReportContent, render_report
 from pronk.storage.files import write_atomically, write_csv, write_json
-from pronk.training.phases import FineTuned, Frozen, Kept, part_record
-from pronk.training.rows import Job, Recipe, draw_job, load_square
-from pronk.training.surveys import Studied
+from pronk.training.features import Features
+from pronk.training.kept_model import Kept
+from pronk.training.phase_one import Frozen
+from pronk.training.phase_two import FineTuned
+from pronk.training.rows import PhotoViews, draw_wanted, load_square
+from pronk.training.run_folder import Run
+from pronk.training.surveys import Studies
+from pronk.training.usage import Usage
 
 VIEWS_SHOWN = 9
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -44,32 +59,48 @@ class Judged:
     gallery: Gallery
 
 
-def judge(
-    bundle: Bundle,
-    dataset: Dataset,
-    squares: Path,
-    cache: Path,
-    on_progress: Progress,
-    *,
-    views: Sequence[np.ndarray] = (),
-) -> Judged:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What the steps of a run came to.
+
+    Attributes:
+        dataset: the photos, and all that was found in them.
+        frozen: what phase 1 made.
+        fine_tuned: what phase 2 made; None where it was left out.
+        kept: the model that was chosen.
+        bundle: its folder.
+        judged: what it says of the validation and test photos.
+        studies: what the features tell besides.
+    """
+
+    dataset: Dataset
+    frozen: Frozen
+    fine_tuned: FineTuned | None
+    kept: Kept
+    bundle: Bundle
+    judged: Judged
+    studies: Studies
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of history.csv: both phases, one after the other."""
+        return [*self.frozen.history, *(self.fine_tuned.history if self.fine_tuned else ())]
+
+
+def judge(bundle: Bundle, features: Features, run: Run, *, views: Sequence[np.ndarray] = ()) -> Judged:
     """Predict the validation and test photos with the bundle itself.
 
     Args:
         bundle: the model folder.
-        dataset: the photos.
-        squares: folder of those that workers of this run have decoded already.
-        cache: remembers that the model has tested itself here.
-        on_progress: called with ("evaluate", done, total).
+        features: the photos, and the pixels of those that workers of this run have decoded already.
+        run: its cache remembers that the model has tested itself here; progress is told as ("evaluate", done, total).
         views: one photo as training saw it, from `draw_example`.
     """
+    dataset = features.dataset
     photos = (*dataset.part("val"), *dataset.part("test"))
-
-    def load(photo: Photo) -> np.ndarray:
-        return load_square(squares, dataset.root, photo, size=bundle.size, fit=bundle.fit)
-
-    predictor = Predictor.load(bundle.folder, cache=cache)
-    predictions = watch(predictor.stream(photos, load=load), len(photos), "evaluate", on_progress)
+    load = functools.partial(load_square, features.extraction)
+    predictor = Predictor.load(bundle.folder, cache=run.cache)
+    predictions = watch(predictor.stream(photos, load=load), len(photos), "evaluate", run.on_progress)
     rows, lost = [], []
     for photo, prediction in zip(photos, predictions, strict=True):
         if prediction.error is None:
@@ -83,79 +114,69 @@ def judge(
     return Judged(rows, tuple(lost), gallery)
 
 
-def draw_example(dataset: Dataset, recipe: Recipe, settings: Settings) -> list[np.ndarray]:
+def draw_example(features: Features, settings: Settings) -> list[np.ndarray]:
     """Draw one training photo as it is and augmented nine ways; nothing where the run has no augmentation."""
     if settings.views == 1:
         return []
-    drawn = draw_job(recipe, Job(dataset.part("train")[0], tuple(range(1 + VIEWS_SHOWN))))
+    photo = features.dataset.part("train")[0]
+    drawn = draw_wanted(features.extraction, PhotoViews(photo, tuple(range(1 + VIEWS_SHOWN))))
     return [] if isinstance(drawn, Finding) else list(drawn)  # it may be gone by now
 
 
-def summarise(
-    dataset: Dataset,
-    settings: Settings,
-    backbone: Backbone,
-    frozen: Frozen,
-    fine_tuned: FineTuned | None,
-    kept: Kept,
-    bundle: Bundle,
-    rows: list[dict[str, Any]],
-) -> Metrics:
-    """Return the numbers of metrics.json, but for studies, seconds and memory."""
-    targets = dataset.targets(dataset.part("val"))
-    tested = [row for row in rows if row["part"] == "test"]
-    judged = {"val": [row for row in rows if row["part"] == "val"], "test": tested}
+def summarise(outcome: Outcome, run: Run, usage: Usage) -> Metrics:
+    """Return the numbers of metrics.json."""
+    dataset, bundle, studies = outcome.dataset, outcome.bundle, outcome.studies
+    rows = {part: [row for row in outcome.judged.rows if row["part"] == part] for part in ("val", "test")}
     errors = {
         part: calibration_errors(some, dataset.classes, bundle.temperature) if some else None
-        for part, some in judged.items()
+        for part, some in rows.items()
     }
     return Metrics(
-        classes=dataset.classes,
+        classes=list(dataset.classes),
         counts=dataset.counts,
-        seed=settings.seed,
-        weights={"name": backbone.name, "sha256": backbone.sha256},
-        frozen={"val": part_record(frozen.val_probabilities, targets)},
-        fine_tuned={"val": part_record(fine_tuned.val_probabilities, targets)} if fine_tuned else None,
-        comparison=kept.comparison,
+        seed=run.settings.seed,
+        weights={"name": run.backbone.name, "sha256": run.backbone.sha256},
+        frozen=_phase_record(outcome.frozen, dataset),
+        fine_tuned=_phase_record(outcome.fine_tuned, dataset) if outcome.fine_tuned else None,
+        comparison=outcome.kept.comparison,
         calibration={"temperature": bundle.temperature, "ece": errors},
         unknown=threshold_record(bundle.unknown),
-        test=score_rows(tested, dataset.classes) if tested else None,
-        seconds={},
-        peak_memory_mb=0.0,
+        test=score_rows(rows["test"], dataset.classes) if rows["test"] else None,
+        folds=studies.folds,
+        curve=studies.curve,
+        seconds=usage.seconds(),
+        peak_memory_mb=usage.peak_memory_mb(),
     )
 
 
-def write_results(
-    folder: Path,
-    metrics: Metrics,
-    dataset: Dataset,
-    settings: Settings,
-    frozen: Frozen,
-    fine_tuned: FineTuned | None,
-    judged: Judged,
-    studied: Studied,
-) -> None:
+def _phase_record(phase: Frozen | FineTuned, dataset: Dataset) -> PhaseRecord:
+    probabilities, targets = phase.val_probabilities, dataset.targets(dataset.part("val"))
+    correct = probabilities.argmax(axis=1) == targets
+    return {"val": {"accuracy": accuracy_record(correct), "loss": log_loss(probabilities, targets)}}
+
+
+def write_results(outcome: Outcome, metrics: Metrics, run: Run) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
-    history = [*frozen.history, *(fine_tuned.history if fine_tuned else ())]
-    write_csv(folder / HISTORY, HISTORY_COLUMNS, history)
-    write_csv(folder / PREDICTIONS, row_columns(dataset.classes), judged.rows)
-    if studied.folds:
+    folder, dataset, studies = run.folder, outcome.dataset, outcome.studies
+    write_csv(folder / HISTORY, HISTORY_COLUMNS, outcome.history)
+    write_csv(folder / PREDICTIONS, row_columns(dataset.classes), outcome.judged.rows)
+    if studies.folds:
         columns = ("path", "label", "right", *(f"p_{name}" for name in dataset.classes))
-        write_csv(folder / FOLDS, columns, studied.fold_rows)
-    card = render_card(metrics, settings, class_counts=dataset.counts_by_class, findings=dataset.findings)
+        write_csv(folder / FOLDS, columns, studies.fold_rows)
+    card = render_card(metrics, run.settings, class_counts=dataset.counts_by_class, findings=dataset.findings)
     write_atomically(folder / MODEL / "README.md", card.encode())
     content = ReportContent(
-        title=Path(settings.data).name,
+        title=Path(run.settings.data).name,
         metrics=metrics,
-        history=history,
-        gallery=judged.gallery,
-        suspicions=studied.suspicions,
-        folds=studied.fold_rows,
-        predictions=judged.rows,
+        history=outcome.history,
+        gallery=outcome.judged.gallery,
+        suspicions=studies.suspicions,
+        folds=studies.fold_rows,
+        predictions=outcome.judged.rows,
         findings=dataset.findings,
         shortcuts=dataset.shortcuts,
         class_counts=dataset.counts_by_class,
-        settings=_shown_settings(settings),
+        settings=_shown_settings(run.settings),
         model_path=str(folder),
     )
     write_atomically(folder / REPORT, render_report(content).encode())

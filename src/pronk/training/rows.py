@@ -21,11 +21,11 @@ from pronk.training.row_store import RowStore
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What is to be done with one photo.
+class PhotoViews:
+    """What is wanted of one photo.
 
     Attributes:
-        photo: which one.
+        photo: the photo.
         numbers: its views that are missing in the cache.
         square: whether to keep view 0 as pixels too, for the judging at the end; then no other view is asked for.
     """
@@ -36,16 +36,27 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Worked:
-    """What a batch of jobs came to: photos that cannot be used any more, and seconds spent on pixels."""
+class Extracted:
+    """What became of some photos: those that cannot be used any more, and the seconds spent on pixels."""
 
+    photos: int
     findings: tuple[Finding, ...]
-    decode_seconds: float
+    decode_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What a worker needs to turn photos into rows; travels to worker processes."""
+class Extraction:
+    """How photos become rows, and where these are; travels to worker processes and to other machines.
+
+    Attributes:
+        root: the folder that paths of photos are relative to.
+        prefix: file of the frozen blocks, as an ONNX graph.
+        store: the rows.
+        size: side of the square the network sees, in pixels.
+        fit: how a photo becomes that square.
+        seed: the seed of the views.
+        squares: folder of pixels that wait to be judged.
+    """
 
     root: Path
     prefix: Path
@@ -66,52 +77,51 @@ def row_key(photo: Photo, number: int, seed: int) -> str:
     return f"{photo.digest}-{number}-{seed}" if number else f"{photo.digest}-0"
 
 
-def compute_rows(recipe: Recipe, jobs: Sequence[Job]) -> Worked:
+def compute_rows(extraction: Extraction, batch: Sequence[PhotoViews]) -> Extracted:
     """Decode photos, draw their missing views, and store what the prefix makes of them.
 
     Each view runs as a batch of one, so a row does not depend on which others were missing.
     """
-    session = open_prefix(recipe.prefix)
+    session = open_prefix(extraction.prefix)
     findings, decode_seconds = [], 0.0
-    for job in jobs:
+    for wanted in batch:
         started = time.perf_counter()
-        drawn = draw_job(recipe, job)
+        drawn = draw_wanted(extraction, wanted)
         decode_seconds += time.perf_counter() - started
         if isinstance(drawn, Finding):
             findings.append(drawn)
             continue
-        for number, view in zip(job.numbers, drawn, strict=True):
+        for number, view in zip(wanted.numbers, drawn, strict=True):
             pooled, cut = session.run(["features", "cut"], {"image": view[None]})
-            recipe.store.write(row_key(job.photo, number, recipe.seed), pooled[0], cut[0])
-    return Worked(tuple(findings), decode_seconds)
+            extraction.store.write(row_key(wanted.photo, number, extraction.seed), pooled[0], cut[0])
+    return Extracted(len(batch), tuple(findings), decode_seconds)
 
 
-def draw_job(recipe: Recipe, job: Job) -> np.ndarray | Finding:
+def draw_wanted(extraction: Extraction, wanted: PhotoViews) -> np.ndarray | Finding:
     """Decode a photo and draw its missing views: uint8 [n, size, size, 3]; or say why it cannot be used any more."""
+    photo, size = wanted.photo, extraction.size
     try:
-        data = read_photo(recipe.root, job.photo)
-        image = decode(data, min_side=recipe.size).image
+        image = decode(read_photo(extraction.root, photo), min_side=size).image
     except ImageError as error:
-        return changed(job.photo.path) if error.reason is Reason.CHANGED else left_out(job.photo.path, error)
-    numbers = job.numbers or (0,)
-    views = draw_views(
-        image, size=recipe.size, fit=recipe.fit, numbers=numbers, digest=job.photo.digest, seed=recipe.seed
-    )
-    if job.square:
+        return changed(photo.path) if error.reason is Reason.CHANGED else left_out(photo.path, error)
+    numbers = wanted.numbers or (0,)
+    views = draw_views(image, size=size, fit=extraction.fit, numbers=numbers, digest=photo.digest, seed=extraction.seed)
+    if wanted.square:
         with contextlib.suppress(StorageError):  # then the photo is decoded once more
-            write_atomically(recipe.squares / job.photo.digest, views[0].tobytes(), durable=False)
-    return views[: len(job.numbers)]
+            write_atomically(extraction.squares / photo.digest, views[0].tobytes(), durable=False)
+    return views[: len(wanted.numbers)]
 
 
-def load_square(squares: Path, root: Path, photo: Photo, *, size: int, fit: str) -> np.ndarray:
+def load_square(extraction: Extraction, photo: Photo) -> np.ndarray:
     """Return a photo as the network sees it: as a worker of this run left it, else decoded in the same way.
 
     Raises:
         ImageError: if the photo is not what it was, or cannot be read any more.
     """
+    size = extraction.size
     with contextlib.suppress(OSError, ValueError):
-        return np.frombuffer((squares / photo.digest).read_bytes(), np.uint8).reshape(size, size, 3)
-    return load_pixels(read_photo(root, photo), size=size, fit=fit)
+        return np.frombuffer((extraction.squares / photo.digest).read_bytes(), np.uint8).reshape(size, size, 3)
+    return load_pixels(read_photo(extraction.root, photo), size=size, fit=extraction.fit)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,8 +1,8 @@
-"""Features of a folder or a run -> studies of its photos: folds, what more of them would bring, suspicious labels."""
+"""Features of a folder or a run -> studies of its photos: suspicious labels, what more photos would bring, folds."""
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from pronk.analysis.folds import FOLDS, Table, cross_validate, describe_folds, l
 from pronk.analysis.growth import FOLDS as CURVE_FOLDS
 from pronk.analysis.growth import REPEATS as CURVE_REPEATS
 from pronk.analysis.growth import describe_growth, measure_growth
-from pronk.analysis.labels import find_suspicious
+from pronk.analysis.labels import STRENGTH, Suspicion, find_suspicious
 from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
+from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, load_unsplit
 from pronk.dataset.scan import scan_memo
 from pronk.errors import DataError
@@ -21,6 +22,7 @@ from pronk.progress import Progress, no_progress
 from pronk.report.gallery import show_suspicions
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.training.features import Features, extract_features
+from pronk.training.run_folder import Run
 from pronk.training.workers import start_workers
 
 # Of more photos one deal says as much as four deals of fewer, and each head takes seconds.
@@ -61,20 +63,16 @@ def survey(
 
     Raises:
         PronkError: see `pronk.errors`.
-
-    Example:
-        >>> survey("no such folder")
-        Traceback (most recent call last):
-        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     settings = dataclasses.replace(settings or Settings(), data=str(data), views=1)
     place, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
-    with start_workers() as pool, tempfile.TemporaryDirectory() as work:
+    with start_workers() as pool, tempfile.TemporaryDirectory() as folder:
         dataset = load_unsplit(
             data, group_by=settings.group_by, pool=pool, memo=scan_memo(place), on_progress=on_progress
         )
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
-        features = extract_features(dataset, backbone, settings, place, Path(work), pool, on_progress=on_progress)
+        run = Run(settings, backbone, Path(folder), place, pool, on_progress=on_progress)
+        features = extract_features(dataset, run)
     trim(place, limit=limit)
     gone = {finding.path for finding in features.missing}
     dataset = dataclasses.replace(
@@ -82,7 +80,7 @@ def survey(
         photos=tuple(photo for photo in dataset.photos if photo.path not in gone),
         findings=dataset.findings + features.missing,
     )
-    return Survey(dataset, make_table(dataset, features, dataset.photos))
+    return Survey(dataset, make_table(features, dataset.photos))
 
 
 def curve(
@@ -106,11 +104,6 @@ def curve(
 
     Raises:
         PronkError: see `pronk.errors`.
-
-    Example:
-        >>> curve("no such folder")
-        Traceback (most recent call last):
-        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     settings = settings or Settings()
     table = survey(data, settings=settings, cache=cache, on_progress=on_progress).table
@@ -122,7 +115,64 @@ def curve(
 
 
 @dataclasses.dataclass(frozen=True)
-class Studied:
+class Audit:
+    """Photos whose label looks wrong; `audit` makes it.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        classes: in natural order.
+        photos: how many were looked at.
+        accuracy: how right the judging heads were, each about photos that it had not seen: mean, low, high, n. The
+            lower it is, the less a suspicion means.
+        suspicions: the worst first; see `pronk.analysis.labels.find_suspicious` for what the score says.
+        findings: what was left out or is worth a look, as `pronk check` says it.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    photos: int
+    accuracy: dict[str, Any]
+    suspicions: tuple[Suspicion, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+def audit(
+    data: Path | str,
+    *,
+    settings: Settings | None = None,
+    cache: Path | str | None = None,
+    on_progress: Progress = no_progress,
+) -> Audit:
+    """Look for photos whose label looks wrong; nothing in the folder is changed.
+
+    Each photo is judged by heads that saw neither it nor its copies (5-fold cross-validation, dealt anew three times),
+    and by its nearest neighbours.
+
+    Args:
+        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`.
+        settings: weights, alpha, image_size, fit, group_by and seed count; None takes the defaults.
+        cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
+        on_progress: called with ("check", "extract" or "audit", done, total).
+
+    Raises:
+        PronkError: see `pronk.errors`.
+    """
+    settings = settings or Settings()
+    surveyed = survey(data, settings=settings, cache=cache, on_progress=on_progress)
+    table, dataset = surveyed.table, surveyed.dataset
+    judged = cross_validate(table, seed=settings.seed, strength=STRENGTH, on_fold=partial(on_progress, "audit"))
+    return Audit(
+        dataset.root,
+        table.classes,
+        len(table),
+        describe_folds(table, judged, k=FOLDS),
+        find_suspicious(table, judged),
+        dataset.findings,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Studies:
     """What the cached features of a run tell besides the model.
 
     Attributes:
@@ -139,33 +189,32 @@ class Studied:
     fold_rows: tuple[dict[str, Any], ...]
 
 
-def study(dataset: Dataset, features: Features, settings: Settings) -> Studied:
+def study(features: Features, settings: Settings) -> Studies:
     """Study the photos of a run, in a worker process beside phase 2: it costs no time that is not waited for anyway.
 
     Curve and labels come from the training and validation photos: what is looked at and mended by what a model says of
     it is no honest test any more. Folds use all photos, since their number is about all of them.
     """
+    dataset = features.dataset
     seen = [photo for photo in dataset.photos if photo.part != "test"]
     try:
-        table = thin_out(make_table(dataset, features, seen), seed=settings.seed)
+        table = thin_out(make_table(features, seen), seed=settings.seed)
         growth = measure_growth(table, seed=settings.seed, folds=FOLDS, repeats=STUDY_REPEATS)
     except DataError:  # a class has too few photos, which is said elsewhere
-        return Studied(None, (), None, ())
+        return Studies(None, (), None, ())
     suspicions = show_suspicions(find_suspicious(table, growth.answers[None]), dataset, settings)
-    if settings.folds is None:
-        return Studied(describe_growth(growth, seed=settings.seed), suspicions, None, ())
-    everything = make_table(dataset, features, dataset.photos)
-    answers = cross_validate(everything, k=settings.folds, seed=settings.seed)
-    return Studied(
-        describe_growth(growth, seed=settings.seed),
-        suspicions,
-        describe_folds(everything, answers, k=settings.folds),
-        tuple(list_answers(everything, answers)),
-    )
+    folds: dict[str, Any] | None = None
+    fold_rows: Iterable[dict[str, Any]] = ()
+    if settings.folds is not None:
+        everything = make_table(features, dataset.photos)
+        judged = cross_validate(everything, k=settings.folds, seed=settings.seed)
+        folds, fold_rows = describe_folds(everything, judged, k=settings.folds), list_answers(everything, judged)
+    return Studies(describe_growth(growth, seed=settings.seed), suspicions, folds, tuple(fold_rows))
 
 
-def make_table(dataset: Dataset, features: Features, photos: Sequence[Photo]) -> Table:
+def make_table(features: Features, photos: Sequence[Photo]) -> Table:
     """Return view 0 of photos of a data set as a table."""
+    dataset = features.dataset
     return Table(
         tuple(photo.path for photo in photos),
         tuple(photo.digest for photo in photos),

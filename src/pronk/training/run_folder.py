@@ -1,15 +1,51 @@
 """Name + settings -> a run folder held for this process: new, continued, or done already."""
 
 import contextlib
+import dataclasses
 import shutil
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
+from pronk.backbone.weights import Backbone
 from pronk.config import Settings, read_settings, to_toml
+from pronk.dataset.listing import Listing
 from pronk.errors import RunError
 from pronk.model.run import METRICS, SETTINGS, WORK
+from pronk.progress import Progress, no_progress
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
+from pronk.storage.places import enclosing
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What all steps of a run share.
+
+    Attributes:
+        settings: what the run was asked to do.
+        backbone: the pre-trained network.
+        folder: the run folder; a temporary one for a survey.
+        cache: folder of the features, which later runs use too.
+        pool: worker processes of this machine.
+        engine: where features are extracted; see `pronk.batch.engines.open_engine`.
+        address: address of a cluster.
+        on_progress: called with (stage, done, total).
+    """
+
+    settings: Settings
+    backbone: Backbone
+    folder: Path
+    cache: Path
+    pool: Executor
+    engine: str = "local"
+    address: str | None = None
+    on_progress: Progress = no_progress
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is needed until the end only."""
+        return self.folder / WORK
 
 
 def new_run_folder(data: Path, base: Path = Path("runs"), *, resume: bool = False) -> Path:
@@ -26,6 +62,23 @@ def new_run_folder(data: Path, base: Path = Path("runs"), *, resume: bool = Fals
     return base / f"{name}-{max(1, number - 1) if resume else number}"
 
 
+def keep_out(data: Path, listing: Listing, **folders: Path) -> None:
+    """Refuse to write among the photos, where a run would become a class of the next one.
+
+    Raises:
+        RunError: naming the folder and the option.
+
+    Example:
+        >>> keep_out(Path("photos"), Listing(Path("photos"), (), (), ()), out=Path("runs/1"))
+    """
+    photos = {(listing.root / entry.path).parent.resolve() for entry in listing.entries}
+    if data.is_dir():
+        photos.add(data.resolve())
+    for option, folder in folders.items():
+        if photos & enclosing(folder):
+            raise RunError(f"{folder} lies among the photos", hint=f"name a folder elsewhere, with --{option}")
+
+
 @contextlib.contextmanager
 def hold_run(folder: Path, settings: Settings, *, resume: bool) -> Iterator[bool]:
     """Create or continue a run folder and hold its lock; yields whether the run is done already.
@@ -38,14 +91,14 @@ def hold_run(folder: Path, settings: Settings, *, resume: bool) -> Iterator[bool
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file", hint="name another --out")
     if exists and not resume and not (folder / ".lock").exists():
-        raise RunError(f"{folder} exists already", hint="name another --out, or go on with --resume")
+        raise _taken(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(folder, error) from error
     with lock_folder(folder):
         if exists and not resume:
-            raise RunError(f"{folder} exists already", hint="name another --out, or go on with --resume")
+            raise _taken(folder)
         if exists:
             _check_settings(folder, settings)
         remove_leftovers(folder)
@@ -60,6 +113,10 @@ def hold_run(folder: Path, settings: Settings, *, resume: bool) -> Iterator[bool
         shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
+def _taken(folder: Path) -> RunError:
+    return RunError(f"{folder} exists already", hint="name another --out, or go on with --resume")
+
+
 def _remove_if_empty(folder: Path) -> None:
     """Remove a run that has come to nothing, so that the same name can be used once the mistake is mended."""
     # Without split.csv there is no checkpoint either; what is in .work is made again.
@@ -71,7 +128,7 @@ def _check_settings(folder: Path, settings: Settings) -> None:
     if not (folder / SETTINGS).is_file():
         if {path.name for path in folder.iterdir()} <= {".lock"}:
             return
-        raise RunError(f"{folder} is no run folder", hint="name another --out")
+        raise RunError(f"{folder} is not a run folder", hint="name another --out")
     former = read_settings(folder / SETTINGS)
     current = tomllib.loads(to_toml(settings))
     different = sorted(name for name in former.keys() | current.keys() if former.get(name) != current.get(name))

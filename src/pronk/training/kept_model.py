@@ -1,0 +1,252 @@
+"""Two phases -> the kept model: chosen, calibrated on validation photos, written for ONNX and Keras, and proven."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
+from pronk.analysis.head import Head
+from pronk.analysis.metrics import log_loss, mcnemar_exact
+from pronk.analysis.novelty import fit_novelty
+from pronk.backbone.onnx_graphs import write_model, write_suffix
+from pronk.config import Settings
+from pronk.dataset.loading import Dataset, Photo
+from pronk.dataset.split import take_in_turn
+from pronk.errors import DataError, ImageError, ModelError
+from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
+from pronk.model.formats.onnx import OnnxRuntime, open_session
+from pronk.model.run import MODEL, ChoiceRecord
+from pronk.photos.decoding import load_image, load_pixels
+from pronk.pools import available_cores, start_beside
+from pronk.training.features import Features
+from pronk.training.phase_one import Frozen
+from pronk.training.phase_two import FineTuned
+from pronk.training.run_folder import Run
+
+GOLDEN_PHOTOS = 8
+COMPARED_PHOTOS = 2  # each layer by layer, which takes longer than all the rest of the export
+EXPORT_TOLERANCE = 1e-4
+PHOTOS_AT_ONCE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The model that was chosen.
+
+    Attributes:
+        head: its Dense layer.
+        weights: arrays by layer name of its MobileNetV2.
+        val_probabilities: float64 [n, C] of the validation photos, at temperature 1.
+        comparison: of the two phases: gained, lost, p, kept, why.
+    """
+
+    head: Head
+    weights: Mapping[str, Sequence[np.ndarray]]
+    val_probabilities: np.ndarray
+    comparison: ChoiceRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What is put between a model's numbers and its predictions; all of it from validation photos.
+
+    Attributes:
+        temperature: the logits are divided by it.
+        sets: tells several classes of which one is right.
+    """
+
+    temperature: float
+    sets: SetScores
+
+
+def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, run: Run) -> Kept:
+    """Keep the model with the lower validation log-loss, unless told which; report the exact paired test.
+
+    Args:
+        frozen: what phase 1 made.
+        fine_tuned: what phase 2 made, if it was not left out.
+        targets: class indices of the validation photos.
+        run: its settings, and the weights that the frozen network has.
+    """
+    before, weights = frozen.val_probabilities, run.backbone.weights
+    if fine_tuned is None:
+        comparison = ChoiceRecord(gained=0, lost=0, p=1.0, kept="frozen", why="fine-tuning was left out")
+        return Kept(frozen.head, weights, before, comparison)
+    after, asked = fine_tuned.val_probabilities, run.settings.keep
+    losses = log_loss(before, targets), log_loss(after, targets)
+    better = losses[1] < losses[0] if asked == "best" else asked == "fine-tuned"
+    why = f"validation log-loss {losses[0]:.4f} frozen, {losses[1]:.4f} fine-tuned"
+    if asked != "best":
+        why = f"asked for with --keep {asked}; {why}"
+    test = mcnemar_exact(before.argmax(axis=1) == targets, after.argmax(axis=1) == targets)
+    comparison = ChoiceRecord(**test, kept="fine_tuned" if better else "frozen", why=why)
+    if better:
+        return Kept(fine_tuned.head, fine_tuned.weights, after, comparison)
+    return Kept(frozen.head, weights, before, comparison)
+
+
+def calibrate(kept: Kept, targets: np.ndarray) -> Calibration:
+    """Fit the temperature and the sets to the validation photos, whose class indices are given."""
+    temperature = fit_temperature(kept.val_probabilities, targets)
+    return Calibration(temperature, SetScores.fit(temper(kept.val_probabilities, temperature), targets))
+
+
+def cut_suffix(kept: Kept, run: Run) -> bytes | None:
+    """Return the fine-tuned blocks as an ONNX graph; None for the frozen network, whose features are in the cache."""
+    if kept.weights is run.backbone.weights:
+        return None
+    return write_suffix(kept.weights, size=run.settings.image_size, cut=run.settings.fine_tune_from)
+
+
+def fit_unknown(suffix: bytes | None, features: Features, coverage: float) -> Unknown | None:
+    """Fit the distance to the training photos, and set its threshold with the validation photos.
+
+    Args:
+        suffix: the fine-tuned blocks, from `cut_suffix`.
+        features: the photos and their cached rows.
+        coverage: share of genuine photos that shall keep below the threshold.
+
+    Returns:
+        None where too few validation photos can promise nothing.
+    """
+    dataset = features.dataset
+    train, val = dataset.part("train"), dataset.part("val")
+    if conformal_threshold(np.zeros(len(val)), coverage) is None:
+        return None
+    session = None if suffix is None else open_session(suffix, threads=available_cores())
+    rows = _pool_features(session, features, train)
+    # Its many small products take forty times as long where several threads wait for each other.
+    with threadpool_limits(1):
+        novelty = fit_novelty(rows, dataset.targets(train), classes=len(dataset.classes))
+    threshold = conformal_threshold(novelty.distance(_pool_features(session, features, val)), coverage)
+    assert threshold is not None
+    return Unknown(novelty, threshold, coverage, len(val))
+
+
+def _pool_features(session: Any, features: Features, photos: tuple[Photo, ...]) -> np.ndarray:
+    """Return float32 [n, 1280] of the photos as they are: from the cache, or through the fine-tuned blocks."""
+    if session is None:
+        return features.pooled(photos)
+    chunks = (photos[i : i + PHOTOS_AT_ONCE] for i in range(0, len(photos), PHOTOS_AT_ONCE))
+    return np.concatenate([session.run(["features"], {"cut": features.cuts(part, view=0)})[0] for part in chunks])
+
+
+def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
+    """Choose 8 photos that the model folder carries, classes in turn; drawn ones where the user's must not travel.
+
+    Returns:
+        Encoded photos by file name.
+    """
+    if settings.golden == "drawn":
+        return _draw_golden(settings.seed)
+    photos = (*dataset.part("val"), *dataset.part("train"))
+    golden: dict[str, bytes] = {}
+    for photo in take_in_turn([[photo for photo in photos if photo.label == name] for name in dataset.classes]):
+        try:
+            image = load_image(dataset.root / photo.path, min_side=GOLDEN_SIDE // 2)
+        except ImageError:  # gone since it was checked; another one does as well
+            continue
+        golden[f"{len(golden) + 1}.jpg"] = golden_photo(image)
+        if len(golden) == GOLDEN_PHOTOS:
+            break
+    if not golden:
+        raise DataError("none of the photos can be read any more", hint="check the data folder")
+    return golden
+
+
+def _draw_golden(seed: int) -> dict[str, bytes]:
+    from pronk.photos.drawing import KINDS, draw_photo
+
+    rng = np.random.default_rng(seed)
+    pictures: list[Image.Image] = [draw_photo(KINDS[i % len(KINDS)], rng, (512, 384)) for i in range(GOLDEN_PHOTOS)]
+    return {f"{i}.jpg": golden_photo(picture) for i, picture in enumerate(pictures, start=1)}
+
+
+def write_kept(
+    network: Any,
+    kept: Kept,
+    calibration: Calibration,
+    run: Run,
+    *,
+    classes: Sequence[str],
+    golden: Mapping[str, bytes],
+    unknown: Future[Unknown | None],
+) -> Bundle:
+    """Write the model folder: model.keras, model.onnx, golden photos and what the latter says of them.
+
+    Args:
+        network: the Keras model, which takes the kept weights.
+        kept: what was chosen.
+        calibration: its temperature and sets.
+        run: its settings, folder and pre-trained weights.
+        classes: in the order of the probabilities.
+        golden: encoded photos by file name, from `choose_golden`.
+        unknown: from `fit_unknown`; asked for when all else is done.
+    """
+    from pronk.backbone.keras_network import save_network, set_head, set_weights
+
+    settings, temperature = run.settings, calibration.temperature
+    set_weights(network, kept.weights)
+    set_head(network, cool_head(kept.head, temperature))
+    saving = start_beside(lambda: save_network(network))
+    onnx = write_model(
+        kept.weights, kept.head.kernel, kept.head.bias, size=settings.image_size, temperature=temperature
+    )
+    contents = {f"golden/{name}": data for name, data in golden.items()}
+    contents["golden/expected.json"] = json.dumps(_predict_golden(onnx, golden, settings)).encode()
+    contents |= {"model.keras": saving.result(), "model.onnx": onnx}
+    return write_bundle(
+        run.folder / MODEL,
+        contents,
+        classes=classes,
+        size=settings.image_size,
+        fit=settings.fit,
+        weights={"name": run.backbone.name, "sha256": run.backbone.sha256},
+        temperature=temperature,
+        unknown=unknown.result(),
+        sets=calibration.sets,
+    )
+
+
+def _predict_golden(onnx: bytes, golden: Mapping[str, bytes], settings: Settings) -> dict[str, list[float]]:
+    runtime = OnnxRuntime(onnx)
+    return {
+        name: runtime.run(load_pixels(photo, size=settings.image_size, fit=settings.fit)[None])
+        .probabilities[0]
+        .tolist()
+        for name, photo in golden.items()
+    }
+
+
+def cool_head(head: Head, temperature: float) -> Head:
+    """Divide a head's logits by a temperature: a Keras model then needs no layer of its own for it.
+
+    Example:
+        >>> cool_head(Head(np.ones((1, 2)), np.zeros(2)), 2.0).kernel
+        array([[0.5, 0.5]])
+    """
+    return Head(head.kernel / temperature, head.bias / temperature, head.strength)
+
+
+def compare_frameworks(network: Any, bundle: Bundle) -> None:
+    """Make sure that the Keras model says of some golden photos what model.onnx did.
+
+    Raises:
+        ModelError: if any probability differs by more than 1e-4.
+    """
+    from pronk.backbone.keras_network import predict_eagerly
+
+    golden = dict(list(bundle.golden().items())[:COMPARED_PHOTOS])
+    photos = [load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit) for name in golden]
+    difference = float(np.abs(predict_eagerly(network, np.stack(photos)) - np.array(list(golden.values()))).max())
+    if not difference <= EXPORT_TOLERANCE:
+        raise ModelError(
+            f"model.onnx and model.keras differ by {difference:.2g} on the golden photos",
+            hint="train again with another version of keras or onnxruntime",
+        )

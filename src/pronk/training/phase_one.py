@@ -1,0 +1,86 @@
+"""Features -> phase 1: the head on the frozen network, solved to its optimum."""
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pronk.analysis.head import Head, choose_strength, class_weights, fit_head
+from pronk.analysis.metrics import log_loss
+from pronk.config import Settings
+from pronk.training.features import Features
+
+HistoryRow = dict[str, Any]  # a row of history.csv
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What phase 1 made: the head, and how it does on the validation photos.
+
+    Attributes:
+        head: solved to its optimum.
+        history: one row per iteration of the solver.
+        val_probabilities: float64 [n, C] of the validation photos.
+    """
+
+    head: Head
+    history: tuple[HistoryRow, ...]
+    val_probabilities: np.ndarray
+
+
+class Fit(NamedTuple):
+    """Mean log-loss and accuracy over some photos."""
+
+    loss: float
+    accuracy: float
+
+
+def measure_fit(probabilities: np.ndarray, targets: np.ndarray) -> Fit:
+    """Measure probabilities [n, C] against class indices [n].
+
+    Example:
+        >>> measure_fit(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 0])).accuracy
+        1.0
+    """
+    return Fit(log_loss(probabilities, targets), float((probabilities.argmax(axis=1) == targets).mean()))
+
+
+def history_row(phase: str, epoch: int, *, train: Fit, val: Fit, learning_rate: float, started: float) -> HistoryRow:
+    """Return a row of history.csv for an epoch, or an iteration, that was started at a moment of `perf_counter`."""
+    return {
+        "phase": phase,
+        "epoch": epoch,
+        "loss": train.loss,
+        "accuracy": train.accuracy,
+        "val_loss": val.loss,
+        "val_accuracy": val.accuracy,
+        "learning_rate": learning_rate,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def train_head(features: Features, settings: Settings) -> Frozen:
+    """Choose the strength inside the training part, then solve for the head."""
+    dataset, views = features.dataset, settings.views
+    train, val = dataset.part("train"), dataset.part("val")
+    targets, val_targets = dataset.targets(train), dataset.targets(val)
+    classes = len(dataset.classes)
+    X, val_X = features.pooled(train, views=views), features.pooled(val)
+    weights = class_weights(targets, classes, settings.class_weights)[targets]
+    groups = [photo.group for photo in train]
+    strength = choose_strength(X, targets, groups, classes=classes, weights=weights, views=views, seed=settings.seed)
+    history: list[HistoryRow] = []
+    repeated, started = targets.repeat(views), time.perf_counter()
+
+    def record(iteration: int, head: Head) -> None:
+        nonlocal started
+        fits = {
+            "train": measure_fit(head.predict_proba(X), repeated),
+            "val": measure_fit(head.predict_proba(val_X), val_targets),
+        }
+        history.append(history_row("frozen", iteration, **fits, learning_rate=0.0, started=started))
+        started = time.perf_counter()
+
+    head = fit_head(X, repeated, classes=classes, weights=weights.repeat(views), strength=strength, on_iteration=record)
+    return Frozen(head, tuple(history), head.predict_proba(val_X))

@@ -1,0 +1,98 @@
+"""What runs beside the steps of a run: said here, so that `train` reads as its steps in order."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from pronk.analysis.calibration import Unknown
+from pronk.model.bundle import Bundle
+from pronk.pools import start_beside
+from pronk.training.features import Features
+from pronk.training.kept_model import Kept, choose_golden, compare_frameworks, cut_suffix, fit_unknown
+from pronk.training.results import draw_example
+from pronk.training.run_folder import Run
+from pronk.training.surveys import Studies, study
+
+
+class Beside:
+    """What runs beside the steps of a run; each thing starts as soon as what it needs is there. Use it as a context.
+
+    | result     | runs in                | starts after            | asked for by      |
+    |------------|------------------------|-------------------------|-------------------|
+    | network    | a thread: Keras's import leaves the workers the other core | the start | phase 2 |
+    | golden     | a worker               | phase 1                 | writing the model |
+    | studies    | a worker               | phase 1                 | the report        |
+    | example    | a worker               | phase 1                 | the report        |
+    | unknown    | a worker               | the choice of the model | writing the model |
+    | comparison | a thread               | writing the model       | the end           |
+    """
+
+    network: Future[Any]
+    golden: Future[dict[str, bytes]]
+    studies: Future[Studies]
+    example: Future[list[np.ndarray]]
+    unknown: Future[Unknown | None]
+    comparison: Future[None]
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> "Beside":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        gc.unfreeze()
+
+    def at_start(self, classes: int) -> None:
+        """While the workers check the photos, extract features and solve for the head, import Keras."""
+        self.network = start_beside(lambda: import_network(self.run, classes))
+
+    def after_phase_one(self, features: Features) -> None:
+        """While phase 2 trains, look at the photos in other ways."""
+        pool, settings = self.run.pool, self.run.settings
+        self.golden = pool.submit(choose_golden, features.dataset, settings)
+        self.studies = pool.submit(study, features, settings)
+        self.example = pool.submit(draw_example, features, settings)
+
+    def after_choice(self, kept: Kept, features: Features) -> None:
+        """While the model is written, fit the distance by which it tells photos of other things."""
+        suffix = cut_suffix(kept, self.run)
+        self.unknown = self.run.pool.submit(fit_unknown, suffix, features, self.run.settings.coverage)
+
+    def after_writing(self, network: Any, bundle: Bundle) -> None:
+        """While the model is judged, compare what Keras says with it."""
+        self.comparison = start_beside(lambda: compare_frameworks(network, bundle))
+
+
+def import_network(run: Run, classes: int) -> Any:
+    """Build the Keras model; importing the framework is most of it."""
+    with pause_garbage_collection():
+        from pronk.backbone.keras_network import build_network
+
+        return build_network(run.backbone, classes=classes, settings=run.settings)
+
+
+@contextlib.contextmanager
+def pause_garbage_collection() -> Iterator[None]:
+    """Look for no garbage among the million objects that an import makes to stay: a quarter of its time.
+
+    Nor is it looked for among them afterwards, until `gc.unfreeze`.
+
+    Example:
+        >>> with pause_garbage_collection():
+        ...     gc.isenabled()
+        False
+        >>> gc.unfreeze()
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
