@@ -22,11 +22,11 @@ from click.testing import CliRunner
 
 from helpers.commands import HOSTILE
 from helpers.outputs import count_lines, listing, read_csv, wait_for
+from helpers.predicting import predict
 from helpers.training import draw_tiny, hear_interrupts, write_photos
 from pronk.batch import request as batching
 from pronk.batch import shards
 from pronk.batch.plans import Spec, hold_work, open_plan
-from pronk.batch.request import BatchRequest, predict_batch
 from pronk.batch.shards import load_model
 from pronk.batch.tables import COLUMNS, list_columns, save_records
 from pronk.cli.predict import predict as command
@@ -59,14 +59,6 @@ def one_photo_per_shard(monkeypatch):
 @pytest.fixture
 def photos(tmp_path):
     return write_photos(tmp_path / "photos", 10)
-
-
-def predict(model, *paths, **options):
-    """Give the result, what was written to no file, and what was told."""
-    written, told = [], []
-    request = BatchRequest(model=model, paths=list(map(str, paths)), **{"top": 2} | options)
-    done = predict_batch(request, write=written.append, tell=told.append)
-    return done, "".join(written), told
 
 
 def stop_after(monkeypatch, count, *arguments, **options):
@@ -140,7 +132,8 @@ def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
 
 
 def test_parquet_without_pyarrow_says_so_before_the_work(whole_bundle, photos, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra) as error:
         predict(whole_bundle, photos, out=tmp_path / "o.parquet")
     assert error.value.hint == 'pip install "pronk[parquet]"'
@@ -471,11 +464,12 @@ def test_processes_do_what_threads_do(whole_bundle, photos, tmp_path, monkeypatc
 
 
 def test_threads_open_the_model_once(bundle_copy, monkeypatch):
+    digest, _ = load_model(str(bundle_copy))
     shards._loaded.clear()
     opened = []
     real = shards.Predictor.load
     monkeypatch.setattr(shards.Predictor, "load", lambda model: opened.append(model) or real(model))
-    threads = [threading.Thread(target=load_model, args=(str(bundle_copy),)) for _ in range(4)]
+    threads = [threading.Thread(target=load_model, args=(str(bundle_copy), digest)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

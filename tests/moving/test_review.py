@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.commands import HOSTILE, fails, ok
+from helpers.commands import HOSTILE, ok
 from helpers.killing import Killed, killed_at, snapshot
 from helpers.training import run_pronk
 from pronk.dataset.listing import list_photos
@@ -108,7 +108,7 @@ def guard(value):
 
 
 @given(names, names, names)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_name_survives(tmp_path, path, given_label, label):
     review = tmp_path / "review.csv"
     decision = Decision(path, DIGEST, given_label, "move", label)
@@ -460,44 +460,29 @@ def test_a_photo_that_changed_after_a_kill_is_left(photos, tmp_path):
 
 
 def test_the_command_writes_a_list_and_takes_it_back(photos, tmp_path):
-    review, out = write_review(photos, DECISIONS), tmp_path / "corrected.csv"
+    review, out = write_review(photos, DECISIONS | {"emu/5.jpg": "dog"}), tmp_path / "corrected.csv"
+    (photos / "emu" / "5.jpg").write_bytes(b"another photo")
     done = run_pronk("audit", photos, "--apply", review, "--out", out)
-    assert ok(done) == f"{out}\n"
-    assert b"2 moved, 1 dropped, 1 kept, 0 left" in done.stderr
+    assert done.returncode == 1
+    assert done.stdout.decode() == f"{out}\n"
+    assert b"left as it is: emu/5.jpg: it was changed since it was reviewed" in done.stderr
+    assert b"2 moved, 1 dropped, 1 kept, 1 left" in done.stderr
     assert f"pronk train {out}".encode() in done.stderr
     assert len(list_photos(out).entries) == 6
     undone = run_pronk("audit", photos, "--apply", review, "--out", out, "--undo", "--json")
     assert json.loads(ok(undone)) == {"undone": 1, "kept": []}
     assert not out.exists()
-    assert "there is no" in fails(run_pronk("audit", photos, "--apply", review, "--out", out, "--undo"))
 
 
 def test_the_command_moves_and_takes_back(photos, tmp_path):
-    before, review = snapshot(photos), write_review(photos, DECISIONS)
-    words = ("audit", photos, "--apply", review, "--move", "--quarantine", tmp_path / "bad")
+    words = ("audit", photos, "--apply", write_review(photos, DECISIONS), "--move", "--quarantine", tmp_path / "bad")
     record = json.loads(ok(run_pronk(*words, "--json")))
     assert record == {"file": str(tmp_path / "bad" / "undo.csv"), "moved": 2, "dropped": 1, "kept": 1, "left": []}
-    assert ok(run_pronk(*words, "--undo")) == "undone: 3 files; kept: 0\n"
-    assert snapshot(photos) == before
-
-
-def test_the_command_says_what_it_cannot_take_back(photos, tmp_path):
-    words = ("audit", photos, "--apply", write_review(photos, DECISIONS), "--move", "--quarantine", tmp_path / "bad")
-    ok(run_pronk(*words))
     (photos / "cat" / "1.jpg").write_bytes(b"a new photo of that name")
     done = run_pronk(*words, "--undo")
     assert done.returncode == 1
     assert b"another file is at" in done.stderr
     assert done.stdout == b"undone: 2 files; kept: 1\n"
-
-
-def test_the_command_says_what_it_left(photos, tmp_path):
-    review = write_review(photos, DECISIONS)
-    (photos / "cat" / "1.jpg").write_bytes(b"another photo")
-    done = run_pronk("audit", photos, "--apply", review, "--out", tmp_path / "list.csv")
-    assert done.returncode == 1
-    assert b"left as it is: cat/1.jpg: it was changed since it was reviewed" in done.stderr
-    assert (tmp_path / "list.csv").exists()
 
 
 def test_applying_reaches_no_framework(photos, tmp_path):

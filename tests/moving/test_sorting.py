@@ -11,13 +11,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.commands import HOSTILE, fails, ok
+from helpers.commands import HOSTILE, ok
 from helpers.killing import Killed, killed_at, snapshot
 from helpers.outputs import listing, read_csv
+from helpers.predicting import predict
 from helpers.training import run_pronk, write_photos
+from pronk.cli.undo import undo as undo_command
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.moving.journal import open_journal, undo
 from pronk.moving.sorting import check_folder_names, check_place, read_state, sort_photos
@@ -392,7 +395,7 @@ files = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(files, files, st.sampled_from(["link", "copy", "move"]), st.lists(st.integers(1, 60), max_size=3))
 def test_doing_and_undoing_is_nothing(photos, there, mode, kills):
     """Kills at any step, then the whole run: each photo in one place. Kills in undoing, then undo: as before."""
@@ -473,50 +476,46 @@ def contents(folder):
     return sorted(path.read_bytes() for path in folder.rglob("*.png"))
 
 
-@pytest.mark.parametrize("named", ["folder", "listed"])
-def test_a_kill_while_photos_are_moved(whole_bundle, photos, tmp_path, named):
-    before = snapshot(photos)
-    undisturbed = tmp_path / "undisturbed.csv"
-    ok(run_pronk("predict", whole_bundle, photos, "--out", undisturbed))
-    paths = [photos] if named == "folder" else sorted(photos.rglob("*.png"))
-    out, place = tmp_path / "o.csv", tmp_path / "sorted"
+def test_a_kill_while_photos_are_moved(whole_bundle, photos, tmp_path):
+    before, undisturbed = snapshot(photos), predict(whole_bundle, photos, form="csv")[1]
+    paths, out, place = sorted(photos.rglob("*.png")), tmp_path / "o.csv", tmp_path / "sorted"
     arguments = ["predict", whole_bundle, *paths, "--out", out, "--sort-into", place, "--move"]
     killed("link", 21, arguments)
     killed("unlink", 14, arguments)
     left = [path for path in paths if path.exists()]  # what a pattern still finds
-    text = run_pronk("predict", whole_bundle, *left, *arguments[-5:], "--top", "1")
-    assert "has begun to move photos, and was given other options" in fails(text)
-    done = run_pronk("predict", whole_bundle, *left, *arguments[-5:])
-    ok(done)
-    assert "sorted: 40 photos; undo: pronk undo" in done.stderr.decode()
-    if named == "folder":
-        assert out.read_bytes() == undisturbed.read_bytes()
-    assert sorted(row["path"] for row in read_csv(out)) == sorted(row["path"] for row in read_csv(undisturbed))
+    assert len(left) < len(paths)
+    options = {"out": out, "sort_into": place, "mode": "move"}
+    with pytest.raises(RunError, match="has begun to move photos, and was given other options"):
+        predict(whole_bundle, *left, **options, top=1)
+    done, _, _ = predict(whole_bundle, *left, **options)
+    assert (done.sorted.placed, done.sorted.left) == (40, [])
+    assert sorted(out.read_text().splitlines()) == sorted(undisturbed.splitlines())
     assert list(photos.rglob("*.png")) == [photos / "cold" / "bad.png"]
     for row in read_csv(out):
         assert row["error_code"] or list((place / row["label"]).glob(f"{Path(row['path']).stem}*.png"))
     assert len(list(place.rglob("*.png"))) == 40
-    assert listing(tmp_path) == ["o.csv", "photos", "sorted", "undisturbed.csv"]
+    assert listing(tmp_path) == ["o.csv", "photos", "sorted"]
     killed("link", 9, ["undo", place / "undo.csv"])
-    ok(run_pronk("undo", place / "undo.csv"))
+    assert undo(place / "undo.csv").kept == ()
     assert snapshot(photos) == before
     assert listing(place) == ["undo.csv"]
 
 
 def test_sorting_without_a_file_of_answers(whole_bundle, photos, tmp_path):
-    before = contents(photos)
-    place = tmp_path / "sorted"
+    before, place = contents(photos), tmp_path / "sorted"
     killed("link", 30, ["predict", whole_bundle, photos, "--sort-into", place])
     assert (place / ".parts" / "plan.json").exists()
     done = run_pronk("predict", whole_bundle, photos, "--sort-into", place, "--format", "csv")
-    lines = ok(done).splitlines()
-    assert len(lines) == 42
+    assert len(ok(done).splitlines()) == 42
     assert "goes on: " in done.stderr.decode()
+    assert f"sorted: 40 photos; undo: pronk undo {place / 'undo.csv'}" in done.stderr.decode()
     assert set(listing(place)) <= {"cold", "warm", "undo.csv"}
     assert contents(photos) == before
     assert contents(place) == sorted(set(before) - {b"broken"})
-    assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 40 files; kept: 0\n"
-    assert ok(run_pronk("undo", place / "undo.csv")) == "undone: 0 files; kept: 0\n"
+    for number in (40, 0):
+        assert (
+            CliRunner().invoke(undo_command, [str(place / "undo.csv")]).stdout == f"undone: {number} files; kept: 0\n"
+        )
 
 
 def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
@@ -528,44 +527,38 @@ def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
     assert "1 photo could not be sorted" in lines[1]
 
 
-def test_undo_says_where_nothing_is_left(whole_bundle, photos, tmp_path):
-    arguments = ("predict", whole_bundle, photos, "--sort-into", tmp_path / "sorted")
-    undo_file = tmp_path / "sorted" / "undo.csv"
-    assert run_pronk(*arguments).returncode == 0
-    assert b"nothing was left" not in run_pronk("undo", undo_file).stderr
-    assert run_pronk(*arguments).returncode == 0
-    done = run_pronk("undo", undo_file)
-    assert done.returncode == 0
-    assert b"nothing was left to take back; beside it: undo-2.csv" in done.stderr
+def test_undo_says_where_nothing_is_left(inbox, tmp_path):
+    undo_file = Path(sort(rows_of(inbox), tmp_path / "sorted").undo)
+    assert "nothing was left" not in CliRunner().invoke(undo_command, [str(undo_file)]).stderr
+    sort(rows_of(inbox), tmp_path / "sorted")
+    done = CliRunner().invoke(undo_command, [str(undo_file)])
+    assert (done.exit_code, "nothing was left to take back; beside it: undo-2.csv" in done.stderr) == (0, True)
 
 
-def test_undo_says_what_it_kept(whole_bundle, photos, tmp_path):
-    place = tmp_path / "sorted"
-    ok(run_pronk("predict", whole_bundle, photos, "--sort-into", place, "--copy"))
-    photo = next(place.rglob("*.png"))
+def test_undo_says_what_it_kept(inbox, tmp_path):
+    found = sort(rows_of(inbox), tmp_path / "sorted", "copy")
+    photo = tmp_path / "sorted" / "cat" / "1.jpg"
     photo.write_bytes(b"edited")
-    done = run_pronk("undo", place / "undo.csv", "--json")
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["kept"] == [
-        {"path": str(photo), "reason": "it was changed, or is another file by now"}
-    ]
-    assert f"kept {photo}: " in done.stderr.decode()
-    fails(run_pronk("undo", tmp_path / "gone.csv"))
-    fails(run_pronk("undo", photos / "cold" / "1.png"))
+    done = CliRunner().invoke(undo_command, [found.undo, "--json"])
+    assert done.exit_code == 1
+    reason = "it was changed, or is another file by now"
+    assert json.loads(done.stdout)["kept"] == [{"path": str(photo), "reason": reason}]
+    assert f"kept {photo}: {reason}" in done.stderr
 
 
 def test_a_strangers_model_cannot_write_elsewhere(bundle_copy, photos, tmp_path):
     record = json.loads((bundle_copy / "model.json").read_text())
     for name in ("../outside", ".hidden", "undo-2.csv"):
         (bundle_copy / "model.json").write_text(json.dumps(record | {"classes": [name, "warm"]}))
-        text = fails(run_pronk("predict", bundle_copy, photos, "--sort-into", tmp_path / "sorted"))
-        assert f"{name!r} cannot be the name of a folder" in text or "classes must be" in text
+        with pytest.raises(ModelError, match=r"cannot be the name of a folder|classes must be"):
+            predict(bundle_copy, photos, sort_into=tmp_path / "sorted")
         assert listing(tmp_path) == ["model", "photos"]
 
 
 def test_places_that_would_mix_photos_up(whole_bundle, photos):
     for place in (photos, photos / "sorted", photos.parent / "photos" / ".." / "photos"):
-        assert "must lie outside" in fails(run_pronk("predict", whole_bundle, photos, "--sort-into", place), code=2)
-    text = fails(run_pronk("predict", whole_bundle, photos / "cold" / "1.png", "--sort-into", photos), code=2)
-    assert "lie in a class folder" in text
+        with pytest.raises(SettingsError, match="must lie outside"):
+            predict(whole_bundle, photos, sort_into=place)
+    with pytest.raises(SettingsError, match="lie in a class folder"):
+        predict(whole_bundle, photos / "cold" / "1.png", sort_into=photos)
     assert listing(photos) == ["cold", "warm"]

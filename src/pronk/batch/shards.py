@@ -53,11 +53,11 @@ class Counts:
 
 
 def load_model(model: str, digest: str | None = None) -> tuple[str, Predictor]:
-    """Open a model once per process; return the sha256 of its model.json with it.
+    """Open a model, once per process where it is known already; return the sha256 of its model.json with it.
 
     Args:
         model: a run folder, its `model/` or an export.
-        digest: what it must have; None takes what is there.
+        digest: what it must have; None opens it anew and takes what is there.
 
     Raises:
         ModelError: if the model is missing or damaged, or is another one than the digest says.
@@ -69,7 +69,7 @@ def load_model(model: str, digest: str | None = None) -> tuple[str, Predictor]:
     """
     with _loading:
         found = _loaded.get(model)
-        if found is None or digest not in (None, found[0]):
+        if found is None or found[0] != digest:
             _loaded.clear()
             predictor = Predictor.load(model)
             found = _loaded[model] = (digest_file(predictor.bundle.folder / MODEL_FILE), predictor)
