@@ -544,8 +544,8 @@ def number_in(chrome, name, expected):
 @pytest.fixture
 def desk(chrome, school):
     """The Teach tab with an empty work folder."""
-    for lesson in look_up(school)["classes"]:
-        school.ask("DELETE", f"/v1/teach/classes/{quote(lesson['name'])}")
+    for one in look_up(school)["classes"]:
+        school.ask("DELETE", f"/v1/teach/classes/{quote(one['name'])}")
     visit(chrome, school.address)
     until(chrome, "return document.documentElement.dataset.ready")
     return chrome
@@ -585,7 +585,7 @@ def test_classes_are_made_filled_renamed_and_deleted(desk, school, tiny, tmp_pat
     in_class(desk, "cats", ".name").send_keys(Keys.CONTROL, "a")
     in_class(desk, "cats", ".name").send_keys("tigers\n")
     wait_for_class(desk, "tigers")
-    assert {lesson["name"] for lesson in look_up(school)["classes"]} == {"it's & fine", "tigers"}
+    assert {one["name"] for one in look_up(school)["classes"]} == {"it's & fine", "tigers"}
     in_class(desk, "tigers", ".delete").click()
     assert "Its 6 photos will be removed" in find(desk, "#question").text
     find(desk, "#question-no").click()

@@ -72,7 +72,7 @@ def test_impossible_names_are_refused_with_the_reason(workspace, name, says):
     assert files(workspace.photos) == []
     workspace.create("cats")
     assert says in refused(422, workspace.rename, "cats", name)
-    assert [lesson.name for lesson in workspace.classes()] == ["cats"]
+    assert [one.name for one in workspace.classes()] == ["cats"]
 
 
 @pytest.mark.parametrize("name", ["cats", "Not alpaca", "x" * 100, "ラマ", "می‌خواهم", "a.b", "console", "#1 %41", "-"])
@@ -242,7 +242,7 @@ def test_links_lead_nowhere(workspace, photo, tmp_path):
     workspace.create("cats")
     photo_id = workspace.add("cats", photo)
     (workspace.photos / "dogs").symlink_to(outside)
-    assert [lesson.name for lesson in workspace.classes()] == ["cats"]
+    assert [one.name for one in workspace.classes()] == ["cats"]
     refused(404, workspace.add, "dogs", photo)
     refused(404, workspace.delete, "dogs")
     refused(409, workspace.create, "dogs")
@@ -322,7 +322,7 @@ def test_threads_do_not_disturb_each_other(workspace, photo):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(8)))
     assert len(made) == 1
-    assert sorted(len(lesson.photos) for lesson in workspace.classes()) == [0, 8]
+    assert sorted(len(one.photos) for one in workspace.classes()) == [0, 8]
 
 
 # --- enough to train on

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from pronk.server.gateway import PREDICT_PATH, Meters
 from pronk.server.http_errors import HttpError, refusals
+from pronk.server.runs import Accuracy
 from pronk.server.service import PhotoAnswer, Service
 from pronk.server.uploads import MOST_FILES, Upload, UploadReader
 
@@ -51,15 +52,6 @@ class Record(BaseModel):
     heatmap: Heatmap | None
 
 
-class Interval(BaseModel):
-    """A share with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
 class ImageShape(BaseModel):
     """What the network sees: a square, and how a photo becomes one."""
 
@@ -81,7 +73,7 @@ class ModelRecord(BaseModel):
     classes: list[str]
     image: ImageShape
     runtime: str
-    accuracy: Interval | None
+    accuracy: Accuracy | None
     photos: dict[str, int] | None
     trained: str
     weights: Weights

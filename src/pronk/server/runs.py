@@ -67,29 +67,13 @@ class Run:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """List the finished runs in a folder by number; what else is there is passed over.
-
-    Example:
-        >>> import tempfile
-        >>> list_runs(Path(tempfile.mkdtemp()))
-        []
-    """
-    found = (_read_run(folder / name) for name in run_names(folder))
-    return [run for run in found if run is not None]
-
-
-def run_names(folder: Path) -> list[str]:
-    """List the names of all runs in a folder, finished or not, by number.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("10", "9", "notes"):
-        ...     (folder / name).mkdir()
-        >>> run_names(folder)
-        ['9', '10']
-    """
-    return sorted((path.name for path in folder.iterdir() if re.fullmatch(RUN_NAME, path.name)), key=int)
+    """List the finished runs in a folder by number; what else is there is passed over."""
+    runs = []
+    for number in _run_numbers(folder):
+        if metrics := _read_metrics(folder / str(number)):
+            photos = sum(metrics.counts.values())
+            runs.append(Run(str(number), _test_accuracy(metrics), tuple(metrics.classes), photos))
+    return runs
 
 
 def next_run(folder: Path) -> Path:
@@ -97,10 +81,13 @@ def next_run(folder: Path) -> Path:
 
     Example:
         >>> import tempfile
-        >>> next_run(Path(tempfile.mkdtemp())).name
-        '1'
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("10", "9", "notes"):
+        ...     (folder / name).mkdir()
+        >>> next_run(folder).name
+        '11'
     """
-    return folder / str(max((int(name) for name in run_names(folder)), default=0) + 1)
+    return folder / str(max(_run_numbers(folder), default=0) + 1)
 
 
 def find_run(folder: Path, name: str) -> Path:
@@ -115,7 +102,7 @@ def find_run(folder: Path, name: str) -> Path:
         pronk.server.http_errors.HttpError: there is no finished run '..'
     """
     run = folder / name
-    if not re.fullmatch(RUN_NAME, name) or _read_run(run) is None:
+    if not re.fullmatch(RUN_NAME, name) or _read_metrics(run) is None:
         hint = "GET /v1/teach lists the runs"
         raise HttpError(404, f"there is no finished run {name!r:.50}", code="not_found", hint=hint)
     return run
@@ -172,11 +159,8 @@ def pack_run(run: Path) -> IO[bytes]:
     return file
 
 
-def _read_run(run: Path) -> Run | None:
-    metrics = _read_metrics(run)
-    if metrics is None:
-        return None
-    return Run(run.name, _test_accuracy(metrics), tuple(metrics.classes), sum(metrics.counts.values()))
+def _run_numbers(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(RUN_NAME, path.name))
 
 
 def _read_metrics(run: Path) -> Metrics | None:

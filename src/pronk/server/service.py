@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import ctypes
 import dataclasses
 import datetime
@@ -130,7 +131,7 @@ class Service:
                 predictor.prove()
             _warm_up(predictor)
             weights = _load_weights(predictor)
-            record = describe(predictor) | {"heatmaps": weights is not None}
+            record = _describe(predictor) | {"heatmaps": weights is not None}
             self._model = OpenModel(folder, predictor, weights, record)
             _call_allocator("malloc_trim", 0)  # opening leaves some 20 MB of free memory with the process
             return self._model
@@ -164,8 +165,7 @@ class Service:
         self._threads.shutdown(cancel_futures=True)
 
 
-def describe(predictor: Predictor) -> dict[str, Any]:
-    """Tell what a model is and how good, from its folder and the run it lies in."""
+def _describe(predictor: Predictor) -> dict[str, Any]:
     bundle, metrics = predictor.bundle, _read_metrics(predictor)
     written = datetime.datetime.fromtimestamp((bundle.folder / MODEL_FILE).stat().st_mtime, datetime.UTC)
     return {
@@ -234,24 +234,16 @@ def _draw(model: OpenModel, feature_map: np.ndarray, prediction: Prediction, siz
     return {"label": bundle.classes[index], "image": uri, "box": list(seen_box(size, bundle.fit))}
 
 
-def return_large_blocks() -> bool:
+def return_large_blocks() -> None:
     """Let the C library take each large block from the system by itself, and give it back once it is free.
 
     glibc begins so, but when one was freed it keeps blocks of that size in store, for each thread apart: after two
     threads have decoded a picture of 49 megapixels each, one after the other, 400 MB would stay with the server.
-
-    Returns:
-        Whether this machine's C library knows the setting; only glibc needs it.
-
-    Example:
-        >>> return_large_blocks() in (True, False)
-        True
     """
-    return _call_allocator("mallopt", M_MMAP_THRESHOLD, LARGE_BYTES)
+    _call_allocator("mallopt", M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
-def _call_allocator(name: str, *arguments: int) -> bool:
-    try:
-        return bool(getattr(ctypes.CDLL(None), name)(*arguments))
-    except (AttributeError, OSError, TypeError):  # no glibc, no such function, or Windows, which takes no None
-        return False
+def _call_allocator(name: str, *arguments: int) -> None:
+    # Other C libraries need none of this; Windows takes no None.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        getattr(ctypes.CDLL(None), name)(*arguments)
