@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 from programs import report
 
-from pronk.analysis.folds import Table, assign_folds
+from pronk.analysis.dealing import assign_folds
+from pronk.analysis.folds import FeatureTable
 from pronk.analysis.growth import forecast, measure_growth
 from pronk.config import Settings
 from pronk.training.surveys import survey
 
 
-def halve(table: Table, seed: int) -> Table:
+def halve(table: FeatureTable, seed: int) -> FeatureTable:
     """Return half the photos, classes in proportion and copies kept together."""
     return table.choose(np.flatnonzero(assign_folds(table.targets, table.groups, k=2, seed=1000 + seed) == 0))
 
 
-def judge_seed(table: Table, seed: int) -> dict:
+def judge_seed(table: FeatureTable, seed: int) -> dict:
     """Forecast all photos from half of them, and measure them."""
     whole = measure_growth(table, seed=seed)
     half = measure_growth(halve(table, seed), seed=seed)

@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.tables import make_table
+from pronk.analysis.dealing import assign_folds
 from pronk.analysis.folds import (
-    Table,
-    assign_folds,
+    FeatureTable,
     cross_validate,
     describe_folds,
-    list_answers,
+    list_fold_rows,
     possible_folds,
     thin_out,
 )
@@ -47,12 +47,12 @@ def test_a_photo_is_judged_by_heads_that_never_saw_it_nor_its_copies():
     # Labels are chance, so whoever saw a copy of a photo would know its label, and nobody else can.
     rng = np.random.default_rng(3)
     table = make_table(120, distance=0.0, features=200, copies=[(i, i - 60) for i in range(60, 120)])
-    table = Table(
+    table = FeatureTable(
         table.paths, table.digests, table.classes, np.tile(rng.permutation(60) % 2, 2), table.groups, table.features
     )
     honest = cross_validate(table, seed=0, strength=1e-3)
     assert 0.3 < (honest.argmax(axis=2) == table.targets).mean() < 0.7
-    leaking = Table(table.paths, table.digests, table.classes, table.targets, table.paths, table.features)
+    leaking = FeatureTable(table.paths, table.digests, table.classes, table.targets, table.paths, table.features)
     seen = cross_validate(leaking, seed=0, strength=1e-3)
     assert (seen.argmax(axis=2) == table.targets).mean() > 0.75
 
@@ -86,12 +86,14 @@ def test_progress_counts_every_fold():
 
 def test_a_small_class_makes_fewer_folds_and_a_single_photo_is_refused():
     table = make_table(20)
-    few = Table(table.paths, table.digests, table.classes, np.r_[[1] * 3, [0] * 17], table.groups, table.features)
+    few = FeatureTable(
+        table.paths, table.digests, table.classes, np.r_[[1] * 3, [0] * 17], table.groups, table.features
+    )
     assert possible_folds(few, 5) == 3
-    one = Table(table.paths, table.digests, table.classes, np.r_[1, [0] * 19], table.groups, table.features)
+    one = FeatureTable(table.paths, table.digests, table.classes, np.r_[1, [0] * 19], table.groups, table.features)
     with pytest.raises(DataError, match="'b' has 1 photo apart from copies"):
         cross_validate(one, seed=0)
-    copies = Table(few.paths, few.digests, few.classes, few.targets, ("x",) * 3 + few.groups[3:], few.features)
+    copies = FeatureTable(few.paths, few.digests, few.classes, few.targets, ("x",) * 3 + few.groups[3:], few.features)
     with pytest.raises(DataError, match="'b' has 1 photo apart from copies"):
         possible_folds(copies, 5)
 
@@ -108,8 +110,8 @@ def test_the_record_counts_what_is_unstable():
     assert record["unstable"] == 2
     assert (record["k"], record["repeats"], record["n"]) == (2, 2, 4)
     assert record["low"] < 0.5 < record["high"]
-    assert [row["right"] for row in list_answers(table, answers)] == [1.0, 0.5, 0.0, 0.5]
-    assert list(next(list_answers(table, answers))) == ["path", "label", "right", "p_a", "p_b"]
+    assert [row["right"] for row in list_fold_rows(table, answers)] == [1.0, 0.5, 0.0, 0.5]
+    assert list(next(list_fold_rows(table, answers))) == ["path", "label", "right", "p_a", "p_b"]
 
 
 def test_thinning_keeps_classes_in_proportion_and_groups_whole():

@@ -65,14 +65,14 @@ def test_all_right_is_no_certainty():
 
 
 def test_the_forecast_holds_on_clouds_whose_truth_is_known():
-    """From 80 photos each, what 320 of the same kind reach: in most of 12 draws inside the stated interval."""
+    """From 80 photos each, what 320 of the same kind reach: in most of 5 draws inside the stated interval."""
     held = 0
-    for seed in range(12):
+    for seed in range(5):
         small = measure_growth(make_table(80, 2, distance=1.6, seed=seed), seed=seed, folds=5, repeats=2)
-        large = measure_growth(make_table(400, 2, distance=1.6, seed=100 + seed), seed=seed, folds=5, repeats=1)
+        large = measure_growth(make_table(400, 2, distance=1.6, seed=100 + seed), seed=seed, folds=3, repeats=1)
         said = forecast(small, float(large.photos[-1]), seed=seed).accuracy
         held += said["low"] <= large.right[-1].mean() <= said["high"]
-    assert held >= 10
+    assert held >= 4
 
 
 def test_the_record_has_points_forecast_and_advice():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pronk.analysis import labels
-from pronk.analysis.folds import Table, cross_validate
+from pronk.analysis.folds import FeatureTable, cross_validate
 from pronk.analysis.labels import (
     STRENGTH,
     Neighbour,
@@ -30,7 +30,9 @@ def make_table(sizes, *, seed=0, groups=None, width=24, spread=0.6):
     )
     names = tuple(f"{i}.jpg" for i in range(len(targets)))
     classes = tuple(f"class {c}" for c in range(len(sizes)))
-    return Table(names, tuple(f"{i:064x}" for i in range(len(targets))), classes, targets, groups or names, features)
+    return FeatureTable(
+        names, tuple(f"{i:064x}" for i in range(len(targets))), classes, targets, groups or names, features
+    )
 
 
 def plant(table, share, *, seed=0):

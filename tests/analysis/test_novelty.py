@@ -96,7 +96,7 @@ def test_the_inputs_are_left_alone():
 # --- what is strange
 
 
-@pytest.mark.parametrize(("n", "classes"), [(6, 2), (60, 2), (60, 5), (30, 1), (900, 3)])
+@pytest.mark.parametrize(("n", "classes"), [(6, 2), (60, 2), (60, 5), (30, 1), (300, 3)])
 def test_a_direction_never_seen_is_farther_than_new_photos_of_the_classes(n, classes):
     rows, targets = make_features(n + 60, classes=classes, used=48)
     novelty = fit_novelty(rows[:n], targets[:n], classes=classes)
@@ -130,7 +130,7 @@ def test_a_class_without_photos_changes_nothing():
 # --- sizes
 
 
-@pytest.mark.parametrize(("n", "d", "classes"), [(530, 1280, 2), (520, 1280, 20), (1030, 64, 1000), (1200, 64, 1100)])
+@pytest.mark.parametrize(("n", "d", "classes"), [(530, 1280, 2), (1200, 64, 1100)])
 def test_the_record_stays_small(n, d, classes):
     rows, targets = make_features(n, d=d, classes=classes)
     novelty = fit_novelty(rows, targets, classes=classes)
@@ -211,6 +211,7 @@ def test_what_is_no_record_is_refused(record):
 # --- real photos
 
 
+@pytest.mark.more
 def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_weights):
     pytest.importorskip("onnx")
     pytest.importorskip("h5py")

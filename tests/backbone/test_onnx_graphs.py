@@ -49,7 +49,7 @@ def test_model_says_what_keras_says(alpha, size):
     network = build_network(backbone, classes=3, settings=settings)
     set_head(network, head)
     probabilities, pooled = keras.Model(network.input, [network.output, network.get_layer("pool").output])(pixels)
-    outputs = OnnxRuntime(write_model(backbone.weights, head.kernel, head.bias, size=size)).run(pixels)
+    outputs = OnnxRuntime(write_model(backbone.weights, head.weights, head.bias, size=size)).run(pixels)
     assert largest_difference(outputs.probabilities, probabilities) < TOLERANCE
     assert largest_difference(outputs.features, pooled) < TOLERANCE
     np.testing.assert_allclose(outputs.feature_map.mean(axis=(1, 2)), outputs.features, atol=1e-4)
@@ -89,7 +89,7 @@ def test_temperature_divides_the_logits():
     backbone, pixels = lively_backbone(0.35), pictures(32)
     head = head_for(backbone)
     plain, cooled = (
-        OnnxRuntime(write_model(backbone.weights, head.kernel, head.bias, size=32, temperature=t)).run(pixels)
+        OnnxRuntime(write_model(backbone.weights, head.weights, head.bias, size=32, temperature=t)).run(pixels)
         for t in (1.0, 2.0)
     )
     expected = np.sqrt(plain.probabilities)
@@ -118,7 +118,7 @@ def test_300_real_photos_say_what_keras_says(real_photos, real_weights, alpha, r
     network = build_network(backbone, classes=3, settings=settings)
     set_head(network, head)
     prefix = build_prefix(network, "block_12_add")
-    model = OnnxRuntime(write_model(backbone.weights, head.kernel, head.bias, size=224))
+    model = OnnxRuntime(write_model(backbone.weights, head.weights, head.bias, size=224))
     prefix_bytes = write_prefix(backbone.weights, size=224, cut="block_12_add")
     worst = dict.fromkeys(("probabilities", "pooled", "cut"), 0.0)
     photos = real_pixels(real_photos, 300, size=224)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pronk.analysis.folds import Table
+from pronk.analysis.folds import FeatureTable
 
 
 def make_table(count, classes=2, *, features=12, distance=3.0, copies=(), seed=0):
@@ -14,4 +14,4 @@ def make_table(count, classes=2, *, features=12, distance=3.0, copies=(), seed=0
     for copy, original in copies:
         groups[copy], X[copy], targets[copy] = groups[original], X[original], targets[original]
     names = tuple(f"{i}.jpg" for i in range(count))
-    return Table(names, names, tuple("abcdefgh"[:classes]), targets, tuple(groups), X.astype(np.float32))
+    return FeatureTable(names, names, tuple("abcdefgh"[:classes]), targets, tuple(groups), X.astype(np.float32))

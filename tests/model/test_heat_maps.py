@@ -129,7 +129,7 @@ def test_it_is_the_grad_cam_of_keras_on_real_photos(real_photos, real_weights, r
     no_head = write_model(backbone.weights, np.zeros((1280, 2)), np.zeros(2), size=224)
     features, targets = OnnxRuntime(no_head).run(pixels).features, np.arange(20) % 2  # the classes take turns
     head = fit_head(features, targets, classes=2, weights=np.ones(20), strength=0.03)
-    difference = largest_difference(backbone, head.kernel.astype(np.float32), head.bias.astype(np.float32), pixels)
+    difference = largest_difference(backbone, head.weights.astype(np.float32), head.bias.astype(np.float32), pixels)
     record_property("largest difference", difference)
     assert difference <= 1e-3
 

@@ -95,7 +95,7 @@ def tuned(backbone, rows, frozen, tmp_path_factory):
 
 def digest(result):
     arrays = [array for name in sorted(result.weights) for array in result.weights[name]]
-    return digest_arrays([*arrays, result.head.kernel, result.head.bias, result.val_probabilities])
+    return digest_arrays([*arrays, result.head.weights, result.head.bias, result.val_probabilities])
 
 
 def without_seconds(history):
@@ -135,7 +135,7 @@ def test_phase_1_never_sees_validation_photos(dataset, rows, frozen):
         pooled, cut = spoiled.stored[photo.path, 0]
         spoiled.stored[photo.path, 0] = (pooled[::-1], cut)
     again = train_head(spoiled, SETTINGS)
-    np.testing.assert_array_equal(again.head.kernel, frozen.head.kernel)
+    np.testing.assert_array_equal(again.head.weights, frozen.head.weights)
 
 
 # --- phase 2

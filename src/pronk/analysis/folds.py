@@ -1,13 +1,14 @@
 """Features, labels and groups -> repeated stratified grouped k-fold: each photo judged by heads that never saw it."""
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from pronk.analysis.dealing import assign_folds
 from pronk.analysis.head import choose_strength, class_weights, predict_left_out
 from pronk.analysis.metrics import wilson_interval
 from pronk.errors import DataError
@@ -20,7 +21,7 @@ MOST_STUDIED = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """What a study works on: one row per usable photo.
 
     Attributes:
@@ -42,10 +43,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def choose(self, rows: Sequence[int] | np.ndarray) -> "Table":
+    def choose(self, rows: Sequence[int] | np.ndarray) -> "FeatureTable":
         """Return the table of some rows, given as indices."""
         picked = [int(row) for row in rows]
-        return Table(
+        return FeatureTable(
             tuple(self.paths[i] for i in picked),
             tuple(self.digests[i] for i in picked),
             self.classes,
@@ -72,45 +73,8 @@ class Fold:
     seed: int
 
 
-def assign_folds(targets: np.ndarray, groups: Sequence[str], *, k: int, seed: int) -> np.ndarray:
-    """Deal photos into folds: each class spread evenly, no group divided.
-
-    Larger groups go first, each to the fold that holds the fewest photos of its class, so that folds come out equal
-    even where groups are not; ties and the order of equal groups are the seed's.
-
-    Args:
-        targets: class indices, int [n].
-        groups: n names.
-        k: number of folds.
-        seed: of the order.
-
-    Returns:
-        Fold numbers, int64 [n].
-
-    Example:
-        >>> folds = assign_folds(np.array([0, 0, 1, 1]), ["a", "b", "c", "d"], k=2, seed=0)
-        >>> sorted(folds[:2]), sorted(folds[2:])
-        ([np.int64(0), np.int64(1)], [np.int64(0), np.int64(1)])
-    """
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    rng, joint = np.random.default_rng(seed), list(members.values())
-    order = sorted((joint[i] for i in rng.permutation(len(joint))), key=len, reverse=True)
-    folds = np.zeros(len(targets), np.int64)
-    held: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(k))
-    sizes = np.zeros(k)
-    for joined in order:
-        label = Counter(targets[joined].tolist()).most_common(1)[0][0]
-        fold = int(np.lexsort((rng.random(k), sizes, held[label]))[0])
-        folds[joined] = fold
-        held[label][fold] += len(joined)
-        sizes[fold] += len(joined)
-    return folds
-
-
 def cross_validate(
-    table: Table,
+    table: FeatureTable,
     *,
     k: int = FOLDS,
     repeats: int = REPEATS,
@@ -149,7 +113,7 @@ def cross_validate(
     return answers
 
 
-def predict_folds(table: Table, work: Sequence[Fold]) -> Iterator[np.ndarray]:
+def predict_folds(table: FeatureTable, work: Sequence[Fold]) -> Iterator[np.ndarray]:
     """Yield the answers of each fold in order, float64 [m, C] each, worked out on all cores."""
     from threadpoolctl import threadpool_limits
 
@@ -158,7 +122,7 @@ def predict_folds(table: Table, work: Sequence[Fold]) -> Iterator[np.ndarray]:
         yield from pool.map(partial(predict_fold, table), work)
 
 
-def predict_fold(table: Table, fold: Fold) -> np.ndarray:
+def predict_fold(table: FeatureTable, fold: Fold) -> np.ndarray:
     """Return what a head that learned from one side of a fold says of the other: float64 [m, C].
 
     Classes are balanced as in training.
@@ -175,7 +139,7 @@ def predict_fold(table: Table, fold: Fold) -> np.ndarray:
     return np.asarray(answers[0])
 
 
-def choose_common_strength(table: Table, *, seed: int) -> float:
+def choose_common_strength(table: FeatureTable, *, seed: int) -> float:
     """Choose one regularisation for all folds of a study whose numbers are compared with each other only."""
     classes = len(table.classes)
     weights = class_weights(table.targets, classes, "auto")[table.targets]
@@ -184,7 +148,7 @@ def choose_common_strength(table: Table, *, seed: int) -> float:
     )
 
 
-def describe_folds(table: Table, answers: np.ndarray, *, k: int) -> dict[str, Any]:
+def describe_folds(table: FeatureTable, answers: np.ndarray, *, k: int) -> dict[str, Any]:
     """Return the `folds` of metrics.json: accuracy over all repeats with its interval, and what is unstable.
 
     Args:
@@ -212,7 +176,7 @@ def describe_folds(table: Table, answers: np.ndarray, *, k: int) -> dict[str, An
     }
 
 
-def list_answers(table: Table, answers: np.ndarray) -> Iterator[dict[str, Any]]:
+def list_fold_rows(table: FeatureTable, answers: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yield the rows of folds.csv: how often each photo was recognised, and its mean probabilities.
 
     Args:
@@ -225,7 +189,7 @@ def list_answers(table: Table, answers: np.ndarray) -> Iterator[dict[str, Any]]:
         yield {"path": path, "label": table.classes[label], "right": round(float(share), 4), **probabilities}
 
 
-def thin_out(table: Table, *, seed: int, most: int = MOST_STUDIED) -> Table:
+def thin_out(table: FeatureTable, *, seed: int, most: int = MOST_STUDIED) -> FeatureTable:
     """Return a fair sample of at most `most` photos: classes in proportion, groups whole."""
     if len(table) <= most:
         return table
@@ -233,7 +197,7 @@ def thin_out(table: Table, *, seed: int, most: int = MOST_STUDIED) -> Table:
     return table.choose(np.flatnonzero(dealt == 0))
 
 
-def possible_folds(table: Table, k: int) -> int:
+def possible_folds(table: FeatureTable, k: int) -> int:
     """Return k, or what the smallest class allows: as many folds as it has photos apart from copies.
 
     Raises:

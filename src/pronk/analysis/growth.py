@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pronk.analysis.folds import Fold, Table, assign_folds, choose_common_strength, possible_folds, predict_folds
+from pronk.analysis.dealing import assign_folds
+from pronk.analysis.folds import FeatureTable, Fold, choose_common_strength, possible_folds, predict_folds
 from pronk.analysis.metrics import confusion_matrix, wilson_interval
 
 SHARES = (0.1, 0.2, 0.4, 0.8, 1.0)
@@ -38,7 +39,7 @@ class Growth:
         answers: mean probabilities of the largest share, float64 [n, C].
     """
 
-    table: Table
+    table: FeatureTable
     photos: np.ndarray
     right: np.ndarray
     answers: np.ndarray
@@ -60,7 +61,7 @@ class Forecast:
 
 
 def measure_growth(
-    table: Table,
+    table: FeatureTable,
     *,
     seed: int,
     folds: int = FOLDS,
@@ -258,14 +259,14 @@ def find_confused(answers: np.ndarray, targets: np.ndarray, classes: Sequence[st
     return [{"classes": [classes[i], classes[j]], "mistakes": mistakes} for mistakes, i, j in pairs[:3]]
 
 
-def _order_by_class(table: Table, rows: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+def _order_by_class(table: FeatureTable, rows: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
     """Return the rows of each class in an order of which every prefix is a fair sample; copies stay side by side."""
     rank = {group: number for number, group in enumerate(rng.permutation(sorted({table.groups[i] for i in rows})))}
     ordered = sorted(rows.tolist(), key=lambda i: (rank[table.groups[i]], i))
     return [[i for i in ordered if table.targets[i] == label] for label in range(len(table.classes))]
 
 
-def _take(table: Table, by_class: Sequence[Sequence[int]], share: float) -> np.ndarray:
+def _take(table: FeatureTable, by_class: Sequence[Sequence[int]], share: float) -> np.ndarray:
     return np.array(sorted(i for rows in by_class for i in rows[: max(1, round(share * len(rows)))]), np.int64)
 
 

@@ -1,13 +1,16 @@
 """Pooled features -> the Dense head: phase 1, a convex problem solved to its optimum.
 
 Multinomial logistic regression on standardised features. The loss is the mean cross-entropy plus strength / 2 times
-the squared norm of the kernel, minimised by L-BFGS (Byrd et al. 1995) and checked against scikit-learn in the tests.
+the squared norm of the weights, minimised by L-BFGS (Byrd et al. 1995) and checked against scikit-learn in the tests.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from pronk.analysis.dealing import deal_groups
 
 # From 3e-4 to 0.3 on standardised features; the optimum of every data set tried lies well inside.
 STRENGTHS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
@@ -26,18 +29,18 @@ class Head:
     """A Dense layer on pooled features.
 
     Attributes:
-        kernel: float32 [1280, C].
+        weights: float32 [1280, C].
         bias: float32 [C].
-        strength: of the regularisation it was fitted with.
+        strength: strength of the regularisation it was fitted with.
     """
 
-    kernel: np.ndarray
+    weights: np.ndarray
     bias: np.ndarray
     strength: float = 0.0
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 [n, C], for pooled features [n, 1280]."""
-        return softmax((features @ self.kernel + self.bias).astype(np.float64))
+        return softmax((features @ self.weights + self.bias).astype(np.float64))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -89,19 +92,24 @@ def fit_head(
         features: float32 [n, d].
         targets: class indices, int [n].
         classes: number of classes C.
-        weights: of each row, float [n]; their mean is taken out.
-        strength: of the regularisation.
+        weights: one per row, float [n]; their mean is taken out.
+        strength: strength of the regularisation.
         on_iteration: called with the number of each finished iteration and the head so far.
-        start: kernel over bias in standardised features, [d + 1, C].
+        start: weights over bias in standardised features, [d + 1, C].
 
     Example:
         >>> X, y = np.array([[-1.0], [1.0]], np.float32), np.array([0, 1])
         >>> fit_head(X, y, classes=2, weights=np.ones(2), strength=0.1).predict_proba(X).argmax(axis=1)
         array([0, 1])
     """
-    scaler = Scaler.fit(features)
-    solution = _solve(scaler.transform(features), targets, classes, weights, strength, start, scaler, on_iteration)
-    return scaler.unfold(solution, strength)
+    scaler, iterations = Scaler.fit(features), itertools.count(1)
+
+    def tell(solution: np.ndarray) -> None:
+        if on_iteration:
+            on_iteration(next(iterations), scaler.unfold(solution, strength))
+
+    problem = _Problem(scaler.transform(features), targets, weights, classes)
+    return scaler.unfold(problem.solve(strength, start=start, on_solution=tell), strength)
 
 
 def choose_strength(
@@ -124,8 +132,8 @@ def choose_strength(
         groups: n names.
         classes: number of classes.
         weights: float [n], one per photo.
-        views: per photo.
-        seed: of the folds.
+        views: number of views per photo.
+        seed: seed of the folds.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -135,11 +143,9 @@ def choose_strength(
         True
     """
     rng = np.random.default_rng(seed)
-    names = np.unique(np.asarray(groups))
-    if len(names) < 2 * FOLDS:
+    if len(set(groups)) < 2 * FOLDS:
         return STRENGTHS[len(STRENGTHS) // 2]
-    fold_of = dict(zip(rng.permutation(names), np.arange(len(names)) % FOLDS, strict=True))
-    folds = np.array([fold_of[name] for name in groups])
+    folds = deal_groups(groups, k=FOLDS, rng=rng)
     chosen = np.sort(rng.permutation(len(targets))[:MAX_CROSS_VALIDATED])
     by_photo = features.reshape(len(targets), views, -1)[chosen]
     targets, folds, weights = targets[chosen], folds[chosen], weights[chosen]
@@ -147,13 +153,21 @@ def choose_strength(
     for fold in range(FOLDS):
         fitted, left = folds != fold, folds == fold
         if left.any() and fitted.any():
-            losses += _losses_of_fold(by_photo, targets, weights, fitted, left, classes)
+            predicted = predict_left_out(
+                by_photo[fitted].reshape(-1, by_photo.shape[2]),
+                targets[fitted].repeat(views),
+                by_photo[left, 0],
+                classes=classes,
+                weights=weights[fitted].repeat(views),
+            )
+            given = predicted[:, np.arange(left.sum()), targets[left]]
+            losses += -np.log(np.clip(given, 1e-7, None)).sum(axis=1)
     return STRENGTHS[int(losses.argmin())]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaler:
-    """Mean and deviation of each feature, which the finished head takes back into its kernel and bias."""
+    """Mean and deviation of each feature, which the finished head takes back into its weights and bias."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -173,9 +187,9 @@ class Scaler:
 
     def unfold(self, solution: np.ndarray, strength: float) -> Head:
         """Turn a solution [d + 1, C] for standardised features into a head for raw ones."""
-        kernel = solution[:-1] / self.scale[:, None]
-        bias = solution[-1] - self.mean @ kernel
-        return Head(kernel.astype(np.float32), bias.astype(np.float32), strength)
+        weights = solution[:-1] / self.scale[:, None]
+        bias = solution[-1] - self.mean @ weights
+        return Head(weights.astype(np.float32), bias.astype(np.float32), strength)
 
 
 def predict_left_out(
@@ -194,7 +208,7 @@ def predict_left_out(
         targets: their class indices, int [n].
         left_out: float32 [m, d], the rows to predict.
         classes: number of classes C.
-        weights: of each fitted row, float [n].
+        weights: one per fitted row, float [n].
         strengths: from strong to weak, S of them; each solution starts at the one before.
 
     Returns:
@@ -209,12 +223,13 @@ def predict_left_out(
 
     scaler = Scaler.fit(X)
     start, predicted = None, []
-    with threadpool_limits(1):  # for the reasons that `_solve` has
+    with threadpool_limits(1):  # for the reasons that `_Problem.solve` has
         rows, axes = _reduce(scaler.transform(X))
+        problem = _Problem(rows, targets, weights, classes)
         judged = scaler.transform(left_out)
         judged = judged if axes is None else judged @ axes
         for strength in strengths:
-            start = _solve(rows, targets, classes, weights, strength, start)
+            start = problem.solve(strength, start=start)
             predicted.append(softmax((judged @ start[:-1] + start[-1]).astype(np.float64)))
     return np.stack(predicted)
 
@@ -222,7 +237,7 @@ def predict_left_out(
 def _reduce(X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Turn fewer rows than features into coordinates in the space they span, where the same problem is small.
 
-    The optimal kernel is a sum of rows, so nothing is lost, and its norm stays the same.
+    The optimal weights are a sum of rows, so nothing is lost, and their norm stays the same.
     """
     if len(X) >= X.shape[1]:
         return X, None
@@ -232,56 +247,50 @@ def _reduce(X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return (vectors[:, is_part] * np.sqrt(values[is_part])).astype(np.float32), axes.astype(np.float32)
 
 
-def _losses_of_fold(
-    by_photo: np.ndarray, targets: np.ndarray, weights: np.ndarray, fitted: np.ndarray, left: np.ndarray, classes: int
-) -> np.ndarray:
-    views = by_photo.shape[1]
-    X = by_photo[fitted].reshape(-1, by_photo.shape[2])
-    y, row_weights = targets[fitted].repeat(views), weights[fitted].repeat(views)
-    predicted = predict_left_out(X, y, by_photo[left, 0], classes=classes, weights=row_weights)
-    given = predicted[:, np.arange(left.sum()), targets[left]]
-    return np.asarray(-np.log(np.clip(given, 1e-7, None)).sum(axis=1))
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """Rows to learn from, X float32 [n, d] and targets int [n], with a weight each, float [n]."""
 
+    X: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    classes: int
 
-def _solve(
-    X: np.ndarray,
-    targets: np.ndarray,
-    classes: int,
-    weights: np.ndarray,
-    strength: float,
-    start: np.ndarray | None = None,
-    scaler: Scaler | None = None,
-    on_iteration: OnIteration | None = None,
-) -> np.ndarray:
-    truth = np.eye(classes, dtype=np.float32)[targets]
-    share = (weights / weights.sum()).astype(np.float32)[:, None]
-    shape = (X.shape[1] + 1, classes)
+    def solve(
+        self,
+        strength: float,
+        *,
+        start: np.ndarray | None = None,
+        on_solution: Callable[[np.ndarray], None] = lambda solution: None,
+    ) -> np.ndarray:
+        """Return weights over bias, float64 [d + 1, C], from zero or a former solution."""
+        # Imported here, because only the worker process that solves needs it.
+        from scipy.optimize import minimize
+        from threadpoolctl import threadpool_limits
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        solution = flat.reshape(shape)
-        probabilities = softmax(X @ solution[:-1].astype(np.float32) + solution[-1].astype(np.float32))
-        cross_entropy = -(share[:, 0] * np.log(np.maximum((probabilities * truth).sum(axis=1), 1e-30))).sum()
-        error = (probabilities - truth) * share
-        gradient = np.vstack([X.T @ error, error.sum(axis=0)]).astype(np.float64)
-        gradient[:-1] += strength * solution[:-1]
-        return float(cross_entropy + strength / 2 * (solution[:-1] ** 2).sum()), gradient.ravel()
+        X, truth = self.X, np.eye(self.classes, dtype=np.float32)[self.targets]
+        share = (self.weights / self.weights.sum()).astype(np.float32)[:, None]
+        shape = (X.shape[1] + 1, self.classes)
 
-    iteration = 0
+        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            solution = flat.reshape(shape)
+            probabilities = softmax(X @ solution[:-1].astype(np.float32) + solution[-1].astype(np.float32))
+            cross_entropy = -(share[:, 0] * np.log(np.maximum((probabilities * truth).sum(axis=1), 1e-30))).sum()
+            error = (probabilities - truth) * share
+            gradient = np.vstack([X.T @ error, error.sum(axis=0)]).astype(np.float64)
+            gradient[:-1] += strength * solution[:-1]
+            return float(cross_entropy + strength / 2 * (solution[:-1] ** 2).sum()), gradient.ravel()
 
-    def callback(flat: np.ndarray) -> None:
-        nonlocal iteration
-        iteration += 1
-        if on_iteration and scaler:
-            on_iteration(iteration, scaler.unfold(flat.reshape(shape), strength))
-
-    # Imported here, because only the worker process that solves needs it.
-    from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
-
-    initial = np.zeros(shape) if start is None else start
-    options = {"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 1e-9}
-    # These matrices are tall and narrow: more threads only wait for each other (10 times slower on two cores), and
-    # one thread makes the sums, and so the head, the same on any number of cores.
-    with threadpool_limits(1):
-        result = minimize(objective, initial.ravel(), jac=True, method="L-BFGS-B", callback=callback, options=options)
-    return np.asarray(result.x).reshape(shape)
+        initial = np.zeros(shape) if start is None else start
+        # These matrices are tall and narrow: more threads only wait for each other (10 times slower on two cores), and
+        # one thread makes the sums, and so the head, the same on any number of cores.
+        with threadpool_limits(1):
+            result = minimize(
+                objective,
+                initial.ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                callback=lambda flat: on_solution(flat.reshape(shape)),
+                options={"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 1e-9},
+            )
+        return np.asarray(result.x).reshape(shape)

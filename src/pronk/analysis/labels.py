@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pronk.analysis.folds import Table
+from pronk.analysis.folds import FeatureTable
 
 # Measured on the 327 alpaca photos (alpha 1.0) with 5 % and 10 % of the labels flipped, eight seeds each: of those, .96
 # and .96 are among the first 1.5 times their number (worst seed .88 and .88); by the heads alone .95 and .94, by the
@@ -58,7 +58,7 @@ class Suspicion:
     neighbours: tuple[Neighbour, ...] = ()
 
 
-def find_suspicious(table: Table, answers: np.ndarray, *, limit: float = LIMIT) -> tuple[Suspicion, ...]:
+def find_suspicious(table: FeatureTable, answers: np.ndarray, *, limit: float = LIMIT) -> tuple[Suspicion, ...]:
     """Rank the photos whose label looks wrong.
 
     The score is the mean of two shares. The heads': q of the strongest other class, over q of that and of the given
@@ -76,7 +76,7 @@ def find_suspicious(table: Table, answers: np.ndarray, *, limit: float = LIMIT) 
     Example:
         >>> sides = np.array([[1, 0.1], [1, 0], [1, -0.1], [0.9, 0], [-1, 0.1], [-1, 0]], np.float32)
         >>> names = tuple("abcdef")
-        >>> table = Table(names, names, ("left", "right"), np.array([1, 1, 1, 0, 0, 0]), names, sides)
+        >>> table = FeatureTable(names, names, ("left", "right"), np.array([1, 1, 1, 0, 0, 0]), names, sides)
         >>> answers = np.array([[[0.1, 0.9]] * 4 + [[0.9, 0.1]] * 2])
         >>> [(found.path, found.given, found.suggested) for found in find_suspicious(table, answers)]
         [('d', 'left', 'right')]

@@ -43,7 +43,7 @@ class Novelty:
         basis: principal components, float32 [r, d].
         points: training photos, or means of similar ones, in those components, float32 [m, r].
         claims: each class's answer to the components, then its constant, float32 [C, r + 1] or [0, r + 1].
-        claim_weight: of the claim beside the distance.
+        claim_weight: weight of the claim beside the distance.
         neighbours: how many of the nearest points are averaged.
 
     Example:
@@ -63,7 +63,7 @@ class Novelty:
         """Return how far photos lie from the training photos: float64 [n], larger is stranger.
 
         Only its order has a meaning: compare it with a threshold from photos that were not trained on. Raises
-        ValueError if features are not of shape (n, d) or hold a value that is no finite number.
+        ValueError if features are not of shape (n, d) or hold a value that is not a finite number.
 
         Example:
             >>> novelty = fit_novelty(np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), classes=2)
@@ -91,13 +91,8 @@ class Novelty:
     def from_record(cls, record: Mapping[str, Any]) -> "Novelty":
         """Read what `to_record` made.
 
-        Raises ValueError if it is no such record: another method, a missing field, a size out of bounds or another
-        than that of the data, or a value that is no finite number.
-
-        Example:
-            >>> Novelty.from_record({"method": "guess"})
-            Traceback (most recent call last):
-            ValueError: the method must be 'part-centred-cosine'. Got {'method': 'guess'}
+        Raises ValueError if it is not such a record: another method, a missing field, a size out of bounds or another
+        than that of the data, or a value that is not a finite number.
         """
         if not isinstance(record, Mapping) or record.get("method") != METHOD:
             raise ValueError(f"the method must be {METHOD!r}. Got {record!s:.80}")
@@ -134,7 +129,7 @@ def fit_novelty(features: np.ndarray, targets: np.ndarray, *, classes: int) -> N
         classes: number of classes; some may have no photo.
 
     Raises:
-        ValueError: if shapes do not fit, a value is no finite number, or a target is no class.
+        ValueError: if shapes do not fit, a value is not a finite number, or a target is not a class.
 
     Example:
         >>> rows = np.abs(np.random.default_rng(0).normal([[3, 0, 0, 1]] * 9 + [[0, 3, 0, 1]] * 9, 0.2))
@@ -213,8 +208,8 @@ def _claims(seen: np.ndarray, labels: np.ndarray) -> np.ndarray:
     spread = (seen - mean).T * weights
     square = spread @ (seen - mean)
     square += np.eye(len(square)) * max(RIDGE_STRENGTH * np.trace(square), 1e-9)
-    kernel = np.linalg.solve(square, spread @ np.eye(sizes.size)[labels])
-    return np.column_stack([kernel.T, 1 / sizes.size - mean @ kernel])
+    answer = np.linalg.solve(square, spread @ np.eye(sizes.size)[labels])
+    return np.column_stack([answer.T, 1 / sizes.size - mean @ answer])
 
 
 def _choose(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +241,7 @@ def _decode(record: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.
         raise ValueError(f"{name} must be {size} bytes in base64")
     values = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32).reshape(shape)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds values that are no finite numbers")
+        raise ValueError(f"{name} holds values that are not finite numbers")
     return values
 
 

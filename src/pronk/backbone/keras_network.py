@@ -71,7 +71,7 @@ def batch_norms(model: Any) -> Iterator[Any]:
 
 def set_head(network: Any, head: Head) -> None:
     """Put a solved head into the Dense layer."""
-    network.get_layer("head").set_weights([head.kernel, head.bias])
+    network.get_layer("head").set_weights([head.weights, head.bias])
 
 
 def get_head(network: Any) -> Head:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pronk.analysis.dealing import deal_by_class
 from pronk.dataset.findings import Finding, find
 from pronk.photos.properties import PhotoProperties
 from pronk.text import percent
@@ -125,7 +126,7 @@ def measure_shortcuts(
         return ()
     index = {name: number for number, name in enumerate(classes)}
     targets = np.array([index[labels[row]] for row in rows])
-    folds = _deal(targets, np.array([groups[row] for row in rows]), seed)
+    folds = deal_by_class(targets, np.array([groups[row] for row in rows]), k=FOLDS, seed=seed)
     results = []
     for kind in KINDS:
         columns = zip(*(kind.columns(properties[row]) for row in rows), strict=True)
@@ -155,15 +156,6 @@ def _choose(labels: Sequence[str], groups: Sequence[int], seed: int) -> tuple[li
     names, counts = np.unique([labels[row] for row in rows], return_counts=True)
     classes = [str(name) for name, number in zip(names, counts, strict=True) if number >= LEAST_PER_CLASS]
     return [int(row) for row in rows if labels[row] in set(classes)], classes
-
-
-def _deal(targets: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Deal rows into folds: the groups of each class in turn, none divided."""
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    order = np.lexsort((np.random.default_rng(seed).random(len(first)), targets[first]))
-    folds = np.empty(len(first), np.int64)
-    folds[order] = np.arange(len(first)) % FOLDS
-    return folds[group]
 
 
 def _bin(column: Sequence[Any]) -> np.ndarray:

@@ -196,7 +196,7 @@ def write_kept(
     set_head(network, cool_head(kept.head, temperature))
     saving = start_beside(lambda: save_network(network))
     onnx = write_model(
-        kept.weights, kept.head.kernel, kept.head.bias, size=settings.image_size, temperature=temperature
+        kept.weights, kept.head.weights, kept.head.bias, size=settings.image_size, temperature=temperature
     )
     contents = {f"golden/{name}": data for name, data in golden.items()}
     contents["golden/expected.json"] = json.dumps(_predict_golden(onnx, golden, settings)).encode()
@@ -228,10 +228,10 @@ def cool_head(head: Head, temperature: float) -> Head:
     """Divide a head's logits by a temperature: a Keras model then needs no layer of its own for it.
 
     Example:
-        >>> cool_head(Head(np.ones((1, 2)), np.zeros(2)), 2.0).kernel
+        >>> cool_head(Head(np.ones((1, 2)), np.zeros(2)), 2.0).weights
         array([[0.5, 0.5]])
     """
-    return Head(head.kernel / temperature, head.bias / temperature, head.strength)
+    return Head(head.weights / temperature, head.bias / temperature, head.strength)
 
 
 def compare_frameworks(network: Any, bundle: Bundle) -> None:

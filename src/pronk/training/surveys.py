@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pronk.analysis.folds import FOLDS, Table, cross_validate, describe_folds, list_answers, thin_out
+from pronk.analysis.folds import FOLDS, FeatureTable, cross_validate, describe_folds, list_fold_rows, thin_out
 from pronk.analysis.growth import FOLDS as CURVE_FOLDS
 from pronk.analysis.growth import REPEATS as CURVE_REPEATS
 from pronk.analysis.growth import describe_growth, measure_growth
@@ -41,7 +41,7 @@ class Survey:
     """
 
     dataset: Dataset
-    table: Table
+    table: FeatureTable
 
 
 def survey(
@@ -208,14 +208,14 @@ def study(features: Features, settings: Settings) -> Studies:
     if settings.folds is not None:
         everything = make_table(features, dataset.photos)
         judged = cross_validate(everything, k=settings.folds, seed=settings.seed)
-        folds, fold_rows = describe_folds(everything, judged, k=settings.folds), list_answers(everything, judged)
+        folds, fold_rows = describe_folds(everything, judged, k=settings.folds), list_fold_rows(everything, judged)
     return Studies(describe_growth(growth, seed=settings.seed), suspicions, folds, tuple(fold_rows))
 
 
-def make_table(features: Features, photos: Sequence[Photo]) -> Table:
+def make_table(features: Features, photos: Sequence[Photo]) -> FeatureTable:
     """Return view 0 of photos of a data set as a table."""
     dataset = features.dataset
-    return Table(
+    return FeatureTable(
         tuple(photo.path for photo in photos),
         tuple(photo.digest for photo in photos),
         dataset.classes,
