@@ -50,11 +50,11 @@ def quote(argument: str) -> str:
     return subprocess.list2cmdline([argument]) if os.name == "nt" else shlex.quote(argument)
 
 
-def count(n: int, noun: str) -> str:
+def plural(n: int, noun: str) -> str:
     """Write a number with its noun.
 
     Example:
-        >>> count(1, "photo"), count(1200, "photo")
+        >>> plural(1, "photo"), plural(1200, "photo")
         ('1 photo', '1,200 photos')
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -139,9 +139,9 @@ WRITE = """
 import sys
 from pathlib import Path
 import numpy as np
-from pronk.storage.cache import RowStore
+from pronk.training.row_store import RowStore
 store = RowStore(Path(sys.argv[1]), (5,), (2, 3, 4))
-for n in range(300):
+for n in range(150):
     value = float(sys.argv[2])
     store.write(f"{n % 3}", np.full(5, value), np.full((2, 3, 4), value))
 """

@@ -13,7 +13,7 @@ from pronk.analysis.head import choose_strength, class_weights, predict_left_out
 from pronk.analysis.metrics import wilson_interval
 from pronk.errors import DataError
 from pronk.pools import start_threads
-from pronk.text import count
+from pronk.text import plural
 
 FOLDS = 5
 REPEATS = 3
@@ -207,7 +207,7 @@ def possible_folds(table: FeatureTable, k: int) -> int:
     for index, name in enumerate(table.classes):
         if different[index] < 2:
             raise DataError(
-                f"{name!r} has {count(different[index], 'photo')} apart from copies",
+                f"{name!r} has {plural(different[index], 'photo')} apart from copies",
                 hint="each class needs at least 2 to learn from one and judge by the other; see `pronk check`",
             )
     return max(2, min(k, *different.values()))

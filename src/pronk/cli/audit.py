@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pronk.cli.settings import FROZEN_OPTIONS, make_settings, settings_options
-from pronk.text import count, percent, quote, visible
+from pronk.text import percent, plural, quote, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,7 +134,7 @@ def _say_what_next(console: "Console", found: "Audit", shown: int, data: Path, h
     n = len(found.suspicions)
     listed = f", the {shown:,} worst listed" if shown < n else ""
     console.print(
-        f"{count(n, 'label')} of {count(found.photos, 'photo')} {'looks' if n == 1 else 'look'} wrong{listed}.",
+        f"{plural(n, 'label')} of {plural(found.photos, 'photo')} {'looks' if n == 1 else 'look'} wrong{listed}.",
         markup=False,
     )
     accuracy = found.accuracy["mean"]
@@ -195,7 +195,7 @@ def _take_back(data: Path, review: Path, out: Path, split: Path | None, quaranti
     if as_json:
         print_json({"undone": undone, "kept": kept})
     else:
-        click.echo(f"undone: {count(undone, 'file')}; kept: {len(kept)}")
+        click.echo(f"undone: {plural(undone, 'file')}; kept: {len(kept)}")
     sys.exit(1 if kept else 0)
 
 

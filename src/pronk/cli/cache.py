@@ -16,10 +16,10 @@ def cache(clear_it: bool, folder: Path | None) -> None:
         pronk cache --clear
     """
     from pronk.storage.cache import clear, default_cache, measure
-    from pronk.text import count
+    from pronk.text import plural
 
     root = folder or default_cache()
     if clear_it:
         clear(root)
     files, size = measure(root)
-    click.echo(f"{root}: {count(files, 'file')}, {size / 1e6:.1f} MB")
+    click.echo(f"{root}: {plural(files, 'file')}, {size / 1e6:.1f} MB")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pronk.text import count, quote, visible
+from pronk.text import plural, quote, visible
 
 if TYPE_CHECKING:
     from pronk.dataset.checkup import Checkup
@@ -62,9 +62,9 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
             if moved:
                 _print_moved(moved)
         notes = sum(finding.severity == "info" for finding in checkup.findings)
-        told = count(len(checkup.findings) - notes, "finding"), count(notes, "note")
+        told = plural(len(checkup.findings) - notes, "finding"), plural(notes, "note")
         where = f"with pictures in {html}" if html else "all of them with --json, with pictures by --html"
-        console.print(f"{count(checkup.files, 'file')} looked at, {', '.join(told)} ({where}).", markup=False)
+        console.print(f"{plural(checkup.files, 'file')} looked at, {', '.join(told)} ({where}).", markup=False)
     sys.exit(1 if checkup.matters else 0)
 
 
@@ -98,7 +98,7 @@ def _print_checkup(checkup: "Checkup", data: Path) -> None:
     from pronk.dataset.findings import group_findings
 
     for name, usable in checkup.classes.items():
-        _echo(f"{visible(name)}: {count(usable, 'usable photo')}")
+        _echo(f"{visible(name)}: {plural(usable, 'usable photo')}")
     for fault, findings in group_findings(checkup.findings):
         _echo("")
         _print_group(fault, findings, data)
@@ -135,7 +135,7 @@ def _print_moved(moved: "Quarantined") -> None:
     for finding, reason in moved.kept:
         _echo(f"kept {visible(finding.path)}: {visible(reason)}")
     if moved.journal:
-        _echo(f"{count(len(moved.moved), 'file')} moved. To take it back: pronk undo {quote(str(moved.journal))}")
+        _echo(f"{plural(len(moved.moved), 'file')} moved. To take it back: pronk undo {quote(str(moved.journal))}")
     else:
         _echo("There was nothing to move.")
 

@@ -29,7 +29,7 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
     """
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text
-    from pronk.text import count, visible
+    from pronk.text import plural, visible
 
     check_page("--html", html, data)
     settings = make_settings(None, values)
@@ -41,7 +41,7 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
         print_json(record)
         return
     for point in record["points"]:
-        click.echo(f"{count(point['photos'], 'photo')}: {accuracy_text(point['accuracy'])}")
+        click.echo(f"{plural(point['photos'], 'photo')}: {accuracy_text(point['accuracy'])}")
     click.echo(visible(record["advice"]))
 
 

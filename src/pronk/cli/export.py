@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pronk.model.formats.table import MODEL_PATHS
-from pronk.text import count
+from pronk.text import plural
 
 FORMATS = tuple(name for name in MODEL_PATHS if name != "onnx")
 
@@ -72,7 +72,7 @@ def describe_parity(parity: dict[str, Any]) -> str:
           accuracy 98.0 % (was 98.0 %), 3.0 ms a photo, 95 % within 4.0 ms, 9.0 MB
     """
     accuracy, latency = parity["accuracy"], parity["latency_ms"]
-    photos = count(accuracy["exported"]["n"], "photo")
+    photos = plural(accuracy["exported"]["n"], "photo")
     return (
         f"{parity['format']}: {100 * parity['agreement']:.1f} % of {photos} get the same class "
         f"(largest difference of a probability {parity['max_difference']:.2g})\n"

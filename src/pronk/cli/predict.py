@@ -9,7 +9,7 @@ import click
 
 from pronk.batch.engines import ENGINES
 from pronk.batch.tables import FORMS
-from pronk.text import count, quote, visible
+from pronk.text import plural, quote, visible
 
 SHOWN = 20  # photos named on stderr
 
@@ -69,12 +69,12 @@ def predict(move: bool, copy: bool, strict: bool, **wanted: Any) -> None:
         )
         if done.sorted:
             undo = f"undo: pronk undo {quote(done.sorted.undo)}"
-            console.print(visible(f"sorted: {count(done.sorted.placed, 'photo')}; {undo}"), markup=False)
+            console.print(visible(f"sorted: {plural(done.sorted.placed, 'photo')}; {undo}"), markup=False)
     left = done.sorted.left if done.sorted else []
     for path, why in left[:SHOWN]:  # also with --quiet
         click.echo(visible(f"left where it is: {path}: {why}"), err=True)
     if done.failed == done.photos:
         raise DataError(f"none of {done.photos} photos can be used", hint="see the messages above, or pronk check")
     if left:
-        raise DataError(f"{count(len(left), 'photo')} could not be sorted", hint="see the messages above")
+        raise DataError(f"{plural(len(left), 'photo')} could not be sorted", hint="see the messages above")
     sys.exit(1 if strict and done.failed else 0)

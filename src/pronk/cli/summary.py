@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pronk.text import count, quote, visible
+from pronk.text import plural, quote, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ def accuracy_text(accuracy: "AccuracyRecord", verdict: str = "right") -> str:
         '95.9 % of 49 photos right (95 % interval 86.3 % to 98.9 %)'
     """
     value, low, high = (f"{100 * share:.1f} %" for share in (accuracy["value"], accuracy["low"], accuracy["high"]))
-    return f"{value} of {count(accuracy['n'], 'photo')} {verdict} (95 % interval {low} to {high})"
+    return f"{value} of {plural(accuracy['n'], 'photo')} {verdict} (95 % interval {low} to {high})"
 
 
 def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None:
@@ -95,5 +95,5 @@ def _fine_tuning(metrics: "Metrics") -> str:
     helped = helped if comparison["kept"] == "fine_tuned" else "did not help, so the frozen model was kept"
     if comparison["why"].startswith("asked"):
         helped = f"was compared; the {comparison['kept'].replace('_', '-')} model was kept as asked"
-    changed = f"{count(gained, 'photo')} gained, {lost} lost (exact McNemar p = {p:.2g})"
+    changed = f"{plural(gained, 'photo')} gained, {lost} lost (exact McNemar p = {p:.2g})"
     return f"Fine-tuning {helped}: {changed}; {comparison['why']}."

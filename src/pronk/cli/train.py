@@ -71,7 +71,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str
     """Train with progress on stderr, then print the run folder or the metrics."""
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings, print_training
-    from pronk.text import count
+    from pronk.text import plural
 
     train_run = _load_train()
     with open_console() as console:
@@ -82,7 +82,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str
         if settings.golden == "photos":
             golden = result.folder / "model" / "golden"
             number = len(list(golden.glob("*.jpg")))
-            console.print(f"{count(number, 'photo')}, made small, went into {golden} (--golden drawn keeps them out).")
+            console.print(f"{plural(number, 'photo')}, made small, went into {golden} (--golden drawn keeps them out).")
     print_json(result.metrics.to_json()) if as_json else click.echo(str(result.folder))
     if result.gate:
         raise result.gate

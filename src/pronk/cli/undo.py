@@ -23,7 +23,7 @@ def undo(file: Path, as_json: bool) -> None:
     """
     from pronk.cli.console import print_json
     from pronk.moving.journal import undo as take_back
-    from pronk.text import count
+    from pronk.text import plural
 
     done = take_back(file)
     if not (done.reversed or done.kept):
@@ -36,5 +36,5 @@ def undo(file: Path, as_json: bool) -> None:
         kept = [{"path": action.target, "reason": reason} for action, reason in done.kept]
         print_json({"undone": done.reversed, "kept": kept})
     else:
-        click.echo(f"undone: {count(done.reversed, 'file')}; kept: {len(done.kept)}")
+        click.echo(f"undone: {plural(done.reversed, 'file')}; kept: {len(done.kept)}")
     sys.exit(1 if done.kept else 0)

@@ -9,7 +9,7 @@ from pronk.dataset.split import RANK
 from pronk.photos.formats import FORMATS
 from pronk.photos.properties import PhotoProperties
 from pronk.storage.places import find_fault
-from pronk.text import count, fold
+from pronk.text import fold, plural
 
 # The network sees 224 pixels across, the smallest of its standard sizes is 96: below 40 more than half of each row
 # is made up, yet icons and drawn pictures of 48 and 64 pixels are still recognised.
@@ -72,7 +72,7 @@ def inspect_counts(counts: Mapping[str, int]) -> tuple[Finding, ...]:
     for name, number in counts.items():
         if number < MIN_PER_CLASS:
             code = "single_photo" if number == 1 else "too_few"
-            findings.append(find(name, code, f"{name!r} has {count(number, 'photo')} apart from copies", NEEDED))
+            findings.append(find(name, code, f"{name!r} has {plural(number, 'photo')} apart from copies", NEEDED))
     return (*findings, *inspect_balance(counts))
 
 
@@ -91,7 +91,7 @@ def inspect_balance(counts: Mapping[str, int]) -> tuple[Finding, ...]:
     if ratio <= UNEQUAL:
         return ()
     code = "imbalance" if ratio <= VERY_UNEQUAL else "severe_imbalance"
-    message = f"{large!r} has {count(sizes[large], 'photo')}, {small!r} {sizes[small]:,}: {ratio:.0f} to 1"
+    message = f"{large!r} has {plural(sizes[large], 'photo')}, {small!r} {sizes[small]:,}: {ratio:.0f} to 1"
     return (find("", code, message, f"add photos of {small!r}"),)
 
 

@@ -19,7 +19,7 @@ from pronk.model.bundle import open_bundle
 from pronk.model.evaluation import evaluate, read_rows
 from pronk.model.pairs import NAME_DATA, Answers, Pair, Row, collect_answers, match_answers, read_answers
 from pronk.progress import Progress, no_progress
-from pronk.text import count
+from pronk.text import plural
 
 # With fewer, the exact test cannot come below .05 even if all answers change to the same side.
 FEWEST = 6
@@ -145,7 +145,7 @@ def compare(
     left_out = (*unusable, *unfair)
     if len(pairs) < FEWEST:
         raise DataError(
-            f"{count(len(pairs), 'photo')} would be fair to both models, and fewer than {FEWEST} cannot tell them "
+            f"{plural(len(pairs), 'photo')} would be fair to both models, and fewer than {FEWEST} cannot tell them "
             f"apart ({len(left_out):,} left out)",
             hint=NAME_DATA if data is None else "add photos that neither model was trained with",
         )

@@ -19,7 +19,7 @@ from pronk.model.formats.seam import Outputs, Runtime
 from pronk.model.manifest import MODEL_FILE
 from pronk.photos.decoding import load_pixels
 from pronk.pools import run_in_order
-from pronk.storage.cache import default_cache
+from pronk.storage.cache import Kind, default_cache
 from pronk.storage.files import digest_file, write_atomically
 from pronk.storage.places import UNKNOWN
 
@@ -230,7 +230,7 @@ class Predictor:
     def _verify_once(self, cache: Path) -> None:
         model = digest_file(self.bundle.folder / MODEL_FILE)
         key = hashlib.sha256(f"{model}:{describe_runtime(self.bundle.runtime)}".encode()).hexdigest()
-        marker = cache / "verified" / key[:32]
+        marker = Kind.VERIFIED.within(cache) / key[:32]
         if marker.exists():
             return
         self.prove()

@@ -9,7 +9,7 @@ from pronk.dataset.findings import Fault, Finding, group_findings
 from pronk.photos.encoding import THUMBNAIL_SIDE
 from pronk.report.gallery import draw_files
 from pronk.report.pages import render_page
-from pronk.text import count
+from pronk.text import plural
 
 MOST_LISTED = 200  # of each kind
 MOST_PICTURED = 12  # of each kind
@@ -82,15 +82,15 @@ def _answer(checkup: Checkup) -> dict[str, Any]:
     usable = sum(checkup.classes.values())
     number = Counter(finding.severity for finding in checkup.findings)
     said = [
-        f"{count(checkup.files, 'file')} looked at, {usable:,} of them usable photos "
+        f"{plural(checkup.files, 'file')} looked at, {usable:,} of them usable photos "
         f"in {len(checkup.classes)} {'class' if len(checkup.classes) == 1 else 'classes'}."
     ]
     if number["error"]:
-        said.append(f"{count(number['error'], 'error')}: what training leaves out, or what keeps it from starting.")
+        said.append(f"{plural(number['error'], 'error')}: what training leaves out, or what keeps it from starting.")
     if number["warning"]:
-        said.append(f"{count(number['warning'], 'warning')}: training would use it, and you should look at it first.")
+        said.append(f"{plural(number['warning'], 'warning')}: training would use it, and you should look at it first.")
     if number["info"]:
-        said.append(f"{count(number['info'], 'note')}: harmless to pronk, good to know.")
+        said.append(f"{plural(number['info'], 'note')}: harmless to pronk, good to know.")
     if not checkup.findings:
         said.append("Nothing was found that needs you.")
     said.append("Looking at them changed nothing in your folder.")

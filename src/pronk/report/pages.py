@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.text import count, percent, visible
+from pronk.text import percent, plural, visible
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -42,7 +42,7 @@ def _environment() -> Environment:
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {
         "percent": percent,
-        "plural": count,
+        "plural": plural,
         "duration": _duration,
         "name": mark_name,
         "python": repr,

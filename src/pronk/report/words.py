@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pronk.analysis.metrics import AccuracyRecord
 from pronk.model.run import ChoiceRecord, EvaluationMetrics, JudgedRecord, Metrics, PartRecord, UnknownRecord
 from pronk.report.pages import mark_name
-from pronk.text import count, percent
+from pronk.text import percent, plural
 
 WIDE = 0.12  # an interval this wide deserves a word
 USUAL_COVERAGE = 0.95
@@ -50,7 +50,7 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
     else:
         tone, sentences = "none", ["There is nothing to judge."]
     if accuracy and accuracy["high"] - accuracy["low"] > WIDE:
-        few = f"The interval is wide because {count(accuracy['n'], 'photo')} cannot say more"
+        few = f"The interval is wide because {plural(accuracy['n'], 'photo')} cannot say more"
         sentences.append(f"{few}: four times as many would about halve it.")
     return {"tone": tone, "accuracy": accuracy, "baseline": baseline, "sentences": sentences}
 
@@ -59,7 +59,7 @@ def _hits_in_words(accuracy: AccuracyRecord, which: str, seen: str) -> str:
     hits = round(accuracy["value"] * accuracy["n"])
     right = "none was" if hits == 0 else f"{hits:,} {'was' if hits == 1 else 'were'}"
     share = f"{percent(accuracy['value'])}, and {_certainty(accuracy)}"
-    return f"Of {count(accuracy['n'], which)}{seen}, {right} right: {share}."
+    return f"Of {plural(accuracy['n'], which)}{seen}, {right} right: {share}."
 
 
 def _certainty(share: AccuracyRecord) -> str:
@@ -105,7 +105,7 @@ def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
 def _compare_phases(frozen: PartRecord, tuned: PartRecord, comparison: ChoiceRecord) -> list[str]:
     gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
     before, after = (round(model["accuracy"]["value"] * model["accuracy"]["n"]) for model in (frozen, tuned))
-    photos = count(tuned["accuracy"]["n"], "validation photo")
+    photos = plural(tuned["accuracy"]["n"], "validation photo")
     move = "fell" if tuned["loss"] < frozen["loss"] else "did not fall"
     loss = f"The validation loss {move}: {frozen['loss']:.3f} before, {tuned['loss']:.3f} after."
     if gained == lost == 0:
@@ -169,13 +169,15 @@ def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAG
         return None
     if unknown is None:
         needed = math.ceil(round(asked / (1 - asked), 9))
-        why = f"Promising that {_share(asked)} of genuine photos keep theirs takes {count(needed, 'validation photo')}."
+        why = (
+            f"Promising that {_share(asked)} of genuine photos keep theirs takes {plural(needed, 'validation photo')}."
+        )
         return {"verdict": "", "sentences": ["A photo of anything gets one of the classes.", why], "limits": []}
     verdict, shares = _describe_coverage(metrics, unknown)
     sentences = [
         *shares,
         Markup("A photo that lies too far from the training photos is answered <code>unknown</code>."),
-        f"The limit was set with {count(unknown['n'], 'validation photo')}, so that on average at least "
+        f"The limit was set with {plural(unknown['n'], 'validation photo')}, so that on average at least "
         f"{_share(unknown['coverage'])} of photos drawn like them keep their class.",
     ]
     limits = [
@@ -189,7 +191,7 @@ def _describe_coverage(metrics: EvaluationMetrics, unknown: UnknownRecord) -> tu
     coverage = metrics.test["coverage"] if metrics.test else None
     if coverage is None:
         return "", ()
-    which = count(coverage["n"], "test photo" if isinstance(metrics, Metrics) else "photo")
+    which = plural(coverage["n"], "test photo" if isinstance(metrics, Metrics) else "photo")
     verdict = f"Of {which}, {round(coverage['value'] * coverage['n']):,} kept their class:"
     share = f"{percent(coverage['value'])}, and {_certainty(coverage)}."
     if coverage["high"] >= unknown["coverage"]:
@@ -197,7 +199,7 @@ def _describe_coverage(metrics: EvaluationMetrics, unknown: UnknownRecord) -> tu
     return verdict, [
         share,
         f"That is less than was promised: the limit came out low by the luck of "
-        f"{count(unknown['n'], 'validation photo')}, or these photos differ from those the model was made with.",
+        f"{plural(unknown['n'], 'validation photo')}, or these photos differ from those the model was made with.",
     ]
 
 

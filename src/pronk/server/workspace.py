@@ -21,7 +21,7 @@ from pronk.server.http_errors import HttpError
 from pronk.storage import places
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, leads_elsewhere
-from pronk.text import count, fold, visible
+from pronk.text import fold, plural, visible
 
 PHOTO_ID = rf"[0-9a-f]{{16}}\.(?:{'|'.join(sorted(row.suffixes[0][1:] for row in FORMATS.values()))})"
 NAME_BYTES = 100
@@ -114,7 +114,7 @@ class Workspace:
                 if others:
                     raise HttpError(
                         409,
-                        f"'{folder.name}' also holds {count(len(others), 'file')} that nobody added here, such as "
+                        f"'{folder.name}' also holds {plural(len(others), 'file')} that nobody added here, such as "
                         f"'{visible(others[0].name)}'",
                         code="conflict",
                         hint=f"move them out of {visible(str(folder))}",

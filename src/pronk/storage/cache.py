@@ -6,6 +6,7 @@ first, and a damaged row is simply computed again.
 """
 
 import contextlib
+import enum
 import os
 import re
 import shutil
@@ -16,14 +17,31 @@ from pathlib import Path
 from pronk.errors import SettingsError, StorageError
 
 DEFAULT_LIMIT = "10GB"
-# What pronk writes below a cache folder; nothing else in it is ever touched.
-OWN_FILES = {
-    "rows": re.compile(r".+\.row|\..+\.tmp"),
-    "prefix": re.compile(r".+\.onnx|\..+\.tmp"),
-    "scans": re.compile(r"[0-9a-f]{64}\.json|\..+\.tmp"),
-    "verified": re.compile(r"[0-9a-f]{32}|\..+\.tmp"),
-}
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Kind(enum.Enum):
+    """What pronk keeps in a cache folder, each in a folder of its own, with the form of its files' names.
+
+    Nothing else in a cache folder is ever touched.
+
+    Example:
+        >>> Kind.ROWS.within(Path("cache")).as_posix()
+        'cache/rows'
+    """
+
+    ROWS = r".+\.row"
+    PREFIX = r".+\.onnx"
+    SCANS = r"[0-9a-f]{64}\.json"
+    VERIFIED = r"[0-9a-f]{32}"
+
+    def within(self, root: Path) -> Path:
+        """Return the folder for this kind in a cache folder."""
+        return root / self.name.lower()
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether pronk wrote a file of that name there, whole or half."""
+        return re.fullmatch(rf"{self.value}|\..+\.tmp", name) is not None
 
 
 def default_cache() -> Path:
@@ -100,8 +118,8 @@ def clear(root: Path) -> None:
     for _, path, _ in _files(root):
         with contextlib.suppress(OSError):
             Path(path).unlink()
-    for name in OWN_FILES:
-        for folder, _, _ in os.walk(root / name, topdown=False):
+    for kind in Kind:
+        for folder, _, _ in os.walk(kind.within(root), topdown=False):
             with contextlib.suppress(OSError):  # what holds other people's files stays
                 Path(folder).rmdir()
 
@@ -129,9 +147,9 @@ def ensure_space(folder: Path, needed: int) -> None:
 
 
 def _files(root: Path) -> Iterator[tuple[float, str, int]]:
-    for name, pattern in OWN_FILES.items():
-        for folder, _, names in os.walk(root / name):
-            for file in filter(pattern.fullmatch, names):
+    for kind in Kind:
+        for folder, _, names in os.walk(kind.within(root)):
+            for file in filter(kind.is_own, names):
                 path = os.path.join(folder, file)  # noqa: PTH118 - a hundred thousand Path objects take seconds
                 with contextlib.suppress(OSError):
                     status = os.stat(path)  # noqa: PTH116
