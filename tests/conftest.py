@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers import FIXTURES
-from helpers.browser import FAKE_CAMERA, open_browser
+from helpers.browser import FAKE_CAMERA, open_browser, say_what_is_missing
 from helpers.pictures import write_pictures
 from helpers.sharing import locked
 from helpers.training import bundle_copy, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
@@ -58,6 +58,8 @@ def inside(served_model):
 @pytest.fixture(scope="session")
 def chrome():
     """One browser for all pages, with a camera that shows a test picture."""
+    if missing := say_what_is_missing():
+        pytest.skip(missing)
     with open_browser(FAKE_CAMERA) as browser:
         yield browser
 

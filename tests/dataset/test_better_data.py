@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from helpers.browser import open_browser, photograph, say_what_is_missing, visit
+from helpers.browser import photograph, visit
 from helpers.pictures import encode
 from helpers.training import run_pronk
 from pronk.photos.drawing import DEMO_KINDS, draw_photos
@@ -62,14 +62,6 @@ def options(tmp_path_factory):
 def pictures():
     named = os.environ.get("PRONK_PICTURES")
     return Path(named) if named else None
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    if say_what_is_missing():
-        pytest.skip(say_what_is_missing())
-    with open_browser() as browser:
-        yield browser
 
 
 def write_picture(chrome, page, path, *, start):
