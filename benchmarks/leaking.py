@@ -10,8 +10,8 @@ import pronk.server.process
 from pronk.cli import main
 from pronk.server.app import make_app
 
-LEAK_BYTES = 64 * 1024  # a request
-FILE_EVERY = 20  # requests
+LEAK_BYTES = 256 * 1024  # a request
+FILE_EVERY = 5  # requests
 
 
 def make_leaking_app(*arguments, **options):

@@ -181,7 +181,7 @@ def run_bare(model: Path, folder: Path, seconds: float) -> float:
 
 def measure_load(server: Server, bodies: list[Path], *, seconds: float, share: float = 0.7) -> dict:
     """Send a share of what the same photos reach in a closed loop with as many clients."""
-    capacity = measure_rate(server, bodies, seconds=min(20.0, max(5.0, seconds / 5)))
+    capacity = measure_rate(server, bodies, seconds=min(20.0, max(2.0, seconds / 5)))
     with Watch(server.pid) as watch:
         traffic, cpu = send(server, bodies, seconds=seconds, clients=LOAD_CLIENTS, rate=share * capacity, seed=1)
     rows = traffic.rows

@@ -62,9 +62,16 @@ def server(served_model, scenarios):
         yield scenarios.Server(running.port, running.pid)
 
 
+@pytest.fixture(scope="module")
+def capacity(served_model, scenarios, usual):
+    """Photos a second."""
+    with start_server(served_model) as running:
+        return scenarios.measure_rate(scenarios.Server(running.port, running.pid), usual, seconds=2)
+
+
 @pytest.mark.more
 def test_a_usual_load_is_served_whole(server, scenarios, mix):
-    record = scenarios.measure_load(server, mix, seconds=10)
+    record = scenarios.measure_load(server, mix, seconds=6)
     assert record["errors"] == 0
     assert record["answers"] > 100
     assert record["growth_mib"] < GROWTH
@@ -72,9 +79,8 @@ def test_a_usual_load_is_served_whole(server, scenarios, mix):
 
 
 @pytest.mark.more
-def test_what_is_too_much_is_told_to_come_again(server, scenarios, usual):
-    capacity = scenarios.measure_rate(server, usual, seconds=3)
-    record = scenarios.measure_overload(server, usual, seconds=6, calm=4, capacity=capacity)
+def test_what_is_too_much_is_told_to_come_again(server, scenarios, usual, capacity):
+    record = scenarios.measure_overload(server, usual, seconds=4, calm=3, capacity=capacity)
     assert record["refused"] > 100
     assert record["served"] > 100
     assert record["other"] == 0
@@ -84,9 +90,8 @@ def test_what_is_too_much_is_told_to_come_again(server, scenarios, usual):
 
 
 @pytest.mark.more
-def test_a_short_soak_loses_nothing(server, scenarios, usual, bad):
-    rate = scenarios.measure_rate(server, usual, seconds=2) / 2
-    record = scenarios.measure_soak(server, usual, bad, seconds=8, rate=rate, reload_minutes=0.03)
+def test_a_short_soak_loses_nothing(server, scenarios, usual, bad, capacity):
+    record = scenarios.measure_soak(server, usual, bad, seconds=8, rate=capacity / 2, reload_minutes=0.03)
     assert record["lost"] == 0, record["lost_statuses"]
     assert record["bad"] > 0
     assert record["aborted"] > 0
@@ -97,12 +102,11 @@ def test_a_short_soak_loses_nothing(server, scenarios, usual, bad):
 
 
 @pytest.mark.more
-def test_a_leak_is_found(served_model, scenarios, judge, usual, bad):
+def test_a_leak_is_found(served_model, scenarios, judge, usual, bad, capacity):
     """The test of the tests."""
     with start_server(served_model, command=(sys.executable, BENCHMARKS / "leaking.py")) as running:
         server = scenarios.Server(running.port, running.pid)
-        rate = scenarios.measure_rate(server, usual, seconds=2) / 2
-        record = scenarios.measure_soak(server, usual, bad, seconds=6, rate=rate)
+        record = scenarios.measure_soak(server, usual, bad, seconds=6, rate=capacity / 2)
     assert record["growth_mib"] > GROWTH
     assert "growth of open files" in judge("soak", record)
 
