@@ -184,12 +184,6 @@ def test_without_room_for_pixels_the_photos_are_decoded_again(extract, photos, t
     np.testing.assert_array_equal(load_square(features.extraction, photo), load_pixels(photos / photo.path, size=32))
 
 
-def test_nothing_is_written_beside_the_photos(extract, photos):
-    before = sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*"))
-    extract()
-    assert sorted((path, path.stat().st_mtime_ns) for path in photos.rglob("*")) == before
-
-
 def test_a_full_disk_is_told_before_the_first_row(extract, monkeypatch):
     monkeypatch.setattr("pronk.storage.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StorageError, match="are free"):

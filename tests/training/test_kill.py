@@ -112,7 +112,6 @@ def kill_when(process, condition):
 
 CONDITIONS = {
     "rows are in the cache": lambda base: any((base / "cache").glob("rows/*/*/*.row")),
-    "checkpoint 1": lambda base: (base / "run/.work/checkpoint-1.npz").exists(),
     "the model is there": lambda base: (base / "run/model/model.json").exists(),
 }
 
@@ -183,20 +182,3 @@ def test_killed_while_saving_a_checkpoint_and_resumed(tiny_run, tiny_photos, tin
     assert list((tmp_path / "run" / ".work").glob(".*.tmp"))
     finish(arguments)
     check(tmp_path, read_run(tiny_run.folder))
-
-
-def test_a_second_train_is_refused_with_the_pid(tiny_run, tmp_path):
-    arguments = [
-        "train", "--config", tiny_run.folder / "settings.toml", "--out", tmp_path / "run",
-        "--cache", tmp_path / "cache",
-    ]  # fmt: skip
-    with start(arguments) as process:
-        while not (tmp_path / "run" / ".lock").exists():
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
-        second = run_pronk(*map(str, arguments), "--resume")
-        assert process.poll() is None
-        process.kill()
-    wait_until_alone(process.pid)
-    assert second.returncode == 1
-    assert f"in use by process {process.pid}" in second.stderr.decode()

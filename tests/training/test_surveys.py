@@ -1,14 +1,18 @@
-"""Folders and runs -> studies of their photos, in Python and on the command line."""
+"""Folders and runs -> studies of their photos: what more would bring, wrong labels, folds; in Python and by command."""
 
 import csv
 import dataclasses
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import pronk
+from helpers.commands import fails, ok
 from helpers.training import run_pronk, tiny_settings, write_photos
 from pronk.analysis.growth import SHARES
 from pronk.analysis.labels import Suspicion
@@ -19,14 +23,9 @@ from pronk.training.surveys import curve, survey
 
 
 @pytest.fixture
-def workers_here(monkeypatch, workers_inside):
-    monkeypatch.setattr("pronk.training.surveys.start_workers", surveys_threads)
-
-
-def surveys_threads():
-    from pronk.pools import start_threads
-
-    return start_threads()
+def workers_here(monkeypatch):
+    """Let threads do what worker processes do."""
+    monkeypatch.setattr("pronk.training.surveys.start_workers", lambda: ThreadPoolExecutor(2))
 
 
 def test_a_survey_has_a_row_of_features_per_photo(tiny_photos, tiny_weights, tmp_path, workers_here):
@@ -50,15 +49,6 @@ def test_a_second_survey_computes_nothing(tiny_photos, tiny_weights, tmp_path, w
     np.testing.assert_array_equal(first.table.features, again.table.features)
 
 
-def test_a_survey_takes_what_a_run_could_not_be_trained_on(tiny_weights, tmp_path, workers_here):
-    """Two photos in a class are too few for three parts, and a bad file is only left out."""
-    photos = write_photos(tmp_path / "photos", 2)
-    (photos / "warm" / "bad.jpg").write_bytes(b"")
-    found = survey(photos, settings=tiny_settings(tiny_weights), cache=tmp_path / "cache")
-    assert len(found.table) == 4
-    assert "zero_byte" in [finding.code for finding in found.dataset.findings]
-
-
 def test_nothing_usable_is_an_error(tiny_weights, tmp_path, workers_here):
     for label in ("cold", "warm"):
         (tmp_path / "photos" / label).mkdir(parents=True)
@@ -67,7 +57,7 @@ def test_nothing_usable_is_an_error(tiny_weights, tmp_path, workers_here):
         survey(tmp_path / "photos", settings=tiny_settings(tiny_weights), cache=tmp_path / "cache")
 
 
-def test_the_curve_is_the_same_twice_and_says_its_points(tiny_photos, tiny_weights, tmp_path, workers_here):
+def test_the_curve_says_its_points(tiny_photos, tiny_weights, tmp_path, workers_here):
     told = []
     settings = tiny_settings(tiny_weights)
     record = curve(tiny_photos, settings=settings, cache=tmp_path, on_progress=lambda *step: told.append(step))
@@ -76,7 +66,6 @@ def test_the_curve_is_the_same_twice_and_says_its_points(tiny_photos, tiny_weigh
     assert record["points"][-1]["accuracy"]["value"] > 0.8
     assert told[-1][0] == "curve"
     assert told[-1][1] == told[-1][2]
-    assert record == curve(tiny_photos, settings=settings, cache=tmp_path)
     json.dumps(record)
 
 
@@ -92,33 +81,6 @@ def test_a_run_looks_at_its_photos(tiny_run):
     assert not (tiny_run.folder / "folds.csv").exists()
 
 
-def test_folds_judge_every_photo(tiny_photos, tiny_weights, tmp_path, workers_inside):
-    settings = tiny_settings(tiny_weights, folds=4, frozen_only=True)
-    result = train(tiny_photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
-    folds = result.metrics.folds
-    assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 28)
-    assert folds["low"] <= folds["mean"] <= folds["high"]
-    with (tmp_path / "run" / "folds.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 28
-    assert np.mean([float(row["right"]) for row in rows]) == pytest.approx(folds["mean"], abs=1e-4)
-    for row in rows:
-        assert float(row["p_cold"]) + float(row["p_warm"]) == pytest.approx(1, abs=1e-5)
-    assert "folds = 4" in (tmp_path / "run" / "settings.toml").read_text()
-    assert 'id="folds"' in (tmp_path / "run" / "report.html").read_text()
-
-
-def test_a_wrong_label_is_shown_in_the_report_with_its_picture(tiny_weights, tmp_path, workers_inside):
-    photos = write_photos(tmp_path / "photos", 30)
-    shutil.move(photos / "warm" / "3.png", photos / "cold" / "wrong.png")
-    settings = tiny_settings(tiny_weights, frozen_only=True, test=0.0)
-    result = train(photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
-    page = (result.folder / "report.html").read_text()
-    labels = page[page.index('id="labels"') : page.index('id="left_out"')]
-    assert 'alt="cold/wrong.png"' in labels
-    assert "data:image/jpeg" in labels
-
-
 def test_a_photo_that_is_gone_has_no_picture(tiny_photos, tiny_weights, tmp_path, workers_here):
     found = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
     gone = dataclasses.replace(found.dataset, root=tmp_path)
@@ -130,19 +92,106 @@ def test_a_photo_that_is_gone_has_no_picture(tiny_photos, tiny_weights, tmp_path
     assert row["picture"].startswith("data:image/jpeg")
 
 
-# --- the command
+# --- wrong labels
+
+
+PLANTED = {"warm/cold-3.png": "cold", "cold/warm-5.png": "warm"}
 
 
 @pytest.fixture(scope="module")
-def curve_options(tiny_weights, tmp_path_factory):
-    return ("--weights", tiny_weights, "--image-size", "32", "--cache", tmp_path_factory.mktemp("cache"))
+def mixed_photos(tmp_path_factory):
+    """Two classes of 16, of which one photo each lies in the other's folder."""
+    folder = write_photos(tmp_path_factory.mktemp("mixed") / "photos", 16)
+    for name in PLANTED:
+        (label, old) = name.split("/")
+        source, number = old.removesuffix(".png").split("-")
+        (folder / source / f"{number}.png").rename(folder / label / old)
+    return folder
 
 
-def test_the_command_prints_points_and_advice(tiny_photos, curve_options, tmp_path):
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_photos_in_the_wrong_folder_come_first(mixed_photos, tiny_weights, tmp_path, workers_here):
+    before, steps = snapshot(mixed_photos), []
+    settings = tiny_settings(tiny_weights, image_size=64)
+    found = pronk.audit(mixed_photos, settings=settings, cache=tmp_path, on_progress=lambda *step: steps.append(step))
+    assert {one.path: one.suggested for one in found.suspicions[:2]} == PLANTED
+    assert (found.photos, found.classes, found.root) == (32, ("cold", "warm"), mixed_photos)
+    assert found.accuracy["n"] == 32
+    assert found.accuracy["mean"] > 0.8
+    assert snapshot(mixed_photos) == before
+    assert found == pronk.audit(mixed_photos, settings=settings, cache=tmp_path), "the same photos, the same audit"
+    assert ("audit", 15, 15) in steps
+    assert {stage for stage, _, _ in steps} >= {"check", "extract", "audit"}
+
+
+def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_here):
+    photos = write_photos(tmp_path / "photos", 4)
+    for path in (photos / "warm").iterdir():
+        if path.name != "0.png":
+            path.unlink()
+    with pytest.raises(DataError, match="'warm' has 1 photo apart from copies"):
+        pronk.audit(photos, settings=tiny_settings(tiny_weights), cache=tmp_path / "cache")
+
+
+# --- studies of a run
+
+
+@pytest.fixture(scope="module")
+def odd_run(tiny_weights, tmp_path_factory):
+    """A run on photos of which one has a wrong label, and those of one class are twice as large; judged by folds."""
+    base = tmp_path_factory.mktemp("odd")
+    photos = write_photos(base / "photos", 30)
+    for file in (photos / "warm").iterdir():
+        picture = Image.open(file)
+        picture.resize((2 * picture.width, 2 * picture.height)).save(file)
+    shutil.move(photos / "warm" / "3.png", photos / "cold" / "wrong.png")
+    settings = tiny_settings(tiny_weights, frozen_only=True, test=0.0, folds=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pronk.training.recipe.start_workers", lambda: ThreadPoolExecutor(2))
+        return train(photos, out=base / "run", settings=settings, cache=base / "cache")
+
+
+def read_section(result, name):
+    page = (result.folder / "report.html").read_text()
+    return page[page.index(f'id="{name}"') :].partition("</section>")[0]
+
+
+def test_folds_judge_every_photo(odd_run):
+    folds = odd_run.metrics.folds
+    assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 60)
+    assert folds["low"] <= folds["mean"] <= folds["high"]
+    with (odd_run.folder / "folds.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    assert np.mean([float(row["right"]) for row in rows]) == pytest.approx(folds["mean"], abs=1e-4)
+    for row in rows:
+        assert float(row["p_cold"]) + float(row["p_warm"]) == pytest.approx(1, abs=1e-5)
+    assert "folds = 4" in (odd_run.folder / "settings.toml").read_text()
+    assert read_section(odd_run, "folds")
+
+
+def test_a_wrong_label_is_shown_in_the_report_with_its_picture(odd_run):
+    labels = read_section(odd_run, "labels")
+    assert 'alt="cold/wrong.png"' in labels
+    assert "data:image/jpeg" in labels
+
+
+def test_a_run_warns_of_a_shortcut(odd_run):
+    told = [finding.message for finding in odd_run.findings if finding.code == "shortcut"]
+    assert any("width and height" in text for text in told), told
+    assert told[0] in read_section(odd_run, "shortcuts")
+
+
+# --- the commands
+
+
+def test_the_command_prints_points_and_advice(tiny_photos, tiny_weights, tmp_path):
     page = tmp_path / "curve.html"
-    done = run_pronk("curve", tiny_photos, *curve_options, "--html", page)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.decode().splitlines()
+    done = run_pronk("curve", tiny_photos, "--weights", tiny_weights, "--image-size", "32", "--html", page)
+    lines = ok(done).splitlines()
     assert len(lines) == len(SHARES) + 1
     assert "photos right (95 % interval" in lines[0]
     assert "per class would bring about" in lines[-1]
@@ -150,35 +199,88 @@ def test_the_command_prints_points_and_advice(tiny_photos, curve_options, tmp_pa
     assert "<svg" in page.read_text()
 
 
-def test_the_command_prints_json(tiny_photos, curve_options):
-    done = run_pronk("curve", tiny_photos, *curve_options, "--json", "--quiet")
-    record = json.loads(done.stdout)
-    assert {"points", "forecast", "advice"} <= record.keys()
-    assert done.stderr == b""
+def run_audit(photos, weights, *more, **options):
+    words = ("audit", photos, "--weights", weights, "--image-size", "64")
+    return run_pronk(*words, *more, **options)
 
 
-def test_mistakes_are_told_with_a_hint(tmp_path, tiny_photos, curve_options):
-    for arguments, said in (
-        (("curve", tmp_path / "no"), b"is neither a folder nor a CSV file"),
-        (("curve", tiny_photos, "--weights", tmp_path / "no.h5"), b"no.h5"),
-        (("curve", tiny_photos, *curve_options, "--html", tmp_path / "curve.txt"), b"--html must end in .html"),
-    ):
-        done = run_pronk(*arguments)
-        assert done.returncode in (1, 2)
-        assert said in done.stderr
-        assert b"hint: " in done.stderr
-        assert b"Traceback" not in done.stderr
+def test_the_command_prints_records_and_writes_the_page(mixed_photos, tiny_weights, tmp_path):
+    page = tmp_path / "review.html"
+    done = run_audit(mixed_photos, tiny_weights, "--json", "--html", page)
+    records = json.loads(ok(done))
+    assert {row["path"]: row["suggested"] for row in records[:2]} == PLANTED
+    assert all(set(row) == {"path", "given", "suggested", "score", "neighbours"} for row in records)
+    assert b"of 32 photos" in done.stderr
+    assert b"--apply review.csv" in done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert all(name in text for name in PLANTED)
+    table = ok(run_audit(mixed_photos, tiny_weights, "--most", "1", "--quiet")).splitlines()
+    assert len(table) == 1
+    assert table[0].split("  ")[0] in PLANTED
+    assert " -> " in table[0]
 
 
-def test_a_run_warns_of_a_shortcut(tiny_weights, tmp_path, workers_inside):
-    """Photos of one class are twice as large, so that nobody need look at them."""
-    photos = write_photos(tmp_path / "photos", 30)
-    for file in (photos / "warm").iterdir():
-        picture = Image.open(file)
-        picture.resize((2 * picture.width, 2 * picture.height)).save(file)
-    settings = tiny_settings(tiny_weights, frozen_only=True)
-    result = train(photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
-    told = [finding.message for finding in result.findings if finding.code == "shortcut"]
-    assert any("width and height" in text for text in told), told
-    page = (result.folder / "report.html").read_text()
-    assert told[0] in page[page.index('id="shortcuts"') :]
+def test_a_network_that_sees_little_is_said_to(tmp_path, tiny_weights):
+    rng = np.random.default_rng(0)
+    photos = write_photos(tmp_path / "photos", 10)
+    names = list((photos / "warm").iterdir())
+    for path in rng.choice(names, 5, replace=False):  # labels that are luck
+        path.rename(photos / "cold" / f"other-{path.name}")
+    for path in sorted((photos / "cold").glob("?.png"))[:5]:
+        path.rename(photos / "warm" / f"other-{path.name}")
+    done = run_audit(photos, tiny_weights)
+    assert done.returncode == 0
+    assert b"most of these labels will be right" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--undo"], "--undo belongs to --apply"),
+        (["--move"], "--move belongs to --apply"),
+        (["--out", "x.csv"], "--out belongs to --apply"),
+        (["--html", "page.pdf"], "--html must end in .html"),
+        (["--apply", "r.csv", "--html", "a.html"], "--html has no meaning with --apply"),
+        (["--apply", "r.csv", "--seed", "3"], "--seed has no meaning with --apply"),
+        (["--apply", "r.csv", "--move"], "--move needs --quarantine DIR"),
+        (["--apply", "r.csv", "--quarantine", "bad"], "--quarantine belongs to --move"),
+        (["--apply", "r.csv", "--move", "--quarantine", "bad", "--out", "x.csv"], "--out has no meaning with --move"),
+        (["--image-size", "33"], "--image-size must be a multiple of 32"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, options, expected):
+    assert expected in fails(run_pronk("audit", tmp_path, *options), code=2)
+
+
+# --- real photos
+
+
+def flip(source, target, share, seed):
+    """Link the photos into class folders, a share of them into the wrong one; return the paths of those."""
+    paths = sorted(path.relative_to(source) for path in source.rglob("*.jpg"))
+    labels = sorted({path.parts[0] for path in paths})
+    rng = np.random.default_rng([seed, round(100 * share)])
+    chosen = set(rng.choice(len(paths), round(share * len(paths)), replace=False).tolist())
+    wrong = set()
+    for i, path in enumerate(paths):
+        label = labels[1 - labels.index(path.parts[0])] if i in chosen else path.parts[0]
+        name = Path(label) / f"{path.parts[0]}-{path.name}"
+        (target / label).mkdir(parents=True, exist_ok=True)
+        (target / name).symlink_to((source / path).resolve())
+        if i in chosen:
+            wrong.add(name.as_posix())
+    return wrong
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_flipped_labels_of_real_photos_are_found(real_photos, real_weights, tmp_path, own_cache, share):
+    weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
+    settings, hits = pronk.Settings(weights=str(weights)), []
+    for seed in range(3):
+        wrong = flip(real_photos, tmp_path / str(seed), share, seed)
+        found = pronk.audit(tmp_path / str(seed), settings=settings).suspicions
+        first = {one.path for one in found[: int(1.5 * len(wrong))]}
+        hits.append(len(first & wrong) / len(wrong))
+    assert min(hits) >= 0.8
+    assert np.mean(hits) >= 0.9

@@ -55,11 +55,6 @@ def test_a_file_is_no_run(tmp_path):
         pass
 
 
-def test_an_empty_folder_can_be_used(tmp_path):
-    with hold_run(tmp_path, SETTINGS, resume=False) as done:
-        assert not done
-
-
 def test_resume_starts_goes_on_and_tells_when_done(tmp_path):
     start(tmp_path / "run", resume=True)
     with hold_run(tmp_path / "run", SETTINGS, resume=True) as done:
@@ -147,16 +142,9 @@ def test_the_next_free_name(tmp_path):
     for taken in ("pets.v2-1", "pets.v2-3"):
         (base / taken).mkdir(parents=True)
     assert new_run_folder(tmp_path / "pets.v2", base).name == "pets.v2-2"
-    assert new_run_folder(tmp_path / "list.csv", base).name == "list-1"
-
-
-def test_resume_without_a_name_goes_on_with_the_last_run(tmp_path):
-    base = tmp_path / "runs"
-    assert new_run_folder(tmp_path / "pets", base, resume=True).name == "pets-1"
-    for taken in ("pets-1", "pets-2"):
-        (base / taken).mkdir(parents=True)
-    assert new_run_folder(tmp_path / "pets", base, resume=True).name == "pets-2"
-    assert new_run_folder(tmp_path / "pets", base).name == "pets-3"
+    assert new_run_folder(tmp_path / "pets.v2", base, resume=True).name == "pets.v2-1"
+    for resume in (True, False):
+        assert new_run_folder(tmp_path / "list.csv", base, resume=resume).name == "list-1"
 
 
 def damage(record):
