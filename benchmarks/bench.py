@@ -113,12 +113,12 @@ def demo_options() -> tuple[str, ...]:
 
 def open_demo(out: Path, *, image_size: int | None, weights: Path) -> tuple[Bench, str]:
     """Draw the photos of `pronk demo`; return them with the learning rate of the second run."""
-    from pronk.cli.demo import PHOTOS_PER_CLASS, SETTINGS
+    from pronk.cli.demo import SETTINGS
     from pronk.photos.drawing import draw_photos
 
     bench = make_bench(
         "drawn by pronk demo",
-        draw_photos(out / "photos", photos_per_class=PHOTOS_PER_CLASS),
+        draw_photos(out / "photos", photos_per_class=90),
         weights=weights,
         image_size=image_size or SETTINGS.image_size,
         out=out,

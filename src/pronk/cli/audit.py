@@ -1,5 +1,6 @@
 """`pronk audit`."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,20 +35,7 @@ WEAK = 0.8  # below, heads are wrong so often that their suspicions are as well
     "--quarantine", metavar="DIR", type=click.Path(path_type=Path), help="Folder for dropped photos and the undo file."
 )
 @click.option("--undo", is_flag=True, help="Take back what the same command did.")
-def audit(
-    data: Path,
-    cache: Path | None,
-    most: int,
-    html: Path | None,
-    as_json: bool,
-    review: Path | None,
-    out: Path | None,
-    split: Path | None,
-    move: bool,
-    quarantine: Path | None,
-    undo: bool,
-    **values: Any,
-) -> None:
+def audit(data: Path, as_json: bool, undo: bool, review: Path | None, **options: Any) -> None:
     """Find photos in DATA whose label looks wrong, and correct them as you decide.
 
     Each photo is judged by a network that has not seen it and by the photos most alike; the worst come first. A
@@ -62,44 +50,52 @@ def audit(
         pronk audit photos --html review.html
         pronk audit photos --apply review.csv --out corrected.csv
     """
-    typed = {"--out": out, "--split": split, "--move": move, "--quarantine": quarantine, "--undo": undo}
+    applying = {name: options.pop(name) for name in ("out", "split", "move", "quarantine")}
     if review is None:
-        _refuse(typed, "belongs to --apply")
-        _report(data, make_settings(None, values), cache, most, html, as_json)
+        _refuse(applying | {"undo": undo}, "belongs to --apply")
+        _report(data, as_json, **options)
         return
-    _refuse({"--html": html, "--cache": cache, **_options(values)}, "has no meaning with --apply")
-    if move:
-        _refuse({"--out": out, "--split": split}, "has no meaning with --move")
-        if quarantine is None:
+    _refuse({name: value for name, value in options.items() if name != "most"}, "has no meaning with --apply")
+    if applying["move"]:
+        _refuse({name: applying[name] for name in ("out", "split")}, "has no meaning with --move")
+        if applying["quarantine"] is None:
             raise click.UsageError("--move needs --quarantine DIR, for dropped photos and the undo file")
     else:
-        _refuse({"--quarantine": quarantine}, "belongs to --move")
-    out = out or Path("corrected.csv")
-    if undo:
-        _take_back(data, review, out, split, quarantine, as_json)
-    else:
-        _apply(data, review, out, split, quarantine, as_json)
+        _refuse({"quarantine": applying["quarantine"]}, "belongs to --move")
+    corrections = Corrections(
+        data, review, applying["out"] or Path("corrected.csv"), applying["split"], applying["quarantine"]
+    )
+    _take_back(corrections, as_json) if undo else _apply(corrections, as_json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrections:
+    """A review to apply to photos: as a list at `out`, or, with a quarantine, by moving them."""
+
+    data: Path
+    review: Path
+    out: Path
+    split: Path | None
+    quarantine: Path | None
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
     for name, value in options.items():
-        if value:
-            raise click.UsageError(f"{name} {why}")
+        if value is not None and value is not False:
+            raise click.UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-def _options(values: dict[str, Any]) -> dict[str, Any]:
-    return {"--" + name.replace("_", "-"): value is not None for name, value in values.items()}
-
-
-def _report(data: Path, settings: Any, cache: Path | None, most: int, html: Path | None, as_json: bool) -> None:
+def _report(data: Path, as_json: bool, *, cache: Path | None, most: int, html: Path | None, **values: Any) -> None:
+    import pronk
     from pronk.analysis.labels import suspicion_records
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import print_findings
 
     check_page("--html", html, data)
+    settings = make_settings(None, values)
     with open_console() as console:
         with show_progress(console) as on_progress:
-            found: Audit = _load_audit()(data, settings=settings, cache=cache, on_progress=on_progress)
+            found: Audit = pronk.audit(data, settings=settings, cache=cache, on_progress=on_progress)
         shown = found.suspicions[:most]
         if html:
             write_page(html, found, data, most)
@@ -152,16 +148,16 @@ def _say_what_next(console: "Console", found: "Audit", shown: int, data: Path, h
         console.print(f"Look at them:   pronk audit {quote(str(data))} --html review.html", markup=False)
 
 
-def _apply(data: Path, review: Path, out: Path, split: Path | None, quarantine: Path | None, as_json: bool) -> None:
+def _apply(asked: Corrections, as_json: bool) -> None:
     from pronk.cli.console import open_console, print_json
 
-    done = _do(data, review, out, split, quarantine)
+    done = _do(asked)
     with open_console() as console:
         for path, reason in done.left:
             console.print(visible(f"left as it is: {path}: {reason}"), style="yellow", markup=False)
         told = f"{done.moved} moved, {done.dropped} dropped, {done.kept} kept, {len(done.left)} left as they are."
         console.print(told, markup=False)
-        if quarantine:
+        if asked.quarantine:
             console.print(f"To take it back: pronk undo {quote(str(done.file))}", markup=False)
         else:
             console.print(f"Train on it: pronk train {quote(str(done.file))}", markup=False)
@@ -174,21 +170,23 @@ def _apply(data: Path, review: Path, out: Path, split: Path | None, quarantine: 
     sys.exit(1 if done.left else 0)
 
 
-def _do(data: Path, review: Path, out: Path, split: Path | None, quarantine: Path | None) -> "Applied":
+def _do(asked: Corrections) -> "Applied":
     from pronk.moving.review import move_photos, write_list
 
-    return move_photos(review, data, quarantine) if quarantine else write_list(review, data, out, split=split)
+    if asked.quarantine is None:
+        return write_list(asked.review, asked.data, asked.out, split=asked.split)
+    return move_photos(asked.review, asked.data, asked.quarantine)
 
 
-def _take_back(data: Path, review: Path, out: Path, split: Path | None, quarantine: Path | None, as_json: bool) -> None:
+def _take_back(asked: Corrections, as_json: bool) -> None:
     from pronk.cli.console import print_json
     from pronk.moving.review import remove_list, undo_moves
 
     undone, kept = 1, []
-    if quarantine is None:
-        remove_list(review, data, out, split=split)
+    if asked.quarantine is None:
+        remove_list(asked.review, asked.data, asked.out, split=asked.split)
     else:
-        done = undo_moves(review, data, quarantine)
+        done = undo_moves(asked.review, asked.data, asked.quarantine)
         undone, kept = done.reversed, [{"path": action.target, "reason": reason} for action, reason in done.kept]
     for row in kept:
         click.echo(visible(f"kept {row['path']}: {row['reason']}"), err=True)
@@ -197,9 +195,3 @@ def _take_back(data: Path, review: Path, out: Path, split: Path | None, quaranti
     else:
         click.echo(f"undone: {plural(undone, 'file')}; kept: {len(kept)}")
     sys.exit(1 if kept else 0)
-
-
-def _load_audit() -> Any:
-    import pronk
-
-    return pronk.audit

@@ -27,6 +27,7 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
     Example:
         pronk curve photos --html curve.html
     """
+    import pronk
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text
     from pronk.text import plural, visible
@@ -34,7 +35,7 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
     check_page("--html", html, data)
     settings = make_settings(None, values)
     with open_console() as console, show_progress(console) as on_progress:
-        record = _load_curve()(data, settings=settings, cache=cache, on_progress=on_progress)
+        record = pronk.curve(data, settings=settings, cache=cache, on_progress=on_progress)
     if html:
         write_page(html, record, title=data.resolve().name)
     if as_json:
@@ -53,9 +54,3 @@ def write_page(path: Path, record: dict[str, Any], *, title: str) -> None:
 
     page = render_page("curve.html", title=title, curve=record, growth=draw_growth(record))
     write_atomically(path, page.encode())
-
-
-def _load_curve() -> Any:
-    import pronk
-
-    return pronk.curve

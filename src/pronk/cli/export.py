@@ -18,14 +18,7 @@ FORMATS = tuple(name for name in MODEL_PATHS if name != "onnx")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="[default: .99, with 8 bits .97]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: RUN/exports/<format>]")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def export(
-    model: Path,
-    to: tuple[str, ...],
-    calibration: Path | None,
-    min_agreement: float | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
+def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
     """Convert MODEL for another runtime, and compare both on the validation photos.
 
     An export is a model folder of its own: predict, evaluate, verify and bench take it. It carries labels.txt, how a
@@ -36,18 +29,16 @@ def export(
     Example:
         pronk export runs/photos-1 --to onnx-int8 --to litert
     """
+    import pronk
     from pronk.cli.console import open_console, print_json, show_progress
 
     if out and len(to) > 1:
         raise click.UsageError("--out names one folder, so --to can be given once only")
-    export_model = _load_export()
     done = []
     with open_console() as console:
         for form in to:
             with show_progress(console) as on_progress:
-                exported = export_model(
-                    model, form, calibration=calibration, min_agreement=min_agreement, out=out, on_progress=on_progress
-                )
+                exported = pronk.export_model(model, form, out=out, on_progress=on_progress, **options)
             done.append(exported)
             console.print(describe_parity(exported.parity), markup=False)
     if as_json:
@@ -79,9 +70,3 @@ def describe_parity(parity: dict[str, Any]) -> str:
         f"  accuracy {100 * accuracy['exported']['value']:.1f} % (was {100 * accuracy['reference']['value']:.1f} %), "
         f"{latency['p50']:.1f} ms a photo, 95 % within {latency['p95']:.1f} ms, {parity['bytes'] / 1e6:.1f} MB"
     )
-
-
-def _load_export() -> Any:
-    import pronk
-
-    return pronk.export_model

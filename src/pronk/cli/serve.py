@@ -3,6 +3,7 @@
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,16 +36,7 @@ DEFAULT_WORK = "taught"
 )
 @click.option("--allow-anyone", is_flag=True, help="Let all machines that reach HOST in without a token.")
 @click.option("--body-limit", default="10MB", show_default=True, help="Most that one request may send.")
-def serve(
-    model: Path | None,
-    host: str,
-    port: int,
-    work: Path | None,
-    weights: str | None,
-    token: str | None,
-    allow_anyone: bool,
-    body_limit: str,
-) -> None:
+def serve(model: Path | None, token: str | None, host: str, allow_anyone: bool, **options: Any) -> None:
     """Answer with MODEL on a page in the browser, and to programs over HTTP.
 
     The page takes photos by drop, paste and camera, and teaches new models: without MODEL it opens there. Photos stay
@@ -67,14 +59,12 @@ def serve(
         raise click.UsageError(
             f"on --host {host} others can reach the server: name a --token T, or --allow-anyone to let everybody in"
         )
-    options = ServeOptions(
+    asked = ServeOptions(
         model=model,
-        work=work or (None if model else Path(DEFAULT_WORK)),
-        weights=weights,
+        work=options.pop("work") or (None if model else Path(DEFAULT_WORK)),
         access=Access(host, token, allow_anyone),
-        port=port,
-        body_limit=body_limit,
         version=installed_version(),
+        **options,
     )
-    code = serve_model(options, tell=lambda text: click.echo(text, err=True), on_ready=click.echo)
+    code = serve_model(asked, tell=lambda text: click.echo(text, err=True), on_ready=click.echo)
     sys.exit(130 if code == signal.SIGINT else 0)

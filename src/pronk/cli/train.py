@@ -27,19 +27,7 @@ ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one 
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help=PROGRESS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the run folder.")
-def train(
-    data: Path | None,
-    out: Path | None,
-    config: Path | None,
-    resume: bool,
-    cache: Path | None,
-    cache_limit: str,
-    engine: str,
-    address: str | None,
-    progress: str,
-    as_json: bool,
-    **values: Any,
-) -> None:
+def train(data: Path | None, config: Path | None, **options: Any) -> None:
     """Train a classifier on DATA in two phases, and judge it.
 
     DATA is a folder with one sub-folder of photos per class, or of train/val/test folders of such, or a CSV with
@@ -50,33 +38,22 @@ def train(
     Example:
         pronk train photos --out runs/first
     """
-    settings = make_settings(config, values)
+    settings = make_settings(config, {name: options.pop(name) for name in OPTIONS})
     if data is None and not settings.data:
         raise click.UsageError("Missing argument 'DATA'.")
-    run_training(
-        data or Path(settings.data),
-        out=out,
-        settings=settings,
-        resume=resume,
-        cache=cache,
-        cache_limit=cache_limit,
-        engine=engine,
-        address=address,
-        progress=progress,
-        as_json=as_json,
-    )
+    run_training(data or Path(settings.data), settings=settings, **options)
 
 
 def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str = "auto", **options: Any) -> None:
     """Train with progress on stderr, then print the run folder or the metrics."""
+    import pronk
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.cli.summary import print_findings, print_training
     from pronk.text import plural
 
-    train_run = _load_train()
     with open_console() as console:
         with show_progress(console, form=progress) as on_progress:
-            result = train_run(data, settings=settings, on_progress=on_progress, **options)
+            result = pronk.train(data, settings=settings, on_progress=on_progress, **options)
         print_findings(console, result.findings)
         print_training(console, result.folder, result.metrics)
         if settings.golden == "photos":
@@ -86,9 +63,3 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str
     print_json(result.metrics.to_json()) if as_json else click.echo(str(result.folder))
     if result.gate:
         raise result.gate
-
-
-def _load_train() -> Any:
-    import pronk
-
-    return pronk.train
