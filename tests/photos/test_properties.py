@@ -19,7 +19,7 @@ def properties(picture, kind="JPEG", **options):
     return look(encode(picture, kind, **options)).properties
 
 
-@pytest.mark.parametrize("quality", [25, 40, 50, 75, 90, 95, 100])
+@pytest.mark.parametrize("quality", [25, 50, 75, 95])
 def test_quality_is_that_of_the_encoder(quality):
     assert abs(properties(draw_picture("circle", 1), quality=quality).quality - quality) <= 1
 
@@ -83,7 +83,7 @@ def test_colours_are_those_of_the_picture_and_its_edges():
 
 
 def test_a_blurred_picture_is_less_sharp():
-    for photo in draw_clean(12, (640, 480)):
+    for photo in draw_clean(6, (640, 480)):
         sharp = properties(photo, quality=90).sharpness
         soft = properties(photo.filter(ImageFilter.GaussianBlur(5)), quality=90).sharpness
         assert soft < BLURRED < sharp
@@ -96,7 +96,7 @@ def test_sharpness_is_no_matter_of_contrast():
     assert properties(pale, "PNG").contrast < 0.4 * properties(photo, "PNG").contrast
 
 
-def test_every_usable_sample_has_facts():
+def test_every_usable_sample_has_properties():
     usable = [sample for sample in make_samples() if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)]
     for sample in usable:
         found = look(sample.data).properties
@@ -107,6 +107,6 @@ def test_every_usable_sample_has_facts():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 500), (500, 2), (3, 3)])
-def test_the_smallest_pictures_have_facts(size):
+def test_the_smallest_pictures_have_properties(size):
     found = properties(Image.new("L", size, 9), "PNG")
     assert (found.width, found.height, found.contrast) == (*size, 0)

@@ -1,15 +1,11 @@
 """Photo -> views: a pure function, view 0 as served, the others different and still the same photo."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import TESTS
 from helpers.pictures import draw_picture, encode
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.drawing import draw_photo
@@ -53,20 +49,8 @@ def test_views_differ_between_epochs_photos_and_seeds(fit):
     assert len({view.tobytes() for view in drawn}) == 16
 
 
-def test_another_process_draws_the_same():
-    script = (
-        "from helpers.pictures import draw_picture; from pronk.photos.views import draw_views; import hashlib;"
-        "views = draw_views(draw_picture('circle', 1, (128, 96)), size=64, fit='crop', numbers=range(4), digest='d1',"
-        "seed=42); print(hashlib.sha256(views.tobytes()).hexdigest())"
-    )
-    import hashlib
-
-    environment = {"PYTHONPATH": ":".join([str(TESTS), *sys.path]), "PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == hashlib.sha256(views(range(4)).tobytes()).hexdigest()
-
-
-def test_generators_are_independent():
+def test_generators_are_independent_and_the_same_everywhere():
+    assert view_generator("ab", 1, 42).integers(2**63) == 2445815352155892149
     keys = [(digest, number, seed) for digest in ("a", "b", "1:2") for number in range(3) for seed in range(3)]
     assert len({view_generator(*key).integers(2**63) for key in keys}) == len(keys)
 
@@ -74,7 +58,7 @@ def test_generators_are_independent():
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("size", [(320, 240), (240, 320), (1200, 100), (40, 30), (1, 1)])
 def test_views_show_the_photo(fit, size):
-    image = draw_photo("cat", np.random.default_rng(1), (640, 480)).resize(size)
+    image = draw_photo("alpaca", np.random.default_rng(1), (640, 480)).resize(size)
     base, *others = views(range(9), image=image, fit=fit).astype(float)
     filled = [(view.max(axis=2) - view.min(axis=2) < 2).mean() for view in others]
     if fit == "crop" and min(size) > 1:

@@ -129,43 +129,4 @@ def _bird(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def _cat(rng: np.random.Generator) -> list[Part]:
-    u = rng.uniform
-    x, y = u(0.02, 0.14), u(0.82, 0.95)
-    tail = limb((-0.2, 0.08, 0.06), (-0.5, 0.1, 0.055), (-0.62, u(0.25, 0.4), 0.05), (-0.5, u(0.4, 0.6), 0.035))
-    body = limb((-0.08, 0.24, 0.25), (0.0, 0.5, 0.19), (x, y - 0.2, 0.14))
-    legs = Part(
-        (limb((0.1, 0.45, 0.08), (0.17, 0.06, 0.06)), limb((0.0, 0.4, 0.08), (0.04, 0.05, 0.06))),
-        shade=1.04,
-        fuzz=0.2,
-    )
-    ears = tuple(polygon((x + s * 0.17, y + 0.05), (x + s * 0.15, y + 0.27), (x + s * 0.03, y + 0.13)) for s in (-1, 1))
-    face = [
-        Part((ellipse(x, y - 0.06, 0.07, 0.05),), "second"),
-        Part((ellipse(x, y - 0.035, 0.02, 0.014),), "dark", fuzz=0),
-    ]
-    eyes = eye(x - 0.07, y + 0.03, 0.028) + eye(x + 0.07, y + 0.03, 0.028)
-    return [
-        Part((tail,), shade=0.8),
-        Part((body,), fuzz=0.3),
-        legs,
-        Part((ellipse(x, y, 0.19, 0.155), *ears), fuzz=0.25),
-        *face,
-        *eyes,
-    ]
-
-
-def _sheep(rng: np.random.Generator) -> list[Part]:
-    u = rng.uniform
-    x, y = 0.52 + u(-0.04, 0.06), u(0.36, 0.66)
-    far, near = _legs(rng, (-0.3, 0.22), 0.34, 0.045)
-    bumps = [
-        ellipse(0.42 * np.cos(a), 0.52 + 0.22 * np.sin(a), 0.13, 0.12) for a in np.linspace(0, 6.28, 11) + u(0, 0.5)
-    ]
-    wool = Part((ellipse(0, 0.52, 0.42, 0.26), *bumps), fuzz=u(0.7, 1))
-    head = Part((limb((x - 0.06, y + 0.06, 0.11), (x + 0.1, y - 0.08, 0.065)),), "second", shade=0.9)
-    ears = Part((limb((x - 0.06, y + 0.1, 0.03), (x - 0.2, y + 0.05, 0.04)),), "second", shade=0.8)
-    return [far, near, wool, head, ears, *eye(x, y + 0.04, 0.024)]
-
-
-ANIMALS: dict[str, Builder] = {"alpaca": _alpaca, "bird": _bird, "cat": _cat, "sheep": _sheep}
+ANIMALS: dict[str, Builder] = {"alpaca": _alpaca, "bird": _bird}

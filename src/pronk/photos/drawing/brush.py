@@ -195,7 +195,7 @@ def paint(
         (True, 1.0)
     """
     for part in parts:
-        _paint_part(canvas, part, [place.put(outline) for outline in part.outlines], material, light, rng)
+        _paint_part(canvas, part, place=place, material=material, light=light, rng=rng)
 
 
 def _thickness(outlines: list[Points]) -> float:
@@ -209,13 +209,9 @@ def _thickness(outlines: list[Points]) -> float:
 
 
 def _paint_part(
-    canvas: Floats,
-    part: Part,
-    outlines: list[Points],
-    material: Material,
-    light: Light,
-    rng: np.random.Generator,
+    canvas: Floats, part: Part, *, place: Place, material: Material, light: Light, rng: np.random.Generator
 ) -> None:
+    outlines = [place.put(outline) for outline in part.outlines]
     every = np.vstack(outlines)
     seeds = np.random.default_rng(rng.integers(1 << 32))
     thickness = _thickness(outlines)

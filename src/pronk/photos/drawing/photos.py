@@ -78,7 +78,7 @@ def draw_photos(
 
     Args:
         out: the folder to make; it may exist if it is empty.
-        photos_per_class: how many of each kind.
+        photos_per_class: number of photos of each kind.
         seed: another seed draws other photos.
         size: width and height of a landscape photo in pixels; upright ones have them swapped.
         kinds: what to draw, from `KINDS`; each becomes a class folder.
@@ -91,30 +91,19 @@ def draw_photos(
         DataError: if the folder is not empty, or is a file.
         SettingsError: if a kind is unknown or given twice, or a number is too small.
         StorageError: if a photo cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     drawn = draw_photos(Path(folder) / "demo", photos_per_class=1, size=(96, 64))
-        ...     sorted(photo.name for photo in drawn.glob("*/*.jpg"))
-        ['alpaca_0001.jpg', 'bird_0001.jpg', 'mushroom_0001.jpg']
     """
     _check(kinds, size)
     if photos_per_class < 1 or seed < 0:
-        raise SettingsError(
-            f"photos_per_class must be at least 1 and seed at least 0. Got {photos_per_class} and {seed}",
-            hint="photos_per_class=60, seed=42",
-        )
+        got = f"Got {photos_per_class} and {seed}"
+        raise SettingsError(f"photos_per_class must be at least 1 and seed at least 0. {got}", hint="take 60 and 42")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"'{out}' exists and is not an empty folder", hint="name a new folder, or remove this one")
-    done = 0
-    for kind in kinds:
-        for number in range(1, photos_per_class + 1):
-            rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), number])
-            _write_photo(out / kind / f"{kind}_{number:04d}.jpg", kind, rng, size)
-            done += 1
-            if on_progress:
-                on_progress(done, photos_per_class * len(kinds))
+    photos = [(kind, number) for kind in kinds for number in range(1, photos_per_class + 1)]
+    for done, (kind, number) in enumerate(photos, start=1):
+        rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), number])
+        _write_photo(out / kind / f"{kind}_{number:04d}.jpg", kind, rng, size)
+        if on_progress:
+            on_progress(done, len(photos))
     return out
 
 

@@ -46,23 +46,6 @@ def _one_mushroom(rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-def _cactus(rng: np.random.Generator) -> list[Part]:
-    u = rng.uniform
-    parts, width, high = [], u(0.11, 0.17), u(0.95, 1.3)
-    for side in (-1, 1):
-        if rng.random() < 0.85:
-            y, out, rise = u(0.35, 0.65), side * u(0.27, 0.36), u(0.2, 0.45)
-            arm = limb(
-                (0, y, 0.07),
-                (out * 0.8, y + 0.02, 0.075),
-                (out, y + 0.15, 0.08),
-                (out, y + 0.15 + rise, 0.07),
-            )
-            parts.append(Part((arm,), shade=0.85, fuzz=0.2))
-    trunk = limb((0, 0, width * 0.9), (u(-0.03, 0.03), high * 0.5, width), (u(-0.05, 0.05), high - width, width * 0.85))
-    return [*parts, Part((trunk,), fuzz=0.25)]
-
-
 def _house(rng: np.random.Generator) -> list[Part]:
     u = rng.uniform
     wide, wall, roof, door = u(0.4, 0.6), u(0.45, 0.65), u(0.3, 0.5), u(-0.15, 0.15)
@@ -174,11 +157,9 @@ def _fence(rng: np.random.Generator) -> list[Part]:
 
 THINGS: dict[str, Builder] = {
     "mushroom": _mushroom,
-    "cactus": _cactus,
     "house": _house,
     "snowman": _snowman,
     "teapot": _teapot,
-    "tree": _tree,
 }
 
 # What stands about in a landscape; these have colours of their own.
