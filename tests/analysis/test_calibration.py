@@ -16,7 +16,6 @@ from pronk.analysis.calibration import (
     temper,
 )
 from pronk.analysis.head import softmax
-from pronk.analysis.metrics import log_loss
 from pronk.analysis.novelty import fit_novelty
 
 
@@ -36,13 +35,6 @@ def draw_answers(n, classes, *, seed=0, sharpness=1.0):
 def test_the_temperature_that_was_taken_away_is_found_again(sharpness):
     probabilities, targets = draw_answers(4000, 4, sharpness=sharpness)
     assert fit_temperature(probabilities, targets) == pytest.approx(sharpness, rel=0.08)
-
-
-def test_the_loss_has_its_minimum_there():
-    probabilities, targets = draw_answers(3000, 3, sharpness=3.0)
-    found = fit_temperature(probabilities, targets)
-    losses = {scale: log_loss(temper(probabilities, scale * found), targets) for scale in (0.9, 1.0, 1.1)}
-    assert min(losses, key=losses.get) == 1.0
 
 
 def test_a_few_photos_that_are_all_right_do_not_ask_for_the_surest_answers():

@@ -15,7 +15,6 @@ from pronk.dataset.checkup import checkup_record
 from pronk.dataset.findings import SEVERITIES
 from pronk.dataset.scan import look
 from pronk.dataset.shortcuts import measure_shortcuts
-from pronk.errors import DataError
 from pronk.photos.decoding import decode, read_bytes
 from pronk.report.check_page import render_check
 
@@ -90,15 +89,6 @@ def test_given_parts_that_leak(photo_folder, tmp_path):
     ]
 
 
-def test_parts_of_a_csv_leak_too(photo_folder):
-    shutil.copy(photo_folder / "circle/circle_000.jpg", photo_folder / "copy.jpg")
-    rows = [f"{label}/{label}_{n:03d}.jpg,{label},train" for label in ("circle", "square") for n in range(6)]
-    rows += [f"{label}/{label}_{n:03d}.jpg,{label},test" for label in ("circle", "square") for n in range(6, 12)]
-    file = photo_folder / "photos.csv"
-    file.write_text("\n".join(["path,label,part", *rows, "copy.jpg,circle,test"]) + "\n")
-    assert ("leak", "circle/circle_000.jpg") in found(check(file))
-
-
 def test_the_same_picture_in_several_places_is_named_once_for_each_kind(tmp_path):
     for label in ("ant", "bee", "cat"):
         write_pictures(tmp_path, labels=(label,), count=3)
@@ -131,11 +121,6 @@ def test_the_record_is_json_and_says_why(photo_folder):
     assert all(finding.values()) or not finding["related"]
     assert {row["severity"] for row in record["findings"]} <= set(SEVERITIES)
     assert [row["kind"] for row in record["shortcuts"]][:2] == ["file_size", "dimensions"]
-
-
-def test_no_such_folder():
-    with pytest.raises(DataError, match="neither a folder nor a CSV"):
-        check("gone")
 
 
 # The page

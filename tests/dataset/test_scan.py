@@ -17,8 +17,8 @@ from pronk.dataset.checkup import check
 from pronk.dataset.findings import changed
 from pronk.dataset.listing import Entry, list_photos
 from pronk.dataset.loading import load_dataset, write_split
-from pronk.dataset.scan import group_photos, scan_photo, scan_photos
-from pronk.errors import DataError, Reason
+from pronk.dataset.scan import scan_photo, scan_photos
+from pronk.errors import Reason
 from pronk.photos.decoding import decode
 from pronk.storage.files import read_csv
 
@@ -154,27 +154,13 @@ def test_copies_are_named_with_their_original(photo_folder):
     assert all(finding.hint for finding in found.values())
 
 
-def test_group_by_joins_equal_matches(photo_folder):
-    scans = scan_photos(list_photos(photo_folder))
-    groups, _ = group_photos(scans, r"_0(\d)")
-    assert len(set(groups)) == 2
-    groups, _ = group_photos(scans, r"circle_00.")
-    assert Counter(groups).most_common(1)[0][1] == 1
-    groups, _ = group_photos(scans, r"circle")
-    assert Counter(groups).most_common(1)[0][1] == 12
-    with pytest.raises(DataError, match="not a regular expression") as caught:
-        group_photos(scans, "(")
-    assert caught.value.hint
-
-
 # Files that change meanwhile
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_files_may_change_while_they_are_looked_at(tmp_path, seed):
+def test_files_may_change_while_they_are_looked_at(tmp_path):
     root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=150, size=(64, 48))
     listed = list_photos(root)
-    rng, stop = random.Random(seed), threading.Event()
+    rng, stop = random.Random(0), threading.Event()
 
     def disturb():
         for entry in rng.sample(listed.entries, len(listed.entries)):
@@ -214,12 +200,6 @@ def test_files_gone_after_listing_are_named_and_the_rest_loads(photo_folder):
     assert codes == {"ok": 22, "vanished": 13, "zero_byte": 1}
 
 
-def test_a_single_look(photo_folder):
-    scan = scan_photo(photo_folder, Entry("circle/circle_003.jpg", "circle"))
-    assert len(scan.digest) == 64
-    assert not scan.findings
-
-
 def test_progress_counts_every_file(photo_folder):
     calls = []
     check(photo_folder, on_progress=lambda *call: calls.append(call))
@@ -232,12 +212,6 @@ def test_of_many_copies_each_is_named_once(tmp_path):
         shutil.copy(root / "cat" / "cat_000.jpg", root / "cat" / f"copy_{number}.jpg")
     copies = [finding.path for finding in check(root).findings if finding.code == "exact_duplicate"]
     assert copies == [f"cat/copy_{number}.jpg" for number in range(6)]
-
-
-def test_classes_too_thin_to_train_on_are_named(tmp_path):
-    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
-    (root / "dog" / "dog_000.jpg").unlink()
-    assert [finding.path for finding in check(root).findings if finding.code == "too_few"] == ["dog"]
 
 
 DAMAGES = (

@@ -43,7 +43,7 @@ PLANTED = {
 }
 
 
-def audit(write, classes=2, number=40, seed=0):
+def audit(write, classes=2, number=30, seed=0):
     """Audit photos of which the first class is written in its own way."""
     rng, photos = np.random.default_rng(seed), draw_clean(number * classes, (320, 240))
     labels = [f"class {n % classes}" for n in range(len(photos))]
@@ -68,7 +68,7 @@ def test_honest_photos_give_no_alarm(honest):
         assert shortcut.chance == 0.5
         assert shortcut.low <= shortcut.value <= shortcut.high
         assert shortcut.low < 0.65
-        assert shortcut.photos == 80
+        assert shortcut.photos == 60
     assert "where chance is 50.0" in honest["aspect"].sentence
 
 
@@ -82,9 +82,8 @@ def test_each_planted_shortcut_is_found(kind):
     assert found.remedy
 
 
-@pytest.mark.parametrize("kind", ["quality", "camera"])
-def test_one_class_of_many_is_named(kind):
-    found = audit(PLANTED[kind], classes=5, number=24)[kind]
+def test_one_class_of_many_is_named():
+    found = audit(PLANTED["camera"], classes=5, number=16)["camera"]
     assert found.warns
     assert [name for name, _ in found.told] == ["class 0"]
     assert found.sentence.startswith("'class 0' can be told from the other classes")
@@ -122,7 +121,7 @@ def test_classes_with_few_photos_are_left_out():
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_by_luck_alone_nothing_is_told(classes):
-    for seed in range(8):
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         facts = numbered(12 * classes)
         facts = [
@@ -146,6 +145,7 @@ def test_names_of_classes_may_be_anything():
     assert {shortcut.kind for shortcut in found if shortcut.warns} == {"camera"}
 
 
+@pytest.mark.more
 def test_the_real_photos_have_no_shortcut(real_photos):
     seen = scan_folder(list_photos(real_photos))
     found = measure_shortcuts(seen.properties, seen.labels, seen.groups)
