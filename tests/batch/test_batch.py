@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from helpers.commands import HOSTILE
-from helpers.outputs import count_lines, listing, read_csv, wait_for
+from helpers.commands import HOSTILE, count_lines, listing, read_csv, wait_for
 from helpers.predicting import predict
 from helpers.training import draw_tiny, hear_interrupts, write_photos
 from pronk.batch import request as batching

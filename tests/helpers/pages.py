@@ -4,10 +4,7 @@ import re
 
 import pytest
 
-from helpers.browser import (
-    DESK,
-    PHONE,
-)
+from helpers.browser import DESK, PHONE
 
 NAMES = (
     "script><intruder>",
@@ -44,6 +41,3 @@ for (const element of document.querySelectorAll("*")) {
 return found;
 """
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-# A folder whose name ends in "<" makes end tags of the first two names: a slash cannot be in a name.

@@ -15,9 +15,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.commands import HOSTILE, ok
+from helpers.commands import HOSTILE, listing, ok, read_csv
 from helpers.killing import Killed, killed_at, snapshot
-from helpers.outputs import listing, read_csv
 from helpers.predicting import predict
 from helpers.training import run_pronk, write_photos
 from pronk.cli.undo import undo as undo_command
