@@ -31,10 +31,10 @@ def test_help_imports_little():
 
 
 def test_the_command_offers_what_can_be_converted():
-    from pronk.cli.export import FORMATS
+    from pronk.cli.export import EXPORTS
     from pronk.training.conversions import CONVERSIONS
 
-    assert tuple(CONVERSIONS) == FORMATS
+    assert tuple(CONVERSIONS) == EXPORTS
 
 
 @pytest.mark.parametrize("export", ["onnx-int8", "litert"])
@@ -141,7 +141,7 @@ def test_importing_changes_nothing():
 import logging, os, sys
 import python_multipart
 before = dict(os.environ), sys.path[:], logging.getLogger("python_multipart").level
-import pronk.server.process, pronk.model.formats.opening, pronk.cli
+import pronk.server.process, pronk.model.bundle, pronk.cli
 assert before == (dict(os.environ), sys.path[:], logging.getLogger("python_multipart").level)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -217,7 +217,7 @@ def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_
     pytest.importorskip("h5py")
     from pronk.backbone.onnx_graphs import write_model
     from pronk.backbone.weights import load_backbone
-    from pronk.model.formats.onnx import OnnxRuntime
+    from pronk.model.formats.runtimes import OnnxRuntime
 
     weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
     if not weights.is_file():

@@ -10,7 +10,7 @@ from pronk.backbone.keras_network import build_network, build_prefix, set_head
 from pronk.backbone.onnx_graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
 from pronk.backbone.weights import load_backbone, random_backbone
 from pronk.config import BLOCKS, SETTINGS, Settings
-from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.formats.runtimes import OnnxRuntime
 
 TOLERANCE = 1e-4
 

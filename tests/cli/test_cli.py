@@ -20,7 +20,7 @@ from pronk.cli import cli, console, run_command
 from pronk.cli.settings import make_settings
 from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
-from pronk.model.manifest import FORMAT
+from pronk.model.bundle import FORMAT
 from pronk.storage.files import digest_file
 from pronk.text import quote
 from pronk.training.usage import tree_memory_mb

@@ -26,7 +26,7 @@ from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import Backbone, random_backbone
 from pronk.config import Settings
 from pronk.model.bundle import golden_photo, write_bundle
-from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.formats.runtimes import OnnxRuntime
 from pronk.photos.decoding import load_pixels
 from pronk.storage.files import digest_file
 from pronk.training.recipe import TrainResult, train

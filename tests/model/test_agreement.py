@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pronk.model.agreement import Speed, compare_answers, count_bytes, measure_speed, run_all
-from pronk.model.formats.seam import Outputs
+from pronk.model.formats.runtimes import Outputs
 from pronk.pools import available_cores
 
 

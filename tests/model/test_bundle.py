@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from pronk.errors import ModelError, StorageError
-from pronk.model.bundle import golden_photo, open_bundle, write_bundle
-from pronk.model.manifest import FORMAT
+from pronk.model.bundle import FORMAT, golden_photo, open_bundle, write_bundle
 from pronk.storage.files import digest_file
 
 

@@ -11,7 +11,7 @@ from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import random_backbone
 from pronk.model.bundle import open_bundle, write_bundle
 from pronk.model.formats.example_programs import list_steps, travel_files, write_decoding
-from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.formats.table import FORMATS
 from pronk.photos.decoding import load_pixels
 
 
@@ -50,7 +50,7 @@ def test_the_code_does_what_pronk_does(photo, fit, tmp_path):
     assert np.abs(difference).mean() <= 1
 
 
-@pytest.mark.parametrize("to", [name for name in MODEL_PATHS if name != "onnx"])
+@pytest.mark.parametrize("to", [name for name in FORMATS if name != "onnx"])
 def test_the_example_is_short_python(whole_bundle, to):
     code = travel_files(open_bundle(whole_bundle), to)["predict_example.py"].decode()
     compile(code, "predict_example.py", "exec")

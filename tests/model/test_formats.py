@@ -1,8 +1,9 @@
 import contextlib
 import dataclasses
+import os
+import subprocess
 import sys
 import threading
-import types
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import ModelError
-from pronk.model.bundle import open_bundle
-from pronk.model.formats.onnx import OnnxRuntime
-from pronk.model.formats.opening import describe_runtime, open_runtime
+from pronk.model.bundle import open_bundle, open_runtime, write_bundle
+from pronk.model.formats.runtimes import OnnxRuntime, describe_runtime
+from pronk.model.formats.table import FORMATS
+from pronk.model.predictor import Predictor
 
 
 def pixels(count):
@@ -62,16 +64,28 @@ def test_bytes_that_are_no_model_are_an_error(data):
 def test_the_description_names_version_and_processor():
     import onnxruntime
 
-    assert onnxruntime.__version__ in describe_runtime()
-    assert describe_runtime().count(",") >= 2
+    assert describe_runtime("onnxruntime").startswith(f"onnxruntime {onnxruntime.__version__}, ")
+    assert describe_runtime("onnxruntime").count(",") >= 2
 
 
-@pytest.mark.parametrize(
-    ("runtime", "module"), [("onnx", "onnxruntime"), ("litert-int8", "ai_edge_litert"), ("keras", "torch")]
-)
-def test_what_is_imported_counts_not_what_it_was_installed_as(runtime, module, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(__version__="9.8.7"))
-    assert f"{module} 9.8.7" in describe_runtime(runtime)
+@pytest.mark.parametrize("name", ["savedmodel", "keras"])
+def test_an_export_that_only_its_framework_opens_says_what_to_name_instead(bundle_copy, name):
+    bundle = open_bundle(bundle_copy)
+    contents = {f"{FORMATS[name].path}/x" if name == "savedmodel" else FORMATS[name].path: b"x"}
+    folder = bundle_copy.parent / "exports" / name
+    write_bundle(folder, contents, classes=bundle.classes, size=32, fit="crop", weights={}, runtime=name)
+    for use in (Predictor.load, lambda model: open_runtime(open_bundle(model))):
+        with pytest.raises(ModelError, match=f"an export to {name}, which pronk writes and does not open") as caught:
+            use(folder)
+        assert "onnx-int8 or litert" in caught.value.hint
+
+
+def test_opening_a_folder_imports_no_runtime(whole_bundle):
+    code = f"import sys; from pronk.model.bundle import open_bundle; open_bundle({str(whole_bundle)!r}); " + (
+        "import os; assert 'onnxruntime' not in sys.modules and 'ORT_DISABLE_TELEMETRY' not in os.environ"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
 
 
 def test_a_distance_for_other_features_is_refused(whole_bundle):

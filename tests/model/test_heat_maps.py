@@ -16,7 +16,7 @@ from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError, SettingsError, StorageError
 from pronk.model.bundle import write_bundle
-from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.formats.runtimes import OnnxRuntime
 from pronk.model.head_weights import read_head
 from pronk.model.heat_maps import COLOURS, LONGEST_SIDE, STRONGEST, UNSEEN, class_activation_map, draw_overlay, explain
 from pronk.model.predictor import Predictor

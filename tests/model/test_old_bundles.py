@@ -6,6 +6,7 @@ import pytest
 
 from helpers import FIXTURES
 from helpers.training import run_pronk
+from pronk.config import Settings
 from pronk.model.bundle import open_bundle
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Predictor
@@ -61,4 +62,5 @@ def test_its_keras_file_opens_too(old_run):
     pytest.importorskip("keras", reason="Keras is not installed")
     from pronk.backbone.keras_network import load_network
 
-    assert load_network(open_bundle(old_run).folder / "model.keras").output_shape == (None, 2)
+    path = open_bundle(old_run).folder / "model.keras"
+    assert load_network(path, settings=Settings(image_size=32)).output_shape == (None, 2)

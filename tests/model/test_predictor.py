@@ -12,7 +12,7 @@ from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import DataError, ModelError, Reason
 from pronk.model.bundle import open_bundle
-from pronk.model.formats.seam import Outputs
+from pronk.model.formats.runtimes import Outputs
 from pronk.model.predictor import Predictor, expand_paths
 from pronk.photos.decoding import load_pixels
 from pronk.storage.files import digest_file
@@ -154,7 +154,7 @@ def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch)
     for _ in range(2):
         Predictor.load(bundle_copy, cache=cache)
     assert len(calls) == 1
-    monkeypatch.setattr("pronk.model.predictor.describe_runtime", lambda runtime: "another processor")
+    monkeypatch.setattr("pronk.model.predictor.describe_runtime", lambda module: "another processor")
     Predictor.load(bundle_copy, cache=cache)
     assert len(calls) == 2
     assert len(list((cache / "verified").iterdir())) == 2

@@ -8,7 +8,7 @@ from PIL import Image
 from helpers.training import CLASSES, draw_tiny
 from pronk.errors import ImageError, Reason
 from pronk.model.bundle import open_bundle
-from pronk.model.formats.seam import Outputs
+from pronk.model.formats.runtimes import Outputs
 from pronk.model.predictor import Predictor
 from pronk.report.gallery import MOST_MISTAKES, MOST_PER_CELL, MOST_RIGHT, make_gallery, pick_right, pick_thumbnails
 

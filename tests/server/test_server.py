@@ -21,7 +21,7 @@ from helpers.pictures import LABELS, draw_picture, encode
 from helpers.service import PATHS, PHOTO, break_promise, form, swap
 from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
 from pronk.model.bundle import write_bundle
-from pronk.model.formats.onnx import OnnxRuntime
+from pronk.model.formats.runtimes import OnnxRuntime
 from pronk.model.head_weights import read_head
 from pronk.model.heat_maps import class_activation_map, draw_overlay
 from pronk.model.predictor import Predictor

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from pronk.model.guards.files import read_limited
-from pronk.model.guards.keras_archive import check_keras
+from pronk.model.guards.keras_archive import read_weights
 from pronk.model.guards.schema import refusal, show
 
 MAX_BYTES = 128 * 2**20
@@ -50,20 +50,15 @@ def open_h5(data: bytes) -> Iterator[h5py.File]:
         yield file
 
 
-def read_network(path: Path) -> bytes:
-    """Read a .keras file all of whose parts have been checked; Keras is not imported.
+@contextlib.contextmanager
+def open_network(path: Path) -> Iterator[h5py.File]:
+    """Open the weights of a .keras file, without Keras and without looking at anything else in it.
 
     Raises:
         ModelError: if pronk would not have saved such a file.
-
-    Example:
-        >>> read_network(Path("no such file"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: no such file is no ordinary file
     """
-    data = read_limited(path)
-    with open_h5(check_keras(data)):
-        return data
+    with open_h5(read_weights(read_limited(path))) as file:
+        yield file
 
 
 def _check_objects(file: h5py.File, size: int) -> None:

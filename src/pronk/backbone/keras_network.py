@@ -1,6 +1,7 @@
 """Backbone weights -> one ordinary Keras functional model, whole or cut in two at a block."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ import keras
 import numpy as np
 
 from pronk.analysis.head import Head
-from pronk.backbone.h5 import read_network
-from pronk.backbone.weights import Backbone, layer_names
+from pronk.backbone.h5 import DAMAGE, open_network
+from pronk.backbone.onnx_graphs import pooled_size
+from pronk.backbone.weights import Backbone, check_weights, layer_names
 from pronk.config import Settings
-from pronk.errors import ModelError
-from pronk.model.guards.schema import NOT_OURS
+from pronk.model.guards.schema import refusal
 
 
 def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:
@@ -99,33 +100,50 @@ def save_network(network: Any) -> bytes:
         return path.read_bytes()
 
 
-def load_network(path: Path) -> Any:
-    """Open a .keras file after everything in it has been checked.
-
-    Keras gets a copy of what was checked, so nobody can change the file in between.
+def load_network(path: Path, *, settings: Settings) -> Any:
+    """Build the network again from the weights of a .keras file; nothing else in the file is read.
 
     Args:
-        path: of a file that pronk may have saved.
+        path: a file that pronk may have saved.
+        settings: image size and dropout.
 
     Returns:
         The network, as `build_network` made it, with its weights; it is not compiled.
 
     Raises:
-        ModelError: if pronk would not have saved such a file, or Keras cannot read it.
-
-    Example:
-        >>> load_network(Path("no such file"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: no such file is no ordinary file
+        ModelError: if pronk would not have saved such weights.
     """
-    data = read_network(path)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "model.keras"
-        copy.write_bytes(data)
+    with open_network(path) as file:
         try:
-            return keras.saving.load_model(copy, safe_mode=True, compile=False)
-        except Exception as error:  # Keras and its backends raise what they like
-            raise ModelError(f"Keras cannot open {path}: {error}", hint=NOT_OURS) from error
+            backbone, head = _read_layers(file["layers"], path.name)
+        except DAMAGE as error:
+            raise refusal(f"{path.name} does not hold the layers of a MobileNetV2 with a head: {error!r}") from error
+    network = build_network(backbone, classes=len(head.bias), settings=settings)
+    set_head(network, head)
+    return network
+
+
+def _read_layers(layers: Any, name: str) -> tuple[Backbone, Head]:
+    """Read a network's layers: Keras numbers those of a kind in the network's order, from 0, which it leaves out."""
+    counts = Counter[str]()
+
+    def read(kind: str) -> list[np.ndarray]:
+        number, counts[kind] = counts[kind], counts[kind] + 1
+        arrays = layers[f"{kind}_{number}" if number else kind]["vars"]
+        return [np.asarray(arrays[key][()], np.float32) for key in sorted(arrays, key=int)]
+
+    weights = {layer: read(_kind(layer)) for layer in layer_names()}
+    check_weights(weights, name)
+    kernel, bias = read("dense")
+    if kernel.shape != (pooled_size(weights), len(bias)):
+        raise ValueError(f"a head of shape {kernel.shape} and {bias.shape}")
+    return Backbone(name, "", weights), Head(kernel, bias)
+
+
+def _kind(layer: str) -> str:
+    if layer.endswith(("_BN", "_bn")) or layer.startswith("bn_"):
+        return "batch_normalization"
+    return "depthwise_conv2d" if layer.endswith("_depthwise") else "conv2d"
 
 
 def predict_eagerly(network: Any, pixels: np.ndarray) -> np.ndarray:

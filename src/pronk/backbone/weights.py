@@ -197,9 +197,8 @@ def _read(path: Path, name: str) -> Backbone:
             f"{path} holds no MobileNetV2 without top: {error}",
             hint="name an h5 file in the layout of keras.applications, or use --weights offline",
         ) from error
-    backbone = Backbone(name, hashlib.sha256(data).hexdigest(), weights)
-    _check_shapes(backbone, path)
-    return backbone
+    check_weights(weights, path)
+    return Backbone(name, hashlib.sha256(data).hexdigest(), weights)
 
 
 def _read_layer(file: h5py.File, layer: str) -> list[np.ndarray]:
@@ -217,9 +216,14 @@ def _refuse_code(file: h5py.File) -> None:
         raise ValueError("it carries code, a Lambda layer")
 
 
-def _check_shapes(backbone: Backbone, path: Path) -> None:
-    expected = random_backbone(alpha=backbone.alpha).weights
-    for layer, arrays in backbone.weights.items():
+def check_weights(weights: Mapping[str, Sequence[np.ndarray]], path: Path | str) -> None:
+    """Refuse arrays by layer name that are not those of a MobileNetV2.
+
+    Raises:
+        ModelError: naming the file they come from.
+    """
+    expected = random_backbone(alpha=Backbone(str(path), "", weights).alpha).weights
+    for layer, arrays in weights.items():
         if [array.shape for array in arrays] != [array.shape for array in expected[layer]]:
             raise ModelError(f"{path}: layer {layer} has the shapes {[array.shape for array in arrays]}")
         if not all(np.isfinite(array).all() for array in arrays):

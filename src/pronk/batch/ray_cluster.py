@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import MissingExtra, PronkError, SettingsError
-from pronk.model.formats.opening import version_of
+from pronk.model.formats.runtimes import version_of
 from pronk.pools import available_cores
 
 OWN_CLUSTER = "local"  # Ray's word for one that is started for this process alone

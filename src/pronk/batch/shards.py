@@ -13,7 +13,7 @@ from pronk.batch.engines import open_engine
 from pronk.batch.plans import Plan, Spec, is_current, read_part, write_part
 from pronk.batch.tables import Record
 from pronk.errors import ModelError, RunError, StorageError
-from pronk.model.manifest import MODEL_FILE
+from pronk.model.bundle import MODEL_FILE
 from pronk.model.predictor import Predictor
 from pronk.moving.sorting import State, read_state
 from pronk.pools import run_unordered

@@ -27,14 +27,16 @@ def bench(models: tuple[Path, ...], as_json: bool) -> None:
     from pronk.cli.console import open_console, print_json, show_progress
     from pronk.errors import MissingExtra
     from pronk.model.agreement import count_bytes, measure_speed
-    from pronk.model.bundle import open_bundle
-    from pronk.model.formats.opening import open_runtime
+    from pronk.model.bundle import open_bundle, open_runtime
 
     records: list[dict[str, Any]] = []
     folders = [folder for model in models for folder in with_exports(model)]
     with open_console() as console, show_progress(console) as on_progress:
         for done, folder in enumerate(folders, start=1):
             bundle = open_bundle(folder)
+            if bundle.format.engine is None and folder not in models:
+                console.print(f"left out {folder}: pronk does not open it", markup=False)
+                continue
             try:
                 speed = measure_speed(open_runtime(bundle), golden_pixels(bundle))
             except MissingExtra as error:

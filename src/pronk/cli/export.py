@@ -5,15 +5,15 @@ from typing import Any
 
 import click
 
-from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.formats.table import FORMATS, TRAINED
 from pronk.text import plural
 
-FORMATS = tuple(name for name in MODEL_PATHS if name != "onnx")
+EXPORTS = tuple(name for name in FORMATS if name != TRAINED)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(FORMATS), required=True, multiple=True, help="Format; may be given repeatedly.")
+@click.option("--to", type=click.Choice(EXPORTS), required=True, multiple=True, help="Format; may be given repeatedly.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Labelled photos.  [default: those of the run]")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="[default: .99, with 8 bits .97]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: RUN/exports/<format>]")
@@ -21,9 +21,9 @@ FORMATS = tuple(name for name in MODEL_PATHS if name != "onnx")
 def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
     """Convert MODEL for another runtime, and compare both on the validation photos.
 
-    An export is a model folder of its own: predict, evaluate, verify and bench take it. It carries labels.txt, how a
-    photo has to be decoded, and a short example that needs no pronk. One that gives too many photos another class is
-    set aside as <format>.rejected, and the exit code is 1.
+    An export is a model folder of its own: predict, evaluate, verify and bench take those to onnx and litert. It
+    carries labels.txt, how a photo has to be decoded, and a short example that needs no pronk. One that gives too many
+    photos another class is set aside as <format>.rejected, and the exit code is 1.
 
     \b
     Example:

@@ -19,8 +19,7 @@ def verify(model: Path, as_json: bool) -> None:
     """
     from pronk.cli.console import print_json
     from pronk.errors import COPY_AGAIN, ModelError
-    from pronk.model.bundle import open_bundle
-    from pronk.model.formats.opening import open_runtime
+    from pronk.model.bundle import open_bundle, open_runtime
     from pronk.model.predictor import Predictor
 
     bundle = open_bundle(model)

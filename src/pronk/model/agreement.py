@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.metrics import AccuracyRecord, accuracy_record
-from pronk.model.formats.seam import Outputs, Runtime
+from pronk.model.formats.runtimes import Outputs, Runtime
 from pronk.pools import available_cores, run_in_order, start_threads
 
 WARM_UP_RUNS = 3

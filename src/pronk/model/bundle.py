@@ -4,24 +4,35 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pronk.analysis.calibration import SetScores, Unknown
+from pronk.config import SETTINGS as CONFIG
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.model.formats.table import GOLDEN_TOLERANCE, GOLDEN_TOLERANCES, MODEL_PATHS
-from pronk.model.guards.files import check_ordinary
-from pronk.model.manifest import FORMAT, MODEL_FILE, parse_record, read_record
+from pronk.model.formats.runtimes import Runtime
+from pronk.model.formats.table import FORMATS, TRAINED, Format
+from pronk.model.guards.files import check_ordinary, read_limited
 from pronk.model.run import EXPORTS, MODEL, SETTINGS
 from pronk.storage.files import digest_file, write_atomically, write_json
-from pronk.storage.places import lies_in
+from pronk.storage.places import is_single_name, lies_in
 
+FORMAT = 1
+MODEL_FILE = "model.json"
+MOST_BYTES = 8 * 2**20
+MOST_CLASSES = 10_000
+MOST_FILES = 200
+LONGEST_NAME = 255
+HIGHEST_TEMPERATURE = 1000.0
 HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
 GOLDEN_SIDE = 512
 GOLDEN_EXPECTED = "golden/expected.json"
@@ -42,7 +53,7 @@ class Bundle:
         files: sha256 of each file, by its path in the folder.
         weights: name and sha256 of the pre-trained weights.
         versions: of the software that wrote it.
-        runtime: what opens the model: a key of MODEL_PATHS.
+        runtime: what opens the model: a key of FORMATS.
         unknown: how to tell photos of other things, where there were enough validation photos.
         sets: how to answer with several classes, where there were validation photos.
     """
@@ -55,25 +66,30 @@ class Bundle:
     files: Mapping[str, str]
     weights: Mapping[str, str]
     versions: Mapping[str, str]
-    runtime: str = "onnx"
+    runtime: str = TRAINED
     unknown: Unknown | None = None
     sets: SetScores | None = None
 
     @property
     def model_path(self) -> Path:
         """The model's file; a folder for savedmodel."""
-        return self.folder / MODEL_PATHS[self.runtime]
+        return self.folder / self.format.path
+
+    @property
+    def format(self) -> Format:
+        """What the model is written as."""
+        return FORMATS[self.runtime]
 
     @property
     def run_folder(self) -> Path:
         """That of the run, where this is a run's model or one of its exports."""
         around = (self.folder.absolute() if self.folder.name in ("", "..") else self.folder).parent
-        return around.parent if self.runtime != "onnx" and around.name == EXPORTS else around
+        return around.parent if self.runtime != TRAINED and around.name == EXPORTS else around
 
     @property
     def tolerance(self) -> float:
         """How much a golden photo's probability may differ."""
-        return GOLDEN_TOLERANCES.get(self.runtime, GOLDEN_TOLERANCE)
+        return self.format.tolerance
 
     def golden(self) -> dict[str, list[float]]:
         """Return the expected probabilities of the golden photos, by path in the folder; none where it has none.
@@ -106,7 +122,7 @@ def write_bundle(
     fit: str,
     weights: Mapping[str, str],
     temperature: float = 1.0,
-    runtime: str = "onnx",
+    runtime: str = TRAINED,
     unknown: Unknown | None = None,
     sets: SetScores | None = None,
 ) -> Bundle:
@@ -120,7 +136,7 @@ def write_bundle(
         fit: crop, pad or squash.
         weights: name and sha256 of the pre-trained weights.
         temperature: for the record; it lies inside the model.
-        runtime: what opens the model: a key of MODEL_PATHS.
+        runtime: what opens the model: a key of FORMATS.
         unknown: how to tell photos of other things.
         sets: how to answer with several classes.
 
@@ -166,6 +182,42 @@ def open_bundle(model: Path | str) -> Bundle:
     return bundle
 
 
+def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
+    """Open a bundle's model.
+
+    Args:
+        bundle: the model folder.
+        threads: number of threads per call, where the runtime lets one choose.
+
+    Raises:
+        ModelError: if it cannot be opened, or is not for the bundle's classes, image size and distance.
+        MissingExtra: if what opens it is not installed.
+    """
+    if bundle.format.engine is None:
+        raise ModelError(
+            f"{bundle.folder} is an export to {bundle.runtime}, which pronk writes and does not open",
+            hint="name the run, or its export to onnx-int8 or litert; predict_example.py beside it needs no pronk",
+        )
+    engine = bundle.format.engine()
+    # The bytes that are opened are those that are checked, whatever becomes of the file meanwhile.
+    data = read_limited(bundle.model_path)
+    engine.check(data)
+    if hashlib.sha256(data).hexdigest() != bundle.files[bundle.format.path]:
+        raise ModelError(f"{bundle.model_path} was altered", hint=COPY_AGAIN)
+    runtime = engine.open(data, threads=threads)
+    check_shapes(bundle, runtime)
+    return runtime
+
+
+def check_shapes(bundle: Bundle, runtime: Runtime) -> None:
+    """Refuse an opened model that is not for the bundle's classes, image size and distance."""
+    wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
+    if bundle.unknown:
+        wanted["features"] = [bundle.unknown.novelty.centre.size]
+    if any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
+        raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
+
+
 def golden_photo(image: Image.Image) -> bytes:
     """Encode a photo for the golden set: its own aspect, at most 512 px long, nothing but pixels.
 
@@ -198,6 +250,117 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the object of model.json.
+
+    Raises:
+        ModelError: if it is damaged, or of a format that a newer version writes.
+
+    Example:
+        >>> read_record(Path("no such folder"))
+        Traceback (most recent call last):
+        pronk.errors.ModelError: ...
+    """
+    path = folder / MODEL_FILE
+    check_ordinary(path, most=MOST_BYTES)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        written = record["format"]
+        if type(written) is not int or written < 1:
+            raise ValueError(f"no format {written!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged: {error!r}", hint=COPY_AGAIN) from error
+    if written > FORMAT:
+        raise ModelError(
+            f"{folder} has format {written}, and this pronk reads formats up to {FORMAT}", hint=_advise(record)
+        )
+    return dict(record)
+
+
+def parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Turn the object of model.json into the fields of a Bundle.
+
+    Raises:
+        ModelError: if anything in it cannot be true.
+
+    Example:
+        >>> parse_record(Path("model"), {})
+        Traceback (most recent call last):
+        pronk.errors.ModelError: model/model.json is damaged: KeyError('classes')
+    """
+    try:
+        return {
+            "classes": _parse_classes(record["classes"]),
+            "size": _parse_size(record["image"]["size"]),
+            "fit": _parse_choice(record["image"]["fit"], CONFIG["fit"].choices),
+            "temperature": _parse_temperature(record["temperature"]),
+            "files": _parse_files(record["files"]),
+            "weights": dict(record["weights"]),
+            "versions": dict(record["versions"]),
+            # Models written before there were exports name no runtime.
+            "runtime": _parse_choice(record.get("runtime", TRAINED), tuple(FORMATS)),
+            "unknown": Unknown.from_record(record["unknown"]) if record.get("unknown") else None,
+            "sets": SetScores.from_record(record["sets"]) if record.get("sets") else None,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint=COPY_AGAIN) from error
+
+
+def _parse_classes(classes: Any) -> tuple[str, ...]:
+    # They become names of folders where photos are sorted.
+    if not (isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES and all(map(_is_name, classes))):
+        raise ValueError(f"classes must be a list of names. Got {classes!r:.200}")
+    if len(set(classes)) != len(classes):
+        raise ValueError("a class is named twice")
+    return tuple(classes)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and is_single_name(name)
+
+
+def _parse_size(size: Any) -> int:
+    if type(size) is not int or CONFIG["image_size"].find_problem(size):
+        raise ValueError(f"no image of size {size!r}")
+    return size
+
+
+def _parse_choice(value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"must be one of {', '.join(allowed)}. Got {value!r:.200}")
+    return str(value)
+
+
+def _parse_temperature(temperature: Any) -> float:
+    value = float(temperature)
+    if not (math.isfinite(value) and 0 < value < HIGHEST_TEMPERATURE):
+        raise ValueError(f"no temperature of {value}")
+    return value
+
+
+def _parse_files(files: Any) -> dict[str, str]:
+    if len(files) > MOST_FILES:
+        raise ValueError(f"{len(files)} files")
+    for name, digest in files.items():
+        parts = PurePosixPath(name).parts
+        is_inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts
+        if not is_inside or set(name) & {"\\", "\0"} or not isinstance(digest, str):
+            raise ValueError(f"no file {name!r:.200} in a model folder")
+    return dict(files)
+
+
+def _advise(record: dict[str, Any]) -> str:
+    # Into a shell, so nothing but a version may get into it.
+    versions = record.get("versions")
+    needed = versions.get("pronk") if isinstance(versions, dict) else None
+    is_version = isinstance(needed, str) and re.fullmatch(r"\d+(\.\w+){0,4}", needed)
+    return f'pip install "pronk>={needed}"' if is_version else "install a newer version of pronk"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 def _find(model: Path) -> Path:
     for folder in (model, model / MODEL):
         if (folder / MODEL_FILE).is_file():
@@ -221,7 +384,7 @@ def _check_files(bundle: Bundle) -> None:
         check_ordinary(path)
         if digest_file(path) != digest:
             wrong.append(f"{name} was altered")
-    model = MODEL_PATHS[bundle.runtime]
+    model = bundle.format.path
     if not any(name == model or name.startswith(f"{model}/") for name in bundle.files):
         wrong.append(f"{model} is not named")
     if wrong:

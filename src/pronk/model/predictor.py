@@ -13,10 +13,8 @@ import numpy as np
 from pronk.analysis.calibration import SetScores
 from pronk.dataset.listing import list_files
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
-from pronk.model.bundle import Bundle, open_bundle
-from pronk.model.formats.opening import describe_runtime, open_runtime
-from pronk.model.formats.seam import Outputs, Runtime
-from pronk.model.manifest import MODEL_FILE
+from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime
+from pronk.model.formats.runtimes import Outputs, Runtime, describe_runtime
 from pronk.photos.decoding import load_pixels
 from pronk.pools import run_in_order
 from pronk.storage.cache import Kind, default_cache
@@ -229,7 +227,9 @@ class Predictor:
 
     def _verify_once(self, cache: Path) -> None:
         model = digest_file(self.bundle.folder / MODEL_FILE)
-        key = hashlib.sha256(f"{model}:{describe_runtime(self.bundle.runtime)}".encode()).hexdigest()
+        engine = self.bundle.format.engine
+        assert engine is not None, "open_runtime has refused a model that has none"
+        key = hashlib.sha256(f"{model}:{describe_runtime(engine().module)}".encode()).hexdigest()
         marker = Kind.VERIFIED.within(cache) / key[:32]
         if marker.exists():
             return

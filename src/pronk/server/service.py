@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from pronk.errors import ImageError, ModelError, PronkError, RunError
+from pronk.model.bundle import MODEL_FILE
 from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_heat, seen_box
-from pronk.model.manifest import MODEL_FILE
 from pronk.model.predictor import Prediction, Predictor
 from pronk.model.run import Metrics, read_metrics
 from pronk.photos.decoding import load_photo

@@ -1,6 +1,7 @@
 """The run's model -> the same model for another runtime."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import tempfile
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from pronk.config import Settings
 from pronk.errors import ModelError
-from pronk.model.bundle import HEAD_FILE, Bundle
-from pronk.model.formats.onnx import load_onnxruntime
-from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.bundle import HEAD_FILE, Bundle, open_runtime
+from pronk.model.formats.runtimes import Runtime, load_onnxruntime
+from pronk.model.formats.table import FORMATS
 from pronk.model.head_weights import load_head, write_head
+from pronk.training.frameworks import KerasRuntime, SavedModelRuntime
 
 # The head keeps its float32 weights, which are few and read by heat maps, and answers come in finer steps than 1 / 256.
 HEAD_NODES = ["logits", "logits_tempered", "probabilities"]
@@ -36,7 +39,7 @@ def convert(bundle: Bundle, to: str, samples: np.ndarray) -> Contents:
     Raises:
         ModelError: if the model cannot be converted.
     """
-    contents = dict(CONVERSIONS[to](bundle, samples))
+    contents = dict(CONVERSIONS[to].write(bundle, samples))
     if not to.startswith("onnx"):
         contents[HEAD_FILE] = write_head(load_head(bundle))
     return contents
@@ -52,7 +55,7 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / MODEL_PATHS["onnx-int8"]
+        path = Path(folder) / FORMATS["onnx-int8"].path
         quantize_static(
             bundle.model_path,
             path,
@@ -86,7 +89,7 @@ def quantize_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
 def save_savedmodel(bundle: Bundle, samples: np.ndarray) -> Contents:
     """Write a SavedModel folder, for TensorFlow and TensorFlow Serving."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / MODEL_PATHS["savedmodel"]
+        folder = Path(temporary) / FORMATS["savedmodel"].path
         _export(bundle, folder, format="tf_saved_model")
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         return {path.relative_to(temporary).as_posix(): path.read_bytes() for path in files}
@@ -94,15 +97,28 @@ def save_savedmodel(bundle: Bundle, samples: np.ndarray) -> Contents:
 
 def copy_keras(bundle: Bundle, samples: np.ndarray) -> Contents:
     """Take the Keras file that training wrote."""
-    return {MODEL_PATHS["keras"]: _keras_file(bundle).read_bytes()}
+    return {FORMATS["keras"].path: _keras_file(bundle).read_bytes()}
 
 
-CONVERSIONS: Mapping[str, Callable[[Bundle, np.ndarray], Contents]] = {
-    "onnx-int8": quantize_onnx,
-    "litert": convert_litert,
-    "litert-int8": quantize_litert,
-    "savedmodel": save_savedmodel,
-    "keras": copy_keras,
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """How an export is made, and opened once to be compared while the framework is there anyway.
+
+    Attributes:
+        write: from the run's model and photos, uint8 [n, size, size, 3], to bytes by path.
+        open: from the export to what runs it.
+    """
+
+    write: Callable[[Bundle, np.ndarray], Contents]
+    open: Callable[[Bundle], Runtime] = open_runtime
+
+
+CONVERSIONS: Mapping[str, Conversion] = {
+    "onnx-int8": Conversion(quantize_onnx),
+    "litert": Conversion(convert_litert),
+    "litert-int8": Conversion(quantize_litert),
+    "savedmodel": Conversion(save_savedmodel, SavedModelRuntime),
+    "keras": Conversion(copy_keras, KerasRuntime),
 }
 
 
@@ -119,7 +135,7 @@ class _Samples:
 
 def _write_litert(bundle: Bundle, **options: Any) -> Contents:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL_PATHS["litert"]
+        path = Path(folder) / FORMATS["litert"].path
         _export(bundle, path, format="litert", **options)
         return {path.name: path.read_bytes()}
 
@@ -128,7 +144,7 @@ def _export(bundle: Bundle, path: Path, **options: Any) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from pronk.backbone.keras_network import load_network, with_features
 
-    network = with_features(load_network(_keras_file(bundle)))
+    network = with_features(load_network(_keras_file(bundle), settings=Settings(image_size=bundle.size)))
     try:
         with _quiet():
             network.export(path, verbose=False, **options)
@@ -140,9 +156,9 @@ def _export(bundle: Bundle, path: Path, **options: Any) -> None:
 
 
 def _keras_file(bundle: Bundle) -> Path:
-    if MODEL_PATHS["keras"] not in bundle.files:
+    if FORMATS["keras"].path not in bundle.files:
         raise ModelError(f"{bundle.folder} has no model.keras to convert", hint="name the run that pronk train made")
-    return bundle.folder / MODEL_PATHS["keras"]
+    return bundle.folder / FORMATS["keras"].path
 
 
 @contextlib.contextmanager

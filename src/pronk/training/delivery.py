@@ -14,12 +14,10 @@ import numpy as np
 from pronk.analysis.calibration import SetScores, conformal_threshold
 from pronk.errors import GateError, ModelError, RunError
 from pronk.model.agreement import compare_answers, count_bytes, measure_speed, run_all
-from pronk.model.bundle import Bundle, open_bundle, write_bundle
+from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime, read_record, write_bundle
 from pronk.model.formats.example_programs import travel_files
-from pronk.model.formats.opening import open_runtime
-from pronk.model.formats.seam import Runtime
-from pronk.model.formats.table import MIN_AGREEMENT, MIN_AGREEMENTS
-from pronk.model.manifest import MODEL_FILE, read_record
+from pronk.model.formats.runtimes import Runtime
+from pronk.model.formats.table import FORMATS
 from pronk.model.run import EXPORTS, PARITY, REPORT
 from pronk.photos.decoding import load_pixels
 from pronk.progress import Progress, no_progress
@@ -177,7 +175,7 @@ def write_export(
         "temperature": bundle.temperature,
         "runtime": to,
     }
-    runtime = open_runtime(write_bundle(folder, contents, **options))
+    runtime = CONVERSIONS[to].open(write_bundle(folder, contents, **options))
     if golden:
         pixels = [load_pixels(contents[name], size=bundle.size, fit=bundle.fit) for name in golden]
         rows = run_all(runtime, pixels)[0].tolist()
@@ -202,7 +200,7 @@ def judge_parity(parity: dict[str, Any], min_agreement: float | None) -> GateErr
         True
     """
     to, agreement = parity["format"], parity["agreement"]
-    least = MIN_AGREEMENTS.get(to, MIN_AGREEMENT) if min_agreement is None else min_agreement
+    least = FORMATS[to].min_agreement if min_agreement is None else min_agreement
     if agreement >= least:
         return None
     return GateError(

@@ -1,39 +1,23 @@
-"""Exports that need the training framework -> the same function from pixels to probabilities as any other model."""
+"""Exports that only their framework opens -> functions from pixels to probabilities, to be compared once."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from pronk.backbone.h5 import read_network
-from pronk.errors import COPY_AGAIN, MissingExtra, ModelError
+from pronk.config import Settings
+from pronk.errors import COPY_AGAIN, ModelError, need_extra
 from pronk.model.bundle import Bundle
-from pronk.model.formats.seam import OUTPUTS, Outputs, Runtime
-from pronk.model.guards.savedmodel import check_saved_model
-
-
-def open_with_framework(bundle: Bundle) -> Runtime:
-    """Open a keras or savedmodel export.
-
-    Raises:
-        ModelError: if it cannot be opened.
-        MissingExtra: if the Keras backend in use cannot open a SavedModel.
-    """
-    if bundle.runtime == "savedmodel":
-        check_saved_model(bundle.model_path)
-        return SavedModelRuntime(bundle)
-    read_network(bundle.model_path)  # refuses a hostile file before the seconds that importing Keras takes
-    from pronk.backbone.keras_network import load_network
-
-    return KerasRuntime(load_network(bundle.model_path))
+from pronk.model.formats.runtimes import OUTPUTS, Outputs
 
 
 class KerasRuntime:
-    """A Keras model of ours, run by whatever backend Keras has."""
+    """A keras export, run by whatever backend Keras has."""
 
-    def __init__(self, network: Any) -> None:
-        from pronk.backbone.keras_network import with_features
+    def __init__(self, bundle: Bundle) -> None:
+        from pronk.backbone.keras_network import load_network, with_features
 
+        network = load_network(bundle.model_path, settings=Settings(image_size=bundle.size))
         whole = with_features(network)
         self._predict = whole
         self.shapes: Mapping[str, list[Any]] = {"image": list(network.input.shape[1:])} | {
@@ -47,13 +31,11 @@ class KerasRuntime:
 
 
 class SavedModelRuntime:
-    """A TensorFlow SavedModel, opened by TensorFlow alone."""
+    """A savedmodel export, opened by TensorFlow alone."""
 
     def __init__(self, bundle: Bundle) -> None:
-        try:
+        with need_extra("train", "opening a SavedModel"):
             import tensorflow as tf
-        except ImportError as error:
-            raise MissingExtra("train", "opening a SavedModel") from error
         try:
             self._model = tf.saved_model.load(str(bundle.model_path))
             self._run = self._model.signatures["serving_default"]

@@ -20,7 +20,7 @@ from pronk.dataset.loading import Dataset, Photo
 from pronk.dataset.split import take_in_turn
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
-from pronk.model.formats.onnx import OnnxRuntime, open_session
+from pronk.model.formats.runtimes import OnnxRuntime, open_session
 from pronk.model.run import MODEL, ChoiceRecord
 from pronk.photos.decoding import load_image, load_pixels
 from pronk.pools import available_cores, start_beside

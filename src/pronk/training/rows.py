@@ -13,7 +13,7 @@ import numpy as np
 from pronk.dataset.findings import Finding, changed, left_out
 from pronk.dataset.loading import Photo, read_photo
 from pronk.errors import ImageError, Reason, StorageError
-from pronk.model.formats.onnx import open_session
+from pronk.model.formats.runtimes import open_session
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.views import draw_views
 from pronk.storage.files import write_atomically

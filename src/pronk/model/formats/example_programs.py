@@ -5,36 +5,10 @@ from string import Template
 from typing import Any
 
 from pronk.model.bundle import Bundle
-from pronk.model.formats.table import MODEL_PATHS
+from pronk.model.formats.table import FORMATS
 from pronk.model.head_weights import load_head
 from pronk.text import visible
 
-RUNTIMES = {
-    "onnx": {
-        "package": "onnxruntime",
-        "library": "import onnxruntime",
-        "open": 'session = onnxruntime.InferenceSession(here / "model.onnx")',
-        "run": 'session.run(["probabilities"], {"image": pixels})[0][0]',
-    },
-    "litert": {
-        "package": "ai-edge-litert",
-        "library": "from ai_edge_litert.interpreter import Interpreter",
-        "open": 'run = Interpreter(str(here / "model.tflite")).get_signature_runner()',
-        "run": 'run(image=pixels)["probabilities"][0]',
-    },
-    "savedmodel": {
-        "package": "tensorflow",
-        "library": "import tensorflow as tf",
-        "open": 'run = tf.saved_model.load(here / "saved_model").signatures["serving_default"]',
-        "run": 'run(image=tf.constant(pixels))["probabilities"].numpy()[0]',
-    },
-    "keras": {
-        "package": "keras tensorflow",
-        "library": "import keras",
-        "open": 'model = keras.saving.load_model(here / "model.keras", compile=False)',
-        "run": "model.predict(pixels, verbose=0)[0]",
-    },
-}
 # Not quite centred: where the rest is odd, its last row or column goes below or to the right, as in photos/decoding.py.
 FITS = {
     "crop": (
@@ -116,18 +90,17 @@ def travel_files(bundle: Bundle, to: str) -> dict[str, bytes]:
 
     Args:
         bundle: the model that is exported.
-        to: a key of `pronk.model.formats.table.MODEL_PATHS`.
+        to: name of the format.
 
     Returns:
         labels.txt (a class name per line, in the order of the probabilities), decode.json (how a photo becomes the
         model's input) and predict_example.py, which needs the runtime, Pillow and NumPy alone.
     """
-    names = RUNTIMES[to.removesuffix("-int8")]
     decoding = "\n    ".join(write_decoding(bundle.fit, size=bundle.size, photo="name"))
     return {
         "labels.txt": "".join(f"{visible(name)}\n" for name in bundle.classes).encode(),
         "decode.json": (json.dumps(describe_decoding(bundle, to), indent=2) + "\n").encode(),
-        "predict_example.py": EXAMPLE.substitute(names, decoding=decoding).encode(),
+        "predict_example.py": EXAMPLE.substitute(vars(FORMATS[to].program), decoding=decoding).encode(),
     }
 
 
@@ -138,7 +111,7 @@ def describe_decoding(bundle: Bundle, to: str) -> dict[str, Any]:
         side, features = bundle.size // 32, len(load_head(bundle))
         shapes |= {"features": [features], "feature_map": [side, side, features]}
     return {
-        "model": MODEL_PATHS[to],
+        "model": FORMATS[to].path,
         "steps": list_steps(bundle.fit, size=bundle.size),
         "resample": "bilinear, over the whole area where the picture gets smaller (Pillow's BILINEAR)",
         "input": {"name": "image", "dtype": "uint8", "shape": ["N", bundle.size, bundle.size, 3], "range": [0, 255]},

@@ -1,23 +1,124 @@
-"""The formats of a model: where each lies, and how far it may differ."""
+"""The formats of a model, one value each: where it lies, how it is checked and opened, and how far it may differ."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
-# What opens a model, and where it lies in its folder: the first is what training writes, the others are exports.
-MODEL_PATHS: Mapping[str, str] = {
-    "onnx": "model.onnx",
-    "onnx-int8": "model.onnx",
-    "litert": "model.tflite",
-    "litert-int8": "model.tflite",
-    "savedmodel": "saved_model",
-    "keras": "model.keras",
+if TYPE_CHECKING:
+    from pronk.model.formats.runtimes import Runtime
+
+
+class OpenModel(Protocol):
+    """What makes a runtime of a model's bytes."""
+
+    def __call__(self, model: bytes, *, threads: int = 1) -> "Runtime":
+        """Open a model, with so many threads per call."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """What opens a model for prediction.
+
+    Attributes:
+        module: the runtime's module, whose version is part of the self-test.
+        check: refuses bytes that pronk would not have written.
+        open: makes a runtime of them.
+    """
+
+    module: str
+    check: Callable[[bytes], None]
+    open: OpenModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The lines of an example program that know the format.
+
+    Attributes:
+        package: the packages to install.
+        library: the import line.
+        open: opens the model that lies in the folder `here`.
+        run: gives the probabilities of `pixels`, uint8 [1, size, size, 3].
+    """
+
+    package: str
+    library: str
+    open: str
+    run: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """What a model can be written as.
+
+    Attributes:
+        name: its name in model.json and on the command line.
+        path: the model's file or folder within its own folder.
+        engine: loads what opens it for prediction; None where only its own framework does, outside of pronk.
+        program: for the example program beside an export.
+        tolerance: how much a golden photo's probability may differ elsewhere.
+        min_agreement: the least share of photos that must get the same class as from the run's model.
+    """
+
+    name: str
+    path: str
+    engine: Callable[[], Engine] | None
+    program: Program
+    tolerance: float = 1e-3  # float runtimes agree to 1e-5 or so
+    min_agreement: float = 0.99
+
+
+def load_onnx() -> Engine:
+    """Load what opens ONNX files."""
+    from pronk.model.formats.runtimes import OnnxRuntime
+    from pronk.model.guards.onnx import check_onnx
+
+    return Engine("onnxruntime", check_onnx, OnnxRuntime)
+
+
+def load_litert() -> Engine:
+    """Load what opens .tflite files."""
+    from pronk.model.formats.runtimes import LiteRtRuntime
+    from pronk.model.guards.tflite import check_tflite
+
+    return Engine("ai_edge_litert", check_tflite, LiteRtRuntime)
+
+
+# Where weights have eight bits, another processor may round one of them differently, and everything after it.
+EIGHT_BITS = {"tolerance": 0.05, "min_agreement": 0.97}
+ONNX_PROGRAM = Program(
+    package="onnxruntime",
+    library="import onnxruntime",
+    open='session = onnxruntime.InferenceSession(here / "model.onnx")',
+    run='session.run(["probabilities"], {"image": pixels})[0][0]',
+)
+LITERT_PROGRAM = Program(
+    package="ai-edge-litert",
+    library="from ai_edge_litert.interpreter import Interpreter",
+    open='run = Interpreter(str(here / "model.tflite")).get_signature_runner()',
+    run='run(image=pixels)["probabilities"][0]',
+)
+SAVEDMODEL_PROGRAM = Program(
+    package="tensorflow",
+    library="import tensorflow as tf",
+    open='run = tf.saved_model.load(here / "saved_model").signatures["serving_default"]',
+    run='run(image=tf.constant(pixels))["probabilities"].numpy()[0]',
+)
+KERAS_PROGRAM = Program(
+    package="keras tensorflow",
+    library="import keras",
+    open='model = keras.saving.load_model(here / "model.keras", compile=False)',
+    run="model.predict(pixels, verbose=0)[0]",
+)
+TRAINED = "onnx"  # what training writes; the others are exports, made by training/conversions.py
+FORMATS: Mapping[str, Format] = {
+    form.name: form
+    for form in (
+        Format(TRAINED, "model.onnx", load_onnx, ONNX_PROGRAM),
+        Format("onnx-int8", "model.onnx", load_onnx, ONNX_PROGRAM, **EIGHT_BITS),
+        Format("litert", "model.tflite", load_litert, LITERT_PROGRAM),
+        Format("litert-int8", "model.tflite", load_litert, LITERT_PROGRAM, **EIGHT_BITS),
+        Format("savedmodel", "saved_model", None, SAVEDMODEL_PROGRAM),
+        Format("keras", "model.keras", None, KERAS_PROGRAM),
+    )
 }
-
-
-# Float runtimes agree to 1e-5 or so. Where weights have eight bits, another processor may round one of them
-# differently, and everything after it.
-GOLDEN_TOLERANCES = {"onnx-int8": 0.05, "litert-int8": 0.05}
-GOLDEN_TOLERANCE = 1e-3
-
-
-MIN_AGREEMENTS = {"onnx-int8": 0.97, "litert-int8": 0.97}
-MIN_AGREEMENT = 0.99
