@@ -104,14 +104,7 @@ BODY = {
 
 
 def predict_router(service: Service, reader: UploadReader, meters: Meters, *, seconds: float) -> APIRouter:
-    """Return the routes for photos and the model.
-
-    Args:
-        service: open model.
-        reader: reads the photos in a request's body.
-        meters: count the photos.
-        seconds: most that a whole request may take.
-    """
+    """Return the routes for photos and the model; a whole request may take that many seconds."""
     router = APIRouter(tags=["predict"])
 
     @router.post(
@@ -148,6 +141,11 @@ def predict_router(service: Service, reader: UploadReader, meters: Meters, *, se
             return JSONResponse([_printable(answer.record(top)) for answer in answers])
         return _answer_one(answers[0], top)
 
+    _add_model_routes(router, service)
+    return router
+
+
+def _add_model_routes(router: APIRouter, service: Service) -> None:
     @router.get("/v1/model", response_model=ModelRecord, responses=refusals(503))
     async def model() -> dict[str, Any]:
         """Say what the model is, and how good."""
@@ -157,8 +155,6 @@ def predict_router(service: Service, reader: UploadReader, meters: Meters, *, se
     async def reload() -> dict[str, Any]:
         """Open the model again from its folder; where it fails its self-test, the former one stays."""
         return (await service.replace()).record
-
-    return router
 
 
 def _answer_one(answer: PhotoAnswer, top: int | None) -> Response:
