@@ -25,7 +25,7 @@ from helpers.predicting import predict
 from helpers.training import draw_tiny, hear_interrupts, write_photos
 from pronk.batch import request as batching
 from pronk.batch import shards
-from pronk.batch.plans import Spec, hold_work, open_plan
+from pronk.batch.plans import Spec, lock_work, open_plan
 from pronk.batch.shards import load_model
 from pronk.batch.tables import COLUMNS, list_columns, save_records
 from pronk.cli.predict import predict as command
@@ -232,7 +232,7 @@ def test_a_damaged_part_is_done_again(whole_bundle, photos, tmp_path, monkeypatc
 
 
 def test_a_part_that_is_lost_at_the_end_is_told(tmp_path):
-    with hold_work(tmp_path / "work"):
+    with lock_work(tmp_path / "work"):
         spec = Spec("model", "", "", "", top=2)
         plan = open_plan(tmp_path / "work", spec, list_photos=lambda: ["a"], tell=print)
         with pytest.raises(RunError, match="is gone or damaged"):
@@ -296,7 +296,7 @@ def test_a_run_killed_while_it_tidied_up_is_done(whole_bundle, photos, tmp_path,
 
 def test_two_processes_do_not_write_one_file(whole_bundle, photos, tmp_path):
     with (
-        hold_work(tmp_path / ".o.csv.parts"),
+        lock_work(tmp_path / ".o.csv.parts"),
         pytest.raises(RunError, match=f"is in use by process {os.getpid()}"),
     ):
         predict(whole_bundle, photos, out=tmp_path / "o.csv")

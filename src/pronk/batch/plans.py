@@ -66,7 +66,7 @@ class Plan:
     Attributes:
         work: folder with the plan and its parts.
         run: a name without meaning, different for each plan.
-        spec: what was asked for.
+        spec: the request made definite.
         photos: paths, in the order of the rows.
         per_shard: photos in each shard.
     """
@@ -100,7 +100,7 @@ class Part:
 
 
 @contextlib.contextmanager
-def hold_work(work: Path) -> Iterator[None]:
+def lock_work(work: Path) -> Iterator[None]:
     """Hold a work folder for this process; where it is empty afterwards, it is removed.
 
     Raises:
@@ -123,10 +123,10 @@ def open_plan(work: Path, spec: Spec, *, list_photos: Callable[[], list[str]], t
     """Go on with the plan in a work folder if it is for the same request, else make a new one.
 
     Args:
-        work: held by `hold_work`.
-        spec: what is wanted.
+        work: held by `lock_work`.
+        spec: the request made definite.
         list_photos: called where a new plan is made.
-        tell: is told what became of a former plan.
+        tell: called with a remark on what became of a former plan.
 
     Raises:
         RunError: if another request has begun to move photos and was stopped: only it knows their rows.
@@ -204,6 +204,12 @@ def read_finished(plan: Plan) -> dict[str, int] | None:
     """Return the counts that `mark_finished` noted, unless there is something left to do."""
     found = _read_json(plan.work / FINISHED)
     return found if found.pop("run", None) == plan.run else None
+
+
+def forget_finished(work: Path) -> None:
+    """Remove a plan that is finished."""
+    if (work / FINISHED).exists():
+        clear_work(work)
 
 
 def clear_work(work: Path) -> None:

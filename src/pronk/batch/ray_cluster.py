@@ -46,17 +46,9 @@ AGAIN = "run the same command again: what is finished is kept"
 def connect(address: str | None = None, *, shared: Sequence[Path] = ()) -> Iterator["RayExecutor"]:
     """Connect to a cluster, or start one of this machine's cores; leave or end it on the way out.
 
-    A connection that is open already is used, and stays open. If this process is killed, Ray takes up to a minute to
-    end a cluster that was started here.
-
-    Args:
-        address: host:port of the cluster's first machine, or "auto" for the one this machine belongs to; None takes
-            $RAY_ADDRESS, else starts one.
-        shared: files or folders that every machine must see.
-
-    Raises:
-        MissingExtra: without Ray.
-        PronkError: if no cluster of the same version answers, or it has no processor.
+    A connection that is open already is used, and stays open. Ray takes a minute to end all processes of a cluster that
+    was started here, when this one is stopped or killed. Arguments and errors are those of `engines.open_engine`; the
+    address may also be "auto", for the cluster that this machine belongs to.
     """
     address = check_cluster(address)
     with contextlib.ExitStack() as at_end:
@@ -81,7 +73,7 @@ def check_cluster(address: str | None = None) -> str:
     """Return the address that counts, once something listens there; Ray itself, slow to import, is not asked.
 
     Args:
-        address: as given; None takes $RAY_ADDRESS, else Ray's word for a cluster of one's own.
+        address: host:port; None takes $RAY_ADDRESS, else Ray's word for a cluster of one's own.
 
     Raises:
         MissingExtra: without Ray.
@@ -168,12 +160,12 @@ def explain_refusal(error: BaseException, address: str) -> PronkError:
     while cause:
         causes.append(f"{type(cause).__name__}: {cause}")
         cause = cause.__cause__ or cause.__context__
-    told = "\n".join(causes)
+    reasons = "\n".join(causes)
     first = str(error).partition("\n")[0].strip()
-    if "Version mismatch" in told:
-        said = " ".join(told[told.index("Version mismatch") :].partition("\nTraceback")[0].split())
+    if "Version mismatch" in reasons:
+        said = " ".join(reasons[reasons.index("Version mismatch") :].partition("\nTraceback")[0].split())
         return PronkError(f"the Ray cluster at {address} is another one: {said}", hint=INSTALL)
-    if "AuthenticationError" in told or "token-auth" in told:
+    if "AuthenticationError" in reasons or "token-auth" in reasons:
         hint = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a copy of the token of its first machine"
         return PronkError(f"the Ray cluster at {address} wants a token, or another one", hint=hint)
     if address == OWN_CLUSTER:

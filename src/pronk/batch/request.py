@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pronk.batch.engines import check_engine
-from pronk.batch.plans import Plan, Spec, clear_work, hold_work, is_pending, mark_finished, open_plan, read_finished
+from pronk.batch.plans import (
+    Plan,
+    Spec,
+    clear_work,
+    forget_finished,
+    is_pending,
+    lock_work,
+    mark_finished,
+    open_plan,
+    read_finished,
+)
 from pronk.batch.shards import load_model, predict_missing, read_rows
 from pronk.batch.tables import Record, choose_form, list_columns, require_parquet, save_records, write_text
 from pronk.errors import DataError, SettingsError
@@ -38,7 +48,7 @@ class BatchRequest:
         form: one of FORMS; None takes that of the suffix of `out`, else a table.
         sort_into: folder to put photos into, as <label>/<name>.
         mode: how they get there: link, copy or move.
-        engine: what runs the model: local, or ray for a cluster.
+        engine: local for the threads of this process, or ray for a cluster.
         address: the cluster's, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
 
     Example:
@@ -74,7 +84,7 @@ class BatchResult:
     Attributes:
         photos: number of rows.
         failed: number of rows with an error.
-        sorted: what sorting did, if it was asked for.
+        sorted: result of sorting, if it was asked for.
     """
 
     photos: int
@@ -96,7 +106,7 @@ def predict_batch(
     """Predict photos, write their rows, sort them; after a kill, the same call goes on.
 
     Args:
-        request: what is wanted.
+        request: photos, model, and places for the answers.
         write: called with the rows as text, piece by piece, where they go to no file.
         on_progress: called with (stage, done, total).
         tell: called with remarks for a person.
@@ -115,9 +125,6 @@ def predict_batch(
     """
     form = _check(request)
     digest, predictor = load_model(os.fspath(request.model.absolute()))
-    if request.sort_into:  # looked at before a folder is made
-        check_folder_names(predictor.classes)
-        check_place(request.sort_into, arguments=request.paths, photos=(), classes=predictor.classes)
     lines = list(_read_lines(request)) if "-" in request.paths else []
     spec = _specify(request, lines, digest, predictor)
     list_photos = functools.partial(_list_photos, request, lines, predictor)
@@ -126,17 +133,11 @@ def predict_batch(
         return _stream(predictor, spec, list_photos(), deliver, on_progress)
     if request.out and request.out.exists() and not is_pending(request.work, spec):
         raise SettingsError(f"--out {str(request.out)!r} exists", hint="name another --out, or remove that file")
-    with hold_work(request.work):
+    with lock_work(request.work):
+        if request.out and not request.out.exists():
+            forget_finished(request.work)  # nobody has the answers any more
         plan = open_plan(request.work, spec, list_photos=list_photos, tell=tell)
-        finished = read_finished(plan)
-        if finished and request.out and not request.out.exists():  # nobody has the answers any more
-            clear_work(request.work)
-            plan, finished = open_plan(request.work, spec, list_photos=list_photos, tell=tell), None
-        if finished:
-            tell("everything was done already")
-            result = BatchResult(finished["photos"], finished["failed"])
-        else:
-            result = _finish(plan, request, deliver, on_progress, tell)
+        result = _finish(plan, request, deliver, on_progress, tell)
         clear_work(request.work)
     return result
 
@@ -164,6 +165,9 @@ def _read_lines(request: BatchRequest) -> Iterator[str]:
 
 
 def _specify(request: BatchRequest, lines: list[str], digest: str, predictor: Predictor) -> Spec:
+    if request.sort_into:  # looked at before a folder is made
+        check_folder_names(predictor.classes)
+        check_place(request.sort_into, arguments=request.paths, photos=(), classes=predictor.classes)
     asked = json.dumps([list(request.paths), lines])
     return Spec(
         model=os.fspath(request.model.absolute()),
@@ -226,6 +230,9 @@ def _finish(
     tell: Callable[[str], None],
 ) -> BatchResult:
     """Do what is left of a plan; what is delivered may be delivered again after a kill."""
+    if counts := read_finished(plan):
+        tell("everything was done already")
+        return BatchResult(counts["photos"], counts["failed"])
     failed = predict_missing(plan, request.engine, request.address, on_progress, tell)
     deliver(record for record, _ in read_rows(plan))
     found, total = None, len(plan.photos)

@@ -32,7 +32,7 @@ class Shard:
     """A shard to predict: small values only, since it may travel to another machine.
 
     Attributes:
-        spec: what was asked for.
+        spec: the request made definite.
         run: the plan it belongs to.
         photos: paths.
         part: where the rows go.
@@ -57,7 +57,7 @@ def load_model(model: str, digest: str | None = None) -> tuple[str, Predictor]:
 
     Args:
         model: a run folder, its `model/` or an export.
-        digest: what it must have; None opens it anew and takes what is there.
+        digest: the sha256 it must have; None opens it anew and takes any.
 
     Raises:
         ModelError: if the model is missing or damaged, or is another one than the digest says.

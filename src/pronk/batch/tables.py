@@ -107,10 +107,10 @@ def save_records(out: Path, form: str, records: Iterable[Record], columns: list[
     """Write records to a file that is whole or absent.
 
     Args:
-        out: is replaced.
+        out: the file to write.
         form: one of FORMS.
-        records: taken one by one.
-        columns: of CSV and Parquet.
+        records: one per row, taken one by one.
+        columns: names for CSV and Parquet.
         work: a folder on the same disk, for the file while it grows.
 
     Raises:

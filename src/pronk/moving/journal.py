@@ -151,12 +151,7 @@ def open_journal(folder: Path, run: str) -> Iterator[Journal]:
 
 
 def find_journal(folder: Path, run: str) -> Path | None:
-    """Return the path of a run's journal in a folder, unless there is none or it was undone.
-
-    Example:
-        >>> find_journal(Path("no such folder"), "1") is None
-        True
-    """
+    """Return the path of a run's journal in a folder, unless none is there or it was undone."""
     for path in sorted(folder.glob(f"{NAME}*.csv")):
         with contextlib.suppress(OSError, DataError):
             rows = _read_rows(path)
@@ -169,7 +164,7 @@ def undo(path: Path) -> Undone:
     """Reverse what a journal tells, last action first; what was reversed before stays so.
 
     Raises:
-        DataError: if it is no journal.
+        DataError: if it is not a journal.
         RunError: while its folder is in use.
 
     Example:

@@ -42,7 +42,7 @@ def place(action: Action, run: str) -> None:
 
     Args:
         action: its target must be free, unless a killed process has begun this very action.
-        run: what the temporary file is named after.
+        run: name of the run, which goes into that of the temporary file.
 
     Raises:
         OSError: saying why it cannot be done; the source is still there.

@@ -297,7 +297,7 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
 
     Raises:
         DataError: if review or data cannot be used.
-        SettingsError: if `data` is no folder, or one of the two lies in the other.
+        SettingsError: if `data` is not a folder, or one of the two lies in the other.
         StorageError: if the disk is full; the same call goes on.
 
     Example:

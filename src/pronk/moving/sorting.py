@@ -35,7 +35,7 @@ def read_state(path: str) -> State:
     """Return what tells whether a file is still the same: size, time of change in ns, inode.
 
     Raises:
-        OSError: if there is none.
+        OSError: if it is not there.
 
     Example:
         >>> len(read_state("."))
@@ -136,34 +136,40 @@ def sort_photos(
     found, done, waiting = Sorted(), 0, iter(rows)
     with open_journal(folder.absolute(), run) as journal:
         found.undo = os.fspath(journal.path)
-        sorter = _Sorter(journal, folder.absolute(), mode)
+        sorter = _Sorter(journal, folder.absolute(), mode, base)
         while chunk := list(itertools.islice(waiting, SORTED_AT_ONCE)):
-            planned: dict[str, Action] = {}  # recorded together before the first photo is touched
-            for record, state in chunk:
-                source = os.fspath(base / record["path"])
-                try:
-                    if record["error"]:
-                        found.unusable += 1
-                    elif source not in planned:
-                        action = sorter.plan(source, record["label"], state)
-                        planned |= {source: action} if action else {}
-                        found.placed += action is None
-                except OSError as error:
-                    found.left.append((record["path"], error.strerror or str(error)))
-            failed = journal.perform(planned.values())
-            found.placed += len(planned) - len(failed)
-            found.left += [(action.source, why) for action, why in failed]
+            sorter.place(chunk, found)
             done += len(chunk)
             on_done(done)
     return found
 
 
 class _Sorter:
-    def __init__(self, journal: Journal, folder: Path, mode: str) -> None:
+    def __init__(self, journal: Journal, folder: Path, mode: str, base: Path) -> None:
         self.journal = journal
         self.folder = folder
         self.mode = mode
+        self.base = base
         self.numbers: dict[tuple[Path, str], int] = {}
+
+    def place(self, rows: Sequence[tuple[dict[str, Any], State | None]], found: Sorted) -> None:
+        """Place some photos; they are recorded together before the first is touched."""
+        planned: dict[str, Action] = {}
+        for record, state in rows:
+            if record["error"]:
+                found.unusable += 1
+                continue
+            source = os.fspath(self.base / record["path"])
+            try:
+                if source not in planned:
+                    action = self.plan(source, record["label"], state)
+                    planned |= {source: action} if action else {}
+                    found.placed += action is None
+            except OSError as error:
+                found.left.append((record["path"], error.strerror or str(error)))
+        failed = self.journal.perform(planned.values())
+        found.placed += len(planned) - len(failed)
+        found.left += [(action.source, why) for action, why in failed]
 
     def plan(self, source: str, label: str, state: State | None) -> Action | None:
         """Plan where a photo goes; None where it is there already."""
