@@ -74,7 +74,7 @@ def conformal_threshold(scores: np.ndarray, coverage: float) -> float | None:
     It is the ceil((n + 1) * coverage)-th smallest of the n scores.
 
     Args:
-        scores: of photos that were not trained on, float [n]; larger is stranger.
+        scores: scores of photos that were not trained on, float [n]; larger is stranger.
         coverage: above 0 and below 1.
 
     Returns:

@@ -63,8 +63,8 @@ class Fold:
     Attributes:
         fitted: indices of the rows to learn from.
         judged: indices of the rows to answer for.
-        strength: of the regularisation; None chooses one inside the fitted rows.
-        seed: of that choice.
+        strength: strength of the regularisation; None chooses one inside the fitted rows.
+        seed: decides that choice.
     """
 
     fitted: np.ndarray
@@ -88,8 +88,8 @@ def cross_validate(
         table: the photos.
         k: number of folds; fewer where a class has fewer photos apart from copies.
         repeats: R.
-        seed: of the folds.
-        strength: of the regularisation; None chooses it inside each fold, so that the answers are honest.
+        seed: decides the folds.
+        strength: strength of the regularisation; None chooses it inside each fold, so that the answers are honest.
         on_fold: called with (folds done, folds to do).
 
     Returns:

@@ -50,7 +50,7 @@ class Forecast:
     """What the fitted power says of another number of photos.
 
     Attributes:
-        photos: that number.
+        photos: the other number.
         accuracy: value, low and high; the interval is that of an accuracy measured on as many photos as now.
         gain: over the photos there are: value, low and high of the difference.
     """
@@ -72,7 +72,7 @@ def measure_growth(
 
     Args:
         table: the photos.
-        seed: of folds and shares.
+        seed: decides folds and shares.
         folds: k of each k-fold cross-validation; fewer where a class has fewer photos apart from copies.
         repeats: how often the photos are dealt anew.
         on_fold: called with (heads fitted, heads to fit).
@@ -111,7 +111,7 @@ def forecast(growth: Growth, photos: float, *, seed: int = 0) -> Forecast:
     Args:
         growth: from `measure_growth`.
         photos: number of photos to learn from.
-        seed: of the bootstrap.
+        seed: decides the bootstrap.
     """
     n, rng = len(growth.table), np.random.default_rng(seed)
     drawn = _bootstrap_weights(growth.table.groups, rng)
@@ -123,7 +123,7 @@ def forecast(growth: Growth, photos: float, *, seed: int = 0) -> Forecast:
     now, then = fit_powers(growth.photos, errors[None], at, noise=noise)[0]
     sampled = fit_powers(growth.photos, samples, at, noise=noise, chance=rng.random(len(samples)))
     value, gain = float(1 - then), float(now - then)
-    # Never narrower than what an accuracy measured on as many photos has: all of them right is no certainty.
+    # Never narrower than what an accuracy measured on as many photos has: all of them right is not a certainty.
     low, high = wilson_interval(round(value * n), n)
     below, above = np.quantile(1 - sampled[:, 1], [0.025, 0.975])
     least, most = gain + BOTH_DRAWS * (np.quantile(sampled[:, 0] - sampled[:, 1], [0.025, 0.975]) - gain)
@@ -195,7 +195,7 @@ def describe_growth(growth: Growth, *, seed: int = 0) -> dict[str, Any]:
 
     Args:
         growth: from `measure_growth`.
-        seed: of the bootstrap.
+        seed: decides the bootstrap.
 
     Returns:
         points[{share, photos, accuracy{value,low,high,n}}], forecast{photos, more_per_class, accuracy{value,low,high},

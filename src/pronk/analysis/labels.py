@@ -47,7 +47,7 @@ class Suspicion:
         given: its label.
         suggested: the label that speaks for itself most.
         score: from 0 to 1, see `find_suspicious`.
-        neighbours: the nearest photos that are no copies of it, the nearest first.
+        neighbours: the nearest photos that are not copies of it, the nearest first.
     """
 
     path: str
@@ -68,7 +68,7 @@ def find_suspicious(table: FeatureTable, answers: np.ndarray, *, limit: float = 
     Args:
         table: the photos.
         answers: out-of-fold probabilities, from `pronk.analysis.folds.cross_validate`, float64 [R, n, C].
-        limit: a lower score is no suspicion.
+        limit: a lower score is not a suspicion.
 
     Returns:
         The worst first.
@@ -100,12 +100,7 @@ def find_suspicious(table: FeatureTable, answers: np.ndarray, *, limit: float = 
 
 
 def suspicion_records(suspicions: Sequence[Suspicion]) -> list[dict[str, Any]]:
-    """Return the records of `pronk audit --json`: path, given, suggested, score, neighbours[{path, label}].
-
-    Example:
-        >>> suspicion_records([Suspicion("cat/1.jpg", "e3b0", "cat", "dog", 0.9)])[0]["suggested"]
-        'dog'
-    """
+    """Return the records of `pronk audit --json`: path, given, suggested, score, neighbours[{path, label}]."""
     rows = [dataclasses.asdict(suspicion) for suspicion in suspicions]
     return [{name: value for name, value in row.items() if name != "digest"} for row in rows]
 

@@ -45,11 +45,6 @@ class Novelty:
         claims: each class's answer to the components, then its constant, float32 [C, r + 1] or [0, r + 1].
         claim_weight: weight of the claim beside the distance.
         neighbours: how many of the nearest points are averaged.
-
-    Example:
-        >>> novelty = fit_novelty(np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), classes=2)
-        >>> novelty.points.shape, novelty.neighbours
-        ((4, 2), 1)
     """
 
     centre: np.ndarray
@@ -75,13 +70,7 @@ class Novelty:
         return np.asarray(near + self.claim_weight * claim)
 
     def to_record(self) -> dict[str, Any]:
-        """Return what model.json holds; `from_record` makes the same distances of it, bit for bit.
-
-        Example:
-            >>> record = fit_novelty(np.eye(4), np.array([0, 0, 1, 1]), classes=2).to_record()
-            >>> record["method"], record["features"], record["components"], record["points"]
-            ('part-centred-cosine', 4, 4, 4)
-        """
+        """Return what model.json holds; `from_record` makes the same distances of it, bit for bit."""
         sizes = {"features": self.centre.size, "components": len(self.basis), "points": len(self.points)}
         scalars = {"claims": len(self.claims), "claim_weight": self.claim_weight, "neighbours": self.neighbours}
         arrays = {f"{name}_f2": _encode(getattr(self, name)) for name in ("centre", "basis", "points", "claims")}

@@ -23,10 +23,6 @@ class Checkup:
         classes: usable photos per class, in natural order.
         findings: what is wrong, about the arrangement first, then in the order of the files.
         shortcuts: how far the class can be told without looking at the subject; empty where there are too few photos.
-
-    Example:
-        >>> Checkup(Path("photos"), 0, {}, (), ()).matters
-        False
     """
 
     root: Path
@@ -50,11 +46,6 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
 
     Raises:
         DataError: if there is no such folder, or the CSV cannot be read.
-
-    Example:
-        >>> check("no such folder")
-        Traceback (most recent call last):
-        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_leniently(Path(data))
     seen = scan_folder(listing, on_progress=on_progress)
@@ -70,22 +61,12 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:
-    """Return a finding as `--json` prints it: its fields, and why it matters.
-
-    Example:
-        >>> finding_record(Finding("a", "zero_byte", "error", "is empty"))["why"]
-        'There is no picture in it: a copy or a download broke off.'
-    """
+    """Return a finding as `--json` prints it: its fields, and why it matters."""
     return dataclasses.asdict(finding) | {"why": describe_fault(finding.code).why}
 
 
 def checkup_record(checkup: Checkup) -> dict[str, Any]:
-    """Return what `pronk check --json` prints.
-
-    Example:
-        >>> checkup_record(Checkup(Path("photos"), 0, {}, (), ()))
-        {'files': 0, 'classes': {}, 'findings': [], 'shortcuts': []}
-    """
+    """Return what `pronk check --json` prints."""
     return {
         "files": checkup.files,
         "classes": checkup.classes,

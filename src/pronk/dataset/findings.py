@@ -19,10 +19,6 @@ class Finding:
         message: what is wrong.
         hint: what to do.
         related: paths of other files concerned.
-
-    Example:
-        >>> Finding("cat/a.jpg", "truncated", "error", "cut off", "copy it again").severity
-        'error'
     """
 
     path: str
@@ -39,7 +35,7 @@ class Fault:
 
     Attributes:
         code: its name for programs.
-        severity: of each finding of this kind: error, warning or info.
+        severity: severity of each finding of this kind: error, warning or info.
         title: its name for people, in the plural.
         why: why it matters.
         movable: `pronk check --fix` may move the file aside.
@@ -156,7 +152,7 @@ _FAULTS = (
     ),
     Fault("animated", "info", "Animations", "Only the first frame is used, which may show something else."),
     Fault("odd_name", "info", "Names that trip up other programs", "pronk takes them; Windows or shells may not."),
-    Fault("hidden", "info", "Hidden files and folders", "What is hidden is no part of the data set."),
+    Fault("hidden", "info", "Hidden files and folders", "What is hidden is not part of the data set."),
     Fault("outside_classes", "info", "Files outside the class folders", "Without a class nothing is learned of it."),
     Fault(
         "numeric_classes",
@@ -205,30 +201,15 @@ def group_findings(findings: Iterable[Finding]) -> list[tuple[Fault, list[Findin
 
 
 def matters(findings: Iterable[Finding]) -> bool:
-    """Tell whether there is a finding that is more than a note.
-
-    Example:
-        >>> matters([find("b", "rotated", "lies on its side")])
-        False
-    """
+    """Tell whether there is a finding that is more than a note."""
     return any(finding.severity != "info" for finding in findings)
 
 
 def left_out(path: str, error: ImageError) -> Finding:
-    """Turn the reason why a file cannot be used into a finding.
-
-    Example:
-        >>> left_out("cat/a.jpg", ImageError(Reason.ZERO_BYTE, "empty")).code
-        'zero_byte'
-    """
+    """Turn the reason why a file cannot be used into a finding."""
     return find(path, error.reason.value, str(error), error.hint)
 
 
 def changed(path: str) -> Finding:
-    """Describe a photo that was replaced while pronk was at work.
-
-    Example:
-        >>> changed("cat/a.jpg").code
-        'changed'
-    """
+    """Describe a photo that was replaced while pronk was at work."""
     return find(path, Reason.CHANGED.value, "was replaced during the run", "run the command again")

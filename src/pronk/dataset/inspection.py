@@ -101,7 +101,7 @@ def find_leaks(
     """Name the photos that were left out of their given part because a copy is in one that is measured on.
 
     Args:
-        paths: of the usable photos.
+        paths: paths of the usable photos.
         groups: equal for photos that are copies of each other.
         given: the part each photo was given for.
         parts: the part it got; None where it is left out.

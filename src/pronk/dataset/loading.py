@@ -54,10 +54,6 @@ class Dataset:
         findings: what was left out or is worth a look.
         files: how many files were looked at.
         shortcuts: how far the class can be told without looking at the subject.
-
-    Example:
-        >>> Dataset(Path("photos"), ("cat", "dog"), (), (), 0).counts
-        {'train': 0, 'val': 0, 'test': 0}
     """
 
     root: Path
@@ -121,20 +117,15 @@ def load_dataset(
             what `list_photos` found there.
         val: share of the photos for validation.
         test: share of the photos for the final test.
-        seed: of the split.
+        seed: decides the split.
         group_by: regular expression looked for in each path; equal matches stay in one part.
         split: CSV with `path,label,part`; photos named there keep their part.
-        pool: of worker processes; None uses threads of this one.
+        pool: worker processes; None uses threads of this one.
         memo: folder that remembers what was seen in a file, by content; None looks at everything anew.
         on_progress: called with ("check", done, total).
 
     Raises:
         DataError: if a class has too few usable photos, or none is usable at all.
-
-    Example:
-        >>> load_dataset("no such folder")
-        Traceback (most recent call last):
-        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = data if isinstance(data, Listing) else list_photos(Path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
@@ -161,11 +152,6 @@ def load_unsplit(
 
     Raises:
         DataError: if no photo is usable.
-
-    Example:
-        >>> load_unsplit("no such folder")
-        Traceback (most recent call last):
-        pronk.errors.DataError: no such folder is neither a folder nor a CSV file
     """
     listing = list_photos(Path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
@@ -186,15 +172,7 @@ def _make_dataset(listing: Listing, seen: FolderScan, parts: Sequence[str | None
 
 
 def write_split(path: Path, dataset: Dataset) -> None:
-    """Write split.csv.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "split.csv"
-        >>> write_split(file, Dataset(Path("photos"), (), (), (), 0))
-        >>> file.read_text()
-        'path,label,part,digest,group\\n'
-    """
+    """Write split.csv."""
     write_csv(path, SPLIT_COLUMNS, map(dataclasses.asdict, dataset.photos))
 
 
@@ -202,7 +180,7 @@ def read_split_file(path: Path) -> tuple[Photo, ...]:
     """Read split.csv, or a list that someone made in its place: digest and group may be missing there.
 
     Raises:
-        DataError: if it cannot be read, or has a part that is none.
+        DataError: if it cannot be read, or has a part that does not exist.
     """
     try:
         rows = read_csv(path)

@@ -130,10 +130,6 @@ def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
         root: the data folder.
         entry: the file.
         memo: folder that remembers what was seen, by content.
-
-    Example:
-        >>> scan_photo(Path("."), Entry("gone.jpg", "cat")).findings[0].code
-        'vanished'
     """
     try:
         data = read_bytes(root / entry.path)

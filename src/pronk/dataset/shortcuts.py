@@ -112,14 +112,10 @@ def measure_shortcuts(
         properties: one per photo.
         labels: their classes.
         groups: equal for photos that are copies of each other or belong together; of each group one is studied.
-        seed: of the folds.
+        seed: decides the folds.
 
     Returns:
         One result per kind, or none at all where there are not two classes with enough photos.
-
-    Example:
-        >>> measure_shortcuts([], [], [])
-        ()
     """
     rows, classes = _choose(labels, groups, seed)
     if len(classes) < 2:
@@ -136,12 +132,7 @@ def measure_shortcuts(
 
 
 def list_warnings(shortcuts: Sequence[Shortcut]) -> tuple[Finding, ...]:
-    """Return a finding for each shortcut that warns.
-
-    Example:
-        >>> list_warnings(())
-        ()
-    """
+    """Return a finding for each shortcut that warns."""
     return tuple(find("", "shortcut", shortcut.sentence, shortcut.remedy) for shortcut in shortcuts if shortcut.warns)
 
 

@@ -34,8 +34,8 @@ def assign_parts(
         groups: photos with equal numbers stay together.
         digests: sha256 of each photo's bytes.
         given: the part a photo must keep, or None.
-        shares: of `val` and `test`, between 0 and 1, of each class's photos.
-        seed: of the order.
+        shares: shares of each class's photos for `val` and `test`, between 0 and 1.
+        seed: decides the order.
 
     Returns:
         For each photo its part, or None where it has to be left out.
@@ -49,20 +49,27 @@ def assign_parts(
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
+    parts = _keep_given(members.values(), given)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
-    parts: list[str | None] = [None] * len(labels)
     for joined in members.values():
-        fixed = max((given[index] for index in joined), key=RANK.__getitem__)
-        if fixed is None:
+        if all(given[index] is None for index in joined):
             by_label[_main_label(joined, labels)].append(joined)
-        for index in joined:
-            parts[index] = fixed if given[index] in (None, fixed) else None
     for label, free in sorted(by_label.items()):
         free.sort(key=lambda group: _order(seed, min(digests[index] for index in group)))
         total = sum(map(len, free)) + sum(a == label and p is not None for a, p in zip(labels, parts, strict=True))
         taken = Counter(part for a, part in zip(labels, parts, strict=True) if a == label)
         wanted = {part: max(round(shares[part] * total), 1) - taken[part] for part in ("val", "test") if shares[part]}
         _fill(free, wanted, parts, has_train=taken["train"] > 0)
+    return parts
+
+
+def _keep_given(groups: Iterable[list[int]], given: Sequence[str | None]) -> list[str | None]:
+    """Give each photo of a group its strictest part; those that were given for a lesser one get none."""
+    parts: list[str | None] = [None] * len(given)
+    for joined in groups:
+        fixed = max((given[index] for index in joined), key=RANK.__getitem__)
+        for index in joined:
+            parts[index] = fixed if given[index] in (None, fixed) else None
     return parts
 
 

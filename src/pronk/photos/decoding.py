@@ -46,7 +46,7 @@ class Decoded:
         format: the name in FORMATS that the content (not the file name) has.
         size: (width, height) as stored in the file.
         animated: there are more frames than the one that was decoded.
-        exif: what the camera wrote, by tag; empty where it cannot be read.
+        exif: notes of the camera, by tag; empty where it cannot be read.
         tables: quantisation tables of a JPEG, luminance first.
     """
 

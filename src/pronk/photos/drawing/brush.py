@@ -21,12 +21,7 @@ TILE = 512
 
 @dataclass(frozen=True)
 class Place:
-    """Where a figure stands: its foot in pixels, pixels per unit, mirror, lean in radians and stretch.
-
-    Example:
-        >>> Place(10, 20, 5).put(np.array([[0.0, 1.0]])).tolist()
-        [[10.0, 15.0]]
-    """
+    """Where a figure stands: its foot in pixels, pixels per unit, mirror, lean in radians and stretch."""
 
     x: float
     y: float
@@ -45,12 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from (a unit vector on the canvas, y down), its colour and how hard it is.
-
-    Example:
-        >>> Light(-0.6, -0.8).hardness
-        1.0
-    """
+    """Where the light comes from (a unit vector on the canvas, y down), its colour and how hard it is."""
 
     x: float
     y: float
@@ -60,12 +50,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Material:
-    """The colours by tone, the noise on the surface and its strength, and how far `second` shows in patches.
-
-    Example:
-        >>> Material({"coat": (0.9, 0.8, 0.7)}).texture
-        'wool'
-    """
+    """The colours by tone, the noise on the surface and its strength, and how far `second` shows in patches."""
 
     colours: Mapping[str, Colour]
     texture: str = "wool"
@@ -85,12 +70,7 @@ _BANDS = {
 
 @cache
 def noise_tile(name: str) -> Floats:
-    """Make a tile of noise that repeats without a seam, about -1 to 1, float32 [512, 512].
-
-    Example:
-        >>> noise_tile("cloud").shape
-        (512, 512)
-    """
+    """Make a tile of noise that repeats without a seam, about -1 to 1, float32 [512, 512]."""
     white = np.random.default_rng(sum(name.encode())).standard_normal((TILE, TILE))
     fy, fx = np.abs(np.fft.fftfreq(TILE))[:, None], np.fft.rfftfreq(TILE)[None]
     if name == "cloud":
@@ -106,12 +86,7 @@ def noise_tile(name: str) -> Floats:
 
 
 def crop_noise(name: str, shape: tuple[int, int], rng: np.random.Generator, *, step: int = 1) -> Floats:
-    """Cut `shape` rows and columns out of a tile at a random place, taking every `step`-th pixel.
-
-    Example:
-        >>> crop_noise("fine", (3, 700), np.random.default_rng(0)).shape
-        (3, 700)
-    """
+    """Cut `shape` rows and columns out of a tile at a random place, taking every `step`-th pixel."""
     top, left = rng.integers(0, TILE, 2).tolist()
     crop: Floats
     if max(shape) * step <= TILE:
@@ -130,12 +105,7 @@ def _fourfold(name: str) -> Floats:
 
 
 def silhouette(outlines: list[Points], size: tuple[int, int]) -> Image.Image:
-    """Fill outlines, already in pixels, on a black mask.
-
-    Example:
-        >>> silhouette([np.array([[1, 1], [6, 1], [6, 6], [1, 6]])], (8, 8)).getpixel((3, 3))
-        255
-    """
+    """Fill outlines, already in pixels, on a black mask."""
     mask = Image.new("L", size)
     pen = ImageDraw.Draw(mask)
     for outline in outlines:
@@ -183,17 +153,7 @@ def paint(
     light: Light,
     rng: np.random.Generator,
 ) -> None:
-    """Paint a figure's parts, back to front, onto the canvas (float32 [h, w, 3], 0 to 1), in place.
-
-    Example:
-        >>> from pronk.photos.drawing.outlines import ellipse
-        >>> canvas = np.ones((40, 40, 3), np.float32)
-        >>> grey = Material({"coat": (0.4, 0.4, 0.4)})
-        >>> paint(canvas, [Part((ellipse(0, 1, 1, 1),))], place=Place(20, 38, 18), material=grey,
-        ...       light=Light(0, -1), rng=np.random.default_rng(0))
-        >>> bool(canvas[20, 20].max() < 0.8), float(canvas[0, 0, 0])
-        (True, 1.0)
-    """
+    """Paint a figure's parts, back to front, onto the canvas (float32 [h, w, 3], 0 to 1), in place."""
     for part in parts:
         _paint_part(canvas, part, place=place, material=material, light=light, rng=rng)
 

@@ -65,12 +65,7 @@ _ROCKS: tuple[Colour, ...] = ((0.55, 0.53, 0.50), (0.45, 0.40, 0.36), (0.62, 0.5
 
 
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
-    """Draw an empty landscape of `size` (width, height).
-
-    Example:
-        >>> draw_scene(np.random.default_rng(1), (96, 64)).canvas.shape
-        (64, 96, 3)
-    """
+    """Draw an empty landscape of `size` (width, height)."""
     width, height = size
     mood = _MOODS[rng.integers(len(_MOODS))]
     light = _choose_light(rng, mood)
