@@ -415,21 +415,6 @@ def test_a_broken_model_is_refused_and_the_former_stays(served_model, tmp_path, 
         assert server.get("/readyz").status_code == 200
 
 
-def test_a_model_that_lacks_its_runtime_leaves_the_former(served_model, tmp_path, monkeypatch):
-    folder = tmp_path / "run" / "model"
-    shutil.copytree(served_model, folder)
-    with serve_inside(folder) as server:
-
-        def refuse(bundle):
-            raise MissingExtra("litert", "this model")
-
-        monkeypatch.setattr("pronk.model.predictor.open_runtime", refuse)
-        body = refused(server.post("/v1/model/reload"), 409, "conflict")
-        assert "the former model goes on answering" in body["hint"]
-        assert "pronk[litert]" in body["hint"]
-        assert server.post("/v1/predict", content=PHOTO).status_code == 200
-
-
 # --- faults, numbers and pages
 
 
