@@ -43,9 +43,6 @@ def render_audit(
         accuracy: of the heads that judged, if known.
         most: rows of the page; never more than 200.
 
-    Returns:
-        A whole HTML document that can be encoded as UTF-8, whatever the file names.
-
     Example:
         >>> page = render_audit([], root=Path("."), classes=["cat", "dog"], data="<pets>", photos=9)
         >>> "&lt;pets&gt;" in page

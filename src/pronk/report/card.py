@@ -31,11 +31,12 @@ is for you to judge before you build on it."""
 OFFLINE = """\
 The network started from the `offline` weights that come with pronk under the Apache License 2.0. They were trained on
 pictures drawn by a program: no photo went into them."""
-UNKNOWN = "The network started from a file of weights named by the user. What its licence is, pronk does not know."
+OTHER = "The network started from a file of weights named by the user. What its licence is, pronk does not know."
 LICENCES = {
     "imagenet": {"id": "other", "name": "see-the-section-licence", "words": IMAGENET},
     "offline": {"id": "apache-2.0", "name": "", "words": OFFLINE},
 }
+OTHER_LICENCE = {"id": "unknown", "name": "", "words": OTHER}
 
 
 def render_card(
@@ -63,18 +64,15 @@ def render_card(
         >>> render_card(metrics, Settings()).splitlines()[1]
         'license: apache-2.0'
     """
-    size = settings.image_size
+    size, weights = settings.image_size, metrics.weights["name"]
     return render_page(
         "card.md",
         title=Path(settings.data).name or "photos",
         **metrics.to_json(),
         phases=[(name, phase["val"]) for key, name in PHASES.items() if (phase := getattr(metrics, key))],
-        parts=PARTS,
-        scores=METRICS,
-        wide=WIDE,
         class_counts=class_counts or {},
         left_out=sorted(Counter(finding.code for finding in findings if finding.severity == "error").items()),
-        licence=LICENCES.get(metrics.weights["name"], {"id": "unknown", "name": "", "words": UNKNOWN}),
+        licence=LICENCES.get(weights, OTHER_LICENCE),
         settings=settings,
         size=size,
         steps=list_steps(settings.fit, size=size),
@@ -82,12 +80,7 @@ def render_card(
         golden="some of the photos" if settings.golden == "photos" else "pictures drawn by a program",
         hardware=f"{platform.system()} on {platform.machine()}, {available_cores()} CPU cores",
         versions=", ".join(f"{name} {version}" for name, version in installed_versions().items()),
-        code=quote_code,
-        plain=escape_markdown,
-        yaml=quote_yaml,
-        percent=_percent,
-        share=lambda part: f"{100 * part:g} %",
-        interval=_interval,
+        **_SHARED,
     )
 
 
@@ -130,3 +123,16 @@ def _percent(share: float) -> str:
 def _interval(record: Mapping[str, Any]) -> str:
     value, low, high = (_percent(record[name]) for name in ("value", "low", "high"))
     return f"{value} (95 % interval {low} to {high})"
+
+
+_SHARED: dict[str, Any] = {
+    "parts": PARTS,
+    "scores": METRICS,
+    "wide": WIDE,
+    "code": quote_code,
+    "plain": escape_markdown,
+    "yaml": quote_yaml,
+    "percent": _percent,
+    "share": lambda part: f"{100 * part:g} %",
+    "interval": _interval,
+}
