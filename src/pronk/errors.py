@@ -56,8 +56,8 @@ class PronkError(Exception):
     """An error a person can act on.
 
     Args:
-        message: what is wrong, with the value.
-        hint: what to type or do about it; may be empty.
+        message: a sentence that names the value.
+        hint: the words to type, or the thing to do; may be empty.
 
     Example:
         >>> error = PronkError("no photos in 'empty'", hint="name a folder of class folders")
@@ -79,8 +79,8 @@ class ImageError(PronkError):
 
     Args:
         reason: the code from the closed list.
-        message: what is wrong with the file.
-        hint: what to do about it.
+        message: a sentence about the file.
+        hint: the thing to do about it.
     """
 
     def __init__(self, reason: Reason, message: str, *, hint: str = "") -> None:
@@ -121,7 +121,7 @@ class MissingExtra(PronkError):  # noqa: N818 - reads as what it is: an extra is
 
     Args:
         extra: the name in `pip install "pronk[extra]"`.
-        purpose: what it is needed for.
+        purpose: the work that needs it.
 
     Example:
         >>> MissingExtra("train", "training").hint

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from helpers.commands import HOSTILE, fails, ok
+from helpers.commands import HOSTILE, fails, ok, run_inside
 from helpers.training import hear_interrupts, run_pronk, tiny_settings, write_photos
-from pronk.cli import cli, console, run_command
+from pronk.cli import cli, console
 from pronk.cli.settings import make_settings
 from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
@@ -41,7 +41,7 @@ COMMANDS = (
 
 def test_the_version_and_the_commands():
     assert ok(run_pronk("--version")).startswith("pronk, version ")
-    text = ok(run_pronk("--help"))
+    text = ok(run_inside("--help"))
     for command in COMMANDS:
         assert f"\n  {command} " in text
 
@@ -74,51 +74,46 @@ def test_every_option_of_the_contract_is_there():
      ["explain", "m", "p"], ["explain", "m", "--out", "maps"]],
 )  # fmt: skip
 def test_wrong_usage_is_2(arguments):
-    done = run_pronk(*arguments)
+    done = run_inside(*arguments)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert done.stdout == b""
 
 
 def test_debug_shows_where_it_went_wrong(tmp_path):
-    done = run_pronk("--debug", "verify", tmp_path)
+    done = run_inside("--debug", "verify", tmp_path)
     assert done.returncode == 1
     assert b"Traceback" in done.stderr
     assert b"error: no model at" in done.stderr
-    assert b"Traceback" in run_pronk("verify", tmp_path, "--debug").stderr
+    assert b"Traceback" in run_inside("verify", tmp_path, "--debug").stderr
 
 
-def test_the_command_line_is_what_it_is_given(monkeypatch, tmp_path, capfd):
+def test_the_command_line_is_what_it_is_given(monkeypatch, tmp_path):
     """Not what the interpreter was started with."""
     monkeypatch.setattr(sys, "argv", ["pytest", "--debug", "--quiet", "train"])
-    assert run_command(["verify", str(tmp_path)]) == 1
-    assert "Traceback" not in capfd.readouterr().err
-    assert run_command(["verify", str(tmp_path), "--debug"]) == 1
-    assert "Traceback" in capfd.readouterr().err
-    flags = []
+    assert "no model at" in fails(run_inside("verify", tmp_path))
+    quiet = []
     monkeypatch.setattr(
-        "pronk.storage.cache.default_cache", lambda: flags.append(console.has_flag("quiet")) or tmp_path
+        "pronk.storage.cache.default_cache", lambda: quiet.append(console.has_flag("quiet")) or tmp_path
     )
     for words in (["cache"], ["--quiet", "cache"], ["cache", "--quiet"]):
-        assert run_command(words) == 0
-    assert flags == [False, True, True]
+        ok(run_inside(*words))
+    assert quiet == [False, True, True]
     monkeypatch.setattr("pronk.storage.cache.default_cache", interrupt)
-    assert run_command(["cache"]) == 130
-    assert capfd.readouterr().err.endswith("stopped\n")
+    done = run_inside("cache")
+    assert (done.returncode, done.stderr.strip()) == (130, b"stopped")
 
 
 def interrupt():
     raise KeyboardInterrupt
 
 
-def test_a_fault_of_ours_is_no_wall_of_text(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import pronk.model.bundle\n"
-        "def broken(model): raise RuntimeError('broken')\n"
-        "pronk.model.bundle.open_bundle = broken\n"
-    )
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    text = fails(run_pronk("verify", tmp_path, env={"PYTHONPATH": path}))
+def test_a_fault_of_ours_is_no_wall_of_text(tmp_path, monkeypatch):
+    def broken(model):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("pronk.model.bundle.open_bundle", broken)
+    text = fails(run_inside("verify", tmp_path))
     assert "unexpected RuntimeError: broken" in text
     assert "--debug" in text
 
@@ -137,7 +132,7 @@ def test_output_that_nobody_reads_is_no_error(whole_bundle, photos):
 
 
 def predicted(bundle, *arguments, **options):
-    return json.loads(ok(run_pronk("predict", bundle, *arguments, "--format", "json", **options)))
+    return json.loads(ok(run_inside("predict", bundle, *arguments, "--format", "json", **options)))
 
 
 def test_predict_tells_one_record_per_photo_in_order(whole_bundle, photos):
@@ -150,19 +145,19 @@ def test_predict_tells_one_record_per_photo_in_order(whole_bundle, photos):
 def test_predict_in_all_forms(whole_bundle, photos, tmp_path):
     records = predicted(whole_bundle, photos)
     assert len(records) == 8
-    lines = ok(run_pronk("predict", whole_bundle, photos, "--format", "jsonl")).splitlines()
+    lines = ok(run_inside("predict", whole_bundle, photos, "--format", "jsonl")).splitlines()
     assert [json.loads(line) for line in lines] == records
-    rows = list(csv.DictReader(io.StringIO(ok(run_pronk("predict", whole_bundle, photos, "--format", "csv")))))
+    rows = list(csv.DictReader(io.StringIO(ok(run_inside("predict", whole_bundle, photos, "--format", "csv")))))
     assert [row["label_1"] for row in rows] == [record["label"] for record in records]
     assert list(rows[0]) == [
         "path", "label", "score", "unknown", "distance", "error_code", "error_message", "label_1", "score_1", "label_2",
         "score_2",
     ]  # fmt: skip
-    table = ok(run_pronk("predict", whole_bundle, photos / "cold" / "0.png"))
+    table = ok(run_inside("predict", whole_bundle, photos / "cold" / "0.png"))
     assert table.startswith(str(photos / "cold" / "0.png"))
     assert "%" in table
     for suffix in ("csv", "json", "jsonl", "txt"):
-        assert ok(run_pronk("predict", whole_bundle, photos, "--out", tmp_path / f"o.{suffix}")) == ""
+        assert ok(run_inside("predict", whole_bundle, photos, "--out", tmp_path / f"o.{suffix}")) == ""
     assert json.loads((tmp_path / "o.json").read_text()) == records
     assert (tmp_path / "o.jsonl").read_text().splitlines() == lines
     assert (tmp_path / "o.csv").read_text().startswith("path,label,score")
@@ -174,17 +169,17 @@ def test_predict_takes_folders_patterns_and_standard_input(whole_bundle, photos)
     assert [Path(r["path"]).name for r in predicted(whole_bundle, "-", stdin=listed)] == ["1.png", "3.png"]
     assert len(predicted(whole_bundle, f"{photos}/*/2.png")) == 2
     assert len(predicted(whole_bundle, photos / "cold", f"{photos}/warm/*.png")) == 8
-    assert "no photo at '-'" in fails(run_pronk("predict", whole_bundle, "-"))
+    assert "no photo at '-'" in fails(run_inside("predict", whole_bundle, "-"))
 
 
 def test_predict_goes_on_past_bad_files(whole_bundle, photos):
     (photos / "cold" / "0.png").write_bytes(b"")
     records = predicted(whole_bundle, photos)
     assert [record["error"] and record["error"]["code"] for record in records] == ["zero_byte", *[None] * 7]
-    done = run_pronk("predict", whole_bundle, photos, "--strict", "--format", "jsonl")
+    done = run_inside("predict", whole_bundle, photos, "--strict", "--format", "jsonl")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 8
-    done = run_pronk("predict", whole_bundle, photos / "cold" / "0.png", "--format", "json")
+    done = run_inside("predict", whole_bundle, photos / "cold" / "0.png", "--format", "json")
     assert done.returncode == 1
     assert json.loads(done.stdout)[0]["label"] is None
     assert b"none of 1 photos can be used" in done.stderr
@@ -226,7 +221,7 @@ def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
         shutil.copy(photos / "cold" / "0.png", folder / os.fsdecode(name))
     wanted = sorted(os.fsencode(folder / os.fsdecode(name)) for name in HOSTILE)
     assert sorted(os.fsencode(record["path"]) for record in predicted(whole_bundle, folder)) == wanted
-    run_pronk("predict", whole_bundle, folder, "--out", tmp_path / "out.csv")
+    run_inside("predict", whole_bundle, folder, "--out", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="", errors="surrogateescape") as file:
         assert sorted(os.fsencode(row["path"]) for row in csv.DictReader(file)) == wanted
     table = run_pronk("predict", whole_bundle, folder, env={"LC_ALL": "C.UTF-8"})
@@ -235,7 +230,7 @@ def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
 
 
 def test_an_output_that_cannot_be_written(whole_bundle, photos, tmp_path):
-    text = fails(run_pronk("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png" / "out.csv"))
+    text = fails(run_inside("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png" / "out.csv"))
     assert "out.csv" in text
     assert (photos / "cold" / "0.png").read_bytes()
 
@@ -261,11 +256,11 @@ def test_one_photo_takes_little_memory(whole_bundle, tmp_path, record_property):
 
 def test_explain_names_its_pictures(whole_bundle, photos, tmp_path):
     out = tmp_path / "maps"
-    done = run_pronk("explain", whole_bundle, photos / "warm" / "2.png", photos / "cold" / "0.png", "--out", out)
+    done = run_inside("explain", whole_bundle, photos / "warm" / "2.png", photos / "cold" / "0.png", "--out", out)
     assert ok(done).splitlines() == [str(out / "2.png"), str(out / "0.png")]
     assert "2 of 2" in done.stderr.decode()
     assert sorted(path.name for path in out.iterdir()) == ["0-beside.png", "0.png", "2-beside.png", "2.png"]
-    record = json.loads(ok(run_pronk("explain", whole_bundle, photos / "cold", "--out", out, "--json", "--quiet")))[0]
+    record = json.loads(ok(run_inside("explain", whole_bundle, photos / "cold", "--out", out, "--json", "--quiet")))[0]
     assert list(record) == ["path", "label", "score", "image", "error"]
     assert record["image"] == str(out / "0-2.png"), "nothing is overwritten"
     (wanted,) = predicted(whole_bundle, photos / "cold" / "0.png")
@@ -276,9 +271,9 @@ def test_explain_names_its_pictures(whole_bundle, photos, tmp_path):
 
 def test_explain_takes_a_class(whole_bundle, photos, tmp_path):
     arguments = ("explain", whole_bundle, f"{photos}/cold/*.png", "--out", tmp_path / "maps", "--label")
-    records = json.loads(ok(run_pronk(*arguments, "warm", "--json")))
+    records = json.loads(ok(run_inside(*arguments, "warm", "--json")))
     assert [record["label"] for record in records] == ["warm"] * 4
-    text = fails(run_pronk(*arguments, "hot"), code=2)
+    text = fails(run_inside(*arguments, "hot"), code=2)
     assert "error: the model has no class 'hot'" in text
     assert "hint: its classes are cold, warm" in text
 
@@ -287,10 +282,10 @@ def test_explain_goes_on_past_bad_files(whole_bundle, photos, tmp_path):
     bad, out = photos / "cold" / "0.png", tmp_path / "maps"
     bad.write_bytes(b"")
     listed = f"{bad}\n{photos / 'cold' / '1.png'}\n".encode()
-    done = run_pronk("explain", whole_bundle, "-", "--out", out, stdin=listed)
+    done = run_inside("explain", whole_bundle, "-", "--out", out, stdin=listed)
     assert ok(done) == f"{out / '1.png'}\n"
     assert f"{bad}  error zero_byte: " in done.stderr.decode()
-    done = run_pronk("explain", whole_bundle, bad, "--out", out, "--json", "--quiet")
+    done = run_inside("explain", whole_bundle, bad, "--out", out, "--json", "--quiet")
     assert f"{bad}  error zero_byte: " in fails(done)
     assert "none of 1 photos can be used" in done.stderr.decode()
     assert [record["error"]["code"] for record in json.loads(done.stdout)] == ["zero_byte"]
@@ -300,9 +295,9 @@ def test_explain_goes_on_past_bad_files(whole_bundle, photos, tmp_path):
 def test_explain_writes_nothing_among_the_photos(whole_bundle, photos, tmp_path):
     before = sorted(photos.rglob("*"))
     for out in (photos, photos / "maps", photos / "cold" / "maps"):
-        text = fails(run_pronk("explain", whole_bundle, photos, "--out", out), code=2)
+        text = fails(run_inside("explain", whole_bundle, photos, "--out", out), code=2)
         assert "--out must lie outside of the folder of photos" in text
-    text = fails(run_pronk("explain", whole_bundle, photos / "cold" / "1.png", "--out", photos / "cold"), code=2)
+    text = fails(run_inside("explain", whole_bundle, photos / "cold" / "1.png", "--out", photos / "cold"), code=2)
     assert "holds the photos" in text
     assert sorted(photos.rglob("*")) == before
 
@@ -313,9 +308,9 @@ def test_explain_writes_nothing_among_the_photos(whole_bundle, photos, tmp_path)
 def test_predict_never_replaces_a_photo(whole_bundle, photos):
     photo, other = photos / "cold" / "0.png", photos / "cold" / "1.png"
     before = photo.read_bytes()
-    says = fails(run_pronk("predict", whole_bundle, other, photo, "--out", photo, "--format", "csv"), code=2)
+    says = fails(run_inside("predict", whole_bundle, other, photo, "--out", photo, "--format", "csv"), code=2)
     assert "exists" in says
-    assert "--out must end in" in fails(run_pronk("predict", whole_bundle, other, "--out", photo), code=2)
+    assert "--out must end in" in fails(run_inside("predict", whole_bundle, other, "--out", photo), code=2)
     assert photo.read_bytes() == before
 
 
@@ -337,61 +332,61 @@ def test_nothing_is_sent_anywhere(whole_bundle, photos, tmp_path):
 
 
 def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
-    text = ok(run_pronk("evaluate", whole_bundle, photos, "--report", tmp_path / "report.html"))
+    text = ok(run_inside("evaluate", whole_bundle, photos, "--report", tmp_path / "report.html"))
     assert "% of 8 photos right (95 % interval" in text
     assert len(text.splitlines()) == 1
-    record = json.loads(ok(run_pronk("evaluate", whole_bundle, photos, "--json")))
+    record = json.loads(ok(run_inside("evaluate", whole_bundle, photos, "--json")))
     assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
     assert "<html" in (tmp_path / "report.html").read_text()
     (photos / "warm").rename(photos / "hot")
-    assert "does not know the class 'hot'" in fails(run_pronk("evaluate", whole_bundle, photos))
-    fails(run_pronk("evaluate", whole_bundle, tmp_path / "gone"))
+    assert "does not know the class 'hot'" in fails(run_inside("evaluate", whole_bundle, photos))
+    fails(run_inside("evaluate", whole_bundle, tmp_path / "gone"))
 
 
 def test_verify_compares(whole_bundle, bundle_copy, tmp_path):
-    assert ok(run_pronk("verify", whole_bundle)).startswith("ok: 10 files whole, 8 golden photos")
-    record = json.loads(ok(run_pronk("verify", whole_bundle, "--json")))
+    assert ok(run_inside("verify", whole_bundle)).startswith("ok: 10 files whole, 8 golden photos")
+    record = json.loads(ok(run_inside("verify", whole_bundle, "--json")))
     assert list(record) == ["ok", "max_difference", "checks"]
     assert record["ok"] is True
     assert len(record["checks"]) == 8
     answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
     answers["5.jpg"] = [1.0, 0.0]
     (bundle_copy / "golden" / "expected.json").write_text(json.dumps(answers))
-    assert "golden/expected.json was altered" in fails(run_pronk("verify", bundle_copy))
+    assert "golden/expected.json was altered" in fails(run_inside("verify", bundle_copy))
     stored = json.loads((bundle_copy / "model.json").read_text())
     stored["files"]["golden/expected.json"] = digest_file(bundle_copy / "golden" / "expected.json")
     (bundle_copy / "model.json").write_text(json.dumps(stored))
-    done = run_pronk("verify", bundle_copy, "--json")
+    done = run_inside("verify", bundle_copy, "--json")
     assert "golden/5.jpg" in done.stderr.decode()
     assert done.returncode == 1
     assert json.loads(done.stdout)["ok"] is False
     fresh = {"PRONK_CACHE": str(tmp_path / "cache")}
-    assert "fails its self-test" in fails(run_pronk("predict", bundle_copy, bundle_copy / "golden", env=fresh))
+    assert "fails its self-test" in fails(run_inside("predict", bundle_copy, bundle_copy / "golden", env=fresh))
     stored["format"] = FORMAT + 1
     stored["versions"]["pronk"] = "9.0"
     (bundle_copy / "model.json").write_text(json.dumps(stored))
-    assert 'hint: pip install "pronk>=9.0"' in fails(run_pronk("verify", bundle_copy))
+    assert 'hint: pip install "pronk>=9.0"' in fails(run_inside("verify", bundle_copy))
 
 
 def test_check_has_exit_codes_for_machines(photos):
-    text = ok(run_pronk("check", photos))
+    text = ok(run_inside("check", photos))
     assert "cold: 4 usable photos" in text
     (photos / "cold" / "0.png").write_bytes(b"")
-    done = run_pronk("check", photos, "--json")
+    done = run_inside("check", photos, "--json")
     assert done.returncode == 1
     record = json.loads(done.stdout)
     assert list(record) == ["files", "classes", "findings", "shortcuts"]
     assert (record["files"], record["classes"]) == (8, {"cold": 3, "warm": 4})
     assert list(record["findings"][0]) == ["path", "code", "severity", "message", "hint", "related", "why"]
-    fails(run_pronk("check", photos / "gone"))
+    fails(run_inside("check", photos / "gone"))
 
 
 def test_cache_tells_its_size_and_clears(tmp_path):
     (tmp_path / "rows" / "a").mkdir(parents=True)
     (tmp_path / "rows" / "a" / "b.row").write_bytes(bytes(1_500_000))
     (tmp_path / "mine.txt").touch()
-    assert ok(run_pronk("cache", env={"PRONK_CACHE": str(tmp_path)})) == f"{tmp_path}: 1 file, 1.5 MB\n"
-    assert ok(run_pronk("cache", "--clear", "--cache", tmp_path)) == f"{tmp_path}: 0 files, 0.0 MB\n"
+    assert ok(run_inside("cache", env={"PRONK_CACHE": str(tmp_path)})) == f"{tmp_path}: 1 file, 1.5 MB\n"
+    assert ok(run_inside("cache", "--clear", "--cache", tmp_path)) == f"{tmp_path}: 0 files, 0.0 MB\n"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -431,7 +426,7 @@ def test_a_network_without_photos_has_defaults_of_its_own(tmp_path):
     ],
 )
 def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments, says, code):
-    done = run_pronk("train", photos, "--out", tmp_path / "run", "--weights", "offline", *arguments)
+    done = run_inside("train", photos, "--out", tmp_path / "run", "--weights", "offline", *arguments)
     assert says in fails(done, code=code)
     assert not (tmp_path / "run").exists()
 
@@ -447,7 +442,7 @@ def train_arguments(run, photos, weights, *more):
 
 def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
     arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--fail-under", "0.99"))]
-    done = run_pronk(*arguments)
+    done = run_inside(*arguments)
     assert done.returncode == 1, "the gate is closed"
     assert done.stdout.decode() == f"{tmp_path / 'run'}\n"
     text = done.stderr.decode()
@@ -458,17 +453,17 @@ def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
     assert f"pronk predict {tmp_path / 'run'}" in " ".join(text.split())
     assert "oneDNN" not in text
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    again = run_pronk(*arguments, "--resume", "--json")
+    again = run_inside(*arguments, "--resume", "--json")
     assert again.returncode == 1
     assert json.loads(again.stdout) == metrics
-    assert "exists already" in fails(run_pronk(*arguments))
-    assert "other settings: seed" in fails(run_pronk(*arguments, "--resume", "--seed", "7"))
-    assert ok(run_pronk("predict", tmp_path / "run", tiny_photos / "warm" / "0.png"))
+    assert "exists already" in fails(run_inside(*arguments))
+    assert "other settings: seed" in fails(run_inside(*arguments, "--resume", "--seed", "7"))
+    assert ok(run_inside("predict", tmp_path / "run", tiny_photos / "warm" / "0.png"))
 
 
 def test_progress_for_programs_is_json_on_stderr(tiny_photos, tiny_weights, tmp_path):
     arguments = train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--progress", "json", "--quiet")
-    done = run_pronk(*map(str, arguments))
+    done = run_inside(*map(str, arguments))
     assert ok(done) == f"{tmp_path / 'run'}\n"
     steps = [json.loads(line) for line in done.stderr.decode().splitlines()]
     assert all(list(step) == ["stage", "done", "total"] for step in steps)
@@ -477,7 +472,7 @@ def test_progress_for_programs_is_json_on_stderr(tiny_photos, tiny_weights, tmp_
     ]  # fmt: skip
     last = {step["stage"]: step for step in steps}
     assert all(step["done"] == step["total"] > 0 for step in last.values())
-    text = fails(run_pronk(*map(str, arguments)))
+    text = fails(run_inside(*map(str, arguments)))
     assert text.startswith("error: "), "messages are those of ever"
 
 

@@ -39,7 +39,7 @@ def audit(data: Path, as_json: bool, undo: bool, review: Path | None, **options:
     """Find photos in DATA whose label looks wrong, and correct them as you decide.
 
     Each photo is judged by a network that has not seen it and by the photos most alike; the worst come first. A
-    suspicion is no fault: the exit code stays 0, and nothing changes.
+    suspicion is not a fault: the exit code stays 0, and nothing changes.
 
     With --apply, what you decided on the page of --html becomes a corrected list for `pronk train`; with --move and
     --quarantine the photos move to the folders of their classes. Changed photos are left alone and named; then the

@@ -22,7 +22,7 @@ def compare(run_a: Path, run_b: Path, data: Path | None, as_json: bool) -> None:
     """Say whether RUN_B is better than RUN_A, as far as the same photos can tell.
 
     Without DATA by the photos that both runs set aside for test; with DATA, a folder of labelled photos, by those of
-    them that neither run was trained or chosen with. RUN_A and RUN_B may be exports then, too. It is no failure if
+    them that neither run was trained or chosen with. RUN_A and RUN_B may be exports then, too. It is not a failure if
     either is better: the exit code is 0.
 
     \b

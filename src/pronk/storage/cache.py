@@ -65,7 +65,7 @@ def parse_size(text: str, *, option: str = "--cache-limit") -> int:
     """Turn "10GB" into bytes.
 
     Raises:
-        SettingsError: if it is no number with one of KB, MB, GB, TB; it names the option.
+        SettingsError: if it is not a number with one of KB, MB, GB, TB; it names the option.
 
     Example:
         >>> parse_size("1.5GB")
