@@ -37,17 +37,17 @@ class Plan:
     """What clients do.
 
     Attributes:
-        port: of a server on this machine.
+        port: the port of a server on this machine.
         bodies: files, sent in random order; the number of each is its `body` among the answers.
-        seconds: that new requests are sent.
+        seconds: time in which new requests are sent.
         clients: connections.
         rate: requests a second of all together; None sends the next once the last is answered.
         aborts: share of requests whose client goes away in the middle of its body.
         odd: files that are sent instead now and then, numbered after the others.
-        odd_share: how often.
-        path: that is asked.
+        odd_share: share of requests that send one of these.
+        path: the route to ask.
         leave: a client whose connection the server ends does not come back, as behind a balancer that has looked.
-        seed: of all that is random.
+        seed: seed of everything random.
     """
 
     port: int
@@ -70,8 +70,8 @@ class Traffic:
     Attributes:
         rows: one a request, by COLUMNS: times in seconds since the first was due, `status` of HTTP, NO_ANSWER or
             ABORTED, `retry` 1 where a Retry-After came.
-        cpu_seconds: that the clients took themselves.
-        seconds: that requests were sent.
+        cpu_seconds: CPU time of the clients themselves.
+        seconds: time in which requests were sent.
     """
 
     rows: dict[str, np.ndarray]
@@ -163,7 +163,7 @@ class Crowd:
         self.rows = array.array("d")
 
     async def run(self) -> None:
-        # Connections first: making five hundred at once is no part of what is measured.
+        # Connections first: making five hundred at once is not part of what is measured.
         connections = [await self._connect() for _ in range(self.plan.clients)]
         self.start = time.perf_counter()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)

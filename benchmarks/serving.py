@@ -346,7 +346,7 @@ def write_bad(photo: Path, folder: Path) -> list[Path]:
     """Write what no server can predict: a photo cut in half, and a text."""
     folder.mkdir()
     data = photo.read_bytes()
-    contents = {"half.jpg": data[: len(data) // 2], "text.jpg": b"this is no photo\n" * 100}
+    contents = {"half.jpg": data[: len(data) // 2], "text.jpg": b"this is not a photo\n" * 100}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return [folder / name for name in contents]

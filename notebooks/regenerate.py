@@ -30,7 +30,7 @@ def execute(notebook: NotebookNode, folder: Path, *, variables: Mapping[str, str
     """Run all cells from a fresh kernel that starts in `folder`; the first error ends it.
 
     Args:
-        notebook: is filled with the outputs.
+        notebook: the notebook to fill with outputs.
         folder: the kernel's working directory.
         variables: the kernel's environment, all of it.
     """

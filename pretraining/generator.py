@@ -86,7 +86,7 @@ def draw_scenes(
     Args:
         world: the kinds.
         settings: size and hardness.
-        number: of the batch.
+        number: number of the batch.
         stream: 0 training; others never meet it.
         shape: (b,) kinds of the main objects; None draws them, or none at all in some pictures.
         ground: (b,) textures of the backgrounds; None draws them.

@@ -89,7 +89,7 @@ def measure_losses(
     Args:
         heads: the read-outs.
         maps: feature maps at stride 8, 16 and 32.
-        views: what they were computed from.
+        views: the pictures they were computed from.
         without: losses to leave out, for comparisons of recipes.
     """
     mask8, mask16 = views.mask, functional.avg_pool2d(views.mask[:, None], 2)

@@ -20,7 +20,7 @@ class Inside:
 
     Attributes:
         app: the whole of it, as uvicorn would call it.
-        service: that answers.
+        service: the service behind it.
     """
 
     def __init__(self, model: Path | None = None, *, access: Access = HERE, limits: Limits | None = None) -> None:

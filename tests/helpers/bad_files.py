@@ -69,7 +69,7 @@ def _not_pictures() -> Iterator[tuple[str, bytes, Reason]]:
     no, unsupported = Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT
     yield "empty.jpg", b"", Reason.ZERO_BYTE
     yield "one_byte.jpg", b"\xff", no
-    yield "text.jpg", b"this is no photo\n" * 20, no
+    yield "text.jpg", b"this is not a photo\n" * 20, no
     yield "page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", no
     yield "random.jpg", b"\x07" + np.random.default_rng(5).bytes(5000), no
     yield "nuls.jpg", bytes(4096), no

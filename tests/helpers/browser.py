@@ -51,7 +51,7 @@ def open_browser(arguments: Sequence[str] = ()) -> Iterator["Chrome"]:
     """Start a browser without a window, with an empty profile, that finds no other machine.
 
     Args:
-        arguments: of its command line, besides the usual ones.
+        arguments: more arguments of its command line.
     """
     from selenium import webdriver
 

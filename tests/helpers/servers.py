@@ -37,9 +37,9 @@ class Running:
     """A server in a process of its own.
 
     Attributes:
-        address: as it printed it, `http://127.0.0.1:PORT/`.
-        port: of the address.
-        process: that serves.
+        address: the printed address, `http://127.0.0.1:PORT/`.
+        port: the address's port.
+        process: the process that serves.
         log: the file that gets its standard error.
     """
 
@@ -102,11 +102,11 @@ def start_server(
     """Start `pronk serve` on a free port, and end it with the block.
 
     Args:
-        model: what it serves; None teaches first.
+        model: the model to serve; None teaches first.
         options: more of the command line.
-        folder: where its log lies; None takes one of its own, which is removed.
-        env: added to the environment.
-        command: that serves; given in its place by tests of the tests.
+        folder: the folder of its log; None takes a temporary one.
+        env: more variables of its environment.
+        command: the start of the command line; tests of the tests give another.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
