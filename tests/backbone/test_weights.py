@@ -1,4 +1,5 @@
 import hashlib
+import importlib.resources
 import shutil
 import time
 
@@ -56,10 +57,16 @@ def test_offline_needs_no_file():
 
 
 def test_the_shipped_network_is_small():
-    import importlib.resources
-
     file = importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE
-    assert len(file.read_bytes()) <= 2 * 2**20
+    assert len(file.read_bytes()) <= 2_000_000
+
+
+def test_keras_loads_the_shipped_network():
+    keras = pytest.importorskip("keras", reason="the extra `train` is not installed")
+    with importlib.resources.as_file(importlib.resources.files("pronk.backbone") / "offline_weights") as folder:
+        path = str(folder / OFFLINE_FILE)
+        model = keras.applications.MobileNetV2(weights=path, alpha=0.35, include_top=False, input_shape=(96, 96, 3))
+    assert np.asarray(model(np.zeros((1, 96, 96, 3), np.float32), training=False)).max() > 0
 
 
 def test_imagenet_takes_the_file_that_keras_keeps(tmp_path, monkeypatch):
