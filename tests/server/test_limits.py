@@ -272,15 +272,33 @@ def test_a_connection_may_be_used_again():
     assert together.count(b"HTTP/1.1 200 ") == 5
 
 
-@pytest.mark.parametrize("bound", ["LINGER_SECONDS", "LINGER_BYTES"])
-def test_what_comes_after_a_refusal_is_thrown_away_for_a_while(monkeypatch, bound):
-    refused = HEAD.replace(b"/", b"/refused", 1) + b"content-length: 1000000\r\n\r\n"
-    got, closed = converse(refused, *[bytes(100_000)] * 10)
+REFUSED = b"POST /refused HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n"
+
+
+async def send_on(limit):
+    """Send after a refusal; return how many pieces of 100 bytes the server took in before it closed the connection."""
+    async with listening() as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REFUSED)
+        for number in range(limit):
+            try:
+                writer.write(bytes(100))
+                await writer.drain()
+            except ConnectionError:
+                return number
+            await asyncio.sleep(0.02)
+        writer.close()
+    return limit
+
+
+@pytest.mark.parametrize(("bound", "value"), [("LINGER_SECONDS", 0.2), ("LINGER_BYTES", 1000)])
+def test_what_comes_after_a_refusal_is_thrown_away_for_a_while(monkeypatch, bound, value):
+    got, closed = converse(REFUSED, *[bytes(100_000)] * 10)
     assert got.startswith(b"HTTP/1.1 413 ")
     assert closed
-    monkeypatch.setattr(protocol, bound, 0.2)
-    got, closed = converse(refused, *[bytes(100)] * 20, pause=0.05)
-    assert closed
+    assert asyncio.run(send_on(25)) == 25
+    monkeypatch.setattr(protocol, bound, value)
+    assert asyncio.run(send_on(100)) < 100
 
 
 def test_headers_that_never_end(monkeypatch):
