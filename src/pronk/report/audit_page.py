@@ -39,8 +39,8 @@ def render_audit(
         root: the folder that their paths are relative to.
         classes: in natural order.
         data: how the reader names the data set on the command line.
-        photos: how many were looked at.
-        accuracy: of the heads that judged, if known.
+        photos: number of photos that were looked at.
+        accuracy: share of all photos that the network recognised, if known.
         most: rows of the page; never more than 200.
 
     Example:

@@ -50,9 +50,9 @@ def render_card(
 
     Args:
         metrics: the numbers of the run.
-        settings: what the run was asked to do.
+        settings: the settings of the run.
         class_counts: photos per class and part, `{class: {part: n}}`.
-        findings: what was found wrong with the photos; errors say which files were left out.
+        findings: everything found wrong with the photos; errors say which files were left out.
 
     Example:
         >>> metrics = Metrics(

@@ -20,7 +20,7 @@ def render_check(checkup: Checkup, *, title: str, data: str) -> str:
     """Write the page.
 
     Args:
-        checkup: what `pronk.check` returned.
+        checkup: a result of `pronk.check`.
         title: the page's heading.
         data: how the reader names the data set on the command line.
 

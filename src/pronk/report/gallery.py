@@ -40,7 +40,7 @@ class Explained:
 
     Attributes:
         row: path, part, label, predicted and score, as in predictions.csv.
-        photo: what the network saw.
+        photo: the pixels that the network saw.
         answer: the same under the heat map of the answer.
         truth: under the heat map of the true class, where that is another one.
     """

@@ -51,10 +51,10 @@ class ReportContent:
         folds: rows of folds.csv with path, label and right.
         gallery: pictures, from `pronk.report.gallery.make_gallery`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
-        findings: what `check` found; those of severity error were left out.
+        findings: everything found wrong; those of severity error were left out.
         shortcuts: from `pronk.dataset.shortcuts.measure_shortcuts`.
         class_counts: photos per class and part, `{class: {part: n}}`, if known.
-        settings: what the run was asked to do; may be nested.
+        settings: the settings of the run; may be nested.
         model_path: how the reader names the model on the command line.
 
     Example:

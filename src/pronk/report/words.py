@@ -155,7 +155,7 @@ def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAG
 
     Args:
         metrics: the numbers of a run, or of `pronk evaluate`.
-        asked: share that was to be promised.
+        asked: the share to be promised.
 
     Returns:
         A verdict in a few words, sentences, and limits.
