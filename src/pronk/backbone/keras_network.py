@@ -1,5 +1,7 @@
 """Backbone weights -> one ordinary Keras functional model, whole or cut in two at a block."""
 
+import contextlib
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,6 +146,12 @@ def _kind(layer: str) -> str:
     if layer.endswith(("_BN", "_bn")) or layer.startswith("bn_"):
         return "batch_normalization"
     return "depthwise_conv2d" if layer.endswith("_depthwise") else "conv2d"
+
+
+def download_imagenet(alpha: float) -> None:
+    """Let Keras fetch its file of ImageNet weights: it knows where that is, and under which name it belongs."""
+    with contextlib.redirect_stdout(sys.stderr):  # it tells of the download on stdout
+        keras.applications.MobileNetV2((224, 224, 3), alpha=float(alpha), include_top=False, weights="imagenet")
 
 
 def predict_eagerly(network: Any, pixels: np.ndarray) -> np.ndarray:

@@ -3,13 +3,11 @@
 Read with h5py alone, so that features can be extracted while Keras is still being imported.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.resources
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -170,11 +168,9 @@ def _imagenet_file(alpha: float) -> Path:
     if path.is_file():
         return path
     try:
-        import keras
+        from pronk.backbone.keras_network import download_imagenet
 
-        # Keras knows where its file is, and puts it under this name; it tells of the download on stdout.
-        with contextlib.redirect_stdout(sys.stderr):
-            keras.applications.MobileNetV2((224, 224, 3), alpha=float(alpha), include_top=False, weights="imagenet")
+        download_imagenet(alpha)
     except Exception as error:  # whatever the network does; Keras raises a bare Exception
         path.unlink(missing_ok=True)
         raise ModelError(

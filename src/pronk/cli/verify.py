@@ -23,18 +23,15 @@ def verify(model: Path, as_json: bool) -> None:
     from pronk.model.predictor import Predictor
 
     bundle = open_bundle(model)
-    checks = Predictor(bundle, open_runtime(bundle)).verify()
+    predictor = Predictor(bundle, open_runtime(bundle))
+    checks = predictor.verify()
+    problem = predictor.find_problem(checks)
+    if not checks:
+        problem = ModelError(f"{bundle.folder} has no golden photos to test with", hint=COPY_AGAIN)
     worst = max((check["difference"] for check in checks), default=0.0)
-    ok = bool(checks) and all(check["ok"] for check in checks)
     if as_json:
-        print_json({"ok": ok, "max_difference": worst, "checks": checks})
-    elif ok:
+        print_json({"ok": problem is None, "max_difference": worst, "checks": checks})
+    elif problem is None:
         click.echo(f"ok: {len(bundle.files)} files whole, {len(checks)} golden photos, largest difference {worst:.2g}")
-    if not ok:
-        if not checks:
-            raise ModelError(f"{bundle.folder} has no golden photos to test with", hint=COPY_AGAIN)
-        wrong = ", ".join(check["file"] for check in checks if not check["ok"])
-        raise ModelError(
-            f"{wrong}: the largest difference is {worst:.2g}, allowed {bundle.tolerance}",
-            hint=f"it was made with {dict(bundle.versions)}; install these versions, or train again",
-        )
+    if problem:
+        raise problem

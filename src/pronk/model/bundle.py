@@ -91,6 +91,21 @@ class Bundle:
         """How much a golden photo's probability may differ."""
         return self.format.tolerance
 
+    def to_record(self) -> dict[str, Any]:
+        """Return the object of model.json."""
+        return {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "image": {"size": self.size, "fit": self.fit, "resample": "bilinear"},
+            "runtime": self.runtime,
+            "temperature": self.temperature,
+            "unknown": self.unknown and self.unknown.to_record(),
+            "sets": self.sets and self.sets.to_record(),
+            "files": dict(self.files),
+            "weights": dict(self.weights),
+            "versions": dict(self.versions),
+        }
+
     def golden(self) -> dict[str, list[float]]:
         """Return the expected probabilities of the golden photos, by path in the folder; none where it has none.
 
@@ -149,19 +164,11 @@ def write_bundle(
     """
     for name, data in contents.items():
         write_atomically(folder / name, data)
-    record = {
-        "format": FORMAT,
-        "classes": list(classes),
-        "image": {"size": size, "fit": fit, "resample": "bilinear"},
-        "runtime": runtime,
-        "temperature": temperature,
-        "unknown": unknown and unknown.to_record(),
-        "sets": sets and sets.to_record(),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())},
-        "weights": dict(weights),
-        "versions": installed_versions(),
-    }
-    write_json(folder / MODEL_FILE, record)
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
+    bundle = Bundle(
+        folder, tuple(classes), size, fit, temperature, files, weights, installed_versions(), runtime, unknown, sets
+    )
+    write_json(folder / MODEL_FILE, bundle.to_record())
     return open_bundle(folder)
 
 
@@ -170,11 +177,6 @@ def open_bundle(model: Path | str) -> Bundle:
 
     Raises:
         ModelError: if it is missing, damaged, altered or made by a newer version.
-
-    Example:
-        >>> open_bundle("no such model")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such model
     """
     folder = _find(Path(model))
     bundle = Bundle(folder, **parse_record(folder, read_record(folder)))
@@ -255,11 +257,6 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: if it is damaged, or of a format that a newer version writes.
-
-    Example:
-        >>> read_record(Path("no such folder"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: ...
     """
     path = folder / MODEL_FILE
     check_ordinary(path, most=MOST_BYTES)

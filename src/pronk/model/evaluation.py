@@ -48,11 +48,6 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
 
     Raises:
         DataError: if there is no usable photo, or a class that the model does not know.
-
-    Example:
-        >>> evaluate("no such run", "photos")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such run
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model)
     listing = list_photos(Path(data), min_classes=1)

@@ -27,12 +27,6 @@ def load_head(bundle: Bundle) -> np.ndarray:
 
     Raises:
         ModelError: if it is damaged or does not fit the classes.
-
-    Example:
-        >>> from pronk.model.bundle import open_bundle
-        >>> load_head(open_bundle("no such model"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such model
     """
     if HEAD_FILE not in bundle.files:
         return read_head(bundle.model_path.read_bytes())

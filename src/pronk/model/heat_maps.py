@@ -133,7 +133,7 @@ def explain(
 
     Args:
         model: a run folder, its `model/`, an export, or an opened predictor.
-        paths: of the photos.
+        paths: the photos.
         out: folder to write to, made where it is missing; it must not be one that the photos lie in.
         label: the class to explain; None for each photo's most likely one.
         on_progress: called with ("explain", done, total).
@@ -146,11 +146,6 @@ def explain(
         ModelError: if the model is missing, damaged or fails its self-test.
         SettingsError: if the model does not know the class, or `out` is a folder of the photos.
         StorageError: if a picture cannot be written.
-
-    Example:
-        >>> explain("no such run", ["a.jpg"], out="heat-maps")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such run
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model)
     folder, photos, records = Path(out), list(paths), []

@@ -106,13 +106,7 @@ class Prediction:
 
 
 class Predictor:
-    """An opened model; `Predictor.load` makes it.
-
-    Example:
-        >>> Predictor.load("no such run")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such run
-    """
+    """An opened model; `Predictor.load` makes it."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
         self.bundle = bundle
@@ -203,14 +197,22 @@ class Predictor:
         Raises:
             ModelError: with the largest difference.
         """
-        checks = self.verify()
-        worst = max((check["difference"] for check in checks), default=0.0)
-        if not all(check["ok"] for check in checks):
-            raise ModelError(
-                f"the model {self.bundle.folder} fails its self-test here (largest difference {worst:.2g}, "
-                f"allowed {self.bundle.tolerance})",
-                hint=f"see pronk verify {self.bundle.folder}; try another version of what runs it",
-            )
+        problem = self.find_problem(self.verify())
+        if problem:
+            raise problem
+
+    def find_problem(self, checks: Sequence[dict[str, Any]]) -> ModelError | None:
+        """Return what to raise where golden photos, checked by `verify`, come out otherwise than they should."""
+        wrong = [check["file"] for check in checks if not check["ok"]]
+        if not wrong:
+            return None
+        worst = max(check["difference"] for check in checks)
+        return ModelError(
+            f"the model {self.bundle.folder} fails its self-test here: {', '.join(wrong)}: the largest difference is "
+            f"{worst:.2g}, allowed {self.bundle.tolerance}",
+            hint=f"it was made with {dict(self.bundle.versions)}; install these versions, or train again (see pronk "
+            f"verify {self.bundle.folder})",
+        )
 
     def _load(self, source: Path | str | bytes) -> np.ndarray:
         data = source if isinstance(source, bytes) else Path(source)

@@ -150,11 +150,6 @@ def read_metrics(folder: Path) -> Metrics:
 
     Raises:
         RunError: if they are not there or damaged.
-
-    Example:
-        >>> read_metrics(Path("no such run"))
-        Traceback (most recent call last):
-        pronk.errors.RunError: no such run is not a finished run
     """
     try:
         check_ordinary(folder / METRICS, most=MOST_BYTES)
