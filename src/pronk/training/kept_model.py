@@ -43,7 +43,7 @@ class Kept:
         head: its Dense layer.
         weights: arrays by layer name of its MobileNetV2.
         val_probabilities: float64 [n, C] of the validation photos, at temperature 1.
-        comparison: of the two phases: gained, lost, p, kept, why.
+        comparison: gained, lost, p, kept and why of the two phases.
     """
 
     head: Head
@@ -69,8 +69,8 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
     """Keep the model with the lower validation log-loss, unless told which; report the exact paired test.
 
     Args:
-        frozen: what phase 1 made.
-        fine_tuned: what phase 2 made, if it was not left out.
+        frozen: the result of phase 1.
+        fine_tuned: the result of phase 2; None where it was left out.
         targets: class indices of the validation photos.
         run: its settings, and the weights that the frozen network has.
     """
@@ -182,12 +182,12 @@ def write_kept(
 
     Args:
         network: the Keras model, which takes the kept weights.
-        kept: what was chosen.
+        kept: the chosen model.
         calibration: its temperature and sets.
         run: its settings, folder and pre-trained weights.
         classes: in the order of the probabilities.
         golden: encoded photos by file name, from `choose_golden`.
-        unknown: from `fit_unknown`; asked for when all else is done.
+        unknown: the result of `fit_unknown`; asked for when all else is done.
     """
     from pronk.backbone.keras_network import save_network, set_head, set_weights
 

@@ -56,7 +56,7 @@ def fine_tune(network: Any, frozen: Frozen, features: Features, run: Run) -> Fin
 
     Args:
         network: the whole Keras model; it holds the best epoch's weights afterwards.
-        frozen: what phase 1 made.
+        frozen: the result of phase 1.
         features: the photos and their cached rows.
         run: its settings, and its folder: where that holds checkpoints, training goes on from them. Progress is told
             as ("fine_tune", steps done, steps of all epochs).

@@ -10,7 +10,6 @@ from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
 from pronk.dataset.loading import Dataset, load_dataset, read_split_file, write_split
 from pronk.dataset.scan import scan_memo
-from pronk.dataset.shortcuts import list_warnings
 from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
 from pronk.progress import Progress, no_progress
@@ -60,7 +59,7 @@ def train(
     Args:
         data: a folder of class folders, of train/val/test folders of class folders, or a CSV.
         out: the run folder to make; None takes the next free `runs/<name>-<N>`, or the last one to resume.
-        settings: what to do; None takes the defaults.
+        settings: None takes the defaults.
         resume: go on with a run that was stopped, or return it where it is done.
         cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
         cache_limit: least recently used rows above it are removed at the end.
@@ -69,7 +68,7 @@ def train(
         on_progress: called with (stage, done, total); total is 0 where it is not known.
 
     Raises:
-        PronkError: see `pronk.errors`; the message says what is wrong, the hint what to do.
+        PronkError: with a hint what to do.
     """
     check_engine(engine, address=address)
     listing = list_photos(Path(data))  # says what is wrong before a run folder is made
@@ -87,8 +86,7 @@ def train(
         metrics = summarise(outcome, run, usage)
         write_results(outcome, metrics, run)
     trim(place, limit=limit)
-    dataset = outcome.dataset
-    return finish(folder, metrics, settings, (*dataset.findings, *list_warnings(dataset.shortcuts)))
+    return finish(folder, metrics, settings, outcome.findings)
 
 
 def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:

@@ -12,6 +12,7 @@ from pronk.analysis.metrics import accuracy_record, log_loss
 from pronk.config import Settings
 from pronk.dataset.findings import Finding, changed, left_out
 from pronk.dataset.loading import Dataset
+from pronk.dataset.shortcuts import list_warnings
 from pronk.errors import Reason
 from pronk.model.bundle import Bundle
 from pronk.model.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
@@ -49,9 +50,9 @@ class Judged:
     """What the bundle says of the validation and test photos.
 
     Attributes:
-        rows: of predictions.csv.
+        rows: rows of predictions.csv.
         lost: findings for photos that were changed or removed meanwhile.
-        gallery: pictures of the most telling answers.
+        gallery: pictures of the most telling predictions.
     """
 
     rows: list[dict[str, Any]]
@@ -65,12 +66,12 @@ class Outcome:
 
     Attributes:
         dataset: the photos, and all that was found in them.
-        frozen: what phase 1 made.
-        fine_tuned: what phase 2 made; None where it was left out.
+        frozen: the result of phase 1.
+        fine_tuned: the result of phase 2; None where it was left out.
         kept: the model that was chosen.
         bundle: its folder.
-        judged: what it says of the validation and test photos.
-        studies: what the features tell besides.
+        judged: its predictions for the validation and test photos.
+        studies: studies of the features.
     """
 
     dataset: Dataset
@@ -80,6 +81,11 @@ class Outcome:
     bundle: Bundle
     judged: Judged
     studies: Studies
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was left out or is worth a look."""
+        return (*self.dataset.findings, *list_warnings(self.dataset.shortcuts))
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ class RowStore:
 
     Attributes:
         folder: where the rows are.
-        pooled_shape: of the float32 pooled features, such as (1280,).
-        cut_shape: of the float16 activations, such as (14, 14, 96).
+        pooled_shape: shape of the float32 pooled features, such as (1280,).
+        cut_shape: shape of the float16 activations, such as (14, 14, 96).
 
     Example:
         >>> import tempfile

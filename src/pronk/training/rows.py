@@ -27,7 +27,7 @@ class PhotoViews:
     Attributes:
         photo: the photo.
         numbers: its views that are missing in the cache.
-        square: whether to keep view 0 as pixels too, for the judging at the end; then no other view is asked for.
+        square: keep view 0 as pixels too, for the judging at the end; then no other view is asked for.
     """
 
     photo: Photo

@@ -23,7 +23,7 @@ class Run:
     """What all steps of a run share.
 
     Attributes:
-        settings: what the run was asked to do.
+        settings: the settings, with absolute paths.
         backbone: the pre-trained network.
         folder: the run folder; a temporary one for a survey.
         cache: folder of the features, which later runs use too.

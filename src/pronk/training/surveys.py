@@ -180,7 +180,7 @@ class Studies:
         suspicions: training and validation photos whose labels look wrong, worst first, as plain values; the first ones
             with their `picture` as a `data:` address.
         folds: the `folds` of metrics.json, or None.
-        fold_rows: of folds.csv.
+        fold_rows: rows of folds.csv.
     """
 
     curve: dict[str, Any] | None
