@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pronk.model.heat_maps import explain as explain
     from pronk.model.predictor import Prediction as Prediction
     from pronk.model.predictor import Predictor as Predictor
-    from pronk.training.delivery import Exported as Exported
-    from pronk.training.delivery import export_model as export_model
+    from pronk.training.export import Exported as Exported
+    from pronk.training.export import export_model as export_model
     from pronk.training.recipe import TrainResult as TrainResult
     from pronk.training.recipe import train as train
     from pronk.training.surveys import Audit as Audit
@@ -43,7 +43,7 @@ _HOMES = {
     "Comparison": "pronk.model.comparison",
     "Dataset": "pronk.dataset.loading",
     "Evaluation": "pronk.model.evaluation",
-    "Exported": "pronk.training.delivery",
+    "Exported": "pronk.training.export",
     "Prediction": "pronk.model.predictor",
     "Predictor": "pronk.model.predictor",
     "PronkError": "pronk.errors",
@@ -55,7 +55,7 @@ _HOMES = {
     "curve": "pronk.training.surveys",
     "evaluate": "pronk.model.evaluation",
     "explain": "pronk.model.heat_maps",
-    "export_model": "pronk.training.delivery",
+    "export_model": "pronk.training.export",
     "load_dataset": "pronk.dataset.loading",
     "predict_batch": "pronk.batch.request",
     "train": "pronk.training.recipe",

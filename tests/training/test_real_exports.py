@@ -15,7 +15,7 @@ from pronk.model.agreement import count_bytes
 from pronk.model.bundle import open_bundle
 from pronk.model.formats.table import FORMATS
 from pronk.model.predictor import Predictor
-from pronk.training.delivery import export_model
+from pronk.training.export import export_model
 from pronk.training.recipe import train
 
 pytestmark = pytest.mark.more

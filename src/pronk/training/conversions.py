@@ -1,4 +1,4 @@
-"""The run's model -> the same model for another runtime."""
+"""The run's model -> the same model for another runtime, and what opens it once, to be compared."""
 
 import contextlib
 import dataclasses
@@ -12,23 +12,22 @@ from typing import Any
 import numpy as np
 
 from pronk.config import Settings
-from pronk.errors import ModelError
+from pronk.errors import COPY_AGAIN, ModelError, need_extra
 from pronk.model.bundle import HEAD_FILE, Bundle, open_runtime
-from pronk.model.formats.runtimes import Runtime, load_onnxruntime
+from pronk.model.formats.runtimes import OUTPUTS, Outputs, Runtime, load_onnxruntime
 from pronk.model.formats.table import FORMATS
 from pronk.model.head_weights import load_head, write_head
-from pronk.training.frameworks import KerasRuntime, SavedModelRuntime
 
-# The head keeps its float32 weights, which are few and read by heat maps, and answers come in finer steps than 1 / 256.
+# The head keeps its float32 weights, which are few and read by heat maps, and probabilities finer steps than 1 / 256.
 HEAD_NODES = ["logits", "logits_tempered", "probabilities"]
 Contents = Mapping[str, bytes]
 
 
-def convert(bundle: Bundle, to: str, samples: np.ndarray) -> Contents:
+def convert(bundle: Bundle, to: str, samples: np.ndarray) -> dict[str, bytes]:
     """Convert a run's model.
 
     Args:
-        bundle: of a run, with model.onnx and model.keras.
+        bundle: a run's model, with model.onnx and model.keras.
         to: a key of CONVERSIONS.
         samples: uint8 [n, size, size, 3], of training photos; the formats with eight bits take the range of every
             activation from them.
@@ -49,7 +48,7 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
     """Write weights and activations as 8-bit integers (QDQ), each output channel with a scale of its own.
 
     Both are unsigned: with signed weights the AVX2 instructions of older processors run over, and one photo in 25
-    of the alpaca photos changes its answer.
+    of the alpaca photos changes its class.
     """
     load_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -100,13 +99,55 @@ def copy_keras(bundle: Bundle, samples: np.ndarray) -> Contents:
     return {FORMATS["keras"].path: _keras_file(bundle).read_bytes()}
 
 
+class KerasRuntime:
+    """A keras export, run by whatever backend Keras has."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        from pronk.backbone.keras_network import load_network, with_features
+
+        network = load_network(bundle.model_path, settings=Settings(image_size=bundle.size))
+        whole = with_features(network)
+        self._predict = whole
+        self.shapes: Mapping[str, list[Any]] = {"image": list(network.input.shape[1:])} | {
+            name: list(whole.output[name].shape[1:]) for name in OUTPUTS
+        }
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """Run uint8 pixels [n, size, size, 3]."""
+        given = self._predict.predict_on_batch(pixels)
+        return Outputs(*(np.asarray(given[name], np.float32) for name in OUTPUTS))
+
+
+class SavedModelRuntime:
+    """A savedmodel export, opened by TensorFlow alone."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        with need_extra("train", "opening a SavedModel"):
+            import tensorflow as tf
+        try:
+            self._model = tf.saved_model.load(str(bundle.model_path))
+            self._run = self._model.signatures["serving_default"]
+            _, inputs = self._run.structured_input_signature
+            self.shapes: Mapping[str, list[Any]] = {
+                name: list(spec.shape[1:]) for name, spec in (*inputs.items(), *self._run.structured_outputs.items())
+            }
+        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+            raise ModelError(f"TensorFlow cannot open {bundle.model_path}: {error}", hint=COPY_AGAIN) from error
+        self._constant = tf.constant
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """Run uint8 pixels [n, size, size, 3]."""
+        given = self._run(image=self._constant(pixels))
+        return Outputs(*(np.asarray(given[name]) for name in OUTPUTS))
+
+
 @dataclasses.dataclass(frozen=True)
 class Conversion:
     """How an export is made, and opened once to be compared while the framework is there anyway.
 
     Attributes:
-        write: from the run's model and photos, uint8 [n, size, size, 3], to bytes by path.
-        open: from the export to what runs it.
+        write: makes bytes by path of the run's model and photos, uint8 [n, size, size, 3].
+        open: makes of the export what runs it.
     """
 
     write: Callable[[Bundle, np.ndarray], Contents]

@@ -20,8 +20,7 @@ from pronk.model.evaluation import evaluate
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Predictor
 from pronk.training.conversions import CONVERSIONS, convert
-from pronk.training.delivery import export_model, note_parity, read_parity
-from pronk.training.samples import SAMPLES, gather_photos
+from pronk.training.export import SAMPLES, export_model, gather_photos, note_parity, read_parity
 
 FLOAT = ("litert",)
 EIGHT_BITS = ("onnx-int8", "litert-int8")
@@ -161,7 +160,7 @@ def wrong_model(monkeypatch):
                 array.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(array), array.name))
         return {"model.onnx": model.SerializeToString()}
 
-    monkeypatch.setattr("pronk.training.delivery.convert", convert_wrongly)
+    monkeypatch.setattr("pronk.training.export.convert", convert_wrongly)
 
 
 def test_one_that_answers_otherwise_is_set_aside(run, monkeypatch):
@@ -196,7 +195,7 @@ def test_no_half_written_export_is_left(run, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pronk.training.delivery.measure_speed", fail)
+    monkeypatch.setattr("pronk.training.export.measure_speed", fail)
     with pytest.raises(KeyboardInterrupt):
         export_model(run, "onnx-int8")
     assert list((run / "exports").iterdir()) == []
@@ -259,14 +258,14 @@ def test_nothing_but_a_former_export_is_replaced(run, name):
     (run / "photos" / "mine.jpg").write_bytes(b"mine")
     (run / "exports").mkdir()
     before = sorted(run.rglob("*"))
-    with pytest.raises(RunError, match="exists and is no export to litert"):
+    with pytest.raises(RunError, match="exists and is not an export to litert"):
         export_model(run, "litert", out=run / name)
     assert sorted(run.rglob("*")) == before
 
 
 def test_an_export_of_another_format_is_not_replaced(run):
     folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
-    with pytest.raises(RunError, match="no export to keras"):
+    with pytest.raises(RunError, match="not an export to keras"):
         export_model(run, "keras", out=folder)
     assert open_bundle(folder).runtime == "onnx-int8"
 
@@ -286,7 +285,7 @@ def test_foreign_classes_are_named(tmp_path, whole_bundle):
 def test_a_large_class_does_not_crowd_out_a_small_one(tmp_path, whole_bundle, monkeypatch):
     write_photos(tmp_path / "photos", 30, classes=("cold",))
     write_photos(tmp_path / "photos", 4, classes=("warm",))
-    monkeypatch.setattr("pronk.training.samples.SAMPLES", 4)
+    monkeypatch.setattr("pronk.training.export.SAMPLES", 4)
     photos = gather_photos(open_bundle(whole_bundle), tmp_path / "photos")
     assert SAMPLES > 4
     assert [photo[..., 0].mean() > photo[..., 2].mean() for photo in photos.samples] == [False, True] * 2
@@ -308,7 +307,7 @@ def test_a_model_without_a_keras_file_says_so(whole_bundle):
 
 
 def test_the_threshold_is_set_again_with_the_exports_own_numbers(run, monkeypatch):
-    monkeypatch.setattr("pronk.training.delivery.conformal_threshold", lambda scores, coverage: float(max(scores)) + 1)
+    monkeypatch.setattr("pronk.training.export.conformal_threshold", lambda scores, coverage: float(max(scores)) + 1)
     bundle = open_bundle(run)
     novelty = fit_novelty(np.random.default_rng(0).random((20, 1280), np.float32), np.arange(20) % 2, classes=2)
     unknown = Unknown(novelty, 0.25, 0.95, 49)

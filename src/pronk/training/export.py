@@ -5,28 +5,34 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pronk.analysis.calibration import SetScores, conformal_threshold
-from pronk.errors import GateError, ModelError, RunError
+from pronk.config import read_settings
+from pronk.dataset.listing import list_photos
+from pronk.dataset.split import take_in_turn
+from pronk.errors import DataError, GateError, ImageError, ModelError, RunError, SettingsError
 from pronk.model.agreement import compare_answers, count_bytes, measure_speed, run_all
 from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime, read_record, write_bundle
 from pronk.model.formats.example_programs import travel_files
 from pronk.model.formats.runtimes import Runtime
 from pronk.model.formats.table import FORMATS
-from pronk.model.run import EXPORTS, PARITY, REPORT
+from pronk.model.run import EXPORTS, PARITY, REPORT, SETTINGS, read_split
 from pronk.photos.decoding import load_pixels
+from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.report.run_page import note_exports
-from pronk.storage.files import lock_folder, storage_error, write_json
+from pronk.storage.files import digest_file, lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
-from pronk.training.samples import Photos, gather_photos
 
 STEPS = 4
+SAMPLES = 200  # photos that the ranges of 8-bit activations are taken from
+
+Named = tuple[Path, str]  # a photo and its class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +40,31 @@ class Exported:
     """What came of an export.
 
     Attributes:
-        folder: of the export; ends in `.rejected` where it failed.
+        folder: folder of the export; its name ends in `.rejected` where it failed.
         parity: the record of parity.json.
-        gate: the error to raise because too few answers agree; None where the export may be used.
+        gate: the error to raise because too few predictions agree; None where the export may be used.
     """
 
     folder: Path
     parity: dict[str, Any]
     gate: GateError | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportPhotos:
+    """What an export is made and judged with.
+
+    Attributes:
+        samples: photos that ranges of activations are taken from, uint8 [size, size, 3] each.
+        compared: photos to compare the predictions on, uint8 [size, size, 3] each.
+        targets: class indices of those, int [n].
+        is_validation: those are the run's own validation photos, which the model was not trained with.
+    """
+
+    samples: Sequence[np.ndarray]
+    compared: Sequence[np.ndarray]
+    targets: np.ndarray
+    is_validation: bool
 
 
 def export_model(
@@ -61,32 +84,21 @@ def export_model(
     Args:
         model: a run folder or its `model/`.
         to: onnx-int8, litert, litert-int8, savedmodel or keras.
-        calibration: folder of labelled photos; None takes the run's own training and validation photos, where they
-            were. Photos that the run's split.csv knows by content are used in their parts.
+        calibration: folder of labelled photos, used in the parts that the run's split.csv gives their content; None
+            takes the run's own training and validation photos, where they were.
         min_agreement: least share of equal top classes; None means .99, and .97 with 8 bits.
         out: folder of the export; None means `exports/<to>` in the run folder. A former export is replaced.
         on_progress: called with ("export", step, steps).
 
     Raises:
-        RunError: if something else lies at `out`.
-        DataError: if there are no photos to compare with.
-        ModelError: if the model cannot be converted.
-
-    Example:
-        >>> export_model("no such run", "litert")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such run
+        PronkError: if something else lies at `out`, there are no photos to compare, or the model cannot be converted.
     """
-    bundle = open_bundle(model)
-    if bundle.runtime != "onnx" or to not in CONVERSIONS:
-        raise ModelError(
-            f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
-        )
+    bundle = _open_run(model, to)
     folder = Path(out) if out else bundle.run_folder / EXPORTS / to
     check_place(folder, to)
     photos = gather_photos(bundle, calibration)
     on_progress("export", 1, STEPS)
-    contents = {**convert(bundle, to, np.stack(photos.samples)), **travel_files(bundle, to)}
+    contents = convert(bundle, to, np.stack(photos.samples)) | travel_files(bundle, to)
     on_progress("export", 2, STEPS)
     with hold_place(folder) as working:
         exported, parity = prove(working, bundle, to, contents, photos)
@@ -94,12 +106,22 @@ def export_model(
         gate = judge_parity(parity, min_agreement)
         parity["accepted"] = gate is None
         kept = put_in_place(exported, folder, is_accepted=gate is None)
-        noted = kept if out else folder.parent  # a folder of the user's own gets no files beside the export
-        note_parity(noted / PARITY, parity)
-        if not out:
-            note_exports(bundle.run_folder / REPORT, read_parity(noted / PARITY))
+        if out:
+            note_parity(kept / PARITY, parity)  # a folder of the user's own gets no files beside the export
+        else:
+            note_parity(folder.parent / PARITY, parity)
+            note_exports(bundle.run_folder / REPORT, read_parity(folder.parent / PARITY))
     on_progress("export", STEPS, STEPS)
     return Exported(kept, parity, gate)
+
+
+def _open_run(model: Path | str, to: str) -> Bundle:
+    bundle = open_bundle(model)
+    if bundle.runtime != "onnx" or to not in CONVERSIONS:
+        raise ModelError(
+            f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
+        )
+    return bundle
 
 
 def check_place(folder: Path, to: str) -> None:
@@ -109,11 +131,11 @@ def check_place(folder: Path, to: str) -> None:
         >>> check_place(Path("no such folder"), "litert")
         >>> check_place(Path("."), "litert")
         Traceback (most recent call last):
-        pronk.errors.RunError: . exists and is no export to litert
+        pronk.errors.RunError: . exists and is not an export to litert
     """
     for taken in (folder, _rejected(folder)):
         if os.path.lexists(taken) and not _is_export(taken, to):
-            raise RunError(f"{taken} exists and is no export to {to}", hint="name a folder that is not there yet")
+            raise RunError(f"{taken} exists and is not an export to {to}", hint="name a folder that is not there yet")
 
 
 @contextlib.contextmanager
@@ -138,7 +160,7 @@ def hold_place(folder: Path) -> Iterator[Path]:
 
 
 def prove(
-    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: Photos
+    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: ExportPhotos
 ) -> tuple[Bundle, dict[str, Any]]:
     """Write the export, and compare it with the model it was made of.
 
@@ -158,7 +180,7 @@ def prove(
 
 
 def write_export(
-    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: Photos
+    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: ExportPhotos
 ) -> tuple[Bundle, Runtime, np.ndarray]:
     """Write the export's model folder: with the golden photos of the run, and all that follows from its own numbers.
 
@@ -193,7 +215,7 @@ def write_export(
 
 
 def judge_parity(parity: dict[str, Any], min_agreement: float | None) -> GateError | None:
-    """Return what to say of an export whose answers agree too rarely.
+    """Return what to say of an export whose predictions agree too rarely.
 
     Example:
         >>> judge_parity({"format": "litert", "agreement": 1.0}, None) is None
@@ -228,12 +250,7 @@ def note_parity(path: Path, parity: dict[str, Any]) -> None:
 
 
 def read_parity(path: Path) -> list[dict[str, Any]]:
-    """Return the records of parity.json; none where it is missing or damaged, since any export writes it again.
-
-    Example:
-        >>> read_parity(Path("no such file"))
-        []
-    """
+    """Return the records of parity.json; none where it is missing or damaged, since any export writes it again."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
         return [record for record in records if record["format"] in CONVERSIONS]
@@ -250,3 +267,70 @@ def _is_export(folder: Path, to: str) -> bool:
         return (folder / MODEL_FILE).is_file() and read_record(folder).get("runtime") == to
     except ModelError:
         return False
+
+
+def gather_photos(bundle: Bundle, calibration: Path | str | None) -> ExportPhotos:
+    """Read the photos to take ranges from, classes in turn, and those to compare on.
+
+    Raises:
+        DataError: if there are none: those of the run are gone, or were changed.
+    """
+    parts = _parts_of_run(bundle)
+    found = _photos_of_run(bundle) if calibration is None else _photos_of_folder(Path(calibration))
+    foreign = sorted({label for _, label in found} - set(bundle.classes))
+    if foreign:
+        raise DataError(
+            f"the model does not know the class {', '.join(map(repr, foreign))}",
+            hint=f"its classes are {', '.join(bundle.classes)}",
+        )
+    by_part = {
+        part: [photo for photo in found if parts.get(digest_file(photo[0])) == part] for part in ("train", "val")
+    }
+    train, val = by_part["train"], by_part["val"]
+    is_validation = bool(train and val)
+    if not is_validation and calibration is not None:
+        # Every second photo is compared, so that none is judged by ranges that it has set itself.
+        train, val = found[::2], found[1::2]
+    in_turn = take_in_turn([[photo for photo in train if photo[1] == name] for name in bundle.classes])
+    samples = _load(bundle, in_turn[:SAMPLES])
+    compared = _load(bundle, val)
+    if not samples or not compared:
+        raise DataError(
+            "no photos to compare the export with", hint="name a folder of labelled photos with --calibration"
+        )
+    targets = np.array([bundle.classes.index(label) for _, label in compared])
+    return ExportPhotos([pixels for pixels, _ in samples], [pixels for pixels, _ in compared], targets, is_validation)
+
+
+def _parts_of_run(bundle: Bundle) -> dict[str, str]:
+    with contextlib.suppress(RunError):
+        return {photo.digest: photo.part for photo in read_split(bundle.run_folder)}
+    return {}
+
+
+def _photos_of_run(bundle: Bundle) -> list[Named]:
+    try:
+        data = Path(read_settings(bundle.run_folder / SETTINGS)["data"])
+        photos = [photo for photo in read_split(bundle.run_folder) if photo.part != "test"]
+    except (KeyError, RunError, SettingsError) as error:
+        raise DataError(
+            f"{bundle.folder} does not lie in a run folder, so its photos are not known",
+            hint="name a folder of labelled photos with --calibration",
+        ) from error
+    root = data if data.is_dir() else data.parent
+    return [(root / photo.path, photo.label) for photo in photos if (root / photo.path).is_file()]
+
+
+def _photos_of_folder(data: Path) -> list[Named]:
+    listing = list_photos(data, min_classes=1)
+    photos = [(listing.root / entry.path, entry.label) for entry in listing.entries]
+    return [(path, label) for path, label in photos if path.is_file()]
+
+
+def _load(bundle: Bundle, photos: Sequence[Named]) -> list[tuple[np.ndarray, str]]:
+    def load(photo: Named) -> tuple[np.ndarray, str] | None:
+        with contextlib.suppress(ImageError):
+            return load_pixels(photo[0], size=bundle.size, fit=bundle.fit), photo[1]
+        return None
+
+    return [photo for photo in run_in_order(load, photos) if photo is not None]
