@@ -430,7 +430,7 @@ def test_killed_at_the_very_end(whole_bundle, photos, tmp_path, point):
     assert listing(tmp_path) == ["o.jsonl", "photos"]
 
 
-@pytest.mark.more
+@pytest.mark.slow
 def test_many_photos_take_no_more_memory(whole_bundle, photos, tmp_path):
     from pronk.training.usage import tree_memory_mb
 

@@ -166,24 +166,20 @@ def test_hostile_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["/abs", "../x", "a/b", "a\\b", "", ".", "..", ".git", "a\0b", "a\nb", "unknown", "Unknown", "x" * 256, "\ud800",
-     "undo.csv", "undo-7.csv"],
-)  # fmt: skip
-def test_classes_that_are_no_folder_names(name):
+    "name", ["/abs", "../x", "", "..", ".git", "a\0b", "Unknown", "\ud800", "undo.csv", "undo-7.csv"]
+)
+def test_classes_that_cannot_be_folders(name):
     with pytest.raises(ModelError, match="cannot be the name of a folder") as error:
         check_folder_names(["cat", name], windows=False)
     assert "without --sort-into" in error.value.hint
 
 
-def test_names_that_one_system_cannot_hold():
-    for name in ("CON", "aux.txt", "cat.", "cat ", "a:b", "a?"):
-        check_folder_names([name], windows=False)
-        with pytest.raises(ModelError):
-            check_folder_names([name], windows=True)
+def test_classes_that_are_one_folder_on_some_system():
     with pytest.raises(ModelError, match="'CAT'"):
         check_folder_names(["cat", "CAT"])
-    check_folder_names(["cat", "-rf", "名前", "caf\udce9", "=cmd()"], windows=False)
+    with pytest.raises(ModelError, match=r"'aux\.txt'"):
+        check_folder_names(["cat", "aux.txt"], windows=True)
+    check_folder_names(["cat", "aux.txt", "-rf", "名前", "caf\udce9", "=cmd()"], windows=False)
 
 
 def test_photos_and_sorted_ones_do_not_mix(inbox, tmp_path, monkeypatch):
@@ -271,14 +267,8 @@ def test_a_torn_row_was_not_begun(inbox, tmp_path):
     again = sort(rows_of(inbox), tmp_path / "sorted")
     assert again.undo == found.undo
     assert again.placed == 3
-    assert [line["action"] for line in read_csv(Path(found.undo))] == [
-        "run",
-        "folder",
-        "link",
-        "folder",
-        "link",
-        "link",
-    ]
+    actions = [line["action"] for line in read_csv(Path(found.undo))]
+    assert actions == ["run", "folder", "link", "folder", "link", "link"]
     assert undo(Path(found.undo)).reversed == 3
 
 

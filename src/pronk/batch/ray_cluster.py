@@ -7,6 +7,7 @@ that all of them see.
 import contextlib
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import os
 import platform
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import MissingExtra, PronkError, SettingsError
-from pronk.model.formats.runtimes import version_of
 from pronk.pools import available_cores
 
 OWN_CLUSTER = "local"  # Ray's word for one that is started for this process alone
@@ -278,7 +278,7 @@ def run_task(
 @functools.cache
 def list_versions() -> dict[str, str]:
     """Return the versions of pronk and of SAME_EVERYWHERE on this machine."""
-    found = {name: version_of(module) for name, module in SAME_EVERYWHERE.items()}
+    found = {name: importlib.import_module(module).__version__ for name, module in SAME_EVERYWHERE.items()}
     try:
         return found | {"pronk": version("pronk")}
     except PackageNotFoundError:  # it may be on PYTHONPATH only
