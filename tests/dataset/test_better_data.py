@@ -150,7 +150,8 @@ def test_curve_says_what_more_photos_would_bring(photos, options, pictures):
         title, style = "Accuracy by number of photos, and the forecast", render_page("plot.css")
         for name, colour in COLOURS_OF_PAGE.items():
             style = style.replace(f"var({name})", colour)
-        svg = draw_growth(record).replace(">", f"><title>{title}</title><style>{style}</style>", 1)
+        style += "text { font-family: sans-serif; }"
+        svg = str(draw_growth(record)).replace(">", f"><title>{title}</title><style>{style}</style>", 1)
         svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="560" ', 1)
         (pictures / "growth.svg").write_text(svg + "\n")
 
