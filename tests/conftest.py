@@ -5,6 +5,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from helpers import FIXTURES
@@ -12,6 +13,10 @@ from helpers.browser import FAKE_CAMERA, open_browser, say_what_is_missing
 from helpers.pictures import write_pictures
 from helpers.sharing import locked
 from helpers.training import bundle_copy, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
+
+# A time limit for each example fails where the machine is busy, and says nothing about the code.
+hypothesis.settings.register_profile("pronk", deadline=None)
+hypothesis.settings.load_profile("pronk")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -23,7 +23,6 @@ from pronk.storage.files import (
     lock_folder,
     read_csv,
     remove_leftovers,
-    storage_error,
     write_atomically,
     write_csv,
     write_json,
@@ -82,14 +81,6 @@ def test_a_write_cut_short_leaves_the_former_file(former):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert former.read_bytes() == b"former"
     assert names(former.parent) == ["model.onnx"]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_named(tmp_path):
-    (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(OSError) as caught:
-        (tmp_path / "full").write_bytes(b"x")
-    assert "No space left" in str(storage_error(tmp_path / "full", caught.value))
 
 
 def test_a_file_in_the_way_of_a_folder_is_named(former):
