@@ -50,11 +50,8 @@ def assign_parts(
     for index, group in enumerate(groups):
         members[group].append(index)
     parts = _keep_given(members.values(), given)
-    by_label: dict[str, list[list[int]]] = defaultdict(list)
-    for joined in members.values():
-        if all(given[index] is None for index in joined):
-            by_label[_main_label(joined, labels)].append(joined)
-    for label, free in sorted(by_label.items()):
+    unassigned = (joined for joined in members.values() if all(given[index] is None for index in joined))
+    for label, free in sorted(_sort_by_label(unassigned, labels).items()):
         free.sort(key=lambda group: _order(seed, min(digests[index] for index in group)))
         total = sum(map(len, free)) + sum(a == label and p is not None for a, p in zip(labels, parts, strict=True))
         taken = Counter(part for a, part in zip(labels, parts, strict=True) if a == label)
@@ -102,6 +99,13 @@ def count_parts(labels: Sequence[str], parts: Sequence[str | None]) -> dict[str,
     """
     counted = Counter(zip(labels, parts, strict=True))
     return {label: {part: counted[label, part] for part in PARTS} for label in dict.fromkeys(labels)}
+
+
+def _sort_by_label(groups: Iterable[list[int]], labels: Sequence[str]) -> dict[str, list[list[int]]]:
+    by_label: dict[str, list[list[int]]] = defaultdict(list)
+    for group in groups:
+        by_label[_main_label(group, labels)].append(group)
+    return by_label
 
 
 def _main_label(group: list[int], labels: Sequence[str]) -> str:
