@@ -15,9 +15,9 @@ from pronk.dataset.inspection import (
     inspect_counts,
     inspect_names,
     inspect_photo,
-    strictest_parts,
 )
 from pronk.dataset.listing import Entry
+from pronk.dataset.split import keep_given
 from pronk.photos.properties import PhotoProperties
 
 FINE = PhotoProperties(9000, "JPEG", 640, 480, 1, False, "", 90, 0.9, 200, (90, 90, 90), (90,) * 12, 20)
@@ -115,7 +115,7 @@ def test_counts(counts, expected):
 def test_leaks_name_the_photo_that_is_judged_by():
     paths = ["train/1", "val/1", "test/1", "train/2", "free/1"]
     groups, given = [0, 0, 0, 3, 0], ["train", "val", "test", "train", None]
-    parts = strictest_parts(groups, given)
-    assert parts == [None, None, "test", "train", None]
+    parts = keep_given(groups, given)
+    assert parts == [None, None, "test", "train", "test"]
     leaks = list(find_leaks(paths, groups, given, parts))
     assert [(leak.path, leak.related) for leak in leaks] == [("train/1", ("test/1",)), ("val/1", ("test/1",))]

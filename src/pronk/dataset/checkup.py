@@ -5,11 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pronk.dataset.findings import Finding, describe_fault, matters
-from pronk.dataset.inspection import count_different, find_leaks, inspect_counts, strictest_parts
+from pronk.dataset.findings import Finding, describe_fault
+from pronk.dataset.inspection import count_different, find_leaks, inspect_counts
 from pronk.dataset.listing import list_leniently
 from pronk.dataset.scan import scan_folder
 from pronk.dataset.shortcuts import Shortcut, list_warnings, measure_shortcuts
+from pronk.dataset.split import keep_given
 from pronk.progress import Progress, no_progress
 
 
@@ -34,7 +35,7 @@ class Checkup:
     @property
     def matters(self) -> bool:
         """Whether a finding is more than a note."""
-        return matters(self.findings)
+        return any(finding.severity != "info" for finding in self.findings)
 
 
 def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
@@ -50,7 +51,7 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
     listing = list_leniently(Path(data))
     seen = scan_folder(listing, on_progress=on_progress)
     paths, given = [scan.entry.path for scan in seen.usable], [scan.entry.part for scan in seen.usable]
-    leaks = find_leaks(paths, seen.groups, given, strictest_parts(seen.groups, given))
+    leaks = find_leaks(paths, seen.groups, given, keep_given(seen.groups, given))
     counts = inspect_counts(count_different(seen.labels, seen.groups, listing.classes))
     shortcuts = measure_shortcuts(seen.properties, seen.labels, seen.groups)
     counted = Counter(seen.labels)

@@ -200,11 +200,6 @@ def group_findings(findings: Iterable[Finding]) -> list[tuple[Fault, list[Findin
     return sorted(described, key=lambda group: (SEVERITIES.index(group[0].severity), _RANK.get(group[0].code, 99)))
 
 
-def matters(findings: Iterable[Finding]) -> bool:
-    """Tell whether there is a finding that is more than a note."""
-    return any(finding.severity != "info" for finding in findings)
-
-
 def left_out(path: str, error: ImageError) -> Finding:
     """Turn the reason why a file cannot be used into a finding."""
     return find(path, error.reason.value, str(error), error.hint)

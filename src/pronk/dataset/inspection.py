@@ -1,11 +1,10 @@
 """Properties, listing and counts -> findings: what is odd about a photo, and about how the photos are arranged."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pronk.dataset.findings import Finding, find
 from pronk.dataset.listing import Entry
-from pronk.dataset.split import RANK
 from pronk.photos.formats import FORMATS
 from pronk.photos.properties import PhotoProperties
 from pronk.storage.places import find_fault
@@ -120,19 +119,6 @@ def find_leaks(
             other = measured[groups[index]]
             message = f"given for {given[index]}, but the same picture is in {given[other]}: {paths[other]}"
             yield find(paths[index], "leak", message, "keep it in one part only", (paths[other],))
-
-
-def strictest_parts(groups: Sequence[int], given: Sequence[str | None]) -> list[str | None]:
-    """Return for each photo its given part, or None where a copy is given for a part that is measured on.
-
-    Example:
-        >>> strictest_parts([0, 0, 2], ["train", "test", "train"])
-        [None, 'test', 'train']
-    """
-    highest: dict[int, str | None] = defaultdict(lambda: None)
-    for group, part in zip(groups, given, strict=True):
-        highest[group] = max(highest[group], part, key=RANK.__getitem__)
-    return [part if part == highest[group] else None for group, part in zip(groups, given, strict=True)]
 
 
 def count_different(labels: Iterable[str], groups: Iterable[int], classes: Sequence[str]) -> dict[str, int]:

@@ -49,7 +49,7 @@ def assign_parts(
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
-    parts = _keep_given(members.values(), given)
+    parts = keep_given(groups, given)
     unassigned = (joined for joined in members.values() if all(given[index] is None for index in joined))
     for label, free in sorted(_sort_by_label(unassigned, labels).items()):
         free.sort(key=lambda group: _order(seed, min(digests[index] for index in group)))
@@ -60,14 +60,20 @@ def assign_parts(
     return parts
 
 
-def _keep_given(groups: Iterable[list[int]], given: Sequence[str | None]) -> list[str | None]:
-    """Give each photo of a group its strictest part; those that were given for a lesser one get none."""
-    parts: list[str | None] = [None] * len(given)
-    for joined in groups:
-        fixed = max((given[index] for index in joined), key=RANK.__getitem__)
-        for index in joined:
-            parts[index] = fixed if given[index] in (None, fixed) else None
-    return parts
+def keep_given(groups: Sequence[int], given: Sequence[str | None]) -> list[str | None]:
+    """Give each photo of a group its strictest part; those that were given for a lesser one get none.
+
+    Example:
+        >>> keep_given([0, 0, 0, 3], ["train", "test", None, "train"])
+        [None, 'test', 'test', 'train']
+    """
+    strictest: dict[int, str | None] = defaultdict(lambda: None)
+    for group, part in zip(groups, given, strict=True):
+        strictest[group] = max(strictest[group], part, key=RANK.__getitem__)
+    return [
+        strictest[group] if part in (None, strictest[group]) else None
+        for group, part in zip(groups, given, strict=True)
+    ]
 
 
 def _fill(free: list[list[int]], wanted: dict[str, int], parts: list[str | None], *, has_train: bool) -> None:
