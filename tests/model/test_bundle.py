@@ -212,7 +212,7 @@ def test_a_link_in_place_of_a_file_is_refused(bundle_copy, name):
     path = bundle_copy / name
     path.rename(bundle_copy / "kept")
     path.symlink_to(bundle_copy / "kept")
-    with pytest.raises(ModelError, match="no ordinary file"):
+    with pytest.raises(ModelError, match="not an ordinary file"):
         open_bundle(bundle_copy)
 
 

@@ -180,7 +180,7 @@ def test_without_what_the_run_wrote_down_data_is_needed(make_run, name):
         pronk.compare(a, b)
     assert "RUN_B DATA" in caught.value.hint
     (b / name).mkdir()
-    with pytest.raises(ModelError, match="no ordinary file"):
+    with pytest.raises(ModelError, match="not an ordinary file"):
         pronk.compare(a, b)
 
 
@@ -189,7 +189,7 @@ def test_nothing_waits_for_a_pipe(make_run):
     a = make_run("a", set_aside([0.9] * 8))
     (a / "predictions.csv").unlink()
     os.mkfifo(a / "predictions.csv")
-    with pytest.raises(ModelError, match="no ordinary file"):
+    with pytest.raises(ModelError, match="not an ordinary file"):
         pronk.compare(a, a)
 
 

@@ -337,7 +337,7 @@ def test_only_ordinary_files_are_read(tmp_path):
     os.mkfifo(pipe)
     assert read_limited(file) == b"content"
     for wrong in (link, pipe, tmp_path, tmp_path / "gone", tmp_path / "nul\0"):
-        with pytest.raises(ModelError, match="no ordinary file"):
+        with pytest.raises(ModelError, match="not an ordinary file"):
             read_limited(wrong)
     with file.open("wb") as sparse:
         sparse.truncate(MAX_BYTES + 1)
@@ -620,8 +620,8 @@ def text(file, name):
         (never_written, "0 bytes"),
         (odd_filter, "filters"),
         (bomb_in_pieces, "more than"),
-        (named_type, "no array"),
-        (text, "no array"),
+        (named_type, "not an array"),
+        (text, "not an array"),
     ],
 )
 def test_other_weights_are_refused(tmp_path, change, says):

@@ -34,14 +34,14 @@ def open_h5(data: bytes) -> Iterator[h5py.File]:
         >>> with open_h5(b"no file"):
         ...     pass
         Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: it is no HDF5 file: ...
+        pronk.errors.ModelError: the model file is refused: it is not an HDF5 file: ...
     """
     if len(data) > MAX_BYTES:
         raise refusal(f"it has {len(data)} bytes")
     try:
         file = h5py.File(io.BytesIO(data), "r")
     except DAMAGE as error:
-        raise refusal(f"it is no HDF5 file: {error}") from error
+        raise refusal(f"it is not an HDF5 file: {error}") from error
     with file:
         try:
             _check_objects(file, len(data))
@@ -91,7 +91,7 @@ def _identity(found: h5py.HLObject) -> object:
 def _check_dataset(found: h5py.HLObject, name: str, size: int) -> int:
     """Return the number of bytes that reading it takes."""
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiub":
-        raise refusal(f"{show(name)} is no array of numbers")
+        raise refusal(f"{show(name)} is not an array of numbers")
     if found.is_virtual or found.external:
         raise refusal(f"{show(name)} lies in another file")
     settings = found.id.get_create_plist()

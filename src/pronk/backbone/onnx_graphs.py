@@ -141,8 +141,8 @@ def write_model(
 
     Args:
         weights: arrays by layer name.
-        kernel: of the Dense head, float32 [1280, C].
-        bias: of the Dense head, float32 [C].
+        kernel: kernel of the Dense head, float32 [1280, C].
+        bias: bias of the Dense head, float32 [C].
         size: side of the square image in pixels.
         temperature: the logits are divided by it (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 

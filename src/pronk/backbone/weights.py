@@ -31,7 +31,7 @@ class Backbone:
 
     Attributes:
         name: `imagenet`, `offline`, `random` or the file's name.
-        sha256: of the file.
+        sha256: digest of the file.
         weights: arrays by layer name: [kernel], or [gamma, beta, moving mean, moving variance].
     """
 
@@ -223,4 +223,4 @@ def check_weights(weights: Mapping[str, Sequence[np.ndarray]], path: Path | str)
         if [array.shape for array in arrays] != [array.shape for array in expected[layer]]:
             raise ModelError(f"{path}: layer {layer} has the shapes {[array.shape for array in arrays]}")
         if not all(np.isfinite(array).all() for array in arrays):
-            raise ModelError(f"{path}: layer {layer} holds values that are no numbers")
+            raise ModelError(f"{path}: layer {layer} holds values that are not numbers")

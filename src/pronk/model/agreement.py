@@ -55,8 +55,8 @@ def compare_answers(reference: np.ndarray, exported: np.ndarray, targets: np.nda
     """Compare the probabilities that two runtimes give the same photos.
 
     Args:
-        reference: of the model that was trained, float [n, C].
-        exported: of the export, float [n, C].
+        reference: probabilities of the model that was trained, float [n, C].
+        exported: probabilities of the export, float [n, C].
         targets: the truth, int [n].
 
     Returns:

@@ -33,7 +33,7 @@ MOST_CLASSES = 10_000
 MOST_FILES = 200
 LONGEST_NAME = 255
 HIGHEST_TEMPERATURE = 1000.0
-HEAD_FILE = "head.npy"  # beside a model that is no ONNX file
+HEAD_FILE = "head.npy"  # beside a model that is not an ONNX file
 GOLDEN_SIDE = 512
 GOLDEN_EXPECTED = "golden/expected.json"
 MOST_GOLDEN = 64
@@ -52,8 +52,8 @@ class Bundle:
         temperature: the logits are divided by it inside the graph.
         files: sha256 of each file, by its path in the folder.
         weights: name and sha256 of the pre-trained weights.
-        versions: of the software that wrote it.
-        runtime: what opens the model: a key of FORMATS.
+        versions: versions of the software that wrote it.
+        runtime: name of its format, a key of FORMATS.
         unknown: how to tell photos of other things, where there were enough validation photos.
         sets: how to answer with several classes, where there were validation photos.
     """
@@ -147,11 +147,11 @@ def write_bundle(
         folder: created where it is missing.
         contents: bytes by path in the folder; the model must be among them.
         classes: in the order of the probabilities.
-        size: of the image in pixels.
+        size: side of the image in pixels.
         fit: crop, pad or squash.
         weights: name and sha256 of the pre-trained weights.
         temperature: for the record; it lies inside the model.
-        runtime: what opens the model: a key of FORMATS.
+        runtime: name of its format, a key of FORMATS.
         unknown: how to tell photos of other things.
         sets: how to answer with several classes.
 
@@ -355,7 +355,7 @@ def _advise(record: dict[str, Any]) -> str:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _find(model: Path) -> Path:

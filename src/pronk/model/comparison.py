@@ -69,7 +69,7 @@ class Comparison:
         difference: accuracy of b minus that of a, with its 95 % interval for paired answers.
         gained: photos that only b gets right.
         lost: photos that only a gets right.
-        p: of the exact McNemar test.
+        p: p value of the exact McNemar test.
         changed: the photos gained and lost.
         left_out: photos that could not be used or would not be fair.
     """
@@ -271,7 +271,7 @@ def _answers_of(evaluation: Evaluation, digests: Mapping[str, str]) -> Answers:
 
 
 def _check_rows(rows: Sequence[Row], classes: tuple[str, ...]) -> None:
-    """Refuse numbers that are no probabilities: the file may have been edited, or come from another run."""
+    """Refuse numbers that are not probabilities: the file may have been edited, or come from another run."""
     with np.errstate(all="ignore"):
         probabilities, _ = read_rows(rows, classes)
     if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):

@@ -25,7 +25,7 @@ class Evaluation:
 
     Attributes:
         root: folder that the paths are relative to.
-        classes: of the model.
+        classes: those of the model.
         result: the `test` part of metrics.json.
         rows: one per photo, as in predictions.csv.
         findings: photos that could not be used, and photos that the model was trained with.
@@ -85,7 +85,7 @@ def find_known(run: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
     Args:
         run: the model's run folder; where it has no split.csv, as beside a copied model, nothing is known.
         root: the data folder.
-        paths: of the photos, relative to it.
+        paths: the photos, relative to it.
 
     Example:
         >>> find_known(Path("no such run"), Path("photos"), ["cat/a.jpg"])

@@ -1,4 +1,4 @@
-"""Bundle -> the kernel of its Dense head, which heat maps need; read without a framework."""
+"""Bundle -> the weights of its head, which heat maps need; read without a framework."""
 
 import io
 from itertools import islice
@@ -19,10 +19,10 @@ HEAD_BYTES = 2**14  # for each class: up to 4,096 features
 
 
 def load_head(bundle: Bundle) -> np.ndarray:
-    """Read the kernel of a bundle's head: from its ONNX file, or from the array beside a model of another kind.
+    """Read the weights of a bundle's head: from its ONNX file, or from the array beside a model of another kind.
 
     Returns:
-        Kernel of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
+        Weights of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
         class.
 
     Raises:
@@ -48,7 +48,7 @@ def load_head(bundle: Bundle) -> np.ndarray:
 
 
 def write_head(kernel: np.ndarray) -> bytes:
-    """Return the bytes of the array that lies beside a model which is no ONNX file.
+    """Return the bytes of the array that lies beside a model which is not an ONNX file.
 
     Example:
         >>> len(write_head(np.zeros((2, 2), np.float32)))
@@ -60,17 +60,17 @@ def write_head(kernel: np.ndarray) -> bytes:
 
 
 def read_head(model: bytes) -> np.ndarray:
-    """Read the kernel of the Dense head out of an ONNX file.
+    """Read the weights of the head out of an ONNX file.
 
     Args:
         model: content of a model.onnx that pronk wrote.
 
     Returns:
-        Kernel of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
+        Weights of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
         class.
 
     Raises:
-        ModelError: if the file is damaged, or holds no such kernel in float32.
+        ModelError: if the file is damaged, or holds no such weights in float32.
 
     Example:
         >>> read_head(b"no model")

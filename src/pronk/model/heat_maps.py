@@ -44,9 +44,9 @@ def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int
     negative values are cut off, is the class's logit without the bias.
 
     Args:
-        feature_map: of one photo, float32 [h, w, 1280].
-        kernel: of the Dense head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
-        index: of the class.
+        feature_map: last activations for one photo, float32 [h, w, 1280].
+        kernel: weights of the head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
+        index: number of the class.
 
     Returns:
         Heat from 0 to 1, float32 [h, w]; the largest is 1, unless nothing speaks for the class: then all are 0.
@@ -91,7 +91,7 @@ def draw_heat(heat: np.ndarray, *, side: int) -> bytes:
 
     Args:
         heat: from 0 to 1, float32 [h, w].
-        side: of the square picture, in pixels.
+        side: side of the square picture, in pixels.
 
     Returns:
         Bytes of a PNG with 256 colours, each with its opacity; no heat is transparent.

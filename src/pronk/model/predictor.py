@@ -31,8 +31,8 @@ class Prediction:
         classes: in the order of the probabilities.
         probabilities: float32 [C]; None where the photo cannot be used.
         error: why it cannot be used.
-        distance: of its features from those the model was trained with, where the model knows.
-        threshold: what is farther is unknown.
+        distance: how far its features lie from those the model was trained with, where the model knows.
+        threshold: distance beyond which it is unknown.
         sets: answers with several classes, where the model can.
 
     Example:
@@ -159,11 +159,11 @@ class Predictor:
         """Say what a model's outputs for one photo mean.
 
         Args:
-            path: of the photo, as it was given.
-            outputs: of the runtime, for this photo alone.
+            path: the photo, as it was given.
+            outputs: outputs of the runtime for this photo alone.
 
         Raises:
-            ModelError: if they hold values that are no finite numbers.
+            ModelError: if they hold values that are not finite numbers.
         """
         unknown = self.bundle.unknown
         try:

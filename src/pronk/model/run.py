@@ -99,7 +99,7 @@ class Metrics(EvaluationMetrics):
         weights: name and sha256 of the pre-trained weights.
         frozen: phase 1, with its val record.
         fine_tuned: phase 2; None where it was left out.
-        comparison: which of the two was kept.
+        comparison: the two phases on the same photos, and the choice.
         folds: from `pronk.analysis.folds.describe_folds`; None where nobody asked.
         curve: the record of `pronk curve`; None where a class is too small for it.
         seconds: wall time by stage; stages overlap.

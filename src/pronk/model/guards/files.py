@@ -22,7 +22,7 @@ def read_limited(path: Path) -> bytes:
     Example:
         >>> read_limited(Path("/"))
         Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: / is no ordinary file
+        pronk.errors.ModelError: the model file is refused: / is not an ordinary file
     """
     check_ordinary(path)
     try:
@@ -33,25 +33,25 @@ def read_limited(path: Path) -> bytes:
 
 
 def check_ordinary(path: Path, *, most: int = MAX_BYTES) -> None:
-    """Refuse what is no file of sensible size: folders, links, devices.
+    """Refuse what is not a file of sensible size: folders, links, devices.
 
     Args:
-        path: of a file in a model folder.
+        path: a file in a model folder.
         most: bytes it may have.
 
     Raises:
-        ModelError: what it is.
+        ModelError: naming what it is.
 
     Example:
         >>> check_ordinary(Path("/"))
         Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: / is no ordinary file
+        pronk.errors.ModelError: the model file is refused: / is not an ordinary file
     """
     try:
         status = path.lstat()
     except (OSError, ValueError) as error:
-        raise refusal(f"{path} is no ordinary file") from error
+        raise refusal(f"{path} is not an ordinary file") from error
     if not stat.S_ISREG(status.st_mode):
-        raise refusal(f"{path} is no ordinary file")
+        raise refusal(f"{path} is not an ordinary file")
     if status.st_size > most:
         raise refusal(f"{path} has {status.st_size} bytes")

@@ -24,13 +24,13 @@ def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, int, Value]]
     """Read a message's fields in the order of the bytes.
 
     Args:
-        message: of bytes; a view of them is not copied.
+        message: the bytes; a view of them is not copied.
 
     Yields:
         Number and wire type of each field, and its value: an int for VARINT, else a view of its bytes.
 
     Raises:
-        ModelError: where the bytes are no message, once reading reaches that place.
+        ModelError: where the bytes are not a message, once reading reaches that place.
 
     Example:
         >>> [(number, kind, bytes(value)) for number, kind, value in read_fields(bytes([0x0A, 2]) + b"ab")]
@@ -55,7 +55,7 @@ def read_parts(message: bytes | memoryview, number: int) -> Iterator[memoryview]
     """Read the strings, byte strings or inner messages of one field.
 
     Raises:
-        ModelError: if the bytes are no message, or the field holds something else.
+        ModelError: if the bytes are not a message, or the field holds something else.
 
     Example:
         >>> [bytes(part) for part in read_parts(bytes([0x0A, 1]) + b"a" + bytes([0x0A, 1]) + b"b", 1)]
@@ -72,7 +72,7 @@ def read_integers(message: bytes | memoryview, number: int) -> Iterator[int]:
     """Read the unsigned integers of one field, whether packed or one by one.
 
     Raises:
-        ModelError: if the bytes are no message, or the field holds something else.
+        ModelError: if the bytes are not a message, or the field holds something else.
 
     Example:
         >>> list(read_integers(bytes([0x08, 3, 0x0A, 2, 4, 5]), 1))
@@ -89,7 +89,7 @@ def read_integers(message: bytes | memoryview, number: int) -> Iterator[int]:
                 integer, position = _read_varint(value, position, longest=VARINT_BYTES)
                 yield integer
         else:
-            raise _damaged(f"field {number} is no integer")
+            raise _damaged(f"field {number} is not an integer")
 
 
 def only(values: Iterable[T], what: str) -> T:

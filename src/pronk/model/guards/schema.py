@@ -47,7 +47,7 @@ def read_message(message: bytes | memoryview, schema: Schema, budget: Iterator[i
     """Read a message that may only hold the fields of a schema.
 
     Args:
-        message: of bytes; views of it are not copied.
+        message: the bytes; views of it are not copied.
         schema: ONCE or MANY by number of the field; a text instead names a field that is refused.
         budget: gives a number for each field that may still be read, over all messages of a file, so that a file of
             millions of empty fields does not take minutes.
