@@ -178,17 +178,11 @@ def test_one_that_answers_otherwise_is_set_aside(run, monkeypatch):
     assert sorted(path.name for path in (run / "exports").iterdir()) == ["onnx-int8", "parity.json"]
 
 
-def test_the_command_says_so(run, monkeypatch):
-    # The tiny photos are easy, so the bar is what sets this one aside.
-    done = run_pronk("export", run, "--to", "onnx-int8", "--min-agreement", "1", "--json", "--quiet")
-    parity = json.loads(done.stdout)
-    assert done.returncode == (0 if parity[0]["agreement"] == 1 else 1)
+def test_the_command_says_so(run):
     done = run_pronk("export", run, "--to", "onnx-int8", "--min-agreement", "0")
     assert done.returncode == 0
     assert done.stdout.decode().strip() == str(run / "exports" / "onnx-int8")
     assert b"get the same class" in done.stderr
-    assert run_pronk("predict", run / "exports" / "onnx-int8", run / "model" / "golden" / "1.jpg").returncode == 0
-    assert b"onnx-int8" in run_pronk("bench", run).stdout
 
 
 def test_no_half_written_export_is_left(run, monkeypatch):

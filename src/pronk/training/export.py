@@ -109,8 +109,7 @@ def export_model(
         if out:
             note_parity(kept / PARITY, parity)  # a folder of the user's own gets no files beside the export
         else:
-            note_parity(folder.parent / PARITY, parity)
-            note_exports(bundle.run_folder / REPORT, read_parity(folder.parent / PARITY))
+            note_exports(bundle.run_folder / REPORT, note_parity(folder.parent / PARITY, parity))
     on_progress("export", STEPS, STEPS)
     return Exported(kept, parity, gate)
 
@@ -244,9 +243,11 @@ def put_in_place(exported: Bundle, folder: Path, *, is_accepted: bool) -> Path:
     return target
 
 
-def note_parity(path: Path, parity: dict[str, Any]) -> None:
-    """Put a record into the list of parity.json, in the place of the former one for its format."""
-    write_json(path, [*(record for record in read_parity(path) if record["format"] != parity["format"]), parity])
+def note_parity(path: Path, parity: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put a record into the list of parity.json, in the place of the former one for its format; return the list."""
+    records = [*(record for record in read_parity(path) if record["format"] != parity["format"]), parity]
+    write_json(path, records)
+    return records
 
 
 def read_parity(path: Path) -> list[dict[str, Any]]:
