@@ -11,9 +11,11 @@ from helpers.scripts import load_script
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAME = "transfer_learning_mobilenetv2"
 PICTURES = 9
-PER_CLASS = 60  # photos: more of them take minutes and show the same
-# What the cells computed, told by a last cell of its own.
-TELL = """
+PER_CLASS = 60
+# More and larger photos take minutes and show the same.
+SMALLER = {"photos_per_class=120": f"photos_per_class={PER_CLASS}", "SEED, SIZE = 42, 160": "SEED, SIZE = 42, 96"}
+# What the cells computed, printed by a last cell of its own.
+PRINT_RECORD = """
 import json
 record = {
     "real": bool(real), "alpha": ALPHA, "moved": list(moved.values()), "norms": int(strips.shape[1]),
@@ -43,16 +45,19 @@ def saved():
 
 
 def run_all_cells(regenerate, folder, **variables):
-    """Run the notebook in a folder; return it and the record that its last cell tells."""
+    """Run the notebook in a folder; return it and the record that its last cell prints."""
     notebook = regenerate.read_source()
     for cell in notebook.cells:
-        cell.source = cell.source.replace("photos_per_class=120", f"photos_per_class={PER_CLASS}")
-    notebook.cells.append(type(notebook.cells[0])(cell_type="code", id="tell", metadata={}, source=TELL, outputs=[]))
+        for former, smaller in SMALLER.items():
+            cell.source = cell.source.replace(former, smaller)
+    notebook.cells.append(
+        type(notebook.cells[0])(cell_type="code", id="record", metadata={}, source=PRINT_RECORD, outputs=[])
+    )
     # Nothing comes from, or goes to, the user's folders; a download would fail.
     variables |= {"KERAS_HOME": str(folder / "keras"), "https_proxy": "http://127.0.0.1:9"}
     regenerate.execute(notebook, folder, variables={**os.environ, **variables})
-    told = [output.text for output in notebook.cells[-1].outputs if output.get("name") == "stdout"]
-    return notebook, json.loads("".join(told))
+    said = [output.text for output in notebook.cells[-1].outputs if output.get("name") == "stdout"]
+    return notebook, json.loads("".join(said))
 
 
 def outputs_of(notebook):
