@@ -183,6 +183,7 @@ def test_the_command_says_so(run):
     assert done.returncode == 0
     assert done.stdout.decode().strip() == str(run / "exports" / "onnx-int8")
     assert b"get the same class" in done.stderr
+    assert b"onnx-int8" in run_pronk("bench", run).stdout
 
 
 def test_no_half_written_export_is_left(run, monkeypatch):
