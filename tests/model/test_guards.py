@@ -306,7 +306,7 @@ def test_a_network_of_pronk_opens(tmp_path, keras_file):
         for one, other in zip(found[layer], arrays, strict=True):
             np.testing.assert_array_equal(one, other)
     path.write_bytes(save_network(network))
-    np.testing.assert_array_equal(get_head(load_network(path, settings=wanted)).kernel, get_head(network).kernel)
+    np.testing.assert_array_equal(get_head(load_network(path, settings=wanted)).weights, get_head(network).weights)
 
 
 def drop_layer(file, name):
