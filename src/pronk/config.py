@@ -166,12 +166,7 @@ if Settings.__doc__:  # Python leaves docstrings out on request
 
 
 def find_problems(settings: Settings) -> list[str]:
-    """List everything that is wrong with the values, in words.
-
-    Example:
-        >>> find_problems(Settings())
-        []
-    """
+    """List everything that is wrong with the values, in words."""
     kinds = {field.name: field.type for field in dataclasses.fields(settings)}
     problems = [text for name in kinds if (text := _convert(name, getattr(settings, name), kinds[name])[1])]
     if problems:
@@ -200,13 +195,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Args:
         path: the file; unknown keys and values of the wrong type are errors, all named at once.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "settings.toml"
-        >>> _ = file.write_text("views = 2")
-        >>> read_settings(file)
-        {'views': 2}
     """
     try:
         # Folder names that are not UTF-8 keep their bytes; editors on Windows put a mark at the start.

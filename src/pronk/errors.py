@@ -29,12 +29,7 @@ COPY_AGAIN = "copy the model folder again"  # the hint wherever a model is not w
 
 
 class Reason(StrEnum):
-    """Why a file was left out; the list is closed, so programs may rely on it.
-
-    Example:
-        >>> Reason("truncated")
-        <Reason.TRUNCATED: 'truncated'>
-    """
+    """Why a file was left out; the list is closed, so programs may rely on it."""
 
     OK = "ok"
     OK_WITH_WARNING = "ok_with_warning"
@@ -122,10 +117,6 @@ class MissingExtra(PronkError):  # noqa: N818 - reads as what it is: an extra is
     Args:
         extra: the name in `pip install "pronk[extra]"`.
         purpose: the work that needs it.
-
-    Example:
-        >>> MissingExtra("train", "training").hint
-        'pip install "pronk[train]"'
     """
 
     def __init__(self, extra: str, purpose: str) -> None:

@@ -20,11 +20,6 @@ def start_threads() -> Iterator[Executor]:
     """Open a thread per core; on the way out, also by an error or Ctrl-C, tasks that wait are dropped.
 
     ONNX Runtime and Pillow leave the interpreter lock while they work, so threads use all cores.
-
-    Example:
-        >>> with start_threads() as pool:
-        ...     pool.submit(abs, -2).result()
-        2
     """
     pool = ThreadPoolExecutor(available_cores())
     try:
@@ -34,13 +29,7 @@ def start_threads() -> Iterator[Executor]:
 
 
 def count_workers(pool: Executor) -> int:
-    """Tell how many tasks a pool does at a time; one per core of this machine unless it says so itself.
-
-    Example:
-        >>> with start_threads() as pool:
-        ...     count_workers(pool) == available_cores()
-        True
-    """
+    """Tell how many tasks a pool does at a time; one per core of this machine unless it says so itself."""
     return max(1, int(getattr(pool, "workers", available_cores())))
 
 
@@ -53,10 +42,6 @@ def run_in_order(
         work: function of a task.
         tasks: taken as they are needed.
         pool: threads, processes or machines; None opens a thread per core until the last result.
-
-    Example:
-        >>> list(run_in_order(abs, [-2, 1]))
-        [2, 1]
     """
     waiting: deque[Future[Result]] = deque()
     with start_threads() if pool is None else contextlib.nullcontext(pool) as executor:
@@ -75,12 +60,7 @@ def run_in_order(
 def run_unordered(
     work: Callable[[Task], Result], tasks: Iterable[Task], *, pool: Executor | None = None
 ) -> Iterator[Result]:
-    """Yield results as they come, otherwise like `run_in_order`; the pool may gain and lose machines meanwhile.
-
-    Example:
-        >>> sorted(run_unordered(abs, [-2, 1]))
-        [1, 2]
-    """
+    """Yield results as they come, otherwise like `run_in_order`; the pool may gain and lose machines meanwhile."""
     waiting = iter(tasks)
     running: set[Future[Result]] = set()
     with start_threads() if pool is None else contextlib.nullcontext(pool) as executor:
@@ -96,12 +76,7 @@ def run_unordered(
 
 
 def start_beside(work: Callable[[], Result]) -> Future[Result]:
-    """Run something in a thread that nobody waits for, should the rest fail or be stopped.
-
-    Example:
-        >>> start_beside(lambda: 2).result()
-        2
-    """
+    """Run something in a thread that nobody waits for, should the rest fail or be stopped."""
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -115,12 +90,7 @@ def start_beside(work: Callable[[], Result]) -> Future[Result]:
 
 
 def available_cores() -> int:
-    """Count the CPU cores this process may use: affinity and the container's quota.
-
-    Example:
-        >>> available_cores() >= 1
-        True
-    """
+    """Count the CPU cores this process may use: affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -6,11 +6,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Report nothing; the default of every `on_progress`.
-
-    Example:
-        >>> no_progress("check", 1, 2)
-    """
+    """Report nothing; the default of every `on_progress`."""
 
 
 STAGES = {

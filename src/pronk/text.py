@@ -38,12 +38,7 @@ def fold(name: str) -> str:
 
 
 def quote(argument: str) -> str:
-    """Write an argument as the shell of this system wants it.
-
-    Example:
-        >>> quote("runs")
-        'runs'
-    """
+    """Write an argument as the shell of this system wants it."""
     import shlex
     import subprocess
 

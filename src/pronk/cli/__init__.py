@@ -89,12 +89,6 @@ def run_command(arguments: Sequence[str]) -> int:
 
     Args:
         arguments: words after `pronk`.
-
-    Example:
-        >>> run_command(["verify", "--help"])
-        Usage: pronk verify [OPTIONS] MODEL
-        ...
-        0
     """
     try:
         code = cli.main(list(arguments), prog_name="pronk", standalone_mode=False)

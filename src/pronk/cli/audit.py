@@ -1,6 +1,5 @@
 """`pronk audit`."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pronk.cli.settings import FROZEN_OPTIONS, make_settings, settings_options
+from pronk.cli.undo import end_undo
 from pronk.text import percent, plural, quote, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pronk.moving.review import Applied
     from pronk.training.surveys import Audit
 
 GROUP_HELP = "Photos whose paths match equally do not judge each other, as in '(.*)_frame'."
@@ -62,21 +61,9 @@ def audit(data: Path, as_json: bool, undo: bool, review: Path | None, **options:
             raise click.UsageError("--move needs --quarantine DIR, for dropped photos and the undo file")
     else:
         _refuse({"quarantine": applying["quarantine"]}, "belongs to --move")
-    corrections = Corrections(
-        data, review, applying["out"] or Path("corrected.csv"), applying["split"], applying["quarantine"]
-    )
-    _take_back(corrections, as_json) if undo else _apply(corrections, as_json)
-
-
-@dataclasses.dataclass(frozen=True)
-class Corrections:
-    """A review to apply to photos: as a list at `out`, or, with a quarantine, by moving them."""
-
-    data: Path
-    review: Path
-    out: Path
-    split: Path | None
-    quarantine: Path | None
+    change = _take_back if undo else _apply
+    out = applying["out"] or Path("corrected.csv")
+    change(review, data, as_json, out=out, split=applying["split"], quarantine=applying["quarantine"])
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -90,6 +77,8 @@ def _report(data: Path, as_json: bool, *, cache: Path | None, most: int, html: P
     from pronk.analysis.labels import suspicion_records
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import print_findings
+    from pronk.report.audit_page import render_audit
+    from pronk.storage.files import write_atomically
 
     check_page("--html", html, data)
     settings = make_settings(None, values)
@@ -98,7 +87,16 @@ def _report(data: Path, as_json: bool, *, cache: Path | None, most: int, html: P
             found: Audit = pronk.audit(data, settings=settings, cache=cache, on_progress=on_progress)
         shown = found.suspicions[:most]
         if html:
-            write_page(html, found, data, most)
+            page = render_audit(
+                found.suspicions,
+                root=found.root,
+                classes=found.classes,
+                data=str(data),
+                photos=found.photos,
+                accuracy=found.accuracy["mean"],
+                most=most,
+            )
+            write_atomically(html, page.encode())
         print_findings(console, [finding for finding in found.findings if finding.severity == "error"])
         if as_json:
             print_json(suspicion_records(shown))
@@ -107,23 +105,6 @@ def _report(data: Path, as_json: bool, *, cache: Path | None, most: int, html: P
                 names = "  ".join(visible(name) for name in (row.path, f"{row.given} -> {row.suggested}"))
                 click.echo(f"{names}  {row.score:.2f}")
         _say_what_next(console, found, len(shown), data, html)
-
-
-def write_page(path: Path, found: "Audit", data: Path, most: int) -> None:
-    """Write the page to decide on each suspicion."""
-    from pronk.report.audit_page import render_audit
-    from pronk.storage.files import write_atomically
-
-    page = render_audit(
-        found.suspicions,
-        root=found.root,
-        classes=found.classes,
-        data=str(data),
-        photos=found.photos,
-        accuracy=found.accuracy["mean"],
-        most=most,
-    )
-    write_atomically(path, page.encode())
 
 
 def _say_what_next(console: "Console", found: "Audit", shown: int, data: Path, html: Path | None) -> None:
@@ -148,19 +129,18 @@ def _say_what_next(console: "Console", found: "Audit", shown: int, data: Path, h
         console.print(f"Look at them:   pronk audit {quote(str(data))} --html review.html", markup=False)
 
 
-def _apply(asked: Corrections, as_json: bool) -> None:
+def _apply(review: Path, data: Path, as_json: bool, *, out: Path, split: Path | None, quarantine: Path | None) -> None:
     from pronk.cli.console import open_console, print_json
+    from pronk.moving.review import move_photos, write_list
 
-    done = _do(asked)
+    done = move_photos(review, data, quarantine) if quarantine else write_list(review, data, out, split=split)
     with open_console() as console:
         for path, reason in done.left:
             console.print(visible(f"left as it is: {path}: {reason}"), style="yellow", markup=False)
-        told = f"{done.moved} moved, {done.dropped} dropped, {done.kept} kept, {len(done.left)} left as they are."
-        console.print(told, markup=False)
-        if asked.quarantine:
-            console.print(f"To take it back: pronk undo {quote(str(done.file))}", markup=False)
-        else:
-            console.print(f"Train on it: pronk train {quote(str(done.file))}", markup=False)
+        counts = f"{done.moved} moved, {done.dropped} dropped, {done.kept} kept, {len(done.left)} left as they are."
+        console.print(counts, markup=False)
+        what_next = "To take it back: pronk undo" if quarantine else "Train on it: pronk train"
+        console.print(f"{what_next} {quote(str(done.file))}", markup=False)
     if as_json:
         left = [{"path": path, "reason": reason} for path, reason in done.left]
         record = {"file": str(done.file), "moved": done.moved, "dropped": done.dropped, "kept": done.kept}
@@ -170,28 +150,14 @@ def _apply(asked: Corrections, as_json: bool) -> None:
     sys.exit(1 if done.left else 0)
 
 
-def _do(asked: Corrections) -> "Applied":
-    from pronk.moving.review import move_photos, write_list
-
-    if asked.quarantine is None:
-        return write_list(asked.review, asked.data, asked.out, split=asked.split)
-    return move_photos(asked.review, asked.data, asked.quarantine)
-
-
-def _take_back(asked: Corrections, as_json: bool) -> None:
-    from pronk.cli.console import print_json
+def _take_back(
+    review: Path, data: Path, as_json: bool, *, out: Path, split: Path | None, quarantine: Path | None
+) -> None:
+    from pronk.moving.journal import Undone
     from pronk.moving.review import remove_list, undo_moves
 
-    undone, kept = 1, []
-    if asked.quarantine is None:
-        remove_list(asked.review, asked.data, asked.out, split=asked.split)
+    if quarantine:
+        end_undo(undo_moves(review, data, quarantine), as_json)
     else:
-        done = undo_moves(asked.review, asked.data, asked.quarantine)
-        undone, kept = done.reversed, [{"path": action.target, "reason": reason} for action, reason in done.kept]
-    for row in kept:
-        click.echo(visible(f"kept {row['path']}: {row['reason']}"), err=True)
-    if as_json:
-        print_json({"undone": undone, "kept": kept})
-    else:
-        click.echo(f"undone: {plural(undone, 'file')}; kept: {len(kept)}")
-    sys.exit(1 if kept else 0)
+        remove_list(review, data, out, split=split)
+        end_undo(Undone(1, ()), as_json)

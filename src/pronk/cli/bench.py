@@ -54,12 +54,7 @@ def bench(models: tuple[Path, ...], as_json: bool) -> None:
 
 
 def with_exports(model: Path) -> list[Path]:
-    """List a model, and after a run folder's its exports.
-
-    Example:
-        >>> with_exports(Path("no such run"))
-        [PosixPath('no such run')]
-    """
+    """List a model, and after a run folder's its exports."""
     from pronk.model.run import EXPORTS, MODEL
 
     exports = model / EXPORTS

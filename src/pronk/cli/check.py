@@ -41,20 +41,22 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
     """
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.dataset.checkup import check as check_photos
+    from pronk.moving.quarantine import check_folders, move_aside
+    from pronk.report.check_page import render_check
+    from pronk.storage.files import write_atomically
 
     check_page("--html", html, data)
     if fix != bool(quarantine):
         raise click.UsageError("--fix and --quarantine DIR need each other")
     if quarantine:
-        from pronk.moving.quarantine import check_folders
-
         check_folders(data, quarantine)
     with open_console() as console:
         with show_progress(console) as on_progress:
             checkup = check_photos(data, on_progress=on_progress)
         if html:
-            write_page(html, checkup, data)
-        moved = _fix(checkup, quarantine) if quarantine else None
+            page = render_check(checkup, title=data.resolve().name, data=quote(str(data)))
+            write_atomically(html, page.encode())
+        moved = move_aside(checkup, quarantine) if quarantine else None
         if as_json:
             print_json(_record(checkup, moved))
         else:
@@ -66,21 +68,6 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
         where = f"with pictures in {html}" if html else "all of them with --json, with pictures by --html"
         console.print(f"{plural(checkup.files, 'file')} looked at, {', '.join(told)} ({where}).", markup=False)
     sys.exit(1 if checkup.matters else 0)
-
-
-def write_page(path: Path, checkup: "Checkup", data: Path) -> None:
-    """Write the page with everything that was found."""
-    from pronk.report.check_page import render_check
-    from pronk.storage.files import write_atomically
-
-    page = render_check(checkup, title=data.resolve().name, data=quote(str(data)))
-    write_atomically(path, page.encode())
-
-
-def _fix(checkup: "Checkup", folder: Path) -> "Quarantined":
-    from pronk.moving.quarantine import move_aside
-
-    return move_aside(checkup, folder)
 
 
 def _record(checkup: "Checkup", moved: "Quarantined | None") -> dict[str, Any]:

@@ -25,12 +25,7 @@ LOG_WIDTH = 500
 
 
 def installed_version() -> str:
-    """Return pronk's version.
-
-    Example:
-        >>> installed_version().count(".") >= 1
-        True
-    """
+    """Return pronk's version."""
     try:
         return version("pronk")
     except PackageNotFoundError:
@@ -175,9 +170,6 @@ def check_page(option: str, path: Path | None, data: Path) -> None:
 
     Raises:
         click.UsageError: naming the option and the value.
-
-    Example:
-        >>> check_page("--html", None, Path("photos"))
     """
     if path and data.is_dir() and lies_in(path, data):
         raise click.UsageError(f"{option} must lie outside of the photos in {data}. Got {str(path)!r}")

@@ -30,6 +30,9 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
     import pronk
     from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.cli.summary import accuracy_text
+    from pronk.report.pages import render_page
+    from pronk.report.plots import draw_growth
+    from pronk.storage.files import write_atomically
     from pronk.text import plural, visible
 
     check_page("--html", html, data)
@@ -37,20 +40,11 @@ def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **va
     with open_console() as console, show_progress(console) as on_progress:
         record = pronk.curve(data, settings=settings, cache=cache, on_progress=on_progress)
     if html:
-        write_page(html, record, title=data.resolve().name)
+        page = render_page("curve.html", title=data.resolve().name, curve=record, growth=draw_growth(record))
+        write_atomically(html, page.encode())
     if as_json:
         print_json(record)
         return
     for point in record["points"]:
         click.echo(f"{plural(point['photos'], 'photo')}: {accuracy_text(point['accuracy'])}")
     click.echo(visible(record["advice"]))
-
-
-def write_page(path: Path, record: dict[str, Any], *, title: str) -> None:
-    """Write the plot and the advice as one page."""
-    from pronk.report.pages import render_page
-    from pronk.report.plots import draw_growth
-    from pronk.storage.files import write_atomically
-
-    page = render_page("curve.html", title=title, curve=record, growth=draw_growth(record))
-    write_atomically(path, page.encode())

@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from pronk.text import visible
+from pronk.text import plural, visible
+
+if TYPE_CHECKING:
+    from pronk.moving.journal import Undone
 
 
 @click.command()
@@ -21,15 +25,20 @@ def undo(file: Path, as_json: bool) -> None:
     Example:
         pronk undo sorted/undo.csv
     """
-    from pronk.cli.console import print_json
     from pronk.moving.journal import undo as take_back
-    from pronk.text import plural
 
     done = take_back(file)
     if not (done.reversed or done.kept):
         others = sorted(path.name for path in file.absolute().parent.glob("undo*.csv") if path.name != file.name)
         beside = f"; beside it: {', '.join(others)}" if others else ""
         click.echo(visible(f"nothing was left to take back{beside}"), err=True)
+    end_undo(done, as_json)
+
+
+def end_undo(done: "Undone", as_json: bool) -> NoReturn:
+    """Print how many files went back, and on stderr why the others did not; then the exit code is 1."""
+    from pronk.cli.console import print_json
+
     for action, reason in done.kept:
         click.echo(visible(f"kept {action.target}: {reason}"), err=True)
     if as_json:

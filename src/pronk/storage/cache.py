@@ -24,10 +24,6 @@ class Kind(enum.Enum):
     """What pronk keeps in a cache folder, each in a folder of its own, with the form of its files' names.
 
     Nothing else in a cache folder is ever touched.
-
-    Example:
-        >>> Kind.ROWS.within(Path("cache")).as_posix()
-        'cache/rows'
     """
 
     ROWS = r".+\.row"
@@ -45,12 +41,7 @@ class Kind(enum.Enum):
 
 
 def default_cache() -> Path:
-    """Return $PRONK_CACHE, else the folder for caches that the system gives each user.
-
-    Example:
-        >>> isinstance(default_cache(), Path)
-        True
-    """
+    """Return $PRONK_CACHE, else the folder for caches that the system gives each user."""
     if named := os.environ.get("PRONK_CACHE"):
         return Path(named)
     home = Path.home()
@@ -80,23 +71,13 @@ def parse_size(text: str, *, option: str = "--cache-limit") -> int:
 
 
 def measure(root: Path) -> tuple[int, int]:
-    """Return (number of files, bytes) in a cache.
-
-    Example:
-        >>> measure(Path("no such folder"))
-        (0, 0)
-    """
+    """Return (number of files, bytes) in a cache."""
     sizes = [size for _, _, size in _files(root)]
     return len(sizes), sum(sizes)
 
 
 def trim(root: Path, *, limit: int) -> int:
-    """Remove the least recently used rows until the cache holds at most `limit` bytes; return the bytes removed.
-
-    Example:
-        >>> trim(Path("no such folder"), limit=0)
-        0
-    """
+    """Remove the least recently used rows until the cache holds at most `limit` bytes; return the bytes removed."""
     files = sorted(_files(root))
     excess = sum(size for _, _, size in files) - limit
     removed = 0
@@ -110,11 +91,7 @@ def trim(root: Path, *, limit: int) -> int:
 
 
 def clear(root: Path) -> None:
-    """Remove what pronk keeps in a cache folder, and nothing else in it.
-
-    Example:
-        >>> clear(Path("no such folder"))
-    """
+    """Remove what pronk keeps in a cache folder, and nothing else in it."""
     for _, path, _ in _files(root):
         with contextlib.suppress(OSError):
             Path(path).unlink()
@@ -133,9 +110,6 @@ def ensure_space(folder: Path, needed: int) -> None:
 
     Raises:
         StorageError: with both sizes.
-
-    Example:
-        >>> ensure_space(Path("."), 1)
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free

@@ -28,13 +28,6 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     Raises:
         StorageError: naming the path and the cause; the former file is untouched.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "labels.txt"
-        >>> write_atomically(file, b"alpaca")
-        >>> file.read_bytes()
-        b'alpaca'
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -69,29 +62,13 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file atomically, in a fixed form.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "n.json"
-        >>> write_json(file, {"n": 1})
-        >>> file.read_text()
-        '{\\n  "n": 1\\n}\\n'
-    """
+    """Write a JSON file atomically, in a fixed form."""
     # Names that are not UTF-8 arrive as lone surrogates, which only JSON's ASCII escapes can hold.
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode("ascii"))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    r"""Write a CSV file atomically; undecodable file names keep their bytes.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "n.csv"
-        >>> write_csv(file, ["n"], [{"n": 1}])
-        >>> file.read_bytes()
-        b'n\n1\n'
-    """
+    r"""Write a CSV file atomically; undecodable file names keep their bytes."""
     lines = [columns, *([row.get(name) for name in columns] for row in rows)]
     write_atomically(path, "".join(map(format_csv_line, lines)).encode("utf-8", "surrogateescape"))
 
@@ -110,40 +87,19 @@ def format_csv_line(values: Sequence[object]) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file into one dictionary per row.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "n.csv"
-        >>> write_csv(file, ["n"], [{"n": 1}])
-        >>> read_csv(file)
-        [{'n': '1'}]
-    """
+    """Read a CSV file into one dictionary per row."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def digest_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes as hexadecimal digits.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "empty"
-        >>> file.touch()
-        >>> digest_file(file)[:8]
-        'e3b0c442'
-    """
+    """Return the sha256 of a file's bytes as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_digest(path: Path) -> str:
-    """Return the sha256 of a file, or nothing where no ordinary file is: reading a pipe would wait for ever.
-
-    Example:
-        >>> find_digest(Path("gone.jpg"))
-        ''
-    """
+    """Return the sha256 of a file, or nothing where no ordinary file is: reading a pipe would wait for ever."""
     try:
         return digest_file(path) if stat.S_ISREG(path.stat().st_mode) else ""
     except (OSError, ValueError):
@@ -151,11 +107,7 @@ def find_digest(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until renames inside a folder are on disk, where the system can do that.
-
-    Example:
-        >>> sync_folder(Path("."))
-    """
+    """Wait until renames inside a folder are on disk, where the system can do that."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -166,12 +118,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files and folders that a killed process left in a folder.
-
-    Example:
-        >>> import tempfile
-        >>> remove_leftovers(Path(tempfile.mkdtemp()))
-    """
+    """Delete temporary files and folders that a killed process left in a folder."""
     for temporary in list(folder.rglob(".*.tmp")):
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -185,11 +132,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     Raises:
         RunError: naming the process that holds it.
-
-    Example:
-        >>> import tempfile
-        >>> with lock_folder(Path(tempfile.mkdtemp())):
-        ...     pass
     """
     path = folder / ".lock"
     try:

@@ -89,12 +89,7 @@ def find_free(path: Path, is_taken: Callable[[str], bool] = lambda name: False) 
 
 
 def enclosing(path: Path) -> set[Path]:
-    """Return a path, its links resolved, together with every folder above it.
-
-    Example:
-        >>> Path.cwd().resolve() in enclosing(Path("a/b"))
-        True
-    """
+    """Return a path, its links resolved, together with every folder above it."""
     resolved = path.resolve()
     return {resolved, *resolved.parents}
 
@@ -110,22 +105,12 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 
 def overlap(one: Path, other: Path) -> bool:
-    """Tell whether one of two folders lies in the other, or both are the same.
-
-    Example:
-        >>> overlap(Path("photos"), Path("photos/bad"))
-        True
-    """
+    """Tell whether one of two folders lies in the other, or both are the same."""
     return lies_in(one, other) or lies_in(other, one)
 
 
 def leads_elsewhere(path: Path) -> bool:
-    """Tell whether an absolute path is a link, or below one: then it leads to another place than it says.
-
-    Example:
-        >>> leads_elsewhere(Path.cwd().resolve())
-        False
-    """
+    """Tell whether an absolute path is a link, or below one: then it leads to another place than it says."""
     return path.resolve() != path
 
 
