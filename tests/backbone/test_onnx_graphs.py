@@ -6,8 +6,9 @@ import pytest
 from helpers.pictures import draw_picture
 from helpers.training import lively_backbone, real_pixels
 from pronk.analysis.head import Head
+from pronk.backbone.architecture import BLOCKS as ALL_BLOCKS
 from pronk.backbone.keras_network import build_network, build_prefix, set_head
-from pronk.backbone.onnx_graphs import cut_shape, fold_batch_norm, is_residual, pooled_size, write_model, write_prefix
+from pronk.backbone.onnx_graphs import cut_shape, fold_batch_norm, pooled_size, write_model, write_prefix
 from pronk.backbone.weights import load_backbone, random_backbone
 from pronk.config import BLOCKS, SETTINGS, Settings
 from pronk.model.formats.runtimes import OnnxRuntime
@@ -78,9 +79,8 @@ def test_blocks_that_add_are_those_of_keras(alpha):
     weights = random_backbone(alpha=alpha).weights
     base = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
     names = {layer.name for layer in base.layers}
-    for number in range(1, 17):
-        assert is_residual(weights, number) == (f"block_{number}_add" in names)
-    assert set(BLOCKS) <= names
+    assert {block.output for block in ALL_BLOCKS if block.is_residual} == {name for name in names if "_add" in name}
+    assert [block.output for block in ALL_BLOCKS if block.is_residual] + ["block_16_project_BN"] == list(BLOCKS)
     for block in BLOCKS:
         assert cut_shape(weights, size=32, cut=block) == base.get_layer(block).output.shape[1:]
 

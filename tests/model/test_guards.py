@@ -131,6 +131,12 @@ def virtual(file, name):
     file.create_virtual_dataset(name, layout)
 
 
+def stored_outside(file, name):
+    shape = file[name].shape
+    del file[name]
+    file.create_dataset(name, shape, "float32", external=[("secret.bin", 0, 4 * int(np.prod(shape)))])
+
+
 def huge(file, name):
     del file[name]
     file.create_dataset(name, (10**6, 10**6), "float32", chunks=(64, 64))
@@ -614,6 +620,7 @@ def text(file, name):
         (link_outside, "ExternalLink"),
         (soft, "SoftLink"),
         (virtual, "another file"),
+        (stored_outside, "another file"),
         (huge, "shape"),
         (twice, "twice"),
         (round_and_round, "twice"),

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from pronk.analysis.head import Head
+from pronk.backbone.architecture import LAYERS
 from pronk.backbone.h5 import DAMAGE, open_network
 from pronk.backbone.onnx_graphs import pooled_size
-from pronk.backbone.weights import Backbone, check_weights, layer_names
+from pronk.backbone.weights import Backbone, check_weights
 from pronk.config import Settings
 from pronk.model.guards.schema import refusal
 
@@ -85,12 +86,12 @@ def get_head(network: Any) -> Head:
 
 def get_weights(network: Any) -> dict[str, list[np.ndarray]]:
     """Read the arrays of every layer of the MobileNetV2, by layer name."""
-    return {name: network.get_layer(name).get_weights() for name in layer_names()}
+    return {name: network.get_layer(name).get_weights() for name in LAYERS}
 
 
 def set_weights(network: Any, weights: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Put arrays by layer name into the MobileNetV2."""
-    for name in layer_names():
+    for name in LAYERS:
         network.get_layer(name).set_weights(list(weights[name]))
 
 
@@ -134,7 +135,7 @@ def _read_layers(layers: Any, name: str) -> tuple[Backbone, Head]:
         arrays = layers[f"{kind}_{number}" if number else kind]["vars"]
         return [np.asarray(arrays[key][()], np.float32) for key in sorted(arrays, key=int)]
 
-    weights = {layer: read(_kind(layer)) for layer in layer_names()}
+    weights = {layer: read(_kind(layer)) for layer in LAYERS}
     check_weights(weights, name)
     kernel, bias = read("dense")
     if kernel.shape != (pooled_size(weights), len(bias)):

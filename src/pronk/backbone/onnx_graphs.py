@@ -6,6 +6,7 @@ and needs no training framework, so features can be extracted while Keras is sti
 The tests compare every graph with Keras.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pronk.backbone.architecture import BLOCKS, Block, blocks_after
+
 Weights = Mapping[str, Sequence[np.ndarray]]
 
 PREFIX_VERSION = 1  # raise it when the prefix gives other numbers, so that features kept of the old one are not used
 OPSET = 18
 IR_VERSION = 9
 BATCH_NORM_EPSILON = 1e-3
-STRIDE_TWO_BLOCKS = (1, 3, 6, 13)
-LAST_BLOCK = 16
 
 
 class GraphWriter:
@@ -67,18 +68,14 @@ class GraphWriter:
             self.constant("six", np.float32(6))
         return self.node("Clip", [x, "zero", "six"], f"{x}_relu")
 
-    def block(self, x: str, number: int) -> str:
-        """Add one inverted residual block (Sandler et al. 2018, https://arxiv.org/abs/1801.04381)."""
-        name = f"block_{number}" if number else "expanded_conv"
-        entry = x
-        stride = 2 if number in STRIDE_TWO_BLOCKS else 1
-        if number:
+    def block(self, x: str, block: Block) -> str:
+        """Add one inverted residual block."""
+        name, entry = block.name, x
+        if block is not BLOCKS[0]:
             x = self.convolution(x, f"{name}_expand", f"{name}_expand_BN")
-        x = self.convolution(x, f"{name}_depthwise", f"{name}_depthwise_BN", stride=stride)
+        x = self.convolution(x, f"{name}_depthwise", f"{name}_depthwise_BN", stride=block.stride)
         x = self.convolution(x, f"{name}_project", f"{name}_project_BN", relu=False)
-        if number and is_residual(self.weights, number):
-            x = self.node("Add", [entry, x], f"{name}_add")
-        return x
+        return self.node("Add", [entry, x], block.output) if block.is_residual else x
 
 
 def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
@@ -91,11 +88,6 @@ def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
 
     Returns:
         An ONNX model: `image` uint8 [N, size, size, 3] -> `features` float32 [N, 1280], `cut` float16 [N, h, w, c].
-
-    Example:
-        >>> from pronk.backbone.weights import random_backbone
-        >>> len(write_prefix(random_backbone(alpha=0.35).weights, size=32, cut="block_16_project_BN")) > 100_000
-        True
     """
     writer = GraphWriter(weights)
     cut_output, feature_map = _write_network(writer, cut)
@@ -119,16 +111,11 @@ def write_suffix(weights: Weights, *, size: int, cut: str) -> bytes:
 
     Returns:
         An ONNX model: `cut` float32 [N, h, w, c] -> `features` float32 [N, 1280].
-
-    Example:
-        >>> from pronk.backbone.weights import random_backbone
-        >>> len(write_suffix(random_backbone(alpha=0.35).weights, size=32, cut="block_15_add")) > 100_000
-        True
     """
     writer = GraphWriter(weights)
     x = writer.node("Transpose", ["cut"], "cut_channels_first", perm=[0, 3, 1, 2])
-    for number in range(int(cut.split("_")[1]) + 1, LAST_BLOCK + 1):
-        x = writer.block(x, number)
+    for block in blocks_after(cut):
+        x = writer.block(x, block)
     features = _write_pooling(writer, writer.convolution(x, "Conv_1", "Conv_1_bn"))
     cut_input = _tensor("cut", ["N", *cut_shape(weights, size=size, cut=cut)])
     return _serialize(writer, cut_input, [_tensor(features, ["N", pooled_size(weights)])])
@@ -149,12 +136,6 @@ def write_model(
     Returns:
         An ONNX model: `image` uint8 [N, size, size, 3] -> `probabilities` float32 [N, C], `features`
         float32 [N, 1280], `feature_map` float32 [N, size / 32, size / 32, 1280].
-
-    Example:
-        >>> from pronk.backbone.weights import random_backbone
-        >>> backbone = random_backbone(alpha=0.35)
-        >>> len(write_model(backbone.weights, np.zeros((1280, 2)), np.zeros(2), size=32)) > 100_000
-        True
     """
     writer = GraphWriter(weights)
     _, feature_map = _write_network(writer, None)
@@ -177,13 +158,7 @@ def write_model(
 
 
 def pooled_size(weights: Weights) -> int:
-    """Return the number of pooled features.
-
-    Example:
-        >>> from pronk.backbone.weights import random_backbone
-        >>> pooled_size(random_backbone(alpha=0.35).weights)
-        1280
-    """
+    """Return the number of pooled features."""
     return int(weights["Conv_1"][0].shape[-1])
 
 
@@ -195,22 +170,9 @@ def cut_shape(weights: Weights, *, size: int, cut: str) -> tuple[int, int, int]:
         >>> cut_shape(random_backbone(alpha=1.0).weights, size=224, cut="block_12_add")
         (14, 14, 96)
     """
-    number = int(cut.split("_")[1])
-    side = size // 2 ** (1 + sum(number >= block for block in STRIDE_TWO_BLOCKS))
-    return side, side, int(weights[f"block_{number}_project"][0].shape[-1])
-
-
-def is_residual(weights: Weights, number: int) -> bool:
-    """Tell whether a block adds its input to its output.
-
-    Example:
-        >>> from pronk.backbone.weights import random_backbone
-        >>> [n for n in range(1, 17) if is_residual(random_backbone(alpha=1.0).weights, n)]
-        [2, 4, 5, 7, 8, 9, 11, 12, 14, 15]
-    """
-    inputs = weights[f"block_{number}_expand"][0].shape[2]
-    outputs = weights[f"block_{number}_project"][0].shape[3]
-    return number not in STRIDE_TWO_BLOCKS and inputs == outputs
+    passed = BLOCKS[: len(BLOCKS) - len(blocks_after(cut))]
+    side = size // 2 // math.prod(block.stride for block in passed)
+    return side, side, int(weights[f"{passed[-1].name}_project"][0].shape[-1])
 
 
 def fold_batch_norm(kernel: np.ndarray, batch_norm: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -238,8 +200,8 @@ def fold_batch_norm(kernel: np.ndarray, batch_norm: Sequence[np.ndarray]) -> tup
 def _write_network(writer: GraphWriter, cut: str | None) -> tuple[str, str]:
     x = writer.convolution(writer.scale("image"), "Conv1", "bn_Conv1", stride=2)
     cut_output = ""
-    for number in range(LAST_BLOCK + 1):
-        x = writer.block(x, number)
+    for block in BLOCKS:
+        x = writer.block(x, block)
         cut_output = x if x == cut else cut_output
     return cut_output, writer.convolution(x, "Conv_1", "Conv_1_bn")
 

@@ -4,7 +4,6 @@ Read with h5py alone, so that features can be extracted while Keras is still bei
 """
 
 import dataclasses
-import functools
 import hashlib
 import importlib.resources
 import os
@@ -14,15 +13,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pronk.backbone.architecture import BLOCKS, LAYERS, layer_shapes
 from pronk.backbone.h5 import DAMAGE, open_h5
-from pronk.backbone.onnx_graphs import LAST_BLOCK
 from pronk.config import SETTINGS
 from pronk.errors import ModelError
 
 OFFLINE_FILE = "offline_mobilenet_v2_0.35.h5"
 MAX_BYTES = 100 * 2**20
-# (channels at alpha 1, number of blocks) of the seven stages in table 2 of Sandler et al. 2018.
-STAGES = ((16, 1), (24, 2), (32, 3), (64, 4), (96, 3), (160, 3), (320, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +39,10 @@ class Backbone:
     @property
     def alpha(self) -> float:
         """The width, told from the number of channels."""
-        channels = [_last_side(self.weights[f"block_{number}_project"]) for number in range(1, LAST_BLOCK + 1)]
+        names = [f"{block.name}_project" for block in BLOCKS[1:]]
+        channels = [arrays[0].shape[-1] if arrays and arrays[0].ndim else 0 for arrays in map(self.weights.get, names)]
         for alpha in SETTINGS["alpha"].choices:
-            if [c for _, c in _block_channels(alpha)][1:] == channels:
+            if [layer_shapes(alpha)[name][0][-1] for name in names] == channels:
                 return float(alpha)
         raise ModelError(
             f"{self.name}: no MobileNetV2 has blocks of {channels} channels", hint="name another file with --weights"
@@ -98,57 +96,17 @@ def random_backbone(*, alpha: float, seed: int = 0) -> Backbone:
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, list[np.ndarray]] = {}
-
-    def add(name: str, batch_norm: str, shape: tuple[int, int, int, int]) -> None:
-        channels = shape[2] if shape[3] == 1 else shape[3]
-        fan = shape[0] * shape[1] * (shape[2] + shape[3])
-        weights[name] = [rng.normal(0, np.sqrt(4 / fan), shape).astype(np.float32)]
-        weights[batch_norm] = [np.full(channels, value, np.float32) for value in (1, 0, 0, 1)]
-
-    first = _round_channels(32 * alpha)
-    add("Conv1", "bn_Conv1", (3, 3, 3, first))
-    for number, (inputs, outputs) in enumerate([(first, first), *_block_channels(alpha)][1:]):
-        name = f"block_{number}" if number else "expanded_conv"
-        inner = inputs
-        if number:
-            inner = 6 * inputs
-            add(f"{name}_expand", f"{name}_expand_BN", (1, 1, inputs, inner))
-        add(f"{name}_depthwise", f"{name}_depthwise_BN", (3, 3, inner, 1))
-        add(f"{name}_project", f"{name}_project_BN", (1, 1, inner, outputs))
-    add("Conv_1", "Conv_1_bn", (1, 1, outputs, _round_channels(1280 * alpha) if alpha > 1 else 1280))
+    for name, shapes in layer_shapes(alpha).items():
+        if len(shapes) == 1:
+            (shape,) = shapes
+            deviation = np.sqrt(4 / (shape[0] * shape[1] * (shape[2] + shape[3])))
+            weights[name] = [rng.normal(0, deviation, shape).astype(np.float32)]
+        else:
+            weights[name] = [
+                np.full(shape, value, np.float32) for shape, value in zip(shapes, (1, 0, 0, 1), strict=True)
+            ]
     digest = hashlib.sha256(f"random:{alpha}:{seed}".encode()).hexdigest()
     return Backbone("random", digest, weights)
-
-
-@functools.cache
-def _block_channels(alpha: float) -> tuple[tuple[int, int], ...]:
-    outputs = [_round_channels(channels * alpha) for channels, count in STAGES for _ in range(count)]
-    return tuple(zip([_round_channels(32 * alpha), *outputs], outputs, strict=False))
-
-
-def _round_channels(value: float) -> int:
-    # Keras's rule: a multiple of 8, and never more than 10 % below.
-    rounded = max(8, int(value + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * value else rounded
-
-
-def _last_side(arrays: Sequence[np.ndarray]) -> int:
-    return arrays[0].shape[-1] if arrays and arrays[0].ndim else 0
-
-
-def layer_names() -> list[str]:
-    """Name the layers with weights, in the network's order.
-
-    Example:
-        >>> layer_names()[:2]
-        ['Conv1', 'bn_Conv1']
-    """
-    names = ["Conv1", "bn_Conv1"]
-    for number in range(LAST_BLOCK + 1):
-        block = f"block_{number}" if number else "expanded_conv"
-        for step in ("expand", "depthwise", "project") if number else ("depthwise", "project"):
-            names += [f"{block}_{step}", f"{block}_{step}_BN"]
-    return [*names, "Conv_1", "Conv_1_bn"]
 
 
 def imagenet_path(alpha: float) -> Path:
@@ -187,7 +145,7 @@ def _read(path: Path, name: str) -> Backbone:
         with open_h5(data) as file:
             _refuse_code(file)
             prefix = "model_weights/" if "model_weights" in file else ""
-            weights = {layer: _read_layer(file, prefix + layer) for layer in layer_names()}
+            weights = {layer: _read_layer(file, prefix + layer) for layer in LAYERS}
     except (ModelError, *DAMAGE) as error:
         raise ModelError(
             f"{path} holds no MobileNetV2 without top: {error}",
@@ -218,9 +176,9 @@ def check_weights(weights: Mapping[str, Sequence[np.ndarray]], path: Path | str)
     Raises:
         ModelError: naming the file they come from.
     """
-    expected = random_backbone(alpha=Backbone(str(path), "", weights).alpha).weights
+    expected = layer_shapes(Backbone(str(path), "", weights).alpha)
     for layer, arrays in weights.items():
-        if [array.shape for array in arrays] != [array.shape for array in expected[layer]]:
+        if tuple(array.shape for array in arrays) != expected[layer]:
             raise ModelError(f"{path}: layer {layer} has the shapes {[array.shape for array in arrays]}")
         if not all(np.isfinite(array).all() for array in arrays):
             raise ModelError(f"{path}: layer {layer} holds values that are not numbers")

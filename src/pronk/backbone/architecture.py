@@ -1,0 +1,80 @@
+"""The layers of MobileNetV2 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381), named as Keras names them."""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# Channels at width 1, number of blocks, and stride of the first block: the seven stages in table 2 of the paper.
+STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
+
+
+class Block(NamedTuple):
+    """An inverted residual block: its name, its channels at width 1, its stride, and whether it adds its input."""
+
+    name: str
+    channels: int
+    stride: int
+    is_residual: bool
+
+    @property
+    def output(self) -> str:
+        """The name of its last layer, at which the network can be cut."""
+        return f"{self.name}_add" if self.is_residual else f"{self.name}_project_BN"
+
+
+BLOCKS = tuple(
+    Block(f"block_{number}" if number else "expanded_conv", channels, 1 if place else stride, place > 0)
+    for number, (channels, stride, place) in enumerate(
+        (channels, stride, place) for channels, count, stride in STAGES for place in range(count)
+    )
+)
+
+
+@functools.cache
+def layer_shapes(alpha: float) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+    """Return the shapes of the arrays by layer name, in the network's order.
+
+    They are one [h, w, in, out] of a convolution, one [h, w, channels, 1] of a depthwise one, and four [channels] of
+    a BatchNormalization: gamma, beta, moving mean and moving variance.
+
+    Example:
+        >>> layer_shapes(1.0)["Conv1"], layer_shapes(1.0)["bn_Conv1"]
+        (((3, 3, 3, 32),), ((32,), (32,), (32,), (32,)))
+    """
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+
+    def add(name: str, batch_norm: str, *shape: int) -> None:
+        shapes[name] = (shape,)
+        shapes[batch_norm] = ((shape[2] if shape[3] == 1 else shape[3],),) * 4
+
+    inputs = _round_channels(32 * alpha)
+    add("Conv1", "bn_Conv1", 3, 3, 3, inputs)
+    for block in BLOCKS:
+        name, inner, outputs = block.name, inputs, _round_channels(block.channels * alpha)
+        if block is not BLOCKS[0]:
+            inner = 6 * inputs
+            add(f"{name}_expand", f"{name}_expand_BN", 1, 1, inputs, inner)
+        add(f"{name}_depthwise", f"{name}_depthwise_BN", 3, 3, inner, 1)
+        add(f"{name}_project", f"{name}_project_BN", 1, 1, inner, outputs)
+        inputs = outputs
+    add("Conv_1", "Conv_1_bn", 1, 1, inputs, _round_channels(1280 * alpha) if alpha > 1 else 1280)
+    return shapes
+
+
+def blocks_after(cut: str) -> tuple[Block, ...]:
+    """Return the blocks that follow a cut.
+
+    Example:
+        >>> [block.name for block in blocks_after("block_15_add")]
+        ['block_16']
+    """
+    return BLOCKS[[block.output for block in BLOCKS].index(cut) + 1 :]
+
+
+def _round_channels(value: float) -> int:
+    # Keras's rule: a multiple of 8, and never more than 10 % below.
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+LAYERS = tuple(layer_shapes(1.0))  # the same at every width
