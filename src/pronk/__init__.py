@@ -35,65 +35,32 @@ if TYPE_CHECKING:
     from pronk.training.surveys import audit as audit
     from pronk.training.surveys import curve as curve
 
-# Where each public name lives; it is imported when it is first asked for, so `import pronk` costs nothing.
+# Where the public names live; a module is imported when one is first asked for, so `import pronk` costs nothing.
 _HOMES = {
-    "Audit": "pronk.training.surveys",
-    "BatchRequest": "pronk.batch.request",
-    "Checkup": "pronk.dataset.checkup",
-    "Comparison": "pronk.model.comparison",
-    "Dataset": "pronk.dataset.loading",
-    "Evaluation": "pronk.model.evaluation",
-    "Exported": "pronk.training.export",
-    "Prediction": "pronk.model.predictor",
-    "Predictor": "pronk.model.predictor",
-    "PronkError": "pronk.errors",
-    "Settings": "pronk.config",
-    "TrainResult": "pronk.training.recipe",
-    "audit": "pronk.training.surveys",
-    "check": "pronk.dataset.checkup",
-    "compare": "pronk.model.comparison",
-    "curve": "pronk.training.surveys",
-    "evaluate": "pronk.model.evaluation",
-    "explain": "pronk.model.heat_maps",
-    "export_model": "pronk.training.export",
-    "load_dataset": "pronk.dataset.loading",
-    "predict_batch": "pronk.batch.request",
-    "train": "pronk.training.recipe",
+    "pronk.batch.request": ("BatchRequest", "predict_batch"),
+    "pronk.config": ("Settings",),
+    "pronk.dataset.checkup": ("Checkup", "check"),
+    "pronk.dataset.loading": ("Dataset", "load_dataset"),
+    "pronk.errors": ("PronkError",),
+    "pronk.model.comparison": ("Comparison", "compare"),
+    "pronk.model.evaluation": ("Evaluation", "evaluate"),
+    "pronk.model.heat_maps": ("explain",),
+    "pronk.model.predictor": ("Prediction", "Predictor"),
+    "pronk.training.export": ("Exported", "export_model"),
+    "pronk.training.recipe": ("TrainResult", "train"),
+    "pronk.training.surveys": ("Audit", "audit", "curve"),
 }
-
-__all__ = [
-    "Audit",
-    "BatchRequest",
-    "Checkup",
-    "Comparison",
-    "Dataset",
-    "Evaluation",
-    "Exported",
-    "Prediction",
-    "Predictor",
-    "PronkError",
-    "Settings",
-    "TrainResult",
-    "audit",
-    "check",
-    "compare",
-    "curve",
-    "evaluate",
-    "explain",
-    "export_model",
-    "load_dataset",
-    "predict_batch",
-    "train",
-]
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> "Any":
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'pronk' has no attribute {name!r}")
     from pronk.errors import need_extra
 
     with need_extra("train", f"pronk.{name}"):
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -11,19 +11,7 @@ from typing import Any, get_args
 
 from pronk.errors import SettingsError
 
-BLOCKS = (
-    "block_2_add",
-    "block_4_add",
-    "block_5_add",
-    "block_7_add",
-    "block_8_add",
-    "block_9_add",
-    "block_11_add",
-    "block_12_add",
-    "block_14_add",
-    "block_15_add",
-    "block_16_project_BN",
-)
+BLOCKS = (*(f"block_{number}_add" for number in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15)), "block_16_project_BN")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ The tree::
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -84,11 +85,7 @@ class ImageError(PronkError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Workers send these through pickle, which would otherwise forget the reason and the hint.
-        return _rebuild_image_error, (self.reason, str(self), self.hint)
-
-
-def _rebuild_image_error(reason: Reason, message: str, hint: str) -> ImageError:
-    return ImageError(reason, message, hint=hint)
+        return functools.partial(ImageError, hint=self.hint), (self.reason, str(self))
 
 
 class ModelError(PronkError):

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from helpers.commands import HOSTILE, fails, ok, run_inside
 from helpers.training import hear_interrupts, run_pronk, tiny_settings, write_photos
+from pronk.analysis.metrics import METRICS
 from pronk.cli import cli, console
 from pronk.cli.settings import make_settings
 from pronk.config import Settings, to_toml
@@ -441,6 +442,7 @@ def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
     text = done.stderr.decode()
     assert "below --fail-under 0.99" in text
     assert "kept model, test" in text
+    assert all(metric.note in text for metric in METRICS)
     assert "95 % interval" in text
     assert "Fine-tuning" in text
     assert f"pronk predict {tmp_path / 'run'}" in " ".join(text.split())

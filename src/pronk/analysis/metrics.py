@@ -270,7 +270,7 @@ def macro_f1(confusion: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One number about a set of photos: what metrics.json, the report and the model card loop over.
+    """One number about a set of photos: what metrics.json, the report, the model card and the closing table loop over.
 
     Attributes:
         name: its key in metrics.json.
