@@ -19,7 +19,7 @@ let sending = 0, server = null;
 /** Set the tab up; `onUse` is called when the server has begun to predict with a run. */
 export function setUpTeach(facts, onUse) {
     server = facts;
-    if (!show(at("lesson"), facts.teach)) {
+    if (!show(at("teaching"), facts.teach)) {
         show(at("teach-off"));
         const off = "Teaching is off here, because the server has no folder to work in. Start it with one: ";
         at("teach-off").replaceChildren(make("p", {}, off, make("code", {}, "pronk serve MODEL --work DIR"), "."));
