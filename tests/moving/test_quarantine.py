@@ -85,14 +85,6 @@ def test_only_regular_files_move(tmp_path):
     assert (root / "cat" / "dangling.jpg").is_symlink()
 
 
-def test_a_file_that_is_gone_by_now_is_said_to_be(photos, tmp_path):
-    checkup = check(photos)
-    (photos / "cat/page, one.jpg").unlink()
-    moved = move_aside(checkup, tmp_path / "aside")
-    assert [(finding.path, why) for finding, why in moved.kept] == [("cat/page, one.jpg", "No such file or directory")]
-    assert len(moved.moved) == 3
-
-
 def test_of_copies_in_several_parts_one_stays():
     """The photo to be judged by is a copy of the one that leaks; both must not go."""
     findings = [
@@ -115,16 +107,11 @@ def test_a_file_with_two_faults_moves_once():
 @pytest.mark.parametrize("folder", ["photos", "photos/bad", ".", "photos/../photos/x"])
 def test_a_quarantine_in_the_data_is_refused(photos, folder):
     before = snapshot(photos)
-    for refused in (lambda: check_folders(photos, photos.parent / folder), lambda: run(photos, folder)):
-        with pytest.raises(SettingsError, match="must not lie inside") as caught:
-            refused()
-        assert caught.value.hint
-    assert snapshot(photos) == before
-
-
-def run(photos, folder):
     options = ["--fix", "--quarantine", str(photos.parent / folder)]
-    return CliRunner().invoke(command, [str(photos), *options], catch_exceptions=False)
+    with pytest.raises(SettingsError, match="must not lie inside") as caught:
+        CliRunner().invoke(command, [str(photos), *options], catch_exceptions=False)
+    assert caught.value.hint
+    assert snapshot(photos) == before
 
 
 def test_a_list_of_files_is_refused(photos, tmp_path):
@@ -141,13 +128,10 @@ def test_fix_and_quarantine_need_each_other(photos, options):
 
 def test_the_command_says_what_was_moved_and_how_to_take_it_back(photos, tmp_path):
     before = snapshot(photos)
-    done = run_pronk("check", photos, "--fix", "--quarantine", tmp_path / "aside", "--html", tmp_path / "check.html")
+    done = run_pronk("check", photos, "--fix", "--quarantine", tmp_path / "aside")
     assert done.returncode == 1
     text = done.stdout.decode()
     assert "moved cat/copy.jpg -> " in text
     assert "4 files moved. To take it back: pronk undo " in text
-    for label in ("what", "why", "type"):
-        assert f"  {label}" in text
-    assert (tmp_path / "check.html").read_text().startswith("<!DOCTYPE html>")
     undo(tmp_path / "aside" / "undo.csv")
     assert snapshot(photos) == before

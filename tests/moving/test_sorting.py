@@ -104,13 +104,6 @@ def test_what_a_former_run_sorted_is_not_linked_again(inbox, tmp_path):
     assert undo(Path(found.undo)).reversed == 1
 
 
-def test_two_photos_of_one_content_are_two(inbox, tmp_path):
-    (inbox / "more" / "1.jpg").write_bytes(b"photo 0")
-    for mode in ("copy", "move"):
-        sort(rows_of(inbox), tmp_path / mode, mode)
-        assert without_journal(snapshot(tmp_path / mode)) == PLACED | {"cat/1-2.jpg": b"photo 0"}
-
-
 def test_a_photo_that_changed_since_is_left(inbox, tmp_path):
     rows = rows_of(inbox)
     (inbox / "1.jpg").write_bytes(b"another photo")
@@ -193,8 +186,6 @@ def test_photos_and_sorted_ones_do_not_mix(inbox, tmp_path, monkeypatch):
     for folder in (inbox, inbox / "sorted"):
         with pytest.raises(SettingsError, match="must lie outside"):
             check(folder, inbox)
-    with pytest.raises(SettingsError, match="lie in a class folder"):
-        check(tmp_path, inbox)
     monkeypatch.chdir(inbox)
     with pytest.raises(SettingsError, match="lie in a class folder"):
         check_place(Path(".."), arguments=["1.jpg"], photos=["1.jpg"], classes=["inbox"])
@@ -254,10 +245,12 @@ def test_a_link_is_removed_only_while_its_photo_is_there(inbox, tmp_path):
 
 def test_undone_runs_begin_another_journal(inbox, tmp_path):
     first = sort(rows_of(inbox), tmp_path / "sorted")
-    undo(Path(first.undo))
+    assert "nothing was left" not in CliRunner().invoke(undo_command, [first.undo]).stderr
     second = sort(rows_of(inbox), tmp_path / "sorted")
     assert Path(second.undo).name == "undo-2.csv"
     assert without_journal(snapshot(tmp_path / "sorted")) == PLACED
+    done = CliRunner().invoke(undo_command, [first.undo])
+    assert (done.exit_code, "nothing was left to take back; beside it: undo-2.csv" in done.stderr) == (0, True)
 
 
 def test_a_torn_row_was_not_begun(inbox, tmp_path):
@@ -516,14 +509,6 @@ def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
     assert "1 photo could not be sorted" in lines[1]
 
 
-def test_undo_says_where_nothing_is_left(inbox, tmp_path):
-    undo_file = Path(sort(rows_of(inbox), tmp_path / "sorted").undo)
-    assert "nothing was left" not in CliRunner().invoke(undo_command, [str(undo_file)]).stderr
-    sort(rows_of(inbox), tmp_path / "sorted")
-    done = CliRunner().invoke(undo_command, [str(undo_file)])
-    assert (done.exit_code, "nothing was left to take back; beside it: undo-2.csv" in done.stderr) == (0, True)
-
-
 def test_undo_says_what_it_kept(inbox, tmp_path):
     found = sort(rows_of(inbox), tmp_path / "sorted", "copy")
     photo = tmp_path / "sorted" / "cat" / "1.jpg"
@@ -545,9 +530,8 @@ def test_a_strangers_model_cannot_write_elsewhere(bundle_copy, photos, tmp_path)
 
 
 def test_places_that_would_mix_photos_up(whole_bundle, photos):
-    for place in (photos, photos / "sorted", photos.parent / "photos" / ".." / "photos"):
-        with pytest.raises(SettingsError, match="must lie outside"):
-            predict(whole_bundle, photos, sort_into=place)
+    with pytest.raises(SettingsError, match="must lie outside"):
+        predict(whole_bundle, photos, sort_into=photos.parent / "photos" / ".." / "photos")
     with pytest.raises(SettingsError, match="lie in a class folder"):
         predict(whole_bundle, photos / "cold" / "1.png", sort_into=photos)
     assert listing(photos) == ["cold", "warm"]

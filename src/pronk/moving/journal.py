@@ -124,12 +124,6 @@ def open_journal(folder: Path, run: str) -> Iterator[Journal]:
     Raises:
         RunError: if another process holds the folder.
         StorageError: if nothing can be written there.
-
-    Example:
-        >>> import tempfile
-        >>> with open_journal(Path(tempfile.mkdtemp()), "1") as journal:
-        ...     journal.path.name
-        'undo.csv'
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,13 +160,6 @@ def undo(path: Path) -> Undone:
     Raises:
         DataError: if it is not a journal.
         RunError: while its folder is in use.
-
-    Example:
-        >>> import tempfile
-        >>> with open_journal(Path(tempfile.mkdtemp()), "1") as journal:
-        ...     pass
-        >>> undo(journal.path)
-        Undone(reversed=0, kept=())
     """
     path = path.absolute()
     rows = list(_read_rows(path))

@@ -25,10 +25,6 @@ class Action:
         source: absolute path of the file.
         target: absolute path that it gets; its folder is made where it is missing.
         digest: sha256 of the file's bytes.
-
-    Example:
-        >>> Action("move", "/photos/1.jpg", "/sorted/cat/1.jpg", "e3b0").kind
-        'move'
     """
 
     kind: str
@@ -46,14 +42,6 @@ def place(action: Action, run: str) -> None:
 
     Raises:
         OSError: saying why it cannot be done; the source is still there.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "1.jpg").touch()
-        >>> place(Action("move", f"{folder}/1.jpg", f"{folder}/cat/1.jpg", digest_file(folder / "1.jpg")), "1")
-        >>> (folder / "cat" / "1.jpg").exists(), (folder / "1.jpg").exists()
-        (True, False)
     """
     source, target = Path(action.source), Path(action.target)
     target.parent.mkdir(parents=True, exist_ok=True)

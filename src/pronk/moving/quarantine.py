@@ -2,7 +2,7 @@
 
 import dataclasses
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pronk.dataset.checkup import Checkup
@@ -35,11 +35,6 @@ def check_folders(data: Path, folder: Path) -> None:
 
     Raises:
         SettingsError: if `data` is a CSV, or one of the two folders lies inside the other.
-
-    Example:
-        >>> check_folders(Path("photos"), Path("photos/bad"))
-        Traceback (most recent call last):
-        pronk.errors.SettingsError: --quarantine 'photos/bad' must not lie inside the data, nor the data inside it
     """
     if data.is_file():
         raise SettingsError(
@@ -67,12 +62,6 @@ def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
         SettingsError: if it lies inside the data, or the data inside it.
         RunError: while another process uses the folder.
         StorageError: if the disk is full or cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> empty = Checkup(Path(tempfile.mkdtemp()), 0, {}, (), ())
-        >>> move_aside(empty, Path(tempfile.mkdtemp()) / "aside").moved
-        ()
     """
     check_folders(checkup.root, folder)
     wanted = pick_movable(checkup.findings)
@@ -80,9 +69,9 @@ def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
         return Quarantined()
     moved, kept = [], []
     with open_journal(folder.absolute(), uuid.uuid4().hex) as journal:
-        for some in _batches(wanted):
+        for start in range(0, len(wanted), ACTIONS_AT_ONCE):
             planned: dict[Action, Finding] = {}
-            for finding in some:
+            for finding in wanted[start : start + ACTIONS_AT_ONCE]:
                 source, target = checkup.root.absolute() / finding.path, folder.absolute() / finding.code / finding.path
                 try:
                     planned[journal.plan("move", source, target)] = finding
@@ -112,8 +101,3 @@ def pick_movable(findings: Sequence[Finding]) -> list[Finding]:
         if finding.code == "exact_duplicate" and not set(finding.related) & (picked.keys() - blank):
             picked.setdefault(finding.path, finding)
     return list(picked.values())
-
-
-def _batches(findings: Sequence[Finding]) -> Iterator[Sequence[Finding]]:
-    for start in range(0, len(findings), ACTIONS_AT_ONCE):
-        yield findings[start : start + ACTIONS_AT_ONCE]

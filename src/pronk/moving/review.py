@@ -107,10 +107,6 @@ def match_decisions(
 
     Returns:
         Photos with their decisions, and path and reason of decisions whose photo is gone or is another by now.
-
-    Example:
-        >>> match_decisions([Decision("cat/1.jpg", "0" * 64, "cat", "drop", "")], Listing(Path("."), (), (), ()))
-        ([], [('cat/1.jpg', 'it is no longer there')])
     """
     by_path = {entry.path: entry for entry in listing.entries}
     paths = [Path(decision.path).as_posix() for decision in decisions]
@@ -140,11 +136,6 @@ def check_labels(decisions: Iterable[Decision], classes: Iterable[str]) -> None:
 
     Raises:
         DataError: naming them.
-
-    Example:
-        >>> check_labels([Decision("cat/1.jpg", "0" * 64, "cat", "move", "dgo")], ["cat", "dog"])
-        Traceback (most recent call last):
-        pronk.errors.DataError: no class is named 'dgo'
     """
     known = set(classes)
     unknown = {decision.label for decision in decisions if decision.action == "move"} - known
@@ -192,10 +183,6 @@ def write_list(review: Path, data: Path, out: Path, *, split: Path | None = None
         DataError: if review, data or split cannot be used.
         SettingsError: if the list would lie among the photos.
         StorageError: if another file is there.
-
-    Example:
-        >>> write_list(Path("review.csv"), Path("photos"), Path("corrected.csv")).moved  # doctest: +SKIP
-        3
     """
     applied, content = _correct(review, data, out, split)
     if not os.path.lexists(out):
@@ -299,10 +286,6 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
         DataError: if review or data cannot be used.
         SettingsError: if `data` is not a folder, or one of the two lies in the other.
         StorageError: if the disk is full; the same call goes on.
-
-    Example:
-        >>> move_photos(Path("review.csv"), Path("photos"), Path("dropped")).dropped  # doctest: +SKIP
-        1
     """
     _check_folders(data, quarantine)
     decisions = read_review(review)

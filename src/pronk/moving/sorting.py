@@ -36,10 +36,6 @@ def read_state(path: str) -> State:
 
     Raises:
         OSError: if it is not there.
-
-    Example:
-        >>> len(read_state("."))
-        3
     """
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
@@ -82,9 +78,6 @@ def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str]
 
     Raises:
         SettingsError: naming both.
-
-    Example:
-        >>> check_place(Path("sorted"), arguments=["inbox"], photos=["inbox/1.jpg"], classes=["cat"])
     """
     place = folder.resolve()
     for argument in filter(os.path.isdir, arguments):
@@ -127,11 +120,6 @@ def sort_photos(
     Raises:
         StorageError: if the disk is full; the same call goes on.
         RunError: if another process sorts into the folder.
-
-    Example:
-        >>> import tempfile
-        >>> sort_photos([], Path(tempfile.mkdtemp()), run="1", mode="link", base=Path()).placed
-        0
     """
     found, done, waiting = Sorted(), 0, iter(rows)
     with open_journal(folder.absolute(), run) as journal:

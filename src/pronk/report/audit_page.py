@@ -42,11 +42,6 @@ def render_audit(
         photos: number of photos that were looked at.
         accuracy: share of all photos that the network recognised, if known.
         most: rows of the page; never more than 200.
-
-    Example:
-        >>> page = render_audit([], root=Path("."), classes=["cat", "dog"], data="<pets>", photos=9)
-        >>> "&lt;pets&gt;" in page
-        True
     """
     shown = suspicions[: min(most, MOST_ROWS)]
     digests = {suspicion.path: suspicion.digest for suspicion in shown}

@@ -53,16 +53,6 @@ def render_card(
         settings: the settings of the run.
         class_counts: photos per class and part, `{class: {part: n}}`.
         findings: everything found wrong with the photos; errors say which files were left out.
-
-    Example:
-        >>> metrics = Metrics(
-        ...     classes=["a", "b"], counts={"train": 4, "val": 2, "test": 0}, test=None, seed=42, seconds={},
-        ...     weights={"name": "offline", "sha256": ""}, peak_memory_mb=0.0, fine_tuned=None,
-        ...     frozen={"val": {"accuracy": {"value": 1.0, "low": 0.3, "high": 1.0, "n": 2}, "loss": 0.1}},
-        ...     comparison={"gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "."},
-        ... )
-        >>> render_card(metrics, Settings()).splitlines()[1]
-        'license: apache-2.0'
     """
     size, weights = settings.image_size, metrics.weights["name"]
     return render_page(

@@ -146,12 +146,7 @@ def pick_right(rows: Iterable[Row], classes: Sequence[str]) -> list[Row]:
 
 
 def pick_thumbnails(rows: Iterable[Row]) -> list[Row]:
-    """Pick the test photos behind each cell of the confusion matrix: wrong answers, then unknown, then unsure ones.
-
-    Example:
-        >>> pick_thumbnails([{"path": "a", "part": "val", "label": "cat", "predicted": "cat", "score": 1}])
-        []
-    """
+    """Pick the test photos behind each cell of the confusion matrix: wrong answers, then unknown, then unsure ones."""
     cells: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rows, key=_first_to_look_at):
         if row["part"] == "test":
@@ -174,10 +169,6 @@ def draw_files(
         paths: the files; one that cannot be decoded has no picture.
         side: pixels of the longer side, at most.
         digests: sha256 by path; a file that has another one by now has no picture either.
-
-    Example:
-        >>> draw_files(Path("no such folder"), ["a.jpg"], side=96)
-        {}
     """
 
     def draw(path: str) -> tuple[str, str] | None:

@@ -11,12 +11,7 @@ from pronk.text import percent, plural, visible
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill a template from `templates/`; in those of HTML every value is escaped, in all of them made visible.
-
-    Example:
-        >>> render_page("exports.html", rows=[]).strip()
-        ''
-    """
+    """Fill a template from `templates/`; in those of HTML every value is escaped, in all of them made visible."""
     return _environment().get_template(template).render(values)
 
 

@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from pronk.analysis.metrics import accuracy_record
 from pronk.report.pages import render_page
+from pronk.report.words import PHASES
 
-PHASE_NAMES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
 LEAST_WIDTH = 1 / 3
 MOST_MARKED = 30
 MOST_GROUPS = 10
@@ -35,10 +35,6 @@ class Line:
         style: "first" or "second", as report.css draws it.
         points: (x, y) or (x, y, low, high); what is not a finite number leaves a gap.
         mark: "dot", "square" or nothing.
-
-    Example:
-        >>> Line("first", [(0, 0.5), (1, 0.75)]).mark
-        'dot'
     """
 
     style: str
@@ -120,11 +116,6 @@ def draw_growth(growth: Mapping[str, Any]) -> Markup:
 
     Args:
         growth: points and forecast, from `pronk.analysis.growth.describe_growth`.
-
-    Example:
-        >>> point = {"photos": 50, "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
-        >>> draw_growth({"points": [point], "forecast": point | {"photos": 80}})[:28]
-        Markup('<svg viewBox="0 0 332 180" r')
     """
     measured, forecast = growth["points"], growth["forecast"]
     lines = [
@@ -195,7 +186,7 @@ def _draw_quantity(history: Sequence[Row], title: str) -> Markup:
             points = [(step, _number(row.get(key))) for step, row in zip(steps, rows, strict=True)]
             lines.append(Line(style, points, "dot" if len(rows) <= MOST_MARKED else ""))
         ticks |= {steps[round(step) - 1]: f"{step:.0f}" for step in _round_steps(1, len(rows)) if step % 1 == 0}
-        names[start + width / 2] = PHASE_NAMES.get(phase, phase)
+        names[start + width / 2] = PHASES.get(phase, phase)
         split = start
     values = [point[1] for line in lines for point in line.points if _known(point)]
     if column == "accuracy":

@@ -17,7 +17,7 @@ from pronk.model.evaluation import Evaluation, calibration_errors
 from pronk.model.predictor import Predictor
 from pronk.model.run import EvaluationMetrics, Metrics, threshold_record
 from pronk.photos.decoding import load_pixels
-from pronk.report.gallery import Gallery, Row, make_gallery, sort_mistakes
+from pronk.report.gallery import MOST_SUSPICIONS, Gallery, Row, make_gallery, sort_mistakes
 from pronk.report.pages import render_page
 from pronk.report.plots import draw_calibration, draw_growth, draw_learning
 from pronk.report.words import (
@@ -32,7 +32,6 @@ from pronk.storage.files import write_atomically
 from pronk.text import quote
 
 MOST_LISTED = 200
-MOST_SUSPICIONS = 12
 MOST_UNSTABLE = 30
 MOST_UNKNOWN = 24
 EXPORTS_START, EXPORTS_END = "<!-- exports -->", "<!-- /exports -->"
@@ -56,11 +55,6 @@ class ReportContent:
         class_counts: photos per class and part, `{class: {part: n}}`, if known.
         settings: the settings of the run; may be nested.
         model_path: how the reader names the model on the command line.
-
-    Example:
-        >>> metrics = EvaluationMetrics(classes=["a", "b"], counts={}, test=None)
-        >>> ReportContent(title="Pets", metrics=metrics).model_path
-        'RUN'
     """
 
     title: str
@@ -82,12 +76,6 @@ def render_report(content: ReportContent) -> str:
 
     Returns:
         A whole HTML document that can be encoded as UTF-8, whatever the file names.
-
-    Example:
-        >>> metrics = EvaluationMetrics(classes=["cat", "dog"], counts={"test": 0}, test=None)
-        >>> page = render_report(ReportContent(title="<Pets>", metrics=metrics))
-        >>> "<h1>&lt;Pets&gt;</h1>" in page
-        True
     """
     metrics, mistakes = content.metrics, sort_mistakes(content.predictions)
     curve = metrics.curve if isinstance(metrics, Metrics) else None
@@ -119,15 +107,7 @@ def render_report(content: ReportContent) -> str:
 
 
 def write_evaluation(path: Path, predictor: Predictor, evaluation: Evaluation, *, title: str, model_path: str) -> None:
-    """Write the page of how a model does on labelled photos.
-
-    Args:
-        path: the HTML file to write.
-        predictor: the judged model.
-        evaluation: from `pronk.evaluate`.
-        title: the page's heading.
-        model_path: how the reader names the model on the command line.
-    """
+    """Write the page of how a model does on labelled photos."""
     bundle, rows, classes = predictor.bundle, evaluation.rows, evaluation.classes
 
     def load(row: Row) -> Any:
@@ -243,10 +223,6 @@ def insert_exports(page: str, records: Iterable[Mapping[str, Any]]) -> str:
         page: a report; one without such a place stays as it is.
         records: those of parity.json; one that lacks a number is left out, and where none is left the page stays as
             it is.
-
-    Example:
-        >>> insert_exports("a page without the marks", [])
-        'a page without the marks'
     """
     head, start, rest = page.partition(EXPORTS_START)
     _, end, tail = rest.partition(EXPORTS_END)

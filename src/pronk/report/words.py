@@ -25,10 +25,6 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
 
     Returns:
         A `tone` (good, unsure, bad or none), sentences, the accuracy, and as `baseline` the share of the largest class.
-
-    Example:
-        >>> describe_result(EvaluationMetrics(classes=["a", "b"], counts={}, test=None))["sentences"]
-        ['There is nothing to judge.']
     """
     test, trained, baseline = metrics.test, isinstance(metrics, Metrics), None
     accuracy: AccuracyRecord | None = None
@@ -80,12 +76,7 @@ def _against_largest_class(test: JudgedRecord) -> tuple[str, str, float]:
 
 
 def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
-    """Say whether phase 2 helped, by how many photos, and what was kept; None for `pronk evaluate`.
-
-    Example:
-        >>> print(describe_fine_tuning(EvaluationMetrics(classes=["a", "b"], counts={}, test=None)))
-        None
-    """
+    """Say whether phase 2 helped, by how many photos, and what was kept; None for `pronk evaluate`."""
     if not isinstance(metrics, Metrics):
         return None
     frozen, tuned, comparison = metrics.frozen, metrics.fine_tuned, metrics.comparison
@@ -159,10 +150,6 @@ def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAG
 
     Returns:
         A verdict in a few words, sentences, and limits.
-
-    Example:
-        >>> print(describe_unknown(EvaluationMetrics(classes=["a", "b"], counts={}, test=None)))
-        None
     """
     unknown = metrics.unknown
     if unknown is None and not isinstance(metrics, Metrics):
