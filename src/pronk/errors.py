@@ -71,13 +71,7 @@ class DataError(PronkError):
 
 
 class ImageError(PronkError):
-    """One file is not a usable photo.
-
-    Args:
-        reason: the code from the closed list.
-        message: a sentence about the file.
-        hint: the thing to do about it.
-    """
+    """One file is not a usable photo, for a reason of the closed list."""
 
     def __init__(self, reason: Reason, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -16,7 +16,7 @@ from pronk.cli.bench import bench
 from pronk.cli.cache import cache
 from pronk.cli.check import check
 from pronk.cli.compare import compare
-from pronk.cli.console import installed_version, note_flag
+from pronk.cli.console import installed_version, note_flag, say
 from pronk.cli.curve import curve
 from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
@@ -51,23 +51,24 @@ def cli() -> None:
     """
 
 
-for command in (
-    demo,
-    check,
+COMMANDS = (
     audit,
-    curve,
-    train,
-    evaluate,
-    predict,
-    undo,
-    explain,
-    serve,
-    export,
     bench,
-    compare,
-    verify,
     cache,
-):
+    check,
+    compare,
+    curve,
+    demo,
+    evaluate,
+    explain,
+    export,
+    predict,
+    serve,
+    train,
+    undo,
+    verify,
+)
+for command in COMMANDS:
     cli.add_command(command)
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
     _flag("--quiet", "Only results and errors.")(command)
@@ -81,15 +82,14 @@ def main(arguments: list[str] | None = None) -> None:
     """
     _open_missing_streams()
     _note_interrupts()
-    _leave(run_command(sys.argv[1:] if arguments is None else arguments))
+    code = run_command(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: background threads of a training framework can hold up, or crash, an orderly exit
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run the command line, say on stderr what went wrong, and return the exit code.
-
-    Args:
-        arguments: words after `pronk`.
-    """
+    """Run the command line with the words after `pronk`, say on stderr what went wrong, and return the exit code."""
     try:
         code = cli.main(list(arguments), prog_name="pronk", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -107,9 +107,9 @@ def run_command(arguments: Sequence[str]) -> int:
         if _interrupts:
             return _say_stopped(arguments)
         message, hint, code = _explain(error)
-        _say(f"error: {_printable(message)}")
+        say(f"error: {message}", err=True)
         if hint:
-            _say(f"hint: {_printable(hint)}")
+            say(f"hint: {hint}", err=True)
         return code
 
 
@@ -129,14 +129,6 @@ def _explain(error: Exception) -> tuple[str, str, int]:
     return f"unexpected {type(error).__name__}: {error}", "repeat with --debug and report what it shows", 1
 
 
-def _how_to_go_on(arguments: Sequence[str]) -> str:
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    if command == "train":
-        return "; the same command with --resume goes on"
-    kept = command == "predict" and any(word.startswith(("--out", "--sort-into")) for word in arguments)
-    return "; the same command goes on" if kept else ""
-
-
 _interrupts: list[int] = []
 
 
@@ -154,7 +146,13 @@ def _note_interrupts() -> None:
 
 
 def _say_stopped(arguments: Sequence[str]) -> int:
-    _say(f"stopped{_how_to_go_on(arguments)}")
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    how = ""
+    if command == "train":
+        how = "; the same command with --resume goes on"
+    elif command == "predict" and any(word.startswith(("--out", "--sort-into")) for word in arguments):
+        how = "; the same command goes on"
+    say(f"stopped{how}", err=True)
     return INTERRUPTED
 
 
@@ -164,18 +162,3 @@ def _open_missing_streams() -> None:
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
-
-
-def _leave(code: int) -> None:
-    # At once: background threads of a training framework can hold up, or crash, an orderly exit.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

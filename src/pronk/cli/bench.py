@@ -57,10 +57,8 @@ def with_exports(model: Path) -> list[Path]:
     """List a model, and after a run folder's its exports."""
     from pronk.model.run import EXPORTS, MODEL
 
-    exports = model / EXPORTS
-    if not (model / MODEL).is_dir() or not exports.is_dir():
-        return [model]
-    return [model, *sorted(folder for folder in exports.iterdir() if _is_export(folder))]
+    folders = sorted((model / EXPORTS).glob("[!.]*/")) if (model / MODEL).is_dir() else []
+    return [model, *(folder for folder in folders if folder.suffix != ".rejected")]
 
 
 def golden_pixels(bundle: "Bundle") -> "list[np.ndarray]":
@@ -84,7 +82,3 @@ def print_speeds(records: list[dict[str, Any]]) -> None:
     for row in rows:
         cells = [row[0].ljust(model), row[1].ljust(form), *map(str.rjust, row[2:], numbers)]
         click.echo("  ".join(cells))
-
-
-def _is_export(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".") and not folder.name.endswith(".rejected")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pronk.cli.console import check_page, open_console, print_json, say, show_progress
 from pronk.text import plural, quote, visible
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
         pronk check photos --html check.html
         pronk check photos --fix --quarantine set-aside
     """
-    from pronk.cli.console import check_page, open_console, print_json, show_progress
     from pronk.dataset.checkup import check as check_photos
     from pronk.moving.quarantine import check_folders, move_aside
     from pronk.report.check_page import render_check
@@ -85,16 +85,16 @@ def _print_checkup(checkup: "Checkup", data: Path) -> None:
     from pronk.dataset.findings import group_findings
 
     for name, usable in checkup.classes.items():
-        _echo(f"{visible(name)}: {plural(usable, 'usable photo')}")
+        say(f"{visible(name)}: {plural(usable, 'usable photo')}")
     for fault, findings in group_findings(checkup.findings):
-        _echo("")
+        say("")
         _print_group(fault, findings, data)
 
 
 def _print_group(fault: "Fault", findings: Sequence["Finding"], data: Path) -> None:
     """Say what is wrong, why it matters, and what to type."""
     severity = "note" if fault.severity == "info" else fault.severity
-    _echo(f"{severity}: {fault.title} ({fault.code}, {len(findings):,})")
+    say(f"{severity}: {fault.title} ({fault.code}, {len(findings):,})")
     hints = {finding.hint for finding in findings}
     shared = hints.pop() if len(hints) == 1 else ""
     label = "what"
@@ -102,30 +102,26 @@ def _print_group(fault: "Fault", findings: Sequence["Finding"], data: Path) -> N
         where = f"{visible(finding.path)}: " if finding.path else ""
         joint = " " if finding.message.endswith(".") else "; "
         own = f"{joint}{visible(finding.hint)}" if finding.hint and not shared else ""
-        _echo(f"  {label:<5} {where}{visible(finding.message)}{own}")
+        say(f"  {label:<5} {where}{visible(finding.message)}{own}")
         label = ""
     if len(findings) > MOST_EXAMPLES:
-        _echo(f"        and {len(findings) - MOST_EXAMPLES:,} more")
+        say(f"        and {len(findings) - MOST_EXAMPLES:,} more")
     if fault.why:
-        _echo(f"  why   {fault.why}")
+        say(f"  why   {fault.why}")
     typed = [visible(shared)] if shared else []
     if fault.movable and not data.is_file():
         typed.append(f"pronk check {quote(str(data))} --fix --quarantine {SET_ASIDE}")
     if typed:
-        _echo(f"  type  {'; or '.join(typed)}")
+        say(f"  type  {'; or '.join(typed)}")
 
 
 def _print_moved(moved: "Quarantined") -> None:
-    _echo("")
+    say("")
     for finding, target in moved.moved:
-        _echo(f"moved {visible(finding.path)} -> {visible(target)}")
+        say(f"moved {visible(finding.path)} -> {visible(target)}")
     for finding, reason in moved.kept:
-        _echo(f"kept {visible(finding.path)}: {visible(reason)}")
+        say(f"kept {visible(finding.path)}: {visible(reason)}")
     if moved.journal:
-        _echo(f"{plural(len(moved.moved), 'file')} moved. To take it back: pronk undo {quote(str(moved.journal))}")
+        say(f"{plural(len(moved.moved), 'file')} moved. To take it back: pronk undo {quote(str(moved.journal))}")
     else:
-        _echo("There was nothing to move.")
-
-
-def _echo(text: str) -> None:
-    click.echo(text.encode("utf-8", "backslashreplace").decode())
+        say("There was nothing to move.")

@@ -145,22 +145,15 @@ class _JsonLines:
 
 
 def _bars(console: "Console") -> "RichProgress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
 
-    return Progress(
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.TextColumn("{task.description:<26}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
         console=console,
     )
 
@@ -175,6 +168,11 @@ def check_page(option: str, path: Path | None, data: Path) -> None:
         raise click.UsageError(f"{option} must lie outside of the photos in {data}. Got {str(path)!r}")
     if path and path.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"{option} must end in .html. Got {str(path)!r}")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Write a line to stdout or stderr, whatever a name in it is made of."""
+    click.echo(text.encode("utf-8", "backslashreplace").decode(), err=err)
 
 
 def print_json(value: object) -> None:

@@ -40,7 +40,7 @@ def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **
             with show_progress(console) as on_progress:
                 exported = pronk.export_model(model, form, out=out, on_progress=on_progress, **options)
             done.append(exported)
-            console.print(describe_parity(exported.parity), markup=False)
+            console.print(describe_agreement(exported.parity), markup=False)
     if as_json:
         print_json([exported.parity for exported in done])
     else:
@@ -51,17 +51,8 @@ def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **
             raise exported.gate
 
 
-def describe_parity(parity: dict[str, Any]) -> str:
-    """Say in a few words how an export compares with the model it was made of.
-
-    Example:
-        >>> accuracy = {"value": 0.98, "low": 0.9, "high": 1.0, "n": 49}
-        >>> print(describe_parity({"format": "litert", "agreement": 1.0, "max_difference": 2e-6,
-        ...     "accuracy": {"reference": accuracy, "exported": accuracy}, "latency_ms": {"p50": 3.0, "p95": 4.0},
-        ...     "bytes": 9_000_000}))
-        litert: 100.0 % of 49 photos get the same class (largest difference of a probability 2e-06)
-          accuracy 98.0 % (was 98.0 %), 3.0 ms a photo, 95 % within 4.0 ms, 9.0 MB
-    """
+def describe_agreement(parity: dict[str, Any]) -> str:
+    """Say in two lines how an export compares with the model it was made of."""
     accuracy, latency = parity["accuracy"], parity["latency_ms"]
     photos = plural(accuracy["exported"]["n"], "photo")
     return (

@@ -18,9 +18,7 @@ FROZEN_OPTIONS = ("weights", "alpha", "image_size", "fit", "group_by", "seed")
 def settings_options(*names: str, **helps: str) -> Callable[[Command], Command]:
     """Add an option for each of these settings, None where it was not typed: `Settings` alone knows the defaults.
 
-    Args:
-        names: settings.
-        helps: help texts of those that mean something else to this command.
+    A setting that means something else to this command is given with its own help text instead.
     """
 
     def decorate(command: Command) -> Command:

@@ -68,7 +68,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    r"""Write a CSV file atomically; undecodable file names keep their bytes."""
+    """Write a CSV file atomically; undecodable file names keep their bytes."""
     lines = [columns, *([row.get(name) for name in columns] for row in rows)]
     write_atomically(path, "".join(map(format_csv_line, lines)).encode("utf-8", "surrogateescape"))
 
