@@ -274,7 +274,7 @@ def test_another_model_starts_anew(bundle_copy, photos, tmp_path, monkeypatch):
 def test_a_task_of_a_discarded_plan_writes_nothing(whole_bundle, photos, tmp_path):
     spec = Spec(str(whole_bundle), load_model(str(whole_bundle))[0], "", "", top=2)
     shard = shards.Shard(spec, "1", (str(photos / "cold" / "0.png"),), str(tmp_path / "work" / "part-00000.jsonl"))
-    assert shards.predict_shard(shard).photos == 1
+    assert shards.predict_shard(shard) == (1, 0)
     assert not (tmp_path / "work").exists()
 
 

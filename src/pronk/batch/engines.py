@@ -51,12 +51,6 @@ def check_engine(name: str, *, address: str | None = None) -> None:
         SettingsError: if there is no such engine, or an address without a cluster.
         MissingExtra: without Ray.
         PronkError: if nothing listens at the address.
-
-    Example:
-        >>> check_engine("local")
-        >>> check_engine("steam")
-        Traceback (most recent call last):
-        pronk.errors.SettingsError: --engine must be one of local, ray. Got 'steam'
     """
     if name not in ENGINES:
         raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}. Got {name!r}")

@@ -38,10 +38,6 @@ class Spec:
         coverage: probability of the prediction sets, where they are wanted.
         sort_into: absolute path of a folder, if wanted.
         mode: how photos get there: link, copy or move.
-
-    Example:
-        >>> Spec("/model", "e3b0", "27ae", "/home", top=3).mode
-        'link'
     """
 
     model: str
@@ -91,14 +87,6 @@ class Plan:
         return self.photos[shard * self.per_shard : (shard + 1) * self.per_shard]
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """The rows of a shard, and the number of its photos that cannot be used."""
-
-    rows: list[Record]
-    failed: int
-
-
 @contextlib.contextmanager
 def lock_work(work: Path) -> Iterator[None]:
     """Hold a work folder for this process; where it is empty afterwards, it is removed.
@@ -130,12 +118,6 @@ def open_plan(work: Path, spec: Spec, *, list_photos: Callable[[], list[str]], t
 
     Raises:
         RunError: if another request has begun to move photos and was stopped: only it knows their rows.
-
-    Example:
-        >>> import tempfile
-        >>> spec = Spec("/model", "e3b0", "27ae", "/home", top=3)
-        >>> open_plan(Path(tempfile.mkdtemp()), spec, list_photos=lambda: ["a.jpg"] * 3, tell=print).shards
-        3
     """
     former = _read_plan(work)
     if former:
@@ -166,25 +148,21 @@ def is_pending(work: Path, spec: Spec) -> bool:
     return former is not None and (former.spec == spec or _has_moved(former))
 
 
-def write_part(path: Path, run: str, rows: Sequence[Record], *, failed: int) -> None:
-    """Write the rows of a shard, and in a last line what tells that they are whole.
-
-    Raises:
-        StorageError: if the disk is full.
-    """
+def write_part(path: Path, run: str, rows: Sequence[Record]) -> None:
+    """Write the rows of a shard, and in a last line what tells that they are whole."""
     data = "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
-    end = {"rows": len(rows), "failed": failed, "run": run, "sha256": hashlib.sha256(data).hexdigest()}
+    end = {"rows": len(rows), "run": run, "sha256": hashlib.sha256(data).hexdigest()}
     write_atomically(path, data + json.dumps(end).encode("ascii") + b"\n")
 
 
-def read_part(plan: Plan, shard: int) -> Part | None:
+def read_part(plan: Plan, shard: int) -> list[Record] | None:
     """Read the rows of a shard; None where they are not there, not whole, or those of another plan."""
     try:
         lines = plan.part(shard).read_bytes().splitlines(keepends=True)
         end = json.loads(lines[-1])
         digest = hashlib.sha256(b"".join(lines[:-1])).hexdigest()
         if (end["run"], end["sha256"], end["rows"]) == (plan.run, digest, len(plan.photos_of(shard))):
-            return Part([json.loads(line) for line in lines[:-1]], int(end["failed"]))
+            return [json.loads(line) for line in lines[:-1]]
     except (OSError, ValueError, LookupError, TypeError):
         pass  # a power cut can leave anything
     return None

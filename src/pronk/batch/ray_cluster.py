@@ -72,18 +72,8 @@ def connect(address: str | None = None, *, shared: Sequence[Path] = ()) -> Itera
 def check_cluster(address: str | None = None) -> str:
     """Return the address that counts, once something listens there; Ray itself, slow to import, is not asked.
 
-    Args:
-        address: host:port; None takes $RAY_ADDRESS, else Ray's word for a cluster of one's own.
-
-    Raises:
-        MissingExtra: without Ray.
-        SettingsError: if it is not an address.
-        PronkError: if nothing listens.
-
-    Example:
-        >>> check_cluster("ray://head:10001")
-        Traceback (most recent call last):
-        pronk.errors.SettingsError: --address must be host:port. Got 'ray://head:10001'
+    Without one it is $RAY_ADDRESS, else Ray's word for a cluster of one's own. Errors are those of
+    `engines.check_engine`.
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("ray", "--engine ray")
@@ -149,12 +139,7 @@ def _set_environment(address: str) -> Iterator[None]:
 
 
 def explain_refusal(error: BaseException, address: str) -> PronkError:
-    """Say what keeps Ray from connecting.
-
-    Example:
-        >>> str(explain_refusal(ConnectionError("no luck"), "head:6379"))
-        'no Ray cluster answers at head:6379: no luck'
-    """
+    """Say what keeps Ray from connecting."""
     causes: list[str] = []
     cause: BaseException | None = error
     while cause:
@@ -253,14 +238,7 @@ class Raised:
 def run_task(
     shared: Sequence[Path], versions: dict[str, str], work: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
-    """Do a task on this machine, if it has the same versions and sees the same files; errors come back as Raised.
-
-    Example:
-        >>> run_task((), list_versions(), abs, -2)
-        2
-        >>> str(run_task([Path("no such folder")], list_versions(), abs, -2).error).partition(" does ")[2]
-        'not see no such folder'
-    """
+    """Do a task on this machine, if it has the same versions and sees the same files; errors come back as Raised."""
     try:
         # Another machine would give other results, or put them where nobody finds them.
         for name, here in list_versions().items():
@@ -300,12 +278,7 @@ def _settle(future: "Future[Any]", done: "Future[Any]") -> None:
 
 
 def explain_loss(error: Exception) -> Exception:
-    """Say what became of a task that did not come back; errors that are not Ray's are returned as they are.
-
-    Example:
-        >>> explain_loss(ValueError("no luck"))
-        ValueError('no luck')
-    """
+    """Say what became of a task that did not come back; errors that are not Ray's are returned as they are."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "RayTaskError" in kinds:
         last = str(error).strip().rpartition("\n")[2]

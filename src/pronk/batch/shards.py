@@ -44,14 +44,6 @@ class Shard:
     part: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """How many photos were predicted, and how many of them cannot be used."""
-
-    photos: int
-    failed: int
-
-
 def load_model(model: str, digest: str | None = None) -> tuple[str, Predictor]:
     """Open a model, once per process where it is known already; return the sha256 of its model.json with it.
 
@@ -61,11 +53,6 @@ def load_model(model: str, digest: str | None = None) -> tuple[str, Predictor]:
 
     Raises:
         ModelError: if the model is missing or damaged, or is another one than the digest says.
-
-    Example:
-        >>> load_model("no such run")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: no model at no such run
     """
     with _loading:
         found = _loaded.get(model)
@@ -80,26 +67,24 @@ def load_model(model: str, digest: str | None = None) -> tuple[str, Predictor]:
     return found
 
 
-def predict_shard(shard: Shard) -> Counts:
-    """Predict the photos of a shard one after the other, and write its part.
-
-    Raises:
-        ModelError: if the model is another one by now.
-        StorageError: if the part cannot be written.
-    """
+def predict_shard(shard: Shard) -> tuple[int, int]:
+    """Predict the photos of a shard, and write its part; return how many there are, and how many cannot be used."""
     spec, part = shard.spec, Path(shard.part)
     _, predictor = load_model(spec.model, spec.digest)
-    rows, failed = [], 0
+    rows = []
     for path in shard.photos:
         place = os.fspath(Path(spec.folder, path))
         # Before the photo is read: if it is replaced meanwhile, it is not the one that was predicted.
         state = _try_state(place) if spec.sort_into else None
         prediction = dataclasses.replace(predictor.predict_one(place), path=path)
         rows.append(spec.record(prediction) | ({STATE: state} if spec.sort_into else {}))
-        failed += prediction.error is not None
     if is_current(part.parent, shard.run):
-        write_part(part, shard.run, rows, failed=failed)
-    return Counts(len(rows), failed)
+        write_part(part, shard.run, rows)
+    return len(rows), _count_failed(rows)
+
+
+def _count_failed(rows: list[Record]) -> int:
+    return sum(row["error"] is not None for row in rows)
 
 
 def read_rows(plan: Plan) -> Iterator[tuple[Record, State | None]]:
@@ -109,10 +94,10 @@ def read_rows(plan: Plan) -> Iterator[tuple[Record, State | None]]:
         RunError: where a part was damaged since it was written.
     """
     for shard in range(plan.shards):
-        part = read_part(plan, shard)
-        if part is None:
+        rows = read_part(plan, shard)
+        if rows is None:
             raise RunError(f"{plan.part(shard)} is gone or damaged", hint="the same command computes it again")
-        for row in part.rows:
+        for row in rows:
             state = row.pop(STATE, None)
             yield row, state
 
@@ -123,11 +108,11 @@ def predict_missing(
     """Predict the shards of a plan that have no whole part; return how many photos of the plan cannot be used."""
     failed, missing = 0, []
     for number in range(plan.shards):
-        part = read_part(plan, number)
-        if part is None:
+        rows = read_part(plan, number)
+        if rows is None:
             missing.append(number)
         else:
-            failed += part.failed
+            failed += _count_failed(rows)
     if len(missing) < plan.shards:
         tell(f"goes on: {plan.shards - len(missing)} of {plan.shards} shards are done")
     if not missing:
@@ -135,11 +120,10 @@ def predict_missing(
     shards = (Shard(plan.spec, plan.run, tuple(plan.photos_of(number)), str(plan.part(number))) for number in missing)
     done, total = 0, sum(len(plan.photos_of(number)) for number in missing)
     on_progress("predict", 0, total)
-    shared = [] if engine == "local" else _shared(plan)
     try:
-        with open_engine(engine, address=address, shared=shared) as pool:
-            for counts in run_unordered(predict_shard, shards, pool=pool):
-                done, failed = done + counts.photos, failed + counts.failed
+        with open_engine(engine, address=address, shared=[] if engine == "local" else _shared(plan)) as pool:
+            for photos, bad in run_unordered(predict_shard, shards, pool=pool):
+                done, failed = done + photos, failed + bad
                 on_progress("predict", done, total)
     except StorageError as error:
         hint = "free some space or check the permissions; the same command goes on"

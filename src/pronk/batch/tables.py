@@ -38,23 +38,13 @@ def choose_form(form: str | None, out: Path | None) -> str:
 
 
 def list_columns(top: int, *, sets: bool = False) -> list[str]:
-    """Name the columns of CSV and Parquet; the scores become label_1, score_1 and so on.
-
-    Example:
-        >>> list_columns(1, sets=True)[-3:]
-        ['set', 'label_1', 'score_1']
-    """
+    """Name the columns of CSV and Parquet; the scores become label_1, score_1 and so on."""
     ranked = [f"{key}_{rank}" for rank in range(1, top + 1) for key in ("label", "score")]
     return [*COLUMNS, *(["set"] if sets else []), *ranked]
 
 
 def flatten(record: Record) -> Record:
-    """Give a record the fields of `list_columns`; those without a value may be missing.
-
-    Example:
-        >>> flatten({"path": "a.jpg", "scores": [{"label": "cat", "score": 0.75}], "error": None})["label_1"]
-        'cat'
-    """
+    """Give a record the fields of `list_columns`; those without a value may be missing."""
     flat = {key: value for key, value in record.items() if key not in ("scores", "error")}
     for rank, score in enumerate(record["scores"], start=1):
         flat |= {f"{key}_{rank}": value for key, value in score.items()}
@@ -84,12 +74,7 @@ def format_record(form: str, record: Record, columns: list[str]) -> str:
 
 
 def write_text(form: str, records: Iterable[Record], columns: list[str]) -> Iterator[str]:
-    r"""Yield records in one of FORMS but Parquet, piece by piece.
-
-    Example:
-        >>> list(write_text("csv", [], ["path"]))
-        ['path\n']
-    """
+    """Yield records in one of FORMS but Parquet, piece by piece."""
     if form == "json":
         opening = "[\n"
         for record in records:
@@ -104,24 +89,10 @@ def write_text(form: str, records: Iterable[Record], columns: list[str]) -> Iter
 
 
 def save_records(out: Path, form: str, records: Iterable[Record], columns: list[str], *, work: Path) -> None:
-    """Write records to a file that is whole or absent.
-
-    Args:
-        out: the file to write.
-        form: one of FORMS.
-        records: one per row, taken one by one.
-        columns: names for CSV and Parquet.
-        work: a folder on the same disk, for the file while it grows.
+    """Write records, taken one by one, to a file that is whole or absent; it grows in `work`, on the same disk.
 
     Raises:
         StorageError: naming the path and the cause.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> save_records(folder / "out.csv", "csv", [], ["path"], work=folder)
-        >>> (folder / "out.csv").read_text()
-        'path\\n'
     """
     growing = work / ".joined.tmp"
     try:
@@ -140,11 +111,7 @@ def save_records(out: Path, form: str, records: Iterable[Record], columns: list[
 
 
 def require_parquet() -> None:
-    """Refuse before the work what would fail after it.
-
-    Raises:
-        MissingExtra: without pyarrow.
-    """
+    """Refuse before the work what would fail after it: without pyarrow a MissingExtra."""
     with need_extra("parquet", "writing Parquet"):
         import pyarrow.parquet  # noqa: F401
 
@@ -177,11 +144,7 @@ def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]
 
 
 def _to_unicode(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return visible(text)
-    return text
+    return visible(text) if _undecodable_bytes(text) else text
 
 
 def _undecodable_bytes(path: str) -> bytes | None:
