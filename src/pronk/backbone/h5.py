@@ -1,21 +1,27 @@
-"""HDF5 or .keras file -> its bytes after every object in them has been checked, or a named refusal.
+"""HDF5 or .keras file -> its arrays after every object in it has been checked, or a named refusal.
 
-HDF5 can name other files in four ways (external links, external storage, virtual datasets, filters loaded as
-libraries), and declare arrays of any size for a few bytes. `safe_mode` of Keras looks at none of it.
+A .keras file is a zip of three members. Keras makes an object of every `class_name` in config.json, looks modules up
+by name, and allocates what the layers declare; its own guard, `safe_mode`, is about Lambda layers only. Here the
+weights alone are read, which are an HDF5 file. HDF5 can name other files in four ways (external links, external
+storage, virtual datasets, filters loaded as libraries), and declare arrays of any size for a few bytes.
 """
 
 import contextlib
 import io
+import stat
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 
-from pronk.model.guards.files import read_limited
-from pronk.model.guards.keras_archive import read_weights
-from pronk.model.guards.schema import refusal, show
+from pronk.model.guards.files import MAX_BYTES, read_limited, refusal, show
 
-MAX_BYTES = 128 * 2**20
+WEIGHTS = "model.weights.h5"
+MEMBERS = ("config.json", "metadata.json", WEIGHTS)
+END, END_BYTES, LONGEST_DIRECTORY = "<4s4H2LH", 22, 2**12
 MOST_OBJECTS = 10_000
 PLAIN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
@@ -29,12 +35,6 @@ def open_h5(data: bytes) -> Iterator[h5py.File]:
 
     Raises:
         ModelError: if it is none, or anything in it is elsewhere, no number, or larger than the file.
-
-    Example:
-        >>> with open_h5(b"no file"):
-        ...     pass
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: it is not an HDF5 file: ...
     """
     if len(data) > MAX_BYTES:
         raise refusal(f"it has {len(data)} bytes")
@@ -59,6 +59,36 @@ def open_network(path: Path) -> Iterator[h5py.File]:
     """
     with open_h5(read_weights(read_limited(path))) as file:
         yield file
+
+
+def read_weights(data: bytes) -> bytes:
+    """Return the bytes of a .keras file's weights, if it is the zip that pronk saves."""
+    if len(data) < END_BYTES or data[:4] != b"PK\x03\x04":
+        raise refusal("it is not a .keras file")
+    # A directory of millions of entries takes gigabytes as soon as it is opened.
+    _, disk, first, here, entries, size, start, note = struct.unpack(END, data[-END_BYTES:])
+    if (disk, first, note) != (0, 0, 0) or not (here == entries == len(MEMBERS) and size <= LONGEST_DIRECTORY):
+        raise refusal(f"it has {entries} members instead of {len(MEMBERS)}: {', '.join(MEMBERS)}")
+    if start + size + END_BYTES != len(data):
+        raise refusal("its directory is not at its end")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _read_member(archive)
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error, zlib.error) as error:
+        raise refusal(f"it is damaged: {error}") from error
+
+
+def _read_member(archive: zipfile.ZipFile) -> bytes:
+    names = sorted(archive.namelist())
+    if names != sorted(MEMBERS):
+        raise refusal(f"it has the members {show(', '.join(names))}")
+    member = archive.getinfo(WEIGHTS)
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG) or member.flag_bits & 1:
+        raise refusal(f"{WEIGHTS} is a link or encrypted")
+    # Keras stores without compression, so what is read is never larger than the file.
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+        raise refusal(f"{WEIGHTS} is compressed")
+    return archive.read(member)
 
 
 def _check_objects(file: h5py.File, size: int) -> None:

@@ -17,7 +17,7 @@ from pronk.backbone.h5 import DAMAGE, open_network
 from pronk.backbone.onnx_graphs import pooled_size
 from pronk.backbone.weights import Backbone, check_weights
 from pronk.config import Settings
-from pronk.model.guards.schema import refusal
+from pronk.model.guards.files import refusal
 
 
 def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:

@@ -1,18 +1,14 @@
 """Bundle -> the weights of its head, which heat maps need; read without a framework."""
 
 import io
-from itertools import islice
 
 import numpy as np
 
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.bundle import HEAD_FILE, Bundle
-from pronk.model.guards.protobuf import only, read_integers, read_parts
+from pronk.model.guards.onnx import GRAPH, MAX_PARTS, MODEL, TENSOR
+from pronk.model.guards.protobuf import integers_of, only, parts_of, read_message, text_of
 
-# Where things lie in an ONNX file (onnx.proto): ModelProto, GraphProto and TensorProto.
-MODEL_GRAPH = 7
-GRAPH_INITIALIZER = 5
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
 FLOAT = 1
 HEAD_KERNEL = b"head/kernel"
 HEAD_BYTES = 2**14  # for each class: up to 4,096 features
@@ -48,43 +44,25 @@ def load_head(bundle: Bundle) -> np.ndarray:
 
 
 def write_head(kernel: np.ndarray) -> bytes:
-    """Return the bytes of the array that lies beside a model which is not an ONNX file.
-
-    Example:
-        >>> len(write_head(np.zeros((2, 2), np.float32)))
-        144
-    """
+    """Return the bytes of the array that lies beside a model which is not an ONNX file."""
     buffer = io.BytesIO()
     np.save(buffer, kernel.astype(np.float32))
     return buffer.getvalue()
 
 
 def read_head(model: bytes) -> np.ndarray:
-    """Read the weights of the head out of an ONNX file.
-
-    Args:
-        model: content of a model.onnx that pronk wrote.
-
-    Returns:
-        Weights of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
-        class.
+    """Read the weights of the head, as `load_head` returns them, out of the bytes of a model.onnx.
 
     Raises:
         ModelError: if the file is damaged, or holds no such weights in float32.
-
-    Example:
-        >>> read_head(b"no model")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: ...
     """
-    graph = only(read_parts(model, MODEL_GRAPH), "graph")
-    arrays = read_parts(graph, GRAPH_INITIALIZER)
-    head = (array for array in arrays if only(read_parts(array, TENSOR_NAME), "name of an array") == HEAD_KERNEL)
-    tensor = only(head, "array head/kernel")
-    kind = only(read_integers(tensor, TENSOR_TYPE), "type of the head")
-    shape = list(islice(read_integers(tensor, TENSOR_DIMS), 3))
-    raw = only(read_parts(tensor, TENSOR_RAW), "content of the head")
-    if kind != FLOAT or len(shape) != 2 or 0 in shape or 4 * shape[0] * shape[1] != len(raw):
+    budget = iter(range(MAX_PARTS))
+    graph = read_message(only(parts_of(read_message(model, MODEL, budget), 7), "graph"), GRAPH, budget)
+    arrays = [read_message(array, TENSOR, budget) for array in parts_of(graph, 5)]
+    tensor = only([array for array in arrays if text_of(array, 8) == HEAD_KERNEL], "array head/kernel")
+    kind, shape = only(integers_of(tensor, 2), "type of the head"), integers_of(tensor, 1)
+    raw = only(parts_of(tensor, 9), "content of the head")
+    if kind != FLOAT or len(shape) != 2 or min(shape) < 1 or 4 * shape[0] * shape[1] != len(raw):
         raise ModelError(f"the head of the model has type {kind}, shape {shape} and {len(raw)} bytes", hint=COPY_AGAIN)
     kernel = np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
     if not np.isfinite(kernel).all():

@@ -8,9 +8,31 @@ memory it asks for. So a file must be one that pronk could have written, of oper
 import stat
 from pathlib import Path
 
-from pronk.model.guards.schema import refusal
+from pronk.errors import ModelError
 
 MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
+
+
+SHOWN = 60
+NOT_OURS = "open only models that pronk wrote, from people you trust; if this is one, copy its folder again"
+
+
+def refusal(what: str) -> ModelError:
+    """Return the error for a model file that pronk does not open."""
+    return ModelError(f"the model file is refused: {what}", hint=NOT_OURS)
+
+
+def show(value: int | bytes | memoryview | str) -> str:
+    """Return a value from a hostile file as a short text for an error.
+
+    Example:
+        >>> show(b"../secret")
+        "'../secret'"
+    """
+    if isinstance(value, int):
+        return str(value)
+    text = value if isinstance(value, str) else bytes(value[: SHOWN + 1]).decode("utf-8", "replace")
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def read_limited(path: Path) -> bytes:
@@ -18,11 +40,6 @@ def read_limited(path: Path) -> bytes:
 
     Raises:
         ModelError: if it is larger than any model of pronk, a link, or no file at all.
-
-    Example:
-        >>> read_limited(Path("/"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: / is not an ordinary file
     """
     check_ordinary(path)
     try:
@@ -34,10 +51,6 @@ def read_limited(path: Path) -> bytes:
 
 def check_ordinary(path: Path, *, most: int = MAX_BYTES) -> None:
     """Refuse what is not a file of sensible size: folders, links, devices.
-
-    Args:
-        path: a file in a model folder.
-        most: bytes it may have.
 
     Raises:
         ModelError: naming what it is.

@@ -5,55 +5,23 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from pronk.model.guards.files import MAX_BYTES
-from pronk.model.guards.protobuf import only
-from pronk.model.guards.schema import MANY, ONCE, Schema, integers_of, parts_of, read_message, refusal, show, text_of
+from pronk.model.guards.files import MAX_BYTES, refusal, show
+from pronk.model.guards.protobuf import Schema, integers_of, only, parts_of, read_message, text_of
 
 MAX_PARTS = 200_000  # a quantised model has some 6,000 fields
 MAX_SIDE = 2**14  # of an ONNX array; there are at most 10,000 classes
 MAX_SETTING, MAX_GROUP = 16, 2**14  # of an ONNX operator; a convolution may have as many groups as channels
-MODEL: Schema = {
-    **dict.fromkeys((1, 2, 3, 4, 5, 6, 7), ONCE),
-    **dict.fromkeys((8, 14), MANY),
-    20: "training info",
-    25: "functions of its own",
-    26: "a configuration of devices",
-}
-GRAPH: Schema = {
-    **dict.fromkeys((2, 10), ONCE),
-    **dict.fromkeys((1, 5, 11, 12, 13), MANY),
-    14: "quantization notes",
-    15: "sparse arrays",
-    16: "notes",
-}
-NODE: Schema = {
-    **dict.fromkeys((3, 4, 6, 7), ONCE),
-    **dict.fromkeys((1, 2, 5), MANY),
-    8: "an overloaded operator",
-    9: "notes",
-    10: "a configuration of devices",
-}
-ATTRIBUTE: Schema = {
-    **dict.fromkeys((1, 2, 3, 4, 13, 20), ONCE),
-    **dict.fromkeys((7, 8, 9), MANY),
-    5: "an array inside a node",
-    **dict.fromkeys((6, 11), "a graph inside a node"),
-    **dict.fromkeys((22, 23), "sparse arrays"),
-    10: "a list of arrays",
-    14: "a type",
-    15: "a list of types",
-    21: "an attribute of a function",
-}
-TENSOR: Schema = {
-    **dict.fromkeys((2, 4, 5, 7, 8, 9, 12, 14), ONCE),
-    1: MANY,
-    **dict.fromkeys((6, 10, 11), "an array in a form of its own"),
-    3: "an array in pieces",
-    13: "an array in another file",
-    16: "notes",
-}
-OPSET: Schema = {1: ONCE, 2: ONCE}
-ENTRY: Schema = {1: ONCE, 2: ONCE}
+# The fields of onnx.proto that pronk and ONNX Runtime's quantiser write.
+MODEL = Schema(frozenset(range(1, 8)), frozenset((8, 14)), {20: "training info", 25: "functions of its own"})
+GRAPH = Schema(frozenset((2, 10)), frozenset((1, 5, 11, 12, 13)), {15: "sparse arrays"})
+NODE = Schema(frozenset((3, 4, 6, 7)), frozenset((1, 2, 5)), {8: "an overloaded operator"})
+ATTRIBUTE = Schema(
+    frozenset((1, 3, 20)),
+    frozenset((8,)),
+    {5: "an array inside a node"} | dict.fromkeys((6, 11), "a graph inside a node"),
+)
+TENSOR = Schema(frozenset((2, 4, 5, 7, 8, 9, 12, 14)), frozenset((1,)), {13: "an array in another file"})
+PAIR = Schema(frozenset((1, 2)))  # of an operator set, and of a note
 # What pronk writes and what quantising makes of it, with their settings. Nothing is computed from constants alone but
 # their dequantised values, so that opening a model takes little more memory than its arrays; what a run takes still
 # depends on the size of the photo and the channels of the convolutions.
@@ -79,11 +47,6 @@ def check_onnx(data: bytes) -> None:
 
     Raises:
         ModelError: what is wrong with it.
-
-    Example:
-        >>> check_onnx(b"no model")
-        Traceback (most recent call last):
-        pronk.errors.ModelError: ...
     """
     # ONNX Runtime tells its own format by these bytes alone, and they can be part of a name in an ONNX file.
     if data[4:8] == b"ORTM":
@@ -93,9 +56,9 @@ def check_onnx(data: bytes) -> None:
     budget = iter(range(MAX_PARTS))
     model = read_message(data, MODEL, budget)
     for opset in parts_of(model, 8):
-        _check_domain(text_of(read_message(opset, OPSET, budget), 1))
+        _check_domain(text_of(read_message(opset, PAIR, budget), 1))
     for note in parts_of(model, 14):
-        key = text_of(read_message(note, ENTRY, budget), 1)
+        key = text_of(read_message(note, PAIR, budget), 1)
         if key not in NOTES:
             raise refusal(f"it has the setting {show(key)}")
     graph = read_message(only(parts_of(model, 7), "graph"), GRAPH, budget)
@@ -121,8 +84,8 @@ def _check_node(node: memoryview, budget: Iterator[int]) -> tuple[bytes, list[by
     if operator not in OPERATORS:
         raise refusal(f"it has the operator {show(operator)}")
     for attribute in parts_of(fields, 5):
-        name = text_of(read_message(attribute, ATTRIBUTE, budget), 1)
-        values = [value for number in (3, 8) for value in integers_of(attribute, number)]
+        setting = read_message(attribute, ATTRIBUTE, budget)
+        name, values = text_of(setting, 1), integers_of(setting, 3) + integers_of(setting, 8)
         most = MAX_GROUP if name == b"group" else MAX_SETTING
         # Such as the padding of a convolution, which would take any amount of memory.
         if name not in OPERATORS[operator] or any(abs(value) > most for value in values):
@@ -146,21 +109,20 @@ def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> tuple[bytes, lis
     fields = read_message(tensor, TENSOR, budget)
     if fields[14] not in ([], [0]):
         raise refusal(f"it has an array in another place: {show(fields[14][0])}")
-    shape, kind = integers_of(tensor, 1), only(integers_of(tensor, 2), "type of an array")
+    shape, kind = integers_of(fields, 1), only(integers_of(fields, 2), "type of an array")
     if kind not in ITEM_BYTES or any(not 0 <= side <= MAX_SIDE for side in shape):
         raise refusal(f"it has an array of type {kind} and shape {shape}")
-    held = [number for number in (4, 5, 7, RAW) if fields[number]]
-    count, stored = math.prod(shape), 0
-    for number in held:
-        (content,) = parts_of(fields, number)
+    count = math.prod(shape)
+    held = [(number, content) for number in (4, 5, 7, RAW) for content in parts_of(fields, number)]
+    for number, content in held:
         if number == RAW:
-            stored, rest = divmod(len(content), ITEM_BYTES[kind])
+            fits = len(content) == ITEM_BYTES[kind] * count
         elif number == 4:
-            stored, rest = divmod(len(content), 4)
+            fits = len(content) == 4 * count
         else:  # each number ends with the only byte of it that is below 128
-            stored, rest = int(np.count_nonzero(np.frombuffer(content, np.uint8) < 0x80)), 0
-        if rest or number not in (RAW, IN_FIELDS.get(kind)):
-            raise refusal(f"it has an array of type {kind} in {len(content)} bytes of field {number}")
-    if stored != count or len(held) > 1:
-        raise refusal(f"it has an array of shape {shape} with {stored} numbers")
+            fits = int(np.count_nonzero(np.frombuffer(content, np.uint8) < 0x80)) == count
+        if not fits or number not in (RAW, IN_FIELDS.get(kind)):
+            raise refusal(f"it has an array of type {kind} and shape {shape} in {len(content)} bytes of field {number}")
+    if len(held) != 1 and (held or count):
+        raise refusal(f"it has an array of shape {shape} in {len(held)} fields")
     return bytes(only(parts_of(fields, 8), "name of an array")), shape

@@ -1,40 +1,48 @@
-"""Protobuf bytes -> numbered fields: enough to read an array out of an ONNX file without the onnx package.
+"""Protobuf bytes -> fields by number, without the onnx package; whatever a schema does not name is refused.
 
 A message is a row of fields. Each begins with a varint that holds its number and its wire type; nothing says
 where a message ends, and an inner message looks like any other bytes, so who reads must know the schema
-(https://protobuf.dev/programming-guides/encoding). What lies inside a message is not copied: memory stays within
-what the caller keeps, and every step consumes at least one byte, so reading ends.
+(https://protobuf.dev/programming-guides/encoding). What lies inside a message is not copied, and every step consumes
+at least one byte, so reading ends. Parsers skip the fields they do not know, and a checker that does the same looks
+past what a newer parser obeys: a field that nobody thought of must be no way in.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from pronk.errors import COPY_AGAIN, ModelError
+from pronk.model.guards.files import refusal, show
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, which ONNX never had
+VARINT, BYTES = 0, 2  # wire types; the models of pronk have no others
 VARINT_BYTES = 10  # for 64 bits, 7 in each byte
 TAG_BYTES = 5
+LONGEST_LIST = 64  # of the integers that are shapes or settings of an operator
 
 T = TypeVar("T")
 Value = int | memoryview
+Fields = dict[int, list[Value]]
 
 
-def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, int, Value]]:
+class Schema(NamedTuple):
+    """The fields that a message may have once, those it may have many times, and names of some that are refused."""
+
+    once: frozenset[int]
+    many: frozenset[int] = frozenset()
+    refused: Mapping[int, str] = {}
+
+
+def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, Value]]:
     """Read a message's fields in the order of the bytes.
 
-    Args:
-        message: the bytes; a view of them is not copied.
-
     Yields:
-        Number and wire type of each field, and its value: an int for VARINT, else a view of its bytes.
+        Number of each field, and its value: an int, or a view of its bytes.
 
     Raises:
         ModelError: where the bytes are not a message, once reading reaches that place.
 
     Example:
-        >>> [(number, kind, bytes(value)) for number, kind, value in read_fields(bytes([0x0A, 2]) + b"ab")]
-        [(1, 2, b'ab')]
+        >>> [(number, bytes(value)) for number, value in read_fields(bytes([0x0A, 2]) + b"ab")]
+        [(1, b'ab')]
     """
     view, position = memoryview(message), 0
     while position < len(view):
@@ -42,74 +50,87 @@ def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, int, Value]]
         number, kind = tag >> 3, tag & 7
         if number == 0 or tag >= 2**32:
             raise _damaged(f"field number {number}")
+        if kind not in (VARINT, BYTES):
+            raise _damaged(f"wire type {kind}")
+        integer, position = _read_varint(view, position, longest=VARINT_BYTES)
         if kind == VARINT:
-            integer, position = _read_varint(view, position, longest=VARINT_BYTES)
-            yield number, kind, integer
+            yield number, integer
             continue
-        length, position = _read_length(view, position, kind)
-        yield number, kind, view[position : position + length]
-        position += length
+        if integer > len(view) - position:
+            raise _damaged(f"a field of {integer} bytes where {len(view) - position} are left")
+        yield number, view[position : position + integer]
+        position += integer
 
 
-def read_parts(message: bytes | memoryview, number: int) -> Iterator[memoryview]:
-    """Read the strings, byte strings or inner messages of one field.
-
-    Raises:
-        ModelError: if the bytes are not a message, or the field holds something else.
-
-    Example:
-        >>> [bytes(part) for part in read_parts(bytes([0x0A, 1]) + b"a" + bytes([0x0A, 1]) + b"b", 1)]
-        [b'a', b'b']
-    """
-    for found, _, value in read_fields(message):
-        if found == number:
-            if not isinstance(value, memoryview):
-                raise _damaged(f"field {number} is a number")
-            yield value
-
-
-def read_integers(message: bytes | memoryview, number: int) -> Iterator[int]:
-    """Read the unsigned integers of one field, whether packed or one by one.
-
-    Raises:
-        ModelError: if the bytes are not a message, or the field holds something else.
-
-    Example:
-        >>> list(read_integers(bytes([0x08, 3, 0x0A, 2, 4, 5]), 1))
-        [3, 4, 5]
-    """
-    for found, kind, value in read_fields(message):
-        if found != number:
-            continue
-        if isinstance(value, int):
-            yield value
-        elif kind == BYTES:
-            position = 0
-            while position < len(value):
-                integer, position = _read_varint(value, position, longest=VARINT_BYTES)
-                yield integer
-        else:
-            raise _damaged(f"field {number} is not an integer")
-
-
-def only(values: Iterable[T], what: str) -> T:
-    """Return the value of a field that has to be there once.
+def read_message(message: bytes | memoryview, schema: Schema, budget: Iterator[int]) -> Fields:
+    """Read a message that may only hold the fields of a schema.
 
     Args:
-        values: from `read_parts` or `read_integers`; all of the message is read, or until a second one appears.
-        what: names it in the error.
+        message: the bytes; views of it are not copied.
+        schema: its fields.
+        budget: gives a number for each field that may still be read, over all messages of a file, so that a file of
+            millions of empty fields does not take minutes.
+
+    Returns:
+        The values by number, for every number of the schema.
 
     Raises:
-        ModelError: if there is none, or more than one.
+        ModelError: if the message is damaged, or holds anything else.
 
     Example:
-        >>> only(read_integers(bytes([0x08, 3]), 1), "data type")
-        3
+        >>> read_message(bytes([0x08, 3]), Schema(once=frozenset({1}), many=frozenset({2})), iter(range(9)))
+        {1: [3], 2: []}
     """
-    found = list(islice(values, 2))
-    if len(found) != 1:
-        raise _damaged(f"{'more than one' if found else 'no'} {what}")
-    return found[0]
+    found: Fields = {number: [] for number in (*schema.once, *schema.many)}
+    for number, value in read_fields(message):
+        if next(budget, None) is None:
+            raise refusal("it has more parts than any model of pronk")
+        if number not in found:
+            raise refusal(f"it has {schema.refused.get(number, f'the unknown field {number}')}: {show(value)}")
+        if number in schema.once and found[number]:
+            raise refusal(f"it has field {number} twice: {show(value)}")
+        found[number].append(value)
+    return found
+
+
+def parts_of(fields: Fields, number: int) -> list[memoryview]:
+    """Return the strings or messages of one field; a number among them is an error."""
+    parts = [value for value in fields[number] if isinstance(value, memoryview)]
+    if len(parts) != len(fields[number]):
+        raise refusal(f"field {number} is a number")
+    return parts
+
+
+def text_of(fields: Fields, number: int) -> bytes:
+    """Return the one string of a field; where it is missing, it is empty, as in every protobuf reader."""
+    return b"".join(bytes(part[: 2**16]) for part in parts_of(fields, number))
+
+
+def integers_of(fields: Fields, number: int) -> list[int]:
+    """Return the few integers of one field, packed or one by one, negative ones too.
+
+    Example:
+        >>> integers_of({1: [3, memoryview(bytes([4, 5]))]}, 1)
+        [3, 4, 5]
+    """
+    found: list[int] = []
+    for value in fields[number]:
+        position = 0
+        while isinstance(value, memoryview) and position < len(value) and len(found) <= LONGEST_LIST:
+            integer, position = _read_varint(value, position, longest=VARINT_BYTES)
+            found.append(integer)
+        if isinstance(value, int):
+            found.append(value)
+        if len(found) > LONGEST_LIST:
+            raise refusal(f"it has a list of more than {LONGEST_LIST} integers")
+    return [value - 2**64 if value >= 2**63 else value for value in found]
+
+
+def only(values: Sequence[T], what: str) -> T:
+    """Return the value of a field that has to be there once; `what` names it in the error."""
+    if len(values) != 1:
+        raise _damaged(f"{'more than one' if values else 'no'} {what}")
+    return values[0]
 
 
 def _read_varint(view: memoryview, position: int, *, longest: int) -> tuple[int, int]:
@@ -121,18 +142,6 @@ def _read_varint(view: memoryview, position: int, *, longest: int) -> tuple[int,
                 raise _damaged("a number of more than 64 bits")
             return value, position + index + 1
     raise _damaged("a number without an end")
-
-
-def _read_length(view: memoryview, position: int, kind: int) -> tuple[int, int]:
-    if kind == BYTES:
-        length, position = _read_varint(view, position, longest=VARINT_BYTES)
-    elif kind in (FIXED32, FIXED64):
-        length = 4 if kind == FIXED32 else 8
-    else:
-        raise _damaged(f"wire type {kind}")
-    if length > len(view) - position:
-        raise _damaged(f"a field of {length} bytes where {len(view) - position} are left")
-    return length, position
 
 
 def _damaged(what: str) -> ModelError:
