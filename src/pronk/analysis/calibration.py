@@ -31,10 +31,6 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
     Returns:
         Probabilities of dtype float64 and shape (n, C).
-
-    Example:
-        >>> temper(np.array([[0.8, 0.2]]), 2.0).round(3)
-        array([[0.667, 0.333]])
     """
     logits = np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST_PROBABILITY, 1.0)) / temperature
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -52,10 +48,6 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
     Args:
         probabilities: float [n, C], at temperature 1.
         targets: int [n].
-
-    Example:
-        >>> round(fit_temperature(np.array([[0.9, 0.1]] * 10), np.array([0] * 6 + [1] * 4)), 1)
-        5.0
     """
     n, classes = probabilities.shape
     truth = np.full((n, classes), 1 / (classes * (n + 1)))
@@ -79,10 +71,6 @@ def conformal_threshold(scores: np.ndarray, coverage: float) -> float | None:
 
     Returns:
         The threshold, or None where so few scores can promise nothing: 95 % needs 19.
-
-    Example:
-        >>> conformal_threshold(np.arange(1.0, 20.0), 0.95), conformal_threshold(np.arange(18.0), 0.95)
-        (19.0, None)
     """
     rank = _rank(len(scores), coverage)
     return None if rank > len(scores) else float(np.sort(scores)[rank - 1])
@@ -98,11 +86,6 @@ class SetScores:
     Attributes:
         n: validation photos.
         scores: theirs, sorted, float64; of more than 1,000 photos every n / 1,000-th, always towards larger sets.
-
-    Example:
-        >>> calibrated = SetScores.fit(np.array([[0.9, 0.1]] * 19), np.zeros(19, int))
-        >>> calibrated.choose(np.array([0.95, 0.05]), 0.95).tolist()
-        [0]
     """
 
     n: int

@@ -24,11 +24,6 @@ def assign_folds(targets: np.ndarray, groups: Sequence[str], *, k: int, seed: in
 
     Returns:
         Fold numbers, int64 [n].
-
-    Example:
-        >>> folds = assign_folds(np.array([0, 0, 1, 1]), ["a", "b", "c", "d"], k=2, seed=0)
-        >>> sorted(folds[:2]), sorted(folds[2:])
-        ([np.int64(0), np.int64(1)], [np.int64(0), np.int64(1)])
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):

@@ -156,11 +156,6 @@ def fit_powers(
 
     Returns:
         Errors, float64 [B, A].
-
-    Example:
-        >>> sizes = np.array([10.0, 20.0, 40.0, 80.0])
-        >>> fit_powers(sizes, np.array([0.1 + 0.9 / sizes]), [160], noise=np.full(4, 1e-6)).round(2)
-        array([[0.11]])
     """
     fits = [_fit_power(power, photos, errors, np.asarray(at, np.float64), noise) for power in POWERS]
     found = np.stack([values for values, _ in fits], axis=1)
@@ -221,13 +216,7 @@ def describe_growth(growth: Growth, *, seed: int = 0) -> dict[str, Any]:
 
 
 def advise(ahead: Forecast, more: int, confused: Sequence[dict[str, Any]]) -> str:
-    """Say in a sentence whether more photos would help, and if not, what stands in the way.
-
-    Example:
-        >>> gain = {"value": 0.015, "low": 0.004, "high": 0.026}
-        >>> advise(Forecast(500, {}, gain), 100, [])
-        '100 more photos per class would bring about +1.5 points (0.4 to 2.6).'
-    """
+    """Say in a sentence whether more photos would help, and if not, what stands in the way."""
     gain = {name: 100 * value for name, value in ahead.gain.items()}
     bounds = f"({gain['low']:.1f} to {gain['high']:.1f})"
     if ahead.gain["value"] >= MEANT:
@@ -246,10 +235,6 @@ def find_confused(answers: np.ndarray, targets: np.ndarray, classes: Sequence[st
         answers: probabilities, float [n, C].
         targets: the truth, int [n].
         classes: C names.
-
-    Example:
-        >>> find_confused(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1]), ["cat", "dog"])
-        [{'classes': ['cat', 'dog'], 'mistakes': 1}]
     """
     counts = confusion_matrix(targets, answers.argmax(axis=1), len(classes))
     both = np.triu(counts + counts.T, k=1)

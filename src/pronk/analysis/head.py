@@ -44,12 +44,7 @@ class Head:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits [n, C] into probabilities.
-
-    Example:
-        >>> softmax(np.zeros((1, 2)))
-        array([[0.5, 0.5]])
-    """
+    """Turn logits [n, C] into probabilities."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
@@ -206,11 +201,6 @@ def predict_left_out(
 
     Returns:
         Probabilities, float64 [S, m, C].
-
-    Example:
-        >>> X, y = np.array([[-1.0], [1.0]], np.float32), np.array([0, 1])
-        >>> predict_left_out(X, y, X, classes=2, weights=np.ones(2), strengths=[0.1]).argmax(axis=2)
-        array([[0, 1]])
     """
     from threadpoolctl import threadpool_limits
 

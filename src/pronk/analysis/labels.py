@@ -114,10 +114,6 @@ def weigh_answers(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.nd
 
     Returns:
         Shares from 0 to 1, float64 [n], and class indices, int64 [n].
-
-    Example:
-        >>> weigh_answers(np.array([[0.8, 0.2], [0.2, 0.8], [0.8, 0.2]]), np.array([0, 1, 1]))[0].round(2)
-        array([0.29, 0.14, 0.71])
     """
     rows = np.arange(len(targets))
     given = probabilities[rows, targets]
@@ -144,10 +140,6 @@ def find_neighbours(features: np.ndarray, groups: Sequence[str], *, k: int) -> n
 
     Returns:
         Row indices, int64 [n, k], the nearest first.
-
-    Example:
-        >>> find_neighbours(np.array([[1, 0], [1, 0.1], [0, 1]], np.float32), ["a", "b", "c"], k=1).ravel()
-        array([1, 0, 1])
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     directions = features / np.maximum(lengths, 1e-12)
@@ -182,10 +174,6 @@ def weigh_neighbours(neighbours: np.ndarray, targets: np.ndarray, groups: Sequen
 
     Returns:
         float64 [n]; 0 where nobody can be asked.
-
-    Example:
-        >>> weigh_neighbours(np.array([[1, 2], [0, 2], [1, 0]]), np.array([0, 0, 1]), ["a", "b", "c"])
-        array([0., 0., 1.])
     """
     different = {(target, group) for target, group in zip(targets.tolist(), groups, strict=True)}
     sizes = np.bincount([target for target, _ in different], minlength=1)

@@ -99,10 +99,6 @@ def accuracy_record(correct: Any) -> AccuracyRecord:
 
     Args:
         correct: bool [n], true where the answer was right; at least one, as a share of nothing has no value.
-
-    Example:
-        >>> accuracy_record([True, True, True, False])["value"]
-        0.75
     """
     right = np.asarray(correct, dtype=bool)
     if right.ndim != 1 or right.size == 0:
@@ -232,10 +228,6 @@ def per_class(confusion: Any, classes: Sequence[str]) -> dict[str, ClassRecord]:
     """Read precision, recall, F1 and support of each class off a confusion matrix [C, C].
 
     A share without photos behind it (none of the class, or none predicted as it) is 0.
-
-    Example:
-        >>> per_class([[2, 0], [2, 0]], ["cat", "dog"])["dog"]
-        {'precision': 0.0, 'recall': 0.0, 'f1': 0.0, 'support': 2}
     """
     counts = np.asarray(confusion, dtype=np.int64)
     if counts.shape != (len(classes), len(classes)):
@@ -257,10 +249,6 @@ def macro_f1(confusion: Any) -> float:
 
     A class that neither occurs nor is ever predicted says nothing about the model and is left out, as in
     scikit-learn's macro average. An empty matrix gives 0.
-
-    Example:
-        >>> macro_f1([[2, 0], [0, 2]])
-        1.0
     """
     counts = np.asarray(confusion, dtype=np.int64)
     involved = counts.sum(axis=0) + counts.sum(axis=1)

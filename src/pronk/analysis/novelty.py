@@ -59,12 +59,6 @@ class Novelty:
 
         Only its order has a meaning: compare it with a threshold from photos that were not trained on. Raises
         ValueError if features are not of shape (n, d) or hold a value that is not a finite number.
-
-        Example:
-            >>> novelty = fit_novelty(np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), classes=2)
-            >>> near, far = novelty.distance(np.eye(4)[[0, 3]])
-            >>> bool(near < far)
-            True
         """
         near, claim = self._signs(_checked(features, self.centre.size))
         return np.asarray(near + self.claim_weight * claim)

@@ -166,33 +166,17 @@ _RANK = {fault.code: rank for rank, fault in enumerate(_FAULTS)}
 
 
 def find(path: str, code: str, message: str, hint: str = "", related: tuple[str, ...] = ()) -> Finding:
-    """Make a finding of the severity that its code has.
-
-    Example:
-        >>> find("cat/a.jpg", "blurred", "has no sharp edge").severity
-        'warning'
-    """
+    """Make a finding of the severity that its code has."""
     return Finding(path, code, CATALOGUE[code].severity, message, hint, related)
 
 
 def describe_fault(code: str, severity: str = "info") -> Fault:
-    """Return what is known of a code; of one that is none, at least a title.
-
-    Example:
-        >>> describe_fault("zero_byte").title, describe_fault("lost_shoe").title
-        ('Empty files', 'Lost shoe')
-    """
+    """Return what is known of a code; of one that is none, at least a title."""
     return CATALOGUE.get(code) or Fault(code, severity, code.replace("_", " ").capitalize(), "")
 
 
 def group_findings(findings: Iterable[Finding]) -> list[tuple[Fault, list[Finding]]]:
-    """Group findings by code, what matters most first.
-
-    Example:
-        >>> found = [find("b", "rotated", "lies on its side"), find("a", "zero_byte", "is empty")]
-        >>> [fault.code for fault, _ in group_findings(found)]
-        ['zero_byte', 'rotated']
-    """
+    """Group findings by code, what matters most first."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.code, []).append(finding)

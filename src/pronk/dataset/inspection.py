@@ -26,24 +26,12 @@ NEEDED = f"training needs at least {MIN_PER_CLASS} photos in each class, and mor
 
 
 def inspect_photo(path: str, properties: PhotoProperties) -> tuple[Finding, ...]:
-    """Find what is odd about one usable photo.
-
-    Example:
-        >>> small = PhotoProperties(900, "PNG", 16, 16, 1, False, "", 0, 1.0, 200, (9, 9, 9), (0,) * 12, 5)
-        >>> [finding.code for finding in inspect_photo("cat/1.jpg", small)]
-        ['wrong_extension', 'tiny']
-    """
+    """Find what is odd about one usable photo."""
     return tuple(_look_at_file(path, properties)) + tuple(_look_at_picture(path, properties))
 
 
 def inspect_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Finding, ...]:
-    """Find names that other systems or programs take in another way.
-
-    Example:
-        >>> entries = [Entry("cat/1.jpg", "cat"), Entry("cat/1.JPG", "cat")]
-        >>> [(finding.code, finding.path) for finding in inspect_names(entries, ["cat"])]
-        [('case_collision', 'cat/1.JPG')]
-    """
+    """Find names that other systems or programs take in another way."""
     findings, first = [], dict[tuple[str, str], str]()
     for path, name in (*((name, name) for name in classes), *((e.path, e.path.rsplit("/", 1)[-1]) for e in entries)):
         if fault := find_fault(name):
@@ -62,10 +50,6 @@ def inspect_counts(counts: Mapping[str, int]) -> tuple[Finding, ...]:
 
     Args:
         counts: usable photos that are different from each other, per class.
-
-    Example:
-        >>> [(finding.code, finding.path) for finding in inspect_counts({"cat": 40, "dog": 1})]
-        [('single_photo', 'dog'), ('severe_imbalance', '')]
     """
     findings = []
     for name, number in counts.items():
@@ -76,12 +60,7 @@ def inspect_counts(counts: Mapping[str, int]) -> tuple[Finding, ...]:
 
 
 def inspect_balance(counts: Mapping[str, int]) -> tuple[Finding, ...]:
-    """Find out whether classes are of very different size.
-
-    Example:
-        >>> [finding.code for finding in inspect_balance({"cat": 40, "dog": 10})]
-        ['imbalance']
-    """
+    """Find out whether classes are of very different size."""
     sizes = {name: number for name, number in counts.items() if number}
     if len(sizes) < 2:
         return ()
@@ -104,11 +83,6 @@ def find_leaks(
         groups: equal for photos that are copies of each other.
         given: the part each photo was given for.
         parts: the part it got; None where it is left out.
-
-    Example:
-        >>> paths, given = ["train/a/1.jpg", "test/a/1.jpg"], ["train", "test"]
-        >>> [(leak.path, leak.related) for leak in find_leaks(paths, [0, 0], given, [None, "test"])]
-        [('train/a/1.jpg', ('test/a/1.jpg',))]
     """
     measured: dict[int, int] = {}
     for index, part in enumerate(parts):
@@ -122,12 +96,7 @@ def find_leaks(
 
 
 def count_different(labels: Iterable[str], groups: Iterable[int], classes: Sequence[str]) -> dict[str, int]:
-    """Count photos per class, copies once.
-
-    Example:
-        >>> count_different(["a", "a", "b"], [0, 0, 2], ["a", "b", "c"])
-        {'a': 1, 'b': 1, 'c': 0}
-    """
+    """Count photos per class, copies once."""
     counted = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
     return {name: counted[name] for name in classes}
 

@@ -56,15 +56,6 @@ def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
 
     Raises:
         DataError: if there is nothing to list, or the classes cannot be told apart.
-
-    Example:
-        >>> import tempfile
-        >>> root = Path(tempfile.mkdtemp())
-        >>> for name in ("cat", "dog"):
-        ...     (root / name).mkdir()
-        ...     (root / name / "1.jpg").touch()
-        >>> list_photos(root).classes
-        ('cat', 'dog')
     """
     listing = _list(data)
     for problem in _find_class_problems(data, listing.classes, min_classes):

@@ -39,12 +39,6 @@ def assign_parts(
 
     Returns:
         For each photo its part, or None where it has to be left out.
-
-    Example:
-        >>> labels, digests = ["a", "b"] * 4, [str(n) for n in range(8)]
-        >>> parts = assign_parts(labels, range(8), digests, [None] * 8, shares={"val": 0.25, "test": 0.25}, seed=0)
-        >>> sorted(parts)
-        ['test', 'test', 'train', 'train', 'train', 'train', 'val', 'val']
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
@@ -61,12 +55,7 @@ def assign_parts(
 
 
 def keep_given(groups: Sequence[int], given: Sequence[str | None]) -> list[str | None]:
-    """Give each photo of a group its strictest part; those that were given for a lesser one get none.
-
-    Example:
-        >>> keep_given([0, 0, 0, 3], ["train", "test", None, "train"])
-        [None, 'test', 'test', 'train']
-    """
+    """Give each photo of a group its strictest part; those that were given for a lesser one get none."""
     strictest: dict[int, str | None] = defaultdict(lambda: None)
     for group, part in zip(groups, given, strict=True):
         strictest[group] = max(strictest[group], part, key=RANK.__getitem__)
@@ -97,12 +86,7 @@ def _fill(free: list[list[int]], wanted: dict[str, int], parts: list[str | None]
 
 
 def count_parts(labels: Sequence[str], parts: Sequence[str | None]) -> dict[str, dict[str, int]]:
-    """Count photos per class and part.
-
-    Example:
-        >>> count_parts(["a", "a"], ["train", "val"])
-        {'a': {'train': 1, 'val': 1, 'test': 0}}
-    """
+    """Count photos per class and part."""
     counted = Counter(zip(labels, parts, strict=True))
     return {label: {part: counted[label, part] for part in PARTS} for label in dict.fromkeys(labels)}
 

@@ -134,10 +134,6 @@ def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarra
 
     Returns:
         Pixels of dtype uint8 and shape (size, size, 3).
-
-    Example:
-        >>> fit_pixels(Image.new("RGB", (64, 32), "red"), size=8).shape
-        (8, 8, 3)
     """
     width, height = image.size
     if fit == "pad":
@@ -162,12 +158,6 @@ def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.nda
 
     Raises:
         ImageError: with its reason.
-
-    Example:
-        >>> buffer = io.BytesIO()
-        >>> Image.new("RGB", (64, 48), "blue").save(buffer, "JPEG")
-        >>> load_pixels(buffer.getvalue(), size=32).shape
-        (32, 32, 3)
     """
     return load_photo(source, size=size, fit=fit)[1]
 

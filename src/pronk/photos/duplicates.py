@@ -69,11 +69,6 @@ def find_similar(
 
     Yields:
         Pairs (i, j) with i < j. Time grows with n squared (some 8 s for 30,000 pictures), memory with n.
-
-    Example:
-        >>> signs = np.ones((2, BITS), np.int8)
-        >>> list(find_similar(signs))
-        [(0, 1)]
     """
     shown = np.flatnonzero(hashes.any(axis=1))
     low = _pack_lowest(hashes[shown])

@@ -82,10 +82,5 @@ SUFFIXES = tuple(suffix for row in FORMATS.values() for suffix in row.suffixes)
 
 
 def recognise(data: bytes) -> PictureFormat | None:
-    """Return the format whose signature the bytes begin with, whether or not it is read.
-
-    Example:
-        >>> recognise(bytes([0x89]) + b"PNG...").name, recognise(b"8BPS...").is_cut, recognise(b"text")
-        ('PNG', None, None)
-    """
+    """Return the format whose signature the bytes begin with, whether or not it is read."""
     return next((row for row in _ALL if re.match(row.signature, data, re.DOTALL)), None)

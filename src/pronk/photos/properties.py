@@ -61,12 +61,7 @@ class PhotoProperties:
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """Return a picture smaller by a whole factor, each of whose pixels is the mean of those it stands for.
-
-    Example:
-        >>> shrink(Image.new("RGB", (640, 480))).size
-        (92, 69)
-    """
+    """Return a picture smaller by a whole factor, each of whose pixels is the mean of those it stands for."""
     return image.reduce(max(1, min(image.size) // SMALL))
 
 
@@ -77,12 +72,6 @@ def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> PhotoPr
         decoded: the picture; it may be smaller than stored.
         small: the image from `shrink`, which the caller has already.
         size: bytes of the file.
-
-    Example:
-        >>> picture = Image.new("RGB", (64, 48), "red")
-        >>> found = describe_picture(Decoded(picture, "PNG", (64, 48)), shrink(picture), 120)
-        >>> found.colour, found.contrast
-        ((255, 0, 0), 0)
     """
     orientation = decoded.exif.get(ORIENTATION_TAG)
     dark, light = _find_levels(small.convert("L").histogram())
@@ -111,10 +100,6 @@ def estimate_quality(tables: Sequence[Sequence[int]]) -> int:
 
     Args:
         tables: 64 numbers each, luminance first.
-
-    Example:
-        >>> estimate_quality([[1] * 64]), estimate_quality([])
-        (99, 0)
     """
     if not tables or not tables[0]:
         return 0

@@ -62,11 +62,6 @@ def draw_views(
 
     Returns:
         Pixels of dtype uint8 and shape (number of views, size, size, 3).
-
-    Example:
-        >>> picture = Image.new("RGB", (64, 48), "red")
-        >>> draw_views(picture, size=32, fit="crop", numbers=[0, 3], digest="ab", seed=1).shape
-        (2, 32, 32, 3)
     """
     numbers = list(numbers)
     base = _reduce(image, size, fit) if any(numbers) else image

@@ -43,10 +43,6 @@ def draw_photo(kind: str, rng: np.random.Generator, size: tuple[int, int] = (640
 
     Raises:
         SettingsError: if the kind is unknown or the size is below 32 pixels.
-
-    Example:
-        >>> draw_photo("alpaca", np.random.default_rng(7), (96, 64)).size
-        (96, 64)
     """
     _check((kind,), size)
     scene = draw_scene(rng, size)
