@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,12 +9,10 @@ from pronk.analysis.growth import (
     Forecast,
     advise,
     describe_growth,
-    find_confused,
     fit_powers,
     forecast,
     measure_growth,
 )
-from pronk.errors import DataError
 
 SIZES = np.array([20.0, 40.0, 80.0, 160.0, 200.0])
 
@@ -29,12 +29,6 @@ def test_the_same_seed_gives_the_same_curve():
     table = make_table(40, 2, distance=1.0)
     first, again = (describe_growth(measure_growth(table, seed=3, folds=4, repeats=1), seed=3) for _ in range(2))
     assert first == again
-
-
-def test_every_class_is_there_even_in_the_smallest_share():
-    table = make_table(12, 3, distance=4.0)
-    growth = measure_growth(table, seed=0, folds=2, repeats=1)
-    assert growth.photos[0] >= 3
 
 
 @pytest.mark.parametrize(
@@ -94,7 +88,7 @@ def test_where_more_photos_do_not_help_the_confused_classes_are_named():
     table = make_table(150, 3, distance=6.0)
     X = table.features.copy()
     X[table.targets == 2] -= 6.0 * np.eye(3, 12, dtype=np.float32)[2] - 6.0 * np.eye(3, 12, dtype=np.float32)[1]
-    same = type(table)(table.paths, table.digests, table.classes, table.targets, table.groups, X)
+    same = dataclasses.replace(table, features=X)
     record = describe_growth(measure_growth(same, seed=0, folds=5, repeats=2))
     assert [pair["classes"] for pair in record["confused"]] == [["b", "c"]]
     if record["forecast"]["gain"]["value"] < 0.005:
@@ -111,22 +105,6 @@ def test_the_advice_says_both():
     said = advise(Forecast(300, {}, none), 40, pairs)
     assert said.startswith("More photos will hardly help: 40 more per class would bring about +0.1 points (0.0 to 0.4)")
     assert "these classes are confused: bear and dog" in said
-
-
-def test_confused_pairs_come_worst_first():
-    targets = np.array([0, 0, 1, 1, 1, 2, 2])
-    answers = np.eye(3)[[1, 1, 1, 0, 1, 1, 2]]
-    assert find_confused(answers, targets, ["a", "b", "c"]) == [
-        {"classes": ["a", "b"], "mistakes": 3},
-        {"classes": ["b", "c"], "mistakes": 1},
-    ]
-
-
-def test_a_class_of_one_is_refused():
-    table = make_table(9)
-    one = type(table)(table.paths, table.digests, table.classes, np.r_[1, [0] * 8], table.groups, table.features)
-    with pytest.raises(DataError, match="apart from copies"):
-        measure_growth(one, seed=0)
 
 
 def test_of_very_few_photos_no_number_comes_twice():

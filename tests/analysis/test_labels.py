@@ -17,7 +17,6 @@ from pronk.analysis.labels import (
     find_suspicious,
     suspicion_records,
     weigh_answers,
-    weigh_neighbours,
 )
 
 
@@ -117,19 +116,6 @@ def test_heads_are_measured_by_what_the_class_usually_reaches():
     assert other.tolist() == [1, 1, 0, 0, 0]
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_shares_stay_between_none_and_all(data):
-    n, classes = data.draw(st.integers(1, 12)), data.draw(st.integers(2, 5))
-    numbers = st.floats(0, 1, allow_subnormal=False)
-    raw = np.array(data.draw(st.lists(numbers, min_size=n * classes, max_size=n * classes))).reshape(n, classes)
-    probabilities = (raw + 1e-9) / (raw + 1e-9).sum(axis=1, keepdims=True)
-    targets = np.array(data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
-    shares, other = weigh_answers(probabilities, targets)
-    assert ((shares >= 0) & (shares <= 1)).all()
-    assert (other != targets).all()
-
-
 @given(st.integers(0, 10_000), st.integers(3, 14), st.integers(1, 5), st.sampled_from([2, 30, 2**20]))
 @settings(max_examples=60, deadline=None)
 def test_neighbours_are_those_of_a_plain_search(seed, n, k, block):
@@ -146,17 +132,6 @@ def test_neighbours_are_those_of_a_plain_search(seed, n, k, block):
         expected.sort(key=order.index)
         assert found[i].tolist() == expected[: found.shape[1]]
     assert found.shape[1] == min(k, len(set(groups)) - 1)
-
-
-def test_a_photo_without_any_content_has_neighbours_too():
-    assert find_neighbours(np.zeros((3, 4), np.float32), ["a", "b", "c"], k=2).shape == (3, 2)
-
-
-def test_of_a_small_class_few_are_asked():
-    targets = np.array([0, 0, 1, 1, 1, 1])
-    neighbours = np.array([[1, 2, 3, 4], [0, 2, 3, 4], [3, 4, 0, 1], [2, 4, 5, 0], [0, 1, 2, 3], [2, 3, 4, 0]])
-    shares = weigh_neighbours(neighbours, targets, list("abcdef"))
-    assert shares.tolist() == [0, 0, pytest.approx(1 / 3), 0, pytest.approx(2 / 3), 0]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1])

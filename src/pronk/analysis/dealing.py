@@ -11,19 +11,10 @@ import numpy as np
 
 
 def assign_folds(targets: np.ndarray, groups: Sequence[str], *, k: int, seed: int) -> np.ndarray:
-    """Deal photos into folds: each class spread evenly, no group divided.
+    """Deal photos into folds, each class spread evenly, no group divided: fold numbers, int64 [n].
 
     Larger groups go first, each to the fold that holds the fewest photos of its class, so that folds come out equal
     even where groups are not; ties and the order of equal groups are the seed's.
-
-    Args:
-        targets: class indices, int [n].
-        groups: n names.
-        k: number of folds.
-        seed: decides ties and the order of equal groups.
-
-    Returns:
-        Fold numbers, int64 [n].
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):

@@ -58,13 +58,9 @@ class FeatureTable:
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One piece of work: a head is fitted on some rows of a table and answers for others.
+    """One piece of work: a head is fitted on some rows of a table and answers for others; both are indices.
 
-    Attributes:
-        fitted: indices of the rows to learn from.
-        judged: indices of the rows to answer for.
-        strength: strength of the regularisation; None chooses one inside the fitted rows.
-        seed: decides that choice.
+    A strength of None is chosen inside the fitted rows, by the seed.
     """
 
     fitted: np.ndarray
@@ -89,7 +85,7 @@ def cross_validate(
         k: number of folds; fewer where a class has fewer photos apart from copies.
         repeats: R.
         seed: decides the folds.
-        strength: strength of the regularisation; None chooses it inside each fold, so that the answers are honest.
+        strength: of the regularisation; None chooses it inside each fold, so that the answers are honest.
         on_fold: called with (folds done, folds to do).
 
     Returns:
@@ -127,39 +123,28 @@ def predict_fold(table: FeatureTable, fold: Fold) -> np.ndarray:
 
     Classes are balanced as in training.
     """
-    classes, targets = len(table.classes), table.targets[fold.fitted]
-    X = table.features[fold.fitted]
-    weights = class_weights(targets, classes, "auto")[targets]
-    strength = fold.strength
-    if strength is None:
-        groups = [table.groups[i] for i in fold.fitted]
-        strength = choose_strength(X, targets, groups, classes=classes, weights=weights, views=1, seed=fold.seed)
-    judged = table.features[fold.judged]
-    answers = predict_left_out(X, targets, judged, classes=classes, weights=weights, strengths=[strength])
+    seen, judged = table.choose(fold.fitted), table.features[fold.judged]
+    strength = choose_common_strength(seen, seed=fold.seed) if fold.strength is None else fold.strength
+    answers = predict_left_out(seen.features, seen.targets, judged, strengths=[strength], **_weigh(seen))
     return np.asarray(answers[0])
 
 
 def choose_common_strength(table: FeatureTable, *, seed: int) -> float:
     """Choose one regularisation for all folds of a study whose numbers are compared with each other only."""
+    return choose_strength(table.features, table.targets, table.groups, views=1, seed=seed, **_weigh(table))
+
+
+def _weigh(table: FeatureTable) -> dict[str, Any]:
     classes = len(table.classes)
-    weights = class_weights(table.targets, classes, "auto")[table.targets]
-    return choose_strength(
-        table.features, table.targets, table.groups, classes=classes, weights=weights, views=1, seed=seed
-    )
+    return {"classes": classes, "weights": class_weights(table.targets, classes, "auto")[table.targets]}
 
 
 def describe_folds(table: FeatureTable, answers: np.ndarray, *, k: int) -> dict[str, Any]:
-    """Return the `folds` of metrics.json: accuracy over all repeats with its interval, and what is unstable.
+    """Return the `folds` of metrics.json, from the answers [R, n, C] of `cross_validate` with k folds.
 
-    Args:
-        table: the photos.
-        answers: from `cross_validate`, [R, n, C].
-        k: the number of folds that was asked for.
-
-    Returns:
-        k (what the smallest class allows), mean, low and high (the 95 % Wilson interval for n photos: repeats judge the
-        same ones, so they do not count as more), n, repeats, and `unstable`: how many photos were right in some repeats
-        and wrong in others.
+    They are k (what the smallest class allows), mean, low and high (the 95 % Wilson interval for n photos: repeats
+    judge the same ones, so they do not count as more), n, repeats, and `unstable`: how many photos were right in some
+    repeats and wrong in others.
     """
     right = answers.argmax(axis=2) == table.targets
     n, mean = len(table), float(right.mean())
@@ -177,12 +162,7 @@ def describe_folds(table: FeatureTable, answers: np.ndarray, *, k: int) -> dict[
 
 
 def list_fold_rows(table: FeatureTable, answers: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield the rows of folds.csv: how often each photo was recognised, and its mean probabilities.
-
-    Args:
-        table: the photos.
-        answers: from `cross_validate`, [R, n, C].
-    """
+    """Yield the rows of folds.csv: how often each photo was recognised, and its mean probabilities."""
     right = (answers.argmax(axis=2) == table.targets).mean(axis=0)
     for path, label, share, mean in zip(table.paths, table.targets, right, answers.mean(axis=0), strict=True):
         probabilities = {f"p_{name}": round(float(p), 6) for name, p in zip(table.classes, mean, strict=True)}

@@ -70,15 +70,7 @@ def measure_growth(
 ) -> Growth:
     """Cross-validate heads on growing shares of the photos; a smaller share is always part of a larger one.
 
-    Args:
-        table: the photos.
-        seed: decides folds and shares.
-        folds: k of each k-fold cross-validation; fewer where a class has fewer photos apart from copies.
-        repeats: how often the photos are dealt anew.
-        on_fold: called with (heads fitted, heads to fit).
-
-    Raises:
-        DataError: if a class has no two photos apart from copies.
+    Arguments and errors are those of `cross_validate`; `on_fold` is called with (heads fitted, heads to fit).
     """
     k = possible_folds(table, folds)
     strength = choose_common_strength(table, seed=seed)
@@ -108,10 +100,7 @@ def forecast(growth: Growth, photos: float, *, seed: int = 0) -> Forecast:
     The power is fitted again to each of 2,000 bootstrap samples of the photos, copies kept together, and drawn among
     those that fit: the interval holds the chance of which photos there are, and how little is known of the power.
 
-    Args:
-        growth: from `measure_growth`.
-        photos: number of photos to learn from.
-        seed: decides the bootstrap.
+    The seed decides the bootstrap.
     """
     n, rng = len(growth.table), np.random.default_rng(seed)
     drawn = _bootstrap_weights(growth.table.groups, rng)
@@ -188,10 +177,6 @@ def _fit_power(
 def describe_growth(growth: Growth, *, seed: int = 0) -> dict[str, Any]:
     """Return the record of `pronk curve`: points, forecast and advice in words.
 
-    Args:
-        growth: from `measure_growth`.
-        seed: decides the bootstrap.
-
     Returns:
         points[{share, photos, accuracy{value,low,high,n}}], forecast{photos, more_per_class, accuracy{value,low,high},
         gain{value,low,high}}, confused[{classes[2], mistakes}], advice.
@@ -229,13 +214,7 @@ def advise(ahead: Forecast, more: int, confused: Sequence[dict[str, Any]]) -> st
 
 
 def find_confused(answers: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the pairs of classes that are taken for each other, worst first.
-
-    Args:
-        answers: probabilities, float [n, C].
-        targets: the truth, int [n].
-        classes: C names.
-    """
+    """Return the pairs of classes that are taken for each other, worst first; answers are probabilities [n, C]."""
     counts = confusion_matrix(targets, answers.argmax(axis=1), len(classes))
     both = np.triu(counts + counts.T, k=1)
     total = int(both.sum())

@@ -127,8 +127,8 @@ def choose_strength(
         groups: n names.
         classes: number of classes.
         weights: float [n], one per photo.
-        views: number of views per photo.
-        seed: seed of the folds.
+        views: views per photo.
+        seed: decides the folds.
     """
     rng = np.random.default_rng(seed)
     if len(set(groups)) < 2 * FOLDS:

@@ -68,10 +68,7 @@ def find_suspicious(table: FeatureTable, answers: np.ndarray, *, limit: float = 
     Args:
         table: the photos.
         answers: out-of-fold probabilities, from `pronk.analysis.folds.cross_validate`, float64 [R, n, C].
-        limit: a lower score is not a suspicion.
-
-    Returns:
-        The worst first.
+        limit: a lower score is not a suspicion; the worst come first.
 
     Example:
         >>> sides = np.array([[1, 0.1], [1, 0], [1, -0.1], [0.9, 0], [-1, 0.1], [-1, 0]], np.float32)
@@ -108,12 +105,7 @@ def suspicion_records(suspicions: Sequence[Suspicion]) -> list[dict[str, Any]]:
 def weigh_answers(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Say how much the heads speak against each given label, and for which other one.
 
-    Args:
-        probabilities: float64 [n, C].
-        targets: given class indices, int [n].
-
-    Returns:
-        Shares from 0 to 1, float64 [n], and class indices, int64 [n].
+    Of probabilities [n, C] and given class indices [n]: shares from 0 to 1, float64 [n], and class indices, int64 [n].
     """
     rows = np.arange(len(targets))
     given = probabilities[rows, targets]
@@ -133,13 +125,8 @@ def find_neighbours(features: np.ndarray, groups: Sequence[str], *, k: int) -> n
 
     Copies are not independent witnesses, neither of the photo nor of each other.
 
-    Args:
-        features: float32 [n, d].
-        groups: n names.
-        k: number of neighbours; fewer where there are fewer other groups.
-
     Returns:
-        Row indices, int64 [n, k], the nearest first.
+        Row indices, int64 [n, k], the nearest first; k is lower where there are fewer other groups.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     directions = features / np.maximum(lengths, 1e-12)
@@ -163,17 +150,9 @@ def find_neighbours(features: np.ndarray, groups: Sequence[str], *, k: int) -> n
 
 
 def weigh_neighbours(neighbours: np.ndarray, targets: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Return the share of neighbours with another label.
+    """Return the share of neighbours with another label, float64 [n]; 0 where nobody can be asked.
 
     Of a class with few photos only as many neighbours are asked as it could have itself.
-
-    Args:
-        neighbours: from `find_neighbours`, int [n, k].
-        targets: class indices, int [n].
-        groups: n names.
-
-    Returns:
-        float64 [n]; 0 where nobody can be asked.
     """
     different = {(target, group) for target, group in zip(targets.tolist(), groups, strict=True)}
     sizes = np.bincount([target for target, _ in different], minlength=1)

@@ -21,6 +21,7 @@ Z95 = 1.959963984540054
 # Probabilities arrive as float32, which near 1 resolves steps of 1.2e-7: a smaller one is rounding, not
 # knowledge. Without the limit one photo judged wrong at "100 %" makes the mean infinite; so it costs 16.1.
 SMALLEST_PROBABILITY = 1e-7
+BINS = 10  # of equal mass, that photos are cut into to measure calibration
 
 
 class AccuracyRecord(TypedDict):
@@ -95,11 +96,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def accuracy_record(correct: Any) -> AccuracyRecord:
-    """Count right answers and give their share with its 95 % Wilson interval.
-
-    Args:
-        correct: bool [n], true where the answer was right; at least one, as a share of nothing has no value.
-    """
+    """Count right answers, bool [n], and give their share with its 95 % Wilson interval; of nothing there is none."""
     right = np.asarray(correct, dtype=bool)
     if right.ndim != 1 or right.size == 0:
         raise ValueError(f"correct must be a list of at least one answer. Got shape {right.shape}")
@@ -114,10 +111,6 @@ def mcnemar_exact(correct_before: Any, correct_after: Any) -> ComparisonRecord:
     Only photos on which the two disagree count: were the models equally good, they would fall like a fair
     coin, so p = 2 P(X <= min(gained, lost)), at most 1, for X ~ Binomial(gained + lost, 1/2) (Q. McNemar,
     Psychometrika 12, 1947; exact form). No disagreement gives p = 1.
-
-    Args:
-        correct_before: bool [n], the first model's answers.
-        correct_after: bool [n], the second model's answers on the same photos in the same order.
 
     Example:
         >>> mcnemar_exact([True, True, True, True], [False, False, False, True])
@@ -145,10 +138,6 @@ def paired_difference(correct_before: Any, correct_after: Any) -> DifferenceReco
     Of n photos let e be right in both, f in the first only, g in the second only and h in neither. Then phi is
     Q / sqrt((e + f)(g + h)(e + g)(f + h)) with Q = eh - fg, drawn n/2 towards 0 where it is positive; and phi is 0
     where a model is always right or always wrong.
-
-    Args:
-        correct_before: bool [n], the first model's answers; at least one.
-        correct_after: bool [n], the second model's answers to the same photos in the same order.
 
     Example:
         >>> difference = paired_difference([True] * 17 + [False] * 3, [True] * 20)
@@ -182,7 +171,7 @@ def log_loss(probabilities: Any, labels: Any) -> float:
     return float(np.log(1 / given).mean())
 
 
-def expected_calibration_error(probabilities: Any, labels: Any, *, bins: int = 10) -> float:
+def expected_calibration_error(probabilities: Any, labels: Any) -> float:
     """Measure how far confidence and hit rate lie apart: 0 ... 1, averaged over photos.
 
     Photos are sorted by the probability of their top class and cut into bins of equal mass (the same number
@@ -193,18 +182,14 @@ def expected_calibration_error(probabilities: Any, labels: Any, *, bins: int = 1
     Example:
         >>> expected_calibration_error([[0.75, 0.25]] * 4, [0, 0, 0, 1])
         0.0
-        >>> expected_calibration_error([[1.0, 0.0]] * 4, [0, 0, 1, 1])
-        0.5
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1. Got {bins}")
     chances, truth = _checked(probabilities, labels)
     confidence = chances.max(axis=1)
     hits = (chances.argmax(axis=1) == truth).astype(np.float64)
     _, tied = np.unique(confidence, return_inverse=True)
     hit_rate = (np.bincount(tied, weights=hits) / np.bincount(tied))[tied]
     order = np.argsort(confidence, kind="stable")
-    gaps = np.array_split((hit_rate - confidence)[order], min(bins, truth.size))
+    gaps = np.array_split((hit_rate - confidence)[order], min(BINS, truth.size))
     return float(sum(abs(gap.sum()) for gap in gaps) / truth.size)
 
 

@@ -101,18 +101,12 @@ class Novelty:
 
 
 def fit_novelty(features: np.ndarray, targets: np.ndarray, *, classes: int) -> Novelty:
-    """Learn what the training photos look like.
+    """Learn what the training photos look like, from their pooled features [n, d] and class indices [n].
 
-    The order of the photos does not matter, and nothing is drawn at random. How much a claim weighs is told from
-    photos left out of the fit, fold by fold: about its own photos a fit of so many features is always sure.
-
-    Args:
-        features: float [n, d], pooled features of the photos trained on; n at least 1, d at most 65536.
-        targets: int [n], class indices.
-        classes: number of classes; some may have no photo.
-
-    Raises:
-        ValueError: if shapes do not fit, a value is not a finite number, or a target is not a class.
+    The order of the photos does not matter, and nothing is drawn at random; some classes may have no photo. How much a
+    claim weighs is told from photos left out of the fit, fold by fold: about its own photos a fit of so many features
+    is always sure. ValueError is raised if shapes do not fit, a value is not a finite number, or a target is not a
+    class.
 
     Example:
         >>> rows = np.abs(np.random.default_rng(0).normal([[3, 0, 0, 1]] * 9 + [[0, 3, 0, 1]] * 9, 0.2))
