@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 
 import pytest
 from hypothesis import given
@@ -30,14 +29,6 @@ def codes(listing):
 
 
 # Natural order
-
-
-def test_natural_order_counts():
-    ordered = ["1", "01", "2", "2a", "10", "100", "a", "a1", "a2", "a10", "a10b", "b"]
-    for seed in range(5):
-        shuffled = random.Random(seed).sample(ordered, len(ordered))
-        assert sorted(shuffled, key=natural_key) == sorted(ordered, key=natural_key)
-    assert sorted(["img10", "img9", "img1"], key=natural_key) == ["img1", "img9", "img10"]
 
 
 @given(st.integers(0, 10**30), st.integers(0, 10**30), names)
@@ -73,14 +64,8 @@ def test_class_folders(tmp_path):
     assert not listing.findings
 
 
-def test_classes_are_in_natural_order(tmp_path):
-    make(tmp_path, *(f"class {n}/1.jpg" for n in (10, 9, 1, 100)))
-    assert list_photos(tmp_path).classes == ("class 1", "class 9", "class 10", "class 100")
-
-
-def test_numbers_as_names_are_pointed_out(tmp_path):
-    make(tmp_path, "10/1.jpg", "9/1.jpg")
-    listing = list_photos(tmp_path)
+def test_numbers_as_names_are_ordered_by_value_and_pointed_out(tmp_path):
+    listing = list_photos(make(tmp_path, "10/1.jpg", "9/1.jpg"))
     assert listing.classes == ("9", "10")
     assert codes(listing) == [("", "numeric_classes")]
 
@@ -96,6 +81,9 @@ def test_what_systems_leave_behind_is_no_photo(tmp_path):
         "cat/.ipynb_checkpoints/1-checkpoint.jpg",
         "dog/1.jpg",
         "__MACOSX/cat/1.jpg",
+        "cat/.a.PNG",
+        "cat/.notes",
+        "bird/.keep",
         ".git/config",
         "loose.jpg",
         ".hidden",
@@ -103,30 +91,16 @@ def test_what_systems_leave_behind_is_no_photo(tmp_path):
     listing = list_photos(tmp_path)
     assert listing.classes == ("cat", "dog")
     assert paths(listing) == ["cat/1.jpg", "dog/1.jpg"]
+    assert list_files(tmp_path) == ["cat/1.jpg", "dog/1.jpg", "loose.jpg"]
     assert codes(listing) == [
         (".git", "hidden"),
         ("__MACOSX", "hidden"),
         ("loose.jpg", "outside_classes"),
+        ("bird", "empty_class"),
+        ("cat/.a.PNG", "hidden"),
         ("cat/.ipynb_checkpoints", "hidden"),
     ]
-
-
-def test_hidden_photos_are_pointed_out(tmp_path):
-    make(tmp_path, "cat/1.jpg", "cat/.b.JPG", "cat/.a.png", "cat/.notes", "cat/sub/.c.webp", "dog/1.jpg")
-    found = list_photos(tmp_path).findings
-    assert [(f.path, f.code) for f in found] == [
-        ("cat/.a.png", "hidden"),
-        ("cat/.b.JPG", "hidden"),
-        ("cat/sub/.c.webp", "hidden"),
-    ]
-    assert all(f.severity == "info" and f.hint for f in found)
-
-
-def test_an_empty_class_is_a_warning(tmp_path):
-    make(tmp_path, "cat/1.jpg", "dog/1.jpg", "bird/.keep")
-    listing = list_photos(tmp_path)
-    assert listing.classes == ("cat", "dog")
-    assert [(f.path, f.code, f.severity) for f in listing.findings] == [("bird", "empty_class", "warning")]
+    assert all(finding.hint for finding in listing.findings)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -161,28 +135,6 @@ def test_paths_too_long_to_open_are_named_and_the_rest_is_listed(tmp_path):
     listing = list_photos(tmp_path)
     assert [entry.label for entry in listing.entries] == ["cat", "cat", "dog"]
     assert len(str(tmp_path / listing.entries[1].path)) > 4000
-
-
-def test_the_order_of_a_directory_does_not_matter(tmp_path, monkeypatch):
-    make(tmp_path, *(f"{label}/{n}.jpg" for label in ("cat", "dog") for n in range(20)))
-    expected = list_photos(tmp_path)
-    scandir = os.scandir
-
-    class Shuffled(list):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    def shuffle(folder):
-        with scandir(folder) as entries:
-            found = list(entries)
-        random.Random(len(str(folder))).shuffle(found)
-        return Shuffled(found)
-
-    monkeypatch.setattr(os, "scandir", shuffle)
-    assert list_photos(tmp_path) == expected
 
 
 # Parts
@@ -270,11 +222,7 @@ def test_a_faulty_csv_is_an_error_that_says_where(tmp_path, text, said):
     with pytest.raises(DataError, match=said) as caught:
         list_photos(file)
     assert caught.value.hint
-
-
-def test_a_csv_in_another_encoding_is_refused(tmp_path):
-    file = tmp_path / "photos.csv"
-    file.write_text("path,label\n1.jpg,cat\n", encoding="utf-16")
+    file.write_text(text, encoding="utf-16")
     with pytest.raises(DataError):
         list_photos(file)
 
@@ -299,6 +247,8 @@ def test_classes_that_cannot_be_told_apart_are_errors(tmp_path, files, said):
     with pytest.raises(DataError, match=said) as caught:
         list_photos(tmp_path)
     assert caught.value.hint
+    with pytest.raises(DataError, match="neither a folder nor a CSV file"):
+        list_photos(tmp_path / "gone")
 
 
 def test_for_a_checkup_they_are_findings_among_others(tmp_path):
@@ -311,22 +261,3 @@ def test_for_a_checkup_they_are_findings_among_others(tmp_path):
     ]
     assert all(finding.hint for finding in listing.findings)
     assert paths(listing) == ["Cat/1.jpg", "cat/1.jpg", "unknown/1.jpg"]
-
-
-def test_for_a_checkup_an_empty_folder_is_a_finding(tmp_path):
-    assert codes(list_leniently(tmp_path)) == [("", "few_classes")]
-    assert codes(list_leniently(make(tmp_path, "cat/1.jpg"))) == [("", "few_classes")]
-
-
-def test_one_class_can_be_evaluated(tmp_path):
-    assert list_photos(make(tmp_path, "cat/1.jpg"), min_classes=1).classes == ("cat",)
-
-
-def test_no_such_folder(tmp_path):
-    with pytest.raises(DataError, match="neither a folder nor a CSV file"):
-        list_photos(tmp_path / "gone")
-
-
-def test_list_files_takes_all_visible_files(tmp_path):
-    make(tmp_path, "b/10.jpg", "b/9.jpg", "a.jpg", ".hidden.jpg", ".cache/1.jpg")
-    assert list_files(tmp_path) == ["a.jpg", "b/9.jpg", "b/10.jpg"]

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import random
-import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -15,9 +14,9 @@ from helpers.bad_files import HOSTILE_NAMES, make_samples, write_hazards
 from helpers.pictures import draw_picture, encode, write_pictures
 from pronk.dataset.checkup import check
 from pronk.dataset.findings import changed
-from pronk.dataset.listing import Entry, list_photos
+from pronk.dataset.listing import list_photos
 from pronk.dataset.loading import load_dataset, write_split
-from pronk.dataset.scan import scan_photo, scan_photos
+from pronk.dataset.scan import scan_photos
 from pronk.errors import Reason
 from pronk.photos.decoding import decode
 from pronk.storage.files import read_csv
@@ -82,16 +81,11 @@ def test_every_file_gets_its_verdict_and_the_data_set_loads(corpus, tmp_path):
     assert [row["path"] for row in read_csv(tmp_path / "split.csv")] == [photo.path for photo in dataset.photos]
     again = load_dataset(root, split=tmp_path / "split.csv")
     assert again.photos == dataset.photos
-    assert snapshot(root) == before
-
-
-def test_check_tells_the_same(corpus):
-    root, expected = corpus
     checked = check(root)
     assert checked.files == len(expected)
-    usable = Counter(path.split("/")[0] for path, reason in expected.items() if reason in ("ok", "ok_with_warning"))
-    assert checked.classes == usable
+    assert checked.classes == Counter(path.split("/")[0] for path in usable)
     assert "empty_class" in {finding.code for finding in checked.findings}
+    assert snapshot(root) == before
 
 
 def test_the_corpus_has_every_reason_that_one_look_can_give(corpus):
@@ -138,22 +132,6 @@ def _as_nobody(root):
     return ours.recv()
 
 
-# Copies
-
-
-def test_copies_are_named_with_their_original(photo_folder):
-    shutil.copy(photo_folder / "circle/circle_000.jpg", photo_folder / "circle/copy.jpg")
-    (photo_folder / "circle/small.jpg").write_bytes(encode(draw_picture("circle", 1).resize((72, 54)), quality=70))
-    shutil.copy(photo_folder / "square/square_002.jpg", photo_folder / "triangle/wrong.jpg")
-    found = {finding.path: finding for finding in check(photo_folder).findings if finding.code != "shortcut"}
-    assert {path: (f.code, f.severity, f.related) for path, f in found.items()} == {
-        "circle/copy.jpg": ("exact_duplicate", "warning", ("circle/circle_000.jpg",)),
-        "circle/small.jpg": ("near_duplicate", "info", ("circle/circle_001.jpg",)),
-        "triangle/wrong.jpg": ("label_conflict", "warning", ("square/square_002.jpg",)),
-    }
-    assert all(finding.hint for finding in found.values())
-
-
 # Files that change meanwhile
 
 
@@ -191,27 +169,10 @@ def test_files_may_change_while_they_are_looked_at(tmp_path):
     assert Reason.OK in verdicts
 
 
-def test_files_gone_after_listing_are_named_and_the_rest_loads(photo_folder):
-    listed = list_photos(photo_folder)
-    (photo_folder / "circle/circle_000.jpg").unlink()
-    (photo_folder / "circle/circle_001.jpg").write_bytes(b"")
-    shutil.rmtree(photo_folder / "square")
-    codes = Counter(verdict(scan).value for scan in scan_photos(listed))
-    assert codes == {"ok": 22, "vanished": 13, "zero_byte": 1}
-
-
 def test_progress_counts_every_file(photo_folder):
     calls = []
     check(photo_folder, on_progress=lambda *call: calls.append(call))
     assert calls == [*(("check", n, 36) for n in range(1, 37)), ("compare", 36, 36)]
-
-
-def test_of_many_copies_each_is_named_once(tmp_path):
-    root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
-    for number in range(6):
-        shutil.copy(root / "cat" / "cat_000.jpg", root / "cat" / f"copy_{number}.jpg")
-    copies = [finding.path for finding in check(root).findings if finding.code == "exact_duplicate"]
-    assert copies == [f"cat/copy_{number}.jpg" for number in range(6)]
 
 
 DAMAGES = (
@@ -224,10 +185,11 @@ DAMAGES = (
 
 def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
     root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=3)
+    (root / "cat" / "nothing.jpg").write_bytes(b"nothing")
     listing, memo = list_photos(root), tmp_path / "memo"
     first = scan_photos(listing, memo=memo)
     files = list(memo.rglob("*.json"))
-    assert len(files) == 6
+    assert len(files) == 6, "what is not a picture is not kept"
     for file, damage in zip(files, DAMAGES, strict=False):
         file.write_bytes(damage(file.read_bytes()))
     decoded = []
@@ -235,14 +197,9 @@ def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
         "pronk.dataset.scan.decode", lambda data, min_side: (decoded.append(1), decode(data, min_side=min_side))[1]
     )
     again = scan_photos(listing, memo=memo)
-    assert len(decoded) == len(DAMAGES), "only what was damaged is looked at again"
+    assert len(decoded) == len(DAMAGES) + 1, "only what was damaged is looked at again"
     for before, after in zip(first, again, strict=True):
         assert (before.digest, before.findings) == (after.digest, after.findings)
-        assert before.content.properties == after.content.properties
-        assert (before.content.signs == after.content.signs).all()
-
-
-def test_a_file_that_is_no_picture_is_not_remembered(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"nothing")
-    assert scan_photo(tmp_path, Entry("a.jpg", "a"), tmp_path / "memo").findings[0].code == "not_an_image"
-    assert not (tmp_path / "memo").exists()
+        if before.content:
+            assert before.content.properties == after.content.properties
+            assert (before.content.signs == after.content.signs).all()

@@ -1,6 +1,5 @@
 """File or bytes -> upright RGB pixels: right colours, right side up, a named reason for everything else."""
 
-import functools
 import json
 import os
 import subprocess
@@ -43,39 +42,26 @@ def reason(data):
 def test_each_sample_gets_its_reason(name):
     sample = SAMPLES[name]
     if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING):
-        decoded = decode(sample.data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nothing is said to the terminal
+            decoded = decode(sample.data, min_side=48)
         assert decoded.image.mode == "RGB"
         assert decoded.format in FORMATS
     else:
         assert reason(sample.data) is sample.verdict
 
 
-def test_nothing_is_said_to_the_terminal():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for sample in SAMPLES.values():
-            if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING):
-                decode(sample.data, min_side=48)
-
-
 # Right side up
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 def test_every_orientation_gives_the_same_upright_pixels(kind, orientation):
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](PIXELS)))
-    options = {"lossless": True} if kind == "WEBP" else {}
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}.get(kind, {})
     data = encode(stored, kind, exif=exif(orientation), **options)
-    np.testing.assert_array_equal(pixels(data), PIXELS)
+    assert np.abs(pixels(data).astype(int) - PIXELS).mean() <= (3 if kind == "JPEG" else 0)
     assert pixels(data, min_side=9).shape == (18, 24, 3)
-
-
-@pytest.mark.parametrize("orientation", UPRIGHT)
-def test_jpegs_are_turned_too(orientation):
-    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](PIXELS)))
-    data = encode(stored, quality=95, subsampling=0, exif=exif(orientation))
-    assert np.abs(pixels(data).astype(int) - PIXELS).mean() < 3
 
 
 @pytest.mark.parametrize("block", [exif(99), exif(0), b"Exif\0\0MM\0*" + bytes(range(256)), b"garbage"])
@@ -132,17 +118,12 @@ def test_transparent_palette_and_colour_become_white():
     assert (pixels(encode(PICTURE, "PNG", transparency=colour))[0, 0] == 255).all()
 
 
-def test_one_bit_and_cmyk():
+def test_one_bit_cmyk_and_progressive_files():
     bits = PICTURE.convert("1")
     np.testing.assert_array_equal(pixels(encode(bits, "PNG")), np.asarray(bits.convert("RGB")))
-    printed = encode(PICTURE.convert("CMYK"), quality=95)
-    assert np.abs(pixels(printed).astype(int) - PIXELS).mean() < 3
+    for picture, options in ((PICTURE.convert("CMYK"), {}), (PICTURE, {"progressive": True}), (PICTURE, {})):
+        assert np.abs(pixels(encode(picture, quality=95, **options)).astype(int) - PIXELS).mean() < 6
     np.testing.assert_array_equal(pixels(encode(PICTURE.convert("CMYK"), "TIFF")), PIXELS)
-
-
-@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
-def test_kinds_of_jpeg_are_close_to_the_original(options):
-    assert np.abs(pixels(encode(PICTURE, quality=92, **options)).astype(int) - PIXELS).mean() < 6
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "MPO"])
@@ -261,6 +242,8 @@ def test_one_decode_needs_at_most_300_mib(tmp_path):
         (os.mkfifo, Reason.NOT_REGULAR_FILE),
         (lambda path: path.symlink_to(path), Reason.UNREADABLE),
         (lambda path: path.symlink_to("nowhere"), Reason.VANISHED),
+        (lambda path: path.symlink_to("/dev/zero"), Reason.NOT_REGULAR_FILE),
+        (lambda path: (path.touch(), os.truncate(path, 100 * 2**20 + 1)), Reason.TOO_LARGE),
     ],
 )
 def test_what_is_no_ordinary_file_has_a_reason(tmp_path, make, expected):
@@ -278,30 +261,6 @@ def test_impossible_names_have_a_reason(tmp_path, name):
     with pytest.raises(ImageError) as caught:
         read_bytes(tmp_path / name)
     assert caught.value.reason in (Reason.UNREADABLE, Reason.VANISHED)
-
-
-def test_devices_are_not_opened():
-    with pytest.raises(ImageError) as caught:
-        read_bytes(Path("/dev/zero"))
-    assert caught.value.reason is Reason.NOT_REGULAR_FILE
-
-
-def test_files_above_the_limit_are_refused_unread(tmp_path):
-    path = tmp_path / "large.jpg"
-    with path.open("wb") as file:
-        file.truncate(100 * 2**20 + 1)
-    with pytest.raises(ImageError, match="100 MiB") as caught:
-        read_bytes(path)
-    assert caught.value.reason is Reason.TOO_LARGE
-
-
-def test_no_memory_left_is_a_reason(monkeypatch):
-    def refuse(self):
-        raise MemoryError
-
-    data = encode(PICTURE)
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
-    assert reason(data) is Reason.DECODE_ERROR
 
 
 def test_threads_decode_the_same(tmp_path):
@@ -345,83 +304,6 @@ def test_500_mutants_only_get_reasons():
 @pytest.mark.slow
 def test_200_000_mutants_only_get_reasons():
     run_mutants(10_000, 200_000)
-
-
-# What the network makes of it
-
-
-@functools.cache
-def _embed(weights):
-    import onnxruntime
-
-    from pronk.backbone.onnx_graphs import write_prefix
-    from pronk.backbone.weights import load_backbone
-
-    graph = write_prefix(load_backbone(str(weights)).weights, size=224, cut="block_16_project_BN")
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-
-    def embed(data):
-        image = load_pixels(data, size=224)[None]
-        vector = session.run(["features"], {"image": image})[0][0].astype(np.float64)
-        return vector / np.linalg.norm(vector)
-
-    return embed
-
-
-@pytest.fixture(scope="module")
-def embed(real_weights):
-    found = sorted(real_weights.glob("*0.35*.h5"))
-    return _embed(found[0]) if found else pytest.skip("$PRONK_WEIGHTS holds no weights of alpha 0.35")
-
-
-@pytest.mark.more
-def test_embeddings_agree_across_ways_to_store_a_picture(embed):
-    photo = draw_photo("alpaca", np.random.default_rng(8), (480, 360))
-    grey, palette = photo.convert("L"), photo.quantize(128)
-    deep = np.asarray(grey).astype(np.uint16) * 257
-    white = Image.new("RGB", photo.size, "white")
-    hole = Image.new("L", photo.size, 255)
-    hole.paste(0, (0, 0, 90, 360))
-    framed = Image.composite(photo, white, hole)
-    veiled, grey_veiled = photo.copy(), photo.convert("LA")
-    veiled.putalpha(hole)
-    grey_veiled.putalpha(hole)
-    dotted = photo.convert("1")
-    opened = palette.copy()
-    opened_rgb = np.asarray(palette.convert("RGB")).copy()
-    opened_rgb[np.asarray(palette) == 5] = 255
-    lossless = [
-        (photo, encode(photo, "TIFF")),
-        (photo, encode(photo, "WEBP", lossless=True)),
-        (grey, encode(Image.fromarray(deep), "PNG")),
-        (grey, encode(Image.fromarray(deep), "TIFF")),
-        (grey, big_endian_tiff(deep)),
-        (framed, encode(veiled, "PNG")),
-        (framed.convert("L"), encode(grey_veiled, "PNG")),
-        (Image.fromarray(opened_rgb), encode(opened, "PNG", transparency=5)),
-        (dotted.convert("RGB"), encode(dotted, "PNG")),
-    ]
-    lossy = [
-        (photo, encode(photo, quality=92, progressive=True)),
-        (photo, encode(photo, quality=92, subsampling=0)),
-        (photo, encode(photo, quality=92, subsampling=2)),
-        (photo, encode(photo.convert("CMYK"), quality=92)),
-    ]
-    for least, cases in ((0.999, lossless), (0.98, lossy)):
-        for original, data in cases:
-            assert embed(encode(original.convert("RGB"), "PNG")) @ embed(data) >= least
-
-
-@pytest.mark.more
-def test_embeddings_agree_across_orientations(embed):
-    photo = np.asarray(draw_photo("bird", np.random.default_rng(9), (400, 300)))
-    straight = embed(encode(Image.fromarray(photo), "PNG"))
-    vectors = []
-    for orientation, turn in STORED.items():
-        stored = Image.fromarray(np.ascontiguousarray(turn(photo)))
-        assert embed(encode(stored, "PNG", exif=exif(orientation))) @ straight >= 0.999
-        vectors.append(embed(encode(stored, quality=92, exif=exif(orientation))))
-    assert min(vector @ straight for vector in vectors) >= 0.98
 
 
 def test_a_webp_is_refused_at_fewer_pixels_since_it_takes_more_memory():

@@ -24,22 +24,12 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_fills_a_photo_of_the_asked_size(kind):
-    image = draw_photo(kind, np.random.default_rng(3), (130, 170))
-    assert image.mode == "RGB"
-    assert image.size == (130, 170)
-    assert np.asarray(image).std() > 10
-
-
-def test_same_state_draws_the_same_pixels():
-    first, again, other = (np.asarray(draw_photo("bird", np.random.default_rng(s), SMALL)) for s in (5, 5, 6))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).mean() > 0.5
-
-
-def test_odd_and_extreme_sizes_are_drawn():
-    for size in ((33, 32), (321, 64), (64, 321), (700, 35)):
-        assert draw_photo("alpaca", np.random.default_rng(0), size).size == size
+def test_every_kind_fills_a_photo_of_any_asked_size_and_is_drawn_the_same_again(kind):
+    for size in ((130, 170), (33, 32), (700, 35)):
+        image, again, other = (draw_photo(kind, np.random.default_rng(seed), size) for seed in (3, 3, 4))
+        assert (image.mode, image.size) == ("RGB", size)
+        assert np.asarray(image).std() > 10
+        assert image.tobytes() == again.tobytes() != other.tobytes()
 
 
 def test_figures_are_large_lie_in_the_frame_and_no_kind_is_larger(monkeypatch):
@@ -64,52 +54,29 @@ def test_figures_are_large_lie_in_the_frame_and_no_kind_is_larger(monkeypatch):
 
 
 def test_photos_are_whole_jpegs_in_both_formats_upright_after_transposing(photos):
-    shown, tags, stored_turned = [], [], 0
+    shown, tags, upper_is_bluer = [], [], []
     for path in photos.glob("*/*.jpg"):
         with Image.open(path) as image:
             assert image.format == "JPEG"
-            image.load()
-            tag = image.getexif().get(0x0112, 1)
-            upright = ImageOps.exif_transpose(image)
-        tags.append(tag)
-        shown.append(upright.size)
-        stored_turned += tag in (6, 8) and image.size == upright.size[::-1]
-    assert set(shown) == {SMALL, SMALL[::-1]}
-    assert {1, 3, 6, 8} == set(tags)
-    assert stored_turned == sum(tag in (6, 8) for tag in tags)
-    assert np.mean(np.array(tags) == 1) > 0.6
-
-
-def test_the_turned_ones_show_the_sky_above(photos):
-    upper_is_bluer = []
-    for path in photos.glob("*/*.jpg"):
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) != 1
-        if turned:
+            tags.append(image.getexif().get(0x0112, 1))
+        shown.append(load_upright(path).size)
+        if tags[-1] != 1:
             pixels = np.asarray(load_upright(path), float)
             blue = pixels[..., 2] - pixels[..., 1]
             upper_is_bluer.append(blue[: len(blue) // 8].mean() > blue[-len(blue) // 8 :].mean())
-    assert len(upper_is_bluer) >= 5
+    assert set(shown) == {SMALL, SMALL[::-1]}
+    assert {1, 3, 6, 8} == set(tags)
+    assert np.mean(np.array(tags) == 1) > 0.6
     assert np.mean(upper_is_bluer) > 0.8
 
 
-def test_a_folder_depends_on_the_seed_only(tmp_path):
-    settings = {"photos_per_class": 2, "size": SMALL}
-    first = read_all(draw_photos(tmp_path / "a", seed=1, **settings))
-    assert first == read_all(draw_photos(tmp_path / "b", seed=1, **settings))
-    assert set(first.values()).isdisjoint(read_all(draw_photos(tmp_path / "c", seed=2, **settings)).values())
-
-
-def test_a_photo_does_not_depend_on_the_others(tmp_path):
-    many = read_all(draw_photos(tmp_path / "many", photos_per_class=3, size=SMALL, kinds=("house", "bird", "teapot")))
-    seen = []
-    few = draw_photos(
-        tmp_path / "few", photos_per_class=2, size=SMALL, kinds=("teapot",), on_progress=lambda *at: seen.append(at)
-    )
-    assert read_all(few).items() <= many.items()
-    assert sorted(many) == sorted(
-        f"{kind}/{kind}_000{n}.jpg" for kind in ("house", "bird", "teapot") for n in (1, 2, 3)
-    )
+def test_a_photo_depends_on_its_number_and_the_seed_and_not_on_others(tmp_path):
+    many = read_all(draw_photos(tmp_path / "many", photos_per_class=3, size=SMALL, kinds=("bird", "teapot")))
+    seen, few = [], {"photos_per_class": 2, "size": SMALL, "kinds": ("teapot",)}
+    drawn = draw_photos(tmp_path / "few", on_progress=lambda *at: seen.append(at), **few)
+    assert read_all(drawn).items() <= many.items()
+    assert sorted(many) == [f"{kind}/{kind}_000{n}.jpg" for kind in ("bird", "teapot") for n in (1, 2, 3)]
+    assert set(read_all(draw_photos(tmp_path / "other", seed=2, **few)).values()).isdisjoint(many.values())
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -119,14 +86,10 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
         draw_photos(tmp_path, photos_per_class=1, size=SMALL)
     assert caught.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_file_in_the_way_is_refused(tmp_path):
-    (tmp_path / "out").write_text("a file")
     with pytest.raises(DataError, match="not an empty folder"):
-        draw_photos(tmp_path / "out", size=SMALL)
+        draw_photos(tmp_path / "mine.txt", size=SMALL)
     with pytest.raises(StorageError):
-        draw_photos(tmp_path / "out" / "below", photos_per_class=1, size=SMALL)
+        draw_photos(tmp_path / "mine.txt" / "below", photos_per_class=1, size=SMALL)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +118,8 @@ def test_colour_size_and_landscape_do_not_tell_the_class(photos):
             image = load_upright(path)
             pixels = np.asarray(image, float)
             thumbnail = np.asarray(image.resize((4, 4), Image.Resampling.BOX), float).ravel()
-            rows.append(
-                [
-                    *pixels.mean((0, 1)),
-                    pixels.mean(2).std(),
-                    path.stat().st_size,
-                    image.width / image.height,
-                    *thumbnail,
-                ]
-            )
+            signs = [pixels.mean(2).std(), path.stat().st_size, image.width / image.height]
+            rows.append([*pixels.mean((0, 1)), *signs, *thumbnail])
             labels.append(label)
     x, y = np.array(rows), np.array(labels)
     x = (x - x.mean(0)) / x.std(0)

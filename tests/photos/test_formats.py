@@ -35,7 +35,6 @@ def test_motor_order_and_big_tiff_are_tiff():
         ("old.jp2", "JPEG 2000"),
         ("site.ico", "icon"),
         ("page.jpg", None),
-        ("document.jpg", None),
     ],
 )
 def test_formats_pronk_does_not_read_are_named(name, kind):

@@ -61,16 +61,12 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
     )
 
 
-def finding_record(finding: Finding) -> dict[str, Any]:
-    """Return a finding as `--json` prints it: its fields, and why it matters."""
-    return dataclasses.asdict(finding) | {"why": describe_fault(finding.code).why}
-
-
 def checkup_record(checkup: Checkup) -> dict[str, Any]:
-    """Return what `pronk check --json` prints."""
+    """Return what `pronk check --json` prints: of each finding its fields, and why it matters."""
+    findings = [dataclasses.asdict(finding) | {"why": describe_fault(finding.code).why} for finding in checkup.findings]
     return {
         "files": checkup.files,
         "classes": checkup.classes,
-        "findings": [finding_record(finding) for finding in checkup.findings],
+        "findings": findings,
         "shortcuts": [dataclasses.asdict(shortcut) for shortcut in checkup.shortcuts],
     }

@@ -46,11 +46,7 @@ def inspect_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Fin
 
 
 def inspect_counts(counts: Mapping[str, int]) -> tuple[Finding, ...]:
-    """Find classes that are too small, or much smaller than others.
-
-    Args:
-        counts: usable photos that are different from each other, per class.
-    """
+    """Find classes that are too small, or much smaller than others, of the usable photos without copies."""
     findings = []
     for name, number in counts.items():
         if number < MIN_PER_CLASS:
@@ -78,11 +74,7 @@ def find_leaks(
 ) -> Iterator[Finding]:
     """Name the photos that were left out of their given part because a copy is in one that is measured on.
 
-    Args:
-        paths: paths of the usable photos.
-        groups: equal for photos that are copies of each other.
-        given: the part each photo was given for.
-        parts: the part it got; None where it is left out.
+    Each photo has a path, the group of its copies, the part it was given for and the one it got, None if left out.
     """
     measured: dict[int, int] = {}
     for index, part in enumerate(parts):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -64,11 +65,7 @@ def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
 
 
 def list_leniently(data: Path) -> Listing:
-    """List the files of a data set; classes that cannot be told apart are findings among others.
-
-    Raises:
-        DataError: if there is nothing to list.
-    """
+    """List the files of a data set as `list_photos`; classes that cannot be told apart are findings among others."""
     listing = _list(data)
     problems = _find_class_problems(data, listing.classes, 2)
     return dataclasses.replace(listing, findings=(*problems, *listing.findings))
@@ -146,7 +143,7 @@ def _list_csv(path: Path) -> Listing:
             problems.append(f"line {line}: part must be train, val or test. Got {part!r}")
         else:
             entries.append(Entry(Path(name).as_posix(), label, PART_FOLDERS[part] if part else None))
-    problems += [f"{name} is listed twice" for name in _repeated([entry.path for entry in entries])]
+    problems += [f"{name} is listed twice" for name, times in Counter(e.path for e in entries).items() if times > 1]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(f"{path}: {'; '.join(problems[:5])}{more}", hint="correct these lines")
@@ -241,8 +238,3 @@ def _may_be_missed(entry: os.DirEntry[str]) -> bool:
     """Tell whether a hidden entry may be missed by somebody: a folder, or a picture that is not a leftover of macOS."""
     name = entry.name.lower()
     return (_is_folder(entry) or name.endswith(SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"
-
-
-def _repeated(names: list[str]) -> list[str]:
-    seen: set[str] = set()
-    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]

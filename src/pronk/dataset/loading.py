@@ -15,7 +15,7 @@ from pronk.dataset.inspection import count_different, find_leaks, inspect_balanc
 from pronk.dataset.listing import PART_FOLDERS, PARTS, Listing, list_photos
 from pronk.dataset.scan import FolderScan, Scan, scan_folder
 from pronk.dataset.shortcuts import Shortcut, measure_shortcuts
-from pronk.dataset.split import assign_parts, count_parts
+from pronk.dataset.split import assign_parts
 from pronk.errors import DataError, ImageError, Reason
 from pronk.photos.decoding import read_bytes
 from pronk.progress import Progress, no_progress
@@ -72,9 +72,8 @@ class Dataset:
     @property
     def counts_by_class(self) -> dict[str, dict[str, int]]:
         """Photos per class and part."""
-        labels = [photo.label for photo in self.photos]
-        counted = count_parts(labels, [photo.part for photo in self.photos])
-        return {name: counted.get(name, dict.fromkeys(PARTS, 0)) for name in self.classes}
+        counted = Counter((photo.label, photo.part) for photo in self.photos)
+        return {name: {part: counted[name, part] for part in PARTS} for name in self.classes}
 
     def part(self, name: str) -> tuple[Photo, ...]:
         """Return the photos of `train`, `val` or `test`."""
@@ -146,13 +145,7 @@ def load_unsplit(
     memo: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> Dataset:
-    """Check and group a folder of photos for a study of all of them: every photo's part is train.
-
-    Arguments are those of `load_dataset`.
-
-    Raises:
-        DataError: if no photo is usable.
-    """
+    """Check and group a folder of photos for a study of all of them, as `load_dataset`: every photo's part is train."""
     listing = list_photos(Path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
     dataset = _make_dataset(listing, seen, ["train"] * len(seen.usable))

@@ -86,10 +86,7 @@ def scan_folder(
     memo: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> FolderScan:
-    """Look at every listed file once, and find copies.
-
-    Arguments are those of `scan_photos` and `group_photos`.
-    """
+    """Look at every listed file once, and find copies, with the arguments of `scan_photos` and `group_photos`."""
     scans = scan_photos(listing, pool=pool, memo=memo, on_progress=on_progress)
     usable = tuple(scan for scan in scans if scan.content is not None)
     groups, copies = group_photos(usable, group_by, on_progress=on_progress)
@@ -124,13 +121,7 @@ def _scan_batch(root: Path, memo: Path | None, entries: Sequence[Entry]) -> list
 
 
 def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
-    """Look at one file: is it whole, what is its digest, its perceptual hash.
-
-    Args:
-        root: the data folder.
-        entry: the file.
-        memo: folder that remembers what was seen, by content.
-    """
+    """Look at one file of a data folder: is it whole, what is its digest, its perceptual hash."""
     try:
         data = read_bytes(root / entry.path)
         digest = hashlib.sha256(data).hexdigest()
@@ -143,12 +134,7 @@ def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
 def look(data: bytes, memo: Path | None = None) -> Content:
     """Decode a picture far enough to know that it is whole, or remember what that told the last time.
 
-    Args:
-        data: the bytes of a picture file.
-        memo: file to keep the answer in; it must be named by the content.
-
-    Raises:
-        ImageError: if the picture cannot be used; that is not remembered.
+    What is kept is the file `memo`, which must be named by the content; ImageError is raised again each time.
     """
     if memo:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -16,7 +16,7 @@ from pronk.dataset.findings import Finding, find
 from pronk.photos.properties import PhotoProperties
 from pronk.text import percent
 
-FOLDS = 5
+FOLDS, SEED = 5, 0
 LEAST_PER_CLASS = 8  # fewer photos apart from copies say nothing about a class
 MOST_STUDIED = 20_000  # photos; more only make the interval narrower than anybody can use
 MOST_BINS = 32
@@ -73,9 +73,8 @@ class Shortcut:
 
 
 def _upright(properties: PhotoProperties) -> tuple[int, int]:
-    return (
-        (properties.height, properties.width) if properties.orientation >= 5 else (properties.width, properties.height)
-    )
+    size = properties.width, properties.height
+    return size[::-1] if properties.orientation >= 5 else size
 
 
 def _border(properties: PhotoProperties) -> tuple[float | str, ...]:
@@ -104,7 +103,7 @@ KINDS = (
 
 
 def measure_shortcuts(
-    properties: Sequence[PhotoProperties], labels: Sequence[str], groups: Sequence[int], *, seed: int = 0
+    properties: Sequence[PhotoProperties], labels: Sequence[str], groups: Sequence[int]
 ) -> tuple[Shortcut, ...]:
     """Measure how far the class can be told from each kind of property alone.
 
@@ -112,17 +111,16 @@ def measure_shortcuts(
         properties: one per photo.
         labels: their classes.
         groups: equal for photos that are copies of each other or belong together; of each group one is studied.
-        seed: decides the folds.
 
     Returns:
         One result per kind, or none at all where there are not two classes with enough photos.
     """
-    rows, classes = _choose(labels, groups, seed)
+    rows, classes = _choose(labels, groups)
     if len(classes) < 2:
         return ()
     index = {name: number for number, name in enumerate(classes)}
     targets = np.array([index[labels[row]] for row in rows])
-    folds = deal_by_class(targets, np.array([groups[row] for row in rows]), k=FOLDS, seed=seed)
+    folds = deal_by_class(targets, np.array([groups[row] for row in rows]), k=FOLDS, seed=SEED)
     results = []
     for kind in KINDS:
         columns = zip(*(kind.columns(properties[row]) for row in rows), strict=True)
@@ -136,14 +134,14 @@ def list_warnings(shortcuts: Sequence[Shortcut]) -> tuple[Finding, ...]:
     return tuple(find("", "shortcut", shortcut.sentence, shortcut.remedy) for shortcut in shortcuts if shortcut.warns)
 
 
-def _choose(labels: Sequence[str], groups: Sequence[int], seed: int) -> tuple[list[int], list[str]]:
+def _choose(labels: Sequence[str], groups: Sequence[int]) -> tuple[list[int], list[str]]:
     """Return the rows to study, one per class of each group, and the classes that have enough of them."""
     first: dict[tuple[int, str], int] = {}
     for row, key in enumerate(zip(groups, labels, strict=True)):
         first.setdefault(key, row)
     rows = np.array(list(first.values()), np.int64)
     if len(rows) > MOST_STUDIED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_STUDIED, replace=False))
+        rows = np.sort(np.random.default_rng(SEED).choice(rows, MOST_STUDIED, replace=False))
     names, counts = np.unique([labels[row] for row in rows], return_counts=True)
     classes = [str(name) for name, number in zip(names, counts, strict=True) if number >= LEAST_PER_CLASS]
     return [int(row) for row in rows if labels[row] in set(classes)], classes
@@ -160,10 +158,9 @@ def _bin(column: Sequence[Any]) -> np.ndarray:
 
 
 def _cross_validate(columns: Sequence[np.ndarray], targets: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
-    """Let each row be judged by what the other folds tell.
+    """Return log-likelihood ratios of each class against all others and against the mean, float64 [2, n, classes].
 
-    Returns:
-        Log-likelihood ratios of each class against all others and against the mean, float64 [2, n, classes].
+    Each row is judged by what the other folds tell.
     """
     evidence = np.zeros((2, len(targets), classes))
     for codes in columns:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-from pronk.dataset.listing import PARTS
-
 Item = TypeVar("Item")
 
 # A photo's group goes to the part that is last in this order: what is measured stays untouched.
@@ -45,7 +43,10 @@ def assign_parts(
         members[group].append(index)
     parts = keep_given(groups, given)
     unassigned = (joined for joined in members.values() if all(given[index] is None for index in joined))
-    for label, free in sorted(_sort_by_label(unassigned, labels).items()):
+    by_label: dict[str, list[list[int]]] = defaultdict(list)
+    for joined in unassigned:
+        by_label[_main_label(joined, labels)].append(joined)
+    for label, free in sorted(by_label.items()):
         free.sort(key=lambda group: _order(seed, min(digests[index] for index in group)))
         total = sum(map(len, free)) + sum(a == label and p is not None for a, p in zip(labels, parts, strict=True))
         taken = Counter(part for a, part in zip(labels, parts, strict=True) if a == label)
@@ -83,19 +84,6 @@ def _fill(free: list[list[int]], wanted: dict[str, int], parts: list[str | None]
     for group in remaining:
         for index in group:
             parts[index] = "train"
-
-
-def count_parts(labels: Sequence[str], parts: Sequence[str | None]) -> dict[str, dict[str, int]]:
-    """Count photos per class and part."""
-    counted = Counter(zip(labels, parts, strict=True))
-    return {label: {part: counted[label, part] for part in PARTS} for label in dict.fromkeys(labels)}
-
-
-def _sort_by_label(groups: Iterable[list[int]], labels: Sequence[str]) -> dict[str, list[list[int]]]:
-    by_label: dict[str, list[list[int]]] = defaultdict(list)
-    for group in groups:
-        by_label[_main_label(group, labels)].append(group)
-    return by_label
 
 
 def _main_label(group: list[int], labels: Sequence[str]) -> str:

@@ -191,9 +191,11 @@ def _decode(data: bytes, min_side: int | None) -> Decoded:
             raise EOFError("truncated")
         picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
         exif = _read_exif(image)
-        upright = _turn_upright(picture, exif.get(ORIENTATION_TAG))
+        orientation = exif.get(ORIENTATION_TAG)
+        if isinstance(orientation, int) and orientation in TRANSPOSE:
+            picture = picture.transpose(TRANSPOSE[orientation])
     tables = tuple(getattr(image, "quantization", {}).values())
-    return Decoded(upright, kind.name, size, animated and not is_mpo, exif, tables)
+    return Decoded(picture, kind.name, size, animated and not is_mpo, exif, tables)
 
 
 def _takes_much(image: Image.Image, stored: tuple[int, int]) -> bool:
@@ -218,11 +220,6 @@ def _read_exif(image: Image.Image) -> Mapping[int, object]:
             return {tag: exif[tag] for tag in EXIF_TAGS if tag in exif}
     except Exception:  # damaged EXIF blocks are common, and not a reason to lose a photo
         return {}
-
-
-def _turn_upright(picture: Image.Image, orientation: object) -> Image.Image:
-    method = TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
-    return picture if method is None else picture.transpose(method)
 
 
 def _to_rgb(image: Image.Image, factor: int) -> Image.Image:

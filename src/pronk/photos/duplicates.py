@@ -55,7 +55,6 @@ def find_similar(
     inner: np.ndarray | None = None,
     colours: np.ndarray | None = None,
     *,
-    max_distance: int = MAX_DISTANCE,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[int, int]]:
     """Find the pairs of pictures that are the same but for size, encoding, mirroring, brightness or a small crop.
@@ -64,7 +63,6 @@ def find_similar(
         hashes: signs of shape (n, 255), dtype int8, the first ones of `perceptual_hash`.
         inner: the second ones, to find cropped pictures too.
         colours: mean colours of shape (n, 3), which have to agree where the signs alone do not settle it.
-        max_distance: most signs in which a pair may differ.
         on_rows: called with the share of the work that is done, in pictures, and with n.
 
     Yields:
@@ -78,7 +76,7 @@ def find_similar(
             if alike.any():
                 tile = np.argwhere(np.triu(alike, k=1) if other == start else alike)
                 pairs = shown[tile + np.array([start, other])]
-                yield from map(tuple, pairs[_confirm(pairs, hashes, inner, colours, max_distance)].tolist())
+                yield from map(tuple, pairs[_confirm(pairs, hashes, inner, colours)].tolist())
         left = max(0, len(shown) - start - BLOCK)  # which are compared with each other only
         on_rows(len(shown) - left * left // len(shown), len(shown))
 
@@ -154,16 +152,14 @@ def _are_low_alike(low: tuple[np.ndarray, np.ndarray], start: int, other: int) -
     return alike
 
 
-def _confirm(
-    pairs: np.ndarray, hashes: np.ndarray, inner: np.ndarray | None, colours: np.ndarray | None, max_distance: int
-) -> np.ndarray:
+def _confirm(pairs: np.ndarray, hashes: np.ndarray, inner: np.ndarray | None, colours: np.ndarray | None) -> np.ndarray:
     """Tell of which pairs all signs are close enough, whichever of the two was cropped, and the colours if in doubt."""
     first, second = pairs.T
     agreement = _agree(hashes[first], hashes[second])
     if inner is not None:
         agreement = np.maximum(agreement, _agree(hashes[first], inner[second]))
         agreement = np.maximum(agreement, _agree(inner[first], hashes[second]))
-    confirmed: np.ndarray = agreement >= BITS - 2 * max_distance
+    confirmed: np.ndarray = agreement >= BITS - 2 * MAX_DISTANCE
     if colours is not None:
         apart = np.abs(colours[first].astype(np.int16) - colours[second]).max(axis=1)
         confirmed &= (agreement >= BITS - 2 * SURE_DISTANCE) | (apart <= NEAR_COLOUR)

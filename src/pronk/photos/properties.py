@@ -66,13 +66,7 @@ def shrink(image: Image.Image) -> Image.Image:
 
 
 def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> PhotoProperties:
-    """Collect the properties of one picture.
-
-    Args:
-        decoded: the picture; it may be smaller than stored.
-        small: the image from `shrink`, which the caller has already.
-        size: bytes of the file.
-    """
+    """Collect the properties of one picture, which may be smaller than stored, and what `shrink` made of it."""
     orientation = decoded.exif.get(ORIENTATION_TAG)
     dark, light = _find_levels(small.convert("L").histogram())
     border, spread = _describe_border(np.asarray(small))
@@ -96,10 +90,8 @@ def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> PhotoPr
 def estimate_quality(tables: Sequence[Sequence[int]]) -> int:
     """Estimate the quality a JPEG was saved with, 1 to 100; 0 if it has no quantisation table.
 
-    Below 25 it comes out some points too high, since the entries of a table end at 255.
-
-    Args:
-        tables: 64 numbers each, luminance first.
+    Below 25 it comes out some points too high, since the entries of a table end at 255. They are 64 numbers each,
+    luminance first.
     """
     if not tables or not tables[0]:
         return 0

@@ -41,13 +41,7 @@ class Augmentation:
 
 
 def view_generator(digest: str, number: int, seed: int) -> np.random.Generator:
-    """Return the random numbers of one view of one photo.
-
-    Args:
-        digest: names the photo (sha256 of its bytes).
-        number: the view's.
-        seed: the run's.
-    """
+    """Return the random numbers of one view of one photo, named by its digest (sha256 of its bytes)."""
     key = hashlib.sha256(f"view:{digest}:{number}:{seed}".encode()).digest()
     return np.random.default_rng(int.from_bytes(key[:16], "little"))
 

@@ -31,18 +31,9 @@ _TURNED = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image
 
 
 def draw_photo(kind: str, rng: np.random.Generator, size: tuple[int, int] = (640, 480)) -> Image.Image:
-    """Draw one photo-like picture of a kind of thing in a landscape.
+    """Draw one photo-like picture of one of `KINDS` in a landscape: RGB, of a width and height of at least 32 pixels.
 
-    Args:
-        kind: one of `KINDS`.
-        rng: where every choice comes from; the same state draws the same picture.
-        size: width and height in pixels.
-
-    Returns:
-        An RGB image of that size.
-
-    Raises:
-        SettingsError: if the kind is unknown or the size is below 32 pixels.
+    Every choice comes from the random numbers, so the same state draws the same picture.
     """
     _check((kind,), size)
     scene = draw_scene(rng, size)
@@ -64,7 +55,7 @@ def draw_photos(
     seed: int = 42,
     size: tuple[int, int] = (640, 480),
     kinds: Sequence[str] = DEMO_KINDS,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Draw a folder of class folders of JPEG photos.
 
@@ -73,15 +64,12 @@ def draw_photos(
     others as they are.
 
     Args:
-        out: the folder to make; it may exist if it is empty.
-        photos_per_class: number of photos of each kind.
+        out: the folder to make; it may exist if it is empty. It is returned.
+        photos_per_class: at least one.
         seed: another seed draws other photos.
         size: width and height of a landscape photo in pixels; upright ones have them swapped.
-        kinds: what to draw, from `KINDS`; each becomes a class folder.
-        on_progress: called with the number of photos done and the number of all, after each.
-
-    Returns:
-        The folder.
+        kinds: from `KINDS`; each becomes a class folder.
+        on_progress: called with (photos done, photos to draw).
 
     Raises:
         DataError: if the folder is not empty, or is a file.
@@ -98,8 +86,7 @@ def draw_photos(
     for done, (kind, number) in enumerate(photos, start=1):
         rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), number])
         _write_photo(out / kind / f"{kind}_{number:04d}.jpg", kind, rng, size)
-        if on_progress:
-            on_progress(done, len(photos))
+        on_progress(done, len(photos))
     return out
 
 

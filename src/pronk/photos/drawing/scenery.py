@@ -179,12 +179,8 @@ def _place_props(far: Floats, rng: np.random.Generator, row: float, light: Light
         material = Material({"coat": stone, "leaf": leaf, "wood": (0.45, 0.36, 0.27), "dark": shade}, "wool", 0.22)
         tall = {"rock": 0.3, "bush": 0.45, "fir": 1.3, "broadleaf": 1.4, "fence": 0.75}[name]
         scale = height * (0.1 + 0.5 * near) * tall * rng.uniform(0.5, 1.0)
-        place = Place(
-            rng.uniform(-0.05, 1.05) * width,
-            row + near * (height - row),
-            scale,
-            stretch=rng.uniform(0.8, 1.2),
-        )
+        left, foot = rng.uniform(-0.05, 1.05) * width, row + near * (height - row)
+        place = Place(left, foot, scale, stretch=rng.uniform(0.8, 1.2))
         shadow = Part((ellipse(-0.25 * light.x, 0, 3.1 if name == "fence" else 0.5, 0.07),), "dark", fuzz=0)
         paint(far, [shadow], place=place, material=material, light=light, rng=rng)
         paint(far, PROPS[name](rng), place=place, material=material, light=light, rng=rng)
