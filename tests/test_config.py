@@ -150,9 +150,3 @@ def test_every_setting_is_described():
 
 def test_whole_numbers_serve_as_floats():
     assert Settings(test=0, learning_rate=1).test == 0
-
-
-def test_settings_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().views = 2
-    assert Settings().replace(views=2) == Settings(views=2)

@@ -5,8 +5,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import pronk.errors
 from pronk.errors import EXTRAS, ImageError, MissingExtra, PronkError, Reason
 
@@ -39,12 +37,6 @@ KINDS = [error for error in PronkError.__subclasses__() if error.__module__ == "
 def test_the_tree_in_the_docstring_is_the_tree():
     drawn = set(re.findall(r"[├└]── (\w+)", pronk.errors.__doc__))
     assert drawn == {error.__name__ for error in KINDS}
-
-
-@pytest.mark.parametrize("error", [kind for kind in KINDS if kind not in (ImageError, MissingExtra)])
-def test_every_error_has_a_hint(error):
-    raised = error("wrong", hint="do this")
-    assert (str(raised), raised.hint, error("wrong").hint) == ("wrong", "do this", "")
 
 
 def test_image_errors_travel_between_processes():

@@ -85,9 +85,13 @@ def check_record(record, *, plain, pronk):
     assert record["report"]
 
 
-def test_it_runs_on_drawn_photos_without_a_network(regenerate, tmp_path):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path / "notebooks"
+
+
+def test_it_runs_on_drawn_photos_without_a_network(regenerate, tmp_path, folder):
     notebook, record = run_all_cells(regenerate, folder)
     assert (record["real"], record["alpha"], record["held_out"]) == (False, 0.35, 24)
     check_record(record, plain=0.7, pronk=0.8)
@@ -95,13 +99,11 @@ def test_it_runs_on_drawn_photos_without_a_network(regenerate, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notebooks"]
 
 
-def test_it_runs_on_real_photos(regenerate, tmp_path, real_photos, real_weights):
+def test_it_runs_on_real_photos(regenerate, tmp_path, folder, real_photos, real_weights):
     if not (real_weights / "mobilenet_v2_1.0_224_no_top.h5").is_file():
         pytest.skip("$PRONK_WEIGHTS holds no mobilenet_v2_1.0_224_no_top.h5")
     if not (real_photos / "alpaca").is_dir():
         pytest.skip("$PRONK_PHOTOS holds no folder named alpaca")
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
     for label in ("alpaca", "not_alpaca"):
         (tmp_path / "dataset" / label).mkdir(parents=True)
         for path in sorted((real_photos / label).resolve().iterdir())[:PER_CLASS]:

@@ -7,7 +7,6 @@ import pytest
 from pronk.errors import DataError
 from pronk.pools import (
     TASKS_AHEAD,
-    available_cores,
     count_workers,
     run_in_order,
     run_unordered,
@@ -69,8 +68,3 @@ def test_workers_may_go_while_tasks_run():
         pool.workers = 0
         assert count_workers(pool) == 1
     assert sorted(found) == list(range(100))
-
-
-def test_threads_are_as_many_as_cores():
-    with start_threads() as pool:
-        assert count_workers(pool) == available_cores()

@@ -42,12 +42,6 @@ def test_same_batch_number_draws_the_same_scenes(scripts, world):
         assert torch.equal(value, getattr(draw(scripts, again, 7), name)), name
 
 
-def test_other_batches_and_streams_differ(scripts, world):
-    images = draw(scripts, world, 7).images
-    assert not torch.equal(images, draw(scripts, world, 8).images)
-    assert not torch.equal(images, draw(scripts, world, 7, stream=3).images)
-
-
 def test_scenes_have_the_promised_shapes_and_types(scripts, world):
     scenes = draw(scripts, world, 0)
     shapes = {name: tuple(value.shape) for name, value in vars(scenes).items()}
@@ -59,44 +53,6 @@ def test_scenes_have_the_promised_shapes_and_types(scripts, world):
     }  # fmt: skip
     assert scenes.images.dtype == scenes.mask.dtype == scenes.code.dtype == torch.uint8
     assert scenes.shape.dtype == scenes.texture.dtype == scenes.ground.dtype == torch.int64
-
-
-def test_main_object_is_of_the_kind_asked_for_and_visible(scripts, world):
-    wanted = torch.tensor([1, 2, 3, 4])
-    easy = scripts["generator"].Settings(count=4, size=64, hardness=0.0)
-    scenes = scripts["generator"].draw_scenes(world, easy, 0, shape=wanted)
-    assert torch.equal(scenes.shape, wanted)
-    assert (scenes.mask.flatten(1).amax(1) > 50).all()
-
-
-def test_pictures_without_main_object_have_no_labels_for_it(scripts, world):
-    settings = scripts["generator"].Settings(count=40, size=64, hardness=0.0)
-    scenes = scripts["generator"].draw_scenes(world, settings, 1)
-    absent = scenes.shape < 0
-    assert 0 < absent.sum() < 40
-    assert (scenes.mask[absent] == 0).all()
-    assert (scenes.texture[absent] == -1).all()
-
-
-def test_textures_fill_the_grey_range(world):
-    fields = world.textures.fields
-    assert fields.shape == (5, 4, 160, 160)
-    assert fields.amin((2, 3)).max() < 0.05
-    assert fields.amax((2, 3)).min() > 0.95
-
-
-def test_grounds_are_those_asked_for(scripts, world):
-    easy, wanted = scripts["generator"].Settings(count=4, size=64, hardness=0.0), torch.tensor([0, 1, 2, 3])
-    first = scripts["generator"].draw_scenes(world, easy, 0, ground=wanted)
-    assert torch.equal(first.ground, wanted)
-    other = scripts["generator"].draw_scenes(world, easy, 0, ground=wanted.flip(0))
-    assert not torch.equal(first.images, other.images)
-
-
-def test_grounds_of_two_textures_have_no_name(scripts, world):
-    hard = scripts["generator"].Settings(count=60, size=64, hardness=1.0)
-    ground = scripts["generator"].draw_scenes(world, hard, 0).ground
-    assert 10 < (ground == -1).sum() < 50
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +99,6 @@ def test_views_show_the_same_pictures_twice(scripts, pool):
     assert not torch.equal(views.images, scripts["views"].cut_views(scenes, size=64, number=4).images)
 
 
-def test_objects_out_of_view_have_no_name(scripts, pool):
-    views = scripts["views"].cut_views(pool.take(np.arange(100, 200)), size=64, number=0, least=0.1)
-    hidden = views.mask.mean((1, 2)) <= scripts["views"].VISIBLE
-    assert hidden.any()
-    assert (views.shape[hidden] == -1).all()
-    assert (views.shape[~hidden] >= 0).all()
-
-
 def test_mask_moves_with_its_picture(scripts):
     white = torch.zeros(30, 3, 128, 128, dtype=torch.uint8)
     white[:, :, :64] = 255  # an object in the upper half, and nothing else
@@ -161,45 +109,6 @@ def test_mask_moves_with_its_picture(scripts):
     views = scripts["views"].cut_views(scenes, size=64, number=1)
     bright = torch.nn.functional.avg_pool2d(views.images.mean(1, keepdim=True), 8)[:, 0] > 0
     assert (bright == (views.mask > 0.5)).float().mean() > 0.95
-
-
-def test_descriptions_are_finite_and_standardised(scripts, pool):
-    descriptors = scripts["descriptors"]
-    images = scripts["views"].cut_views(pool.take(np.arange(30)), size=64, number=1).images
-    slopes = descriptors.measure_slopes(images)
-    described = descriptors.describe_views(images, slopes, descriptors.measure_cells(slopes))
-    assert described.shape == (60, descriptors.GLOBAL)
-    assert torch.isfinite(described).all()
-    assert described.mean(0).abs().max() < 1e-3
-    assert described.std(0).max() < 1.01
-
-
-def test_colour_histogram_counts_colours(scripts):
-    red = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(1, 3, 8, 8)
-    shares = scripts["descriptors"].count_colours(red, levels=3).square().unflatten(1, (3, 3, 3))
-    assert shares[0, 2, 0, 0] == pytest.approx(1)
-    assert shares.sum() == pytest.approx(1, abs=0.01)
-
-
-def test_gradients_lie_across_stripes(scripts):
-    stripes = torch.sin(torch.arange(64) * 0.8).expand(1, 3, 64, 64)
-    energy = scripts["descriptors"].measure_slopes(stripes)[0].mean((0, 2, 3))
-    assert energy[0] > 10 * energy[1]
-    assert energy[2] == pytest.approx(energy[3].item(), rel=0.05)
-
-
-def test_pairs_are_told_by_their_other_half(scripts):
-    match, rows = scripts["objectives"]._match_pairs, torch.eye(16)
-    assert match(torch.cat([rows, rows])) < match(torch.cat([rows, rows.roll(1, 0)]))
-
-
-def test_spread_is_low_for_many_dimensions(scripts):
-    rng = torch.Generator().manual_seed(0)
-    many = torch.randn(64, 1280, generator=rng)
-    few = torch.randn(64, 2, generator=rng) @ torch.randn(2, 1280, generator=rng) / 2**0.5
-    spread = scripts["objectives"]._measure_spread
-    assert spread(many) < 0.01
-    assert spread(few) > 0.3
 
 
 def make_recipe(scripts, **changes):
@@ -215,24 +124,6 @@ def test_one_step_changes_the_network(scripts, world, pool):
     assert all(np.isfinite(value) for value in log.values())
     assert not torch.equal(before, state.network.Conv_1.weight)
     assert state.step == 1
-
-
-def test_losses_can_be_left_out(scripts, world, pool):
-    train, recipe = scripts["train"], make_recipe(scripts, without=("pairs", "global", "spread"))
-    log = train.take_step(train.build_state(recipe, world), recipe, train.make_views(pool, recipe, 0, 0, "cpu"))
-    assert not {"pairs", "global", "spread"} & set(log)
-
-
-def test_checkpoint_restores_the_state(scripts, world, pool, tmp_path):
-    train, recipe = scripts["train"], make_recipe(scripts)
-    state = train.build_state(recipe, world)
-    train.take_step(state, recipe, train.make_views(pool, recipe, 0, 0, "cpu"))
-    train.write_checkpoint(state, tmp_path / "checkpoint")
-    other = train.build_state(make_recipe(scripts, seed=2), world)
-    other.unpack(torch.load(tmp_path / "checkpoint", weights_only=True))
-    views = train.make_views(pool, recipe, 1, 0, "cpu")
-    losses = [train.take_step(each, recipe, views) for each in (state, other)]
-    assert losses[0] == losses[1]
 
 
 def test_run_goes_on_where_it_was_stopped(scripts, pool, tmp_path, monkeypatch):
