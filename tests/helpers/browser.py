@@ -1,16 +1,11 @@
-"""A page in a real browser: what it asks for, what it complains about, what a person gets to see.
+"""A page in a real browser: what it asks for, what it complains about, what a person gets to see."""
 
-By hand, a picture of a whole page: `python tests/helpers/browser.py FILE.html OUT.png --width 390 --dark`.
-"""
-
-import argparse
 import base64
 import contextlib
 import importlib.util
 import json
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,11 +43,7 @@ def say_what_is_missing() -> str:
 
 @contextlib.contextmanager
 def open_browser(arguments: Sequence[str] = ()) -> Iterator["Chrome"]:
-    """Start a browser without a window, with an empty profile, that finds no other machine.
-
-    Args:
-        arguments: more arguments of its command line.
-    """
+    """Start a browser without a window, with an empty profile and more arguments, that finds no other machine."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -109,12 +100,7 @@ def look_around(chrome: "Chrome", *, unfold: bool = True) -> None:
 
 
 def notice(chrome: "Chrome", *, host: str = "") -> list[str]:
-    """List what the page asked for beyond itself, what the console says, and dialogs, since the visit began.
-
-    Args:
-        chrome: the browser.
-        host: a server, as `http://127.0.0.1:8000/`, that the page may ask for everything.
-    """
+    """List what the page asked for beyond itself and the host, what the console says, and dialogs, since the visit."""
     own = chrome.current_url.partition("#")[0]
     near = ("data:", f"blob:{host}", host) if host else "data:"
     found = [f"console, {entry['level']}: {entry['message']}" for entry in chrome.get_log("browser")]
@@ -190,25 +176,3 @@ def count_sheets(pdf: bytes) -> int:
 def _events(chrome: "Chrome") -> Iterator[tuple[str, dict[str, Any]]]:
     messages = (json.loads(entry["message"])["message"] for entry in chrome.get_log("performance"))
     return ((message["method"], message["params"]) for message in messages)
-
-
-def main() -> None:
-    """Make a picture of a page for people to look at."""
-    parser = argparse.ArgumentParser(description="Make a picture of a whole page.")
-    parser.add_argument("page", type=Path, metavar="FILE.html")
-    parser.add_argument("picture", type=Path, metavar="OUT.png")
-    parser.add_argument("--width", type=int, default=DESK, help="of the screen, in pixels (default: %(default)s)")
-    parser.add_argument("--dark", action="store_true", help="as people see it who prefer dark pages")
-    parser.add_argument("--unfold", action="store_true", help="open what is folded")
-    asked = parser.parse_args()
-    if missing := say_what_is_missing():
-        sys.exit(missing)
-    with open_browser() as chrome:
-        visit(chrome, asked.page, width=asked.width, dark=asked.dark)
-        if asked.unfold:
-            look_around(chrome)
-        asked.picture.write_bytes(photograph(chrome))
-
-
-if __name__ == "__main__":
-    main()

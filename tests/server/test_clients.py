@@ -33,7 +33,7 @@ def hugging_face(server):
     return hub.InferenceClient(model=f"{server.address}v1/predict", token=TOKEN)
 
 
-@pytest.mark.parametrize("top", [None, 1, 2, 9])
+@pytest.mark.parametrize("top", [None, 1, 9])
 def test_hugging_faces_client_reads_the_answer(hugging_face, predictor, top, tmp_path):
     options = {} if top is None else {"top_k": top}
     (tmp_path / "photo.jpg").write_bytes(PHOTOS[0])
@@ -47,11 +47,6 @@ def test_hugging_faces_client_tells_what_is_wrong(hugging_face):
     with pytest.raises(Exception, match="422") as caught:
         hugging_face.image_classification(PHOTOS[0][:500])
     assert caught.value.response.json()["code"] == "truncated"
-
-
-def test_no_client_stopped_the_server(server):
-    assert server.is_alive
-    assert "Traceback" not in server.words()
 
 
 # --- the description
@@ -77,14 +72,12 @@ checks.negative_data_rejection.expected-statuses = [200, 400, 403, 404, 413, 422
 
 
 @pytest.mark.more
-@pytest.mark.parametrize("options", [[], ["--token", TOKEN, "--work"]], ids=["plain", "token and work"])
-def test_every_route_does_what_the_description_says(served_model, tmp_path, options):
+def test_every_route_does_what_the_description_says(served_model, tmp_path):
     pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     (tmp_path / "rules.toml").write_text(RULES)
-    shown = ["--header", f"Authorization: Bearer {TOKEN}"] if "--token" in options else []
-    more = [tmp_path / "work", "--weights", "offline"] if "--work" in options else []
-    with start_server(served_model, *options, *more) as server:
+    with start_server(served_model, "--token", TOKEN, "--work", tmp_path / "work", "--weights", "offline") as server:
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "rules.toml", "run", "--no-color"]
+        shown = ["--header", f"Authorization: Bearer {TOKEN}"]
         asking = [f"{server.address}openapi.json", *shown, "--max-examples", "8", "--generation-deterministic"]
         done = subprocess.run(
             [*command, *asking], capture_output=True, text=True, cwd=tmp_path, timeout=500, check=False

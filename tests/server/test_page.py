@@ -32,6 +32,7 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
+from helpers.pages import HIDDEN
 from helpers.pictures import encode
 from helpers.servers import start_server
 from helpers.training import draw_tiny
@@ -284,10 +285,14 @@ def test_a_busy_server_is_asked_again(page, tiny):
     assert page.execute_script("return document.getAnimations().length") == 0
 
 
-def test_a_lost_server_can_come_back(chrome, served_model, tiny):
-    with start_server(served_model) as first:
-        open_page(chrome, first)
+def test_a_lost_server_can_come_back(chrome, served_model, tiny, tmp_path):
+    with start_server(served_model, "--work", tmp_path / "work") as first:
+        open_page(chrome, first, tab="teach")
         first.stop()
+        find(chrome, "#class-name").send_keys("cats\n")
+        told = until(chrome, "return document.getElementById('class-problem').innerText")
+        assert "The server does not answer." in told
+        find(chrome, "#tab-predict").click()
         hand_over(chrome, DROP, [("tiny.jpg", tiny[0])])
         assert "The server does not answer." in answers(chrome, 1)[0]["words"]
     with start_server(served_model, "--port", str(first.port)):
@@ -424,9 +429,8 @@ def test_hostile_names_are_text(chrome, hostile_server, tiny):
         assert chrome.execute_script(INTRUDERS) == []
         assert find_overhang(chrome, width=PHONE) == []
         assert find_violations(chrome) == []
-    hidden = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069]")
     shown = chrome.execute_script("return document.body.innerText + document.title")
-    assert sorted(set(hidden.findall(shown))) == []
+    assert sorted(set(HIDDEN.findall(shown))) == []
     assert notice(chrome, host=hostile_server.address) == []
 
 
@@ -744,13 +748,3 @@ def test_without_scripts_or_a_work_folder_it_says_what_it_needs(chrome, server):
     assert "needs JavaScript" in read_text(chrome)
     open_page(chrome, server, tab="teach")
     assert "pronk serve MODEL --work DIR" in find(chrome, "#teach").text
-
-
-def test_teaching_without_the_server_says_so(chrome, tmp_path):
-    with start_server(None, "--work", tmp_path / "work", "--weights", "offline") as running:
-        visit(chrome, running.address)
-        until(chrome, "return document.documentElement.dataset.ready")
-        running.stop()
-        find(chrome, "#class-name").send_keys("cats\n")
-        told = until(chrome, "return document.getElementById('class-problem').innerText")
-        assert "The server does not answer." in told

@@ -81,7 +81,7 @@ def swap_models(server, models, number):
     assert server.ask("GET", "/readyz").status == 200
 
 
-@pytest.mark.parametrize("number", [pytest.param(3, marks=pytest.mark.more), pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.more), pytest.param(20, marks=pytest.mark.slow)])
 def test_models_are_replaced_under_load(models, clients, plan, number):
     with start_server(models) as server, clients.start_plan(plan(server, seconds=600.0)) as started:
         wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body, "no photo came")
@@ -93,7 +93,7 @@ def test_models_are_replaced_under_load(models, clients, plan, number):
 
 
 @pytest.mark.parametrize(
-    "repeat", [pytest.param(n, marks=pytest.mark.more if n < 2 else pytest.mark.slow) for n in range(20)]
+    "repeat", [pytest.param(n, marks=pytest.mark.more if n < 1 else pytest.mark.slow) for n in range(20)]
 )
 def test_a_stop_under_load_loses_nothing(served_model, clients, plan, repeat):
     """Readiness ends first, while all are still served; then whoever was taken in gets an answer."""

@@ -73,9 +73,6 @@ def make_app(
         limits: what they may take; None takes the defaults.
         version: version of pronk.
         trainings: runner on the folder to teach in; None where there is none.
-
-    Example:
-        >>> app = make_app(Service(threads=1), access=Access("127.0.0.1"))
     """
     limits, meters = limits or Limits(), Meters()
     admission = Admission(most=limits.waiting, most_bytes=max(limits.held_bytes, limits.body_bytes))

@@ -77,12 +77,6 @@ class Admission:
     Args:
         most: requests that are read, waiting or computed at once.
         most_bytes: bytes of their bodies together.
-
-    Example:
-        >>> admission = Admission(most=1, most_bytes=100)
-        >>> with admission.enter():
-        ...     admission.requests
-        1
     """
 
     def __init__(self, *, most: int, most_bytes: int) -> None:
@@ -126,24 +120,12 @@ class Reservation:
 
 
 def too_busy() -> HttpError:
-    """Return the answer for those who come while there is too much to do.
-
-    Example:
-        >>> too_busy().status
-        503
-    """
+    """Return the answer for those who come while there is too much to do."""
     return HttpError(503, "too many photos at once", code="busy", hint=f"send it again after {RETRY_SECONDS} s")
 
 
 class Meters:
-    """The counters of one server, for Prometheus; each server has its own, so that tests can run several at once.
-
-    Example:
-        >>> meters = Meters()
-        >>> meters.requests.labels("/v1/predict", "200").inc()
-        >>> 'pronk_requests_total{route="/v1/predict",status="200"} 1.0' in meters.text().decode()
-        True
-    """
+    """The counters of one server, for Prometheus; each server has its own, so that tests can run several at once."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -246,10 +228,5 @@ def _name_of(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-        (True, False)
-    """
+    """Tell whether only this machine can reach an address."""
     return host.lower() in LOOPBACK

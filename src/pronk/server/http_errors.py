@@ -12,14 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pronk.errors import (
-    DataError,
     ImageError,
     MissingExtra,
     ModelError,
     PronkError,
     Reason,
     RunError,
-    SettingsError,
     StorageError,
 )
 
@@ -33,8 +31,6 @@ REASON_STATUS = {
     Reason.NOT_AN_IMAGE: 415,
 }
 KINDS: tuple[tuple[type[PronkError], int, str], ...] = (
-    (SettingsError, 422, "usage"),
-    (DataError, 422, "usage"),
     (RunError, 409, "conflict"),
     (ModelError, 409, "conflict"),
     (StorageError, 507, "storage"),
@@ -59,18 +55,7 @@ class Problem(BaseModel):
 
 
 class HttpError(PronkError):
-    """A refusal with its HTTP status.
-
-    Args:
-        status: HTTP status.
-        message: what is wrong, with the value.
-        code: word for programs.
-        hint: what to do about it; may be empty.
-
-    Example:
-        >>> HttpError(404, "no model 'x'", code="not_found").status
-        404
-    """
+    """A refusal with its HTTP status, and a word for programs."""
 
     def __init__(self, status: int, message: str, *, code: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -78,12 +63,7 @@ class HttpError(PronkError):
         self.code = code
 
     def response(self) -> JSONResponse:
-        """Return the answer: a `Problem`, with the headers that the status asks for.
-
-        Example:
-            >>> HttpError(404, "no such page", code="not_found").response().body
-            b'{"error":"no such page","code":"not_found","hint":""}'
-        """
+        """Return the answer: a `Problem`, with the headers that the status asks for."""
         # Names of files may hold lone surrogates, which UTF-8 cannot say.
         words = [w.encode("utf-8", "backslashreplace").decode() for w in (str(self), self.code, self.hint)]
         body = dict(zip(("error", "code", "hint"), words, strict=True))
@@ -108,21 +88,12 @@ def to_http(error: PronkError) -> HttpError:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route's OpenAPI description says of its refusals.
-
-    Example:
-        >>> list(refusals(404, 503))
-        [404, 503]
-    """
+    """Return what a route's OpenAPI description says of its refusals."""
     return {status: {"model": Problem} for status in statuses}
 
 
 def explain_errors(app: FastAPI) -> None:
-    """Let an app answer every error with a `Problem`.
-
-    Example:
-        >>> explain_errors(FastAPI())
-    """
+    """Let an app answer every error with a `Problem`."""
     app.add_exception_handler(PronkError, _explain)
     app.add_exception_handler(HTTPException, _explain_starlette)
     app.add_exception_handler(RequestValidationError, _explain_validation)

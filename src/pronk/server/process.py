@@ -55,12 +55,7 @@ class ServeOptions:
 
 
 def serve_model(options: ServeOptions, *, tell: Tell, on_ready: Tell) -> int:
-    """Serve until a signal comes, and return its number.
-
-    Args:
-        options: what to serve, and to whom.
-        tell: called with what an operator should read.
-        on_ready: called with the address, once requests are answered.
+    """Serve until a signal comes, and return its number; an operator is told what to read, and the address.
 
     Raises:
         ModelError: if the model does not open.
@@ -114,19 +109,10 @@ class Address:
 
 
 def listen(host: str, port: int) -> Address:
-    """Take a port.
-
-    Args:
-        host: name or address of this machine.
-        port: 0 takes any that is free.
+    """Take a port; 0 is any that is free.
 
     Raises:
         StorageError: where the port is taken or the host is not this machine.
-
-    Example:
-        >>> address = listen("127.0.0.1", 0)
-        >>> address.port > 0, address.socket.close()
-        (True, None)
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends without delay only where the protocol is named: else each answer waits 40 ms for a client's receipt.
@@ -149,13 +135,6 @@ def run(app: ASGIApp, address: Address, service: Service, *, on_ready: Callable[
 
     SIGTERM: readiness turns false, a second later no new connection is taken, and what is under way is finished.
     SIGINT (Ctrl-C): the same without the second. SIGHUP: the model is opened again from its folder.
-
-    Args:
-        app: result of `make_app`.
-        address: result of `listen`.
-        service: model that is told to leave, or to open again.
-        on_ready: called once requests are answered.
-        tell: called with what an operator should read.
 
     Returns:
         The signal that ended it.

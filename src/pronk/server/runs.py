@@ -91,16 +91,7 @@ def next_run(folder: Path) -> Path:
 
 
 def find_run(folder: Path, name: str) -> Path:
-    """Return the folder of a finished run.
-
-    Raises:
-        HttpError: 404 where there is none of that name.
-
-    Example:
-        >>> find_run(Path("work"), "..")
-        Traceback (most recent call last):
-        pronk.server.http_errors.HttpError: there is no finished run '..'
-    """
+    """Return the folder of a finished run, or raise HttpError 404 where there is none of that name."""
     run = folder / name
     if not re.fullmatch(RUN_NAME, name) or _read_metrics(run) is None:
         hint = "GET /v1/teach lists the runs"
@@ -123,11 +114,7 @@ def read_summary(run: Path) -> Summary | None:
 
 
 def read_report(run: Path) -> bytes:
-    """Return the page about a run.
-
-    Raises:
-        HttpError: 404 where it has none.
-    """
+    """Return the page about a run, or raise HttpError 404 where it has none."""
     path = run / REPORT
     try:
         check_ordinary(path, most=REPORT_BYTES)
@@ -140,9 +127,6 @@ def pack_run(run: Path) -> IO[bytes]:
     """Return an open temporary file, at its start, with the run folder as a ZIP archive.
 
     Unpacked, it is what every command takes as MODEL. Closing the file removes it.
-
-    Raises:
-        StorageError: where something cannot be read or written.
     """
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:

@@ -83,10 +83,6 @@ class Service:
 
     Args:
         threads: number of photos at work at once; None takes one for each core.
-
-    Example:
-        >>> Service(threads=1).is_ready
-        False
     """
 
     def __init__(self, *, threads: int | None = None) -> None:
@@ -129,7 +125,8 @@ class Service:
             # Loading proves it only where this machine has not seen it; here a wrong answer would reach everybody.
             if self._model is not None:
                 predictor.prove()
-            _warm_up(predictor)
+            size = predictor.bundle.size
+            predictor.predict_proba(np.zeros((1, size, size, 3), np.uint8))  # the first photo would wait longest
             weights = _load_weights(predictor)
             record = _describe(predictor) | {"heatmaps": weights is not None}
             self._model = OpenModel(folder, predictor, weights, record)
@@ -168,8 +165,9 @@ class Service:
 def _describe(predictor: Predictor) -> dict[str, Any]:
     bundle, metrics = predictor.bundle, _read_metrics(predictor)
     written = datetime.datetime.fromtimestamp((bundle.folder / MODEL_FILE).stat().st_mtime, datetime.UTC)
+    name = bundle.run_folder.resolve().name or "model"
     return {
-        "name": _name(predictor),
+        "name": name if bundle.runtime == "onnx" else f"{name}-{bundle.runtime}",
         "classes": list(bundle.classes),
         "image": {"size": bundle.size, "fit": bundle.fit},
         "runtime": bundle.runtime,
@@ -181,12 +179,6 @@ def _describe(predictor: Predictor) -> dict[str, Any]:
         "coverage": bundle.unknown.coverage if bundle.unknown else None,
         "calibrated": bundle.sets is not None,
     }
-
-
-def _name(predictor: Predictor) -> str:
-    bundle = predictor.bundle
-    name = bundle.run_folder.resolve().name or "model"
-    return name if bundle.runtime == "onnx" else f"{name}-{bundle.runtime}"
 
 
 def _read_metrics(predictor: Predictor) -> Metrics | None:
@@ -204,11 +196,6 @@ def _load_weights(predictor: Predictor) -> np.ndarray | None:
     except ModelError:
         return None
     return weights if weights.shape[1] == len(predictor.classes) else None
-
-
-def _warm_up(predictor: Predictor) -> None:
-    size = predictor.bundle.size
-    predictor.predict_proba(np.zeros((1, size, size, 3), np.uint8))
 
 
 def _answer(model: OpenModel, data: bytes, name: str, explain: bool) -> PhotoAnswer:

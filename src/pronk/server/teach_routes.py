@@ -80,20 +80,9 @@ class TeachState:
 
 
 def teach_router(trainings: TrainingRunner | None, service: Service, reader: UploadReader) -> APIRouter:
-    """Return the routes under /v1/teach, to be included in an app.
+    """Return the routes under /v1/teach; without a runner, every request is answered with 403.
 
-    Errors leave them as `PronkError`, which the app turns into answers (see `http_errors.explain_errors`). Some answers
-    bring a Content-Security-Policy or Cache-Control of their own, which the app must leave as they are.
-
-    Args:
-        trainings: runner on the work folder, which the caller holds open; None answers every request with 403.
-        service: opens the model of a run to predict with, and tells which one it does.
-        reader: reads the photos in a request's body, and bounds how many of them are held at once.
-
-    Example:
-        >>> from pronk.server.gateway import Admission
-        >>> reader = UploadReader(Admission(most=4, most_bytes=10**7), body_bytes=10**7, body_seconds=20)
-        >>> router = teach_router(None, Service(threads=1), reader)
+    Some answers bring a Content-Security-Policy or Cache-Control of their own, which the app must leave as they are.
     """
     endpoints = _Endpoints(trainings, service, reader)
     router = APIRouter(prefix="/v1/teach", tags=["teach"], responses=refusals(401, 403, 422, 507))

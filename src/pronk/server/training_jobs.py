@@ -57,10 +57,6 @@ class TrainingStatus:
         seconds: time since its start, or until its end.
         error: why it failed, where it did.
         summary: its results, where it is done.
-
-    Example:
-        >>> TrainingStatus("1", "running").stages
-        ()
     """
 
     run: str
@@ -72,12 +68,7 @@ class TrainingStatus:
 
 
 def train_command(photos: Path, run: Path, *, cache: Path, weights: str) -> list[str]:
-    """Return the command that trains on photos and tells programs how far it is.
-
-    Example:
-        >>> train_command(Path("photos"), Path("runs/1"), cache=Path("cache"), weights="offline")[1:4]
-        ['-m', 'pronk', 'train']
-    """
+    """Return the command that trains on photos and tells programs how far it is."""
     options = {"--out": run, "--cache": cache, "--weights": weights, "--progress": "json"}
     words = [str(word) for option in options.items() for word in option]
     return [sys.executable, "-m", "pronk", "train", str(photos), *words]
@@ -144,9 +135,9 @@ class TrainingJob:
         return round(time.monotonic() - self._started, 2)
 
     def _insist(self) -> None:
-        _signal(self._process, signal.SIGINT)
+        _end(self._process, at_once=False)
         if not self._over.wait(self.patience):
-            _kill(self._process)
+            _end(self._process, at_once=True)
 
     def _watch(self) -> None:
         reader = threading.Thread(target=self._read, name=f"reading {self.run.name}", daemon=True)
@@ -200,10 +191,6 @@ class TrainingRunner:
     """Starts trainings on the photos of a work folder, one at a time, and remembers the last one.
 
     Every method may be called from any thread.
-
-    Args:
-        workspace: work folder with the photos.
-        weights: weights that a training starts from where nobody says; imagenet, offline or the path of an h5 file.
     """
 
     def __init__(self, workspace: Workspace, *, weights: str) -> None:
@@ -260,21 +247,7 @@ class TrainingRunner:
 
 @contextlib.contextmanager
 def open_trainings(folder: Path, *, weights: str | None = None) -> Iterator[TrainingRunner]:
-    """Make a work folder, or go on with one; at the end a training that goes on is stopped.
-
-    Args:
-        folder: folder as `workspace.open_workspace` takes it.
-        weights: weights that a training starts from where nobody says; None takes the default of training.
-
-    Raises:
-        RunError: where another process holds the folder.
-        StorageError: where it cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with open_trainings(Path(tempfile.mkdtemp())) as trainings:
-        ...     trainings.status()
-    """
+    """Make a work folder, or go on with one, see `open_workspace`; at the end a training that goes on is stopped."""
     with open_workspace(folder) as workspace:
         trainings = TrainingRunner(workspace, weights=weights or Settings().weights)
         try:
@@ -328,20 +301,14 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return process
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+def _end(process: subprocess.Popen[bytes], *, at_once: bool) -> None:
     with contextlib.suppress(OSError):  # it is gone
-        if os.name == "nt":
-            process.send_signal(signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined]
-        else:
-            os.killpg(process.pid, number)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if os.name == "nt":
-        with contextlib.suppress(OSError):
+        if os.name != "nt":
+            os.killpg(process.pid, signal.SIGKILL if at_once else signal.SIGINT)
+        elif at_once:
             process.kill()
-    else:
-        _signal(process, signal.SIGKILL)
+        else:
+            process.send_signal(signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined]
 
 
 def _end_leftovers(process: subprocess.Popen[bytes]) -> None:

@@ -123,10 +123,6 @@ def _declared_length(request: Request) -> int | None:
 def parse_uploads(content_type: str, body: bytes) -> Uploads:
     """Find the photos in a body.
 
-    Args:
-        content_type: multipart/form-data, application/json, or a photo's own type.
-        body: whole body.
-
     Raises:
         HttpError: 400 where the form or the JSON is broken, 413 for too many photos, 422 for none.
 

@@ -45,10 +45,8 @@ class Workspace:
     """The classes and photos of a work folder, which `open_workspace` prepares and holds.
 
     What a client names is looked for among what is there, and never becomes a path by itself; links lead nowhere.
-    Every method may be called from any thread.
-
-    Args:
-        folder: parent of `photos`, `runs` and `cache`.
+    Every method may be called from any thread, and raises HttpError (404 where there is no such class or photo, 409
+    for a name that is taken, 422 for an impossible one) or StorageError, where the disk refuses.
 
     Example:
         >>> import tempfile
@@ -71,12 +69,7 @@ class Workspace:
         return [PhotoClass(folder.name, _list_ids(folder)) for folder in self._folders()]
 
     def create(self, name: str) -> PhotoClass:
-        """Make a class without photos.
-
-        Raises:
-            HttpError: 422 for an impossible name, 409 for a taken one.
-            StorageError: where it cannot be made.
-        """
+        """Make a class without photos."""
         name = check_name(name)
         with self._changing, _storage_errors(self.photos / name):
             self._check_free(name)
@@ -85,12 +78,7 @@ class Workspace:
         return PhotoClass(name, ())
 
     def rename(self, name: str, new: str) -> PhotoClass:
-        """Give a class another name; its photos stay.
-
-        Raises:
-            HttpError: 404 where there is no such class, 422 for an impossible name, 409 for a taken one.
-            StorageError: where it cannot be renamed.
-        """
+        """Give a class another name; its photos stay."""
         new = check_name(new)
         with self._changing, _storage_errors(self.photos / new):
             folder = self._find(name)
@@ -100,12 +88,7 @@ class Workspace:
             return PhotoClass(new, _list_ids(folder))
 
     def delete(self, name: str) -> None:
-        """Delete a class and the photos that were added here.
-
-        Raises:
-            HttpError: 404 where there is no such class, 409 where other files are in its folder; nothing is gone then.
-            StorageError: where something cannot be deleted.
-        """
+        """Delete a class and the photos that were added here; with other files in it HttpError 409, and all stays."""
         with self._changing:
             folder = self._find(name)
             with _storage_errors(folder):
@@ -128,9 +111,7 @@ class Workspace:
         """Keep a photo as it is and return its id; one that is there already is not kept twice.
 
         Raises:
-            HttpError: 404 where there is no such class.
             ImageError: with its reason, where training could not use it.
-            StorageError: where it cannot be written.
         """
         self._find(name)
         kind = decode(data, min_side=THUMBNAIL_SIDE // 2).format
@@ -142,12 +123,7 @@ class Workspace:
         return photo_id
 
     def remove(self, name: str, photo_id: str) -> None:
-        """Delete one photo.
-
-        Raises:
-            HttpError: 404 where there is no such class or photo.
-            StorageError: where it cannot be deleted.
-        """
+        """Delete one photo."""
         with self._changing:
             path = self._find_photo(name, photo_id)
             with _storage_errors(path):
@@ -155,12 +131,7 @@ class Workspace:
                 sync_folder(path.parent)
 
     def thumbnail(self, name: str, photo_id: str) -> bytes:
-        """Return a photo as a small upright JPEG without its remarks, such as where it was taken.
-
-        Raises:
-            HttpError: 404 where there is no such class or photo.
-            ImageError: with its reason, where it was damaged meanwhile.
-        """
+        """Return a photo as a small upright JPEG without its remarks, such as where it was taken."""
         image = load_image(self._find_photo(name, photo_id), min_side=THUMBNAIL_SIDE // 2)
         image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         buffer = io.BytesIO()
@@ -224,12 +195,6 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
     Raises:
         RunError: where another process holds it.
         StorageError: where it cannot be written, or its folders are links to other places.
-
-    Example:
-        >>> import tempfile
-        >>> with open_workspace(Path(tempfile.mkdtemp()) / "work") as workspace:
-        ...     workspace.classes()
-        []
     """
     workspace = Workspace(folder)
     own = (workspace.photos, workspace.runs, workspace.cache)
@@ -251,9 +216,6 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
 
 def check_name(name: str) -> str:
     r"""Return the name of a class in the one form in which it is kept.
-
-    Raises:
-        HttpError: 422 saying what is wrong with it.
 
     Example:
         >>> check_name("Mu\u0308sli")
@@ -292,12 +254,7 @@ def find_fault(name: str) -> str:
 
 
 def fold_name(name: str) -> str:
-    """Return what is equal for names that people or systems take for the same.
-
-    Example:
-        >>> fold_name("CATS") == fold_name("cats")
-        True
-    """
+    """Return what is equal for names that people or systems take for the same."""
     return fold(fold(name)).translate(dict.fromkeys(map(ord, JOINERS)))
 
 
