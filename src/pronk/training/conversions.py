@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pronk.config import Settings
-from pronk.errors import COPY_AGAIN, ModelError, need_extra
+from pronk.errors import ModelError
 from pronk.model.bundle import HEAD_FILE, Bundle, open_runtime
 from pronk.model.formats.runtimes import OUTPUTS, Outputs, Runtime, load_onnxruntime
 from pronk.model.formats.table import FORMATS
@@ -69,9 +69,12 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
         return {path.name: path.read_bytes()}
 
 
-def convert_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
-    """Write a .tflite file of float32 numbers, for phones and small computers."""
-    return _write_litert(bundle)
+def convert_litert(bundle: Bundle, samples: np.ndarray, **options: Any) -> Contents:
+    """Write a .tflite file for phones and small computers: of float32 numbers, unless Keras's options say otherwise."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FORMATS["litert"].path
+        _export(bundle, path, format="litert", **options)
+        return {path.name: path.read_bytes()}
 
 
 def quantize_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
@@ -82,7 +85,8 @@ def quantize_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
         for sample in samples:
             yield [sample[None]]
 
-    return _write_litert(bundle, optimizations=[tf.lite.Optimize.DEFAULT], representative_dataset=representative)
+    options = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": representative}
+    return convert_litert(bundle, samples, **options)
 
 
 def save_savedmodel(bundle: Bundle, samples: np.ndarray) -> Contents:
@@ -99,46 +103,34 @@ def copy_keras(bundle: Bundle, samples: np.ndarray) -> Contents:
     return {FORMATS["keras"].path: _keras_file(bundle).read_bytes()}
 
 
-class KerasRuntime:
-    """A keras export, run by whatever backend Keras has."""
+class FrameworkRuntime:
+    """An export that its training framework runs, right after it was made; nobody asks for its shapes.
 
-    def __init__(self, bundle: Bundle) -> None:
-        from pronk.backbone.keras_network import load_network, with_features
+    Args:
+        predict: makes outputs by name of uint8 pixels [n, size, size, 3].
+    """
 
-        network = load_network(bundle.model_path, settings=Settings(image_size=bundle.size))
-        whole = with_features(network)
-        self._predict = whole
-        self.shapes: Mapping[str, list[Any]] = {"image": list(network.input.shape[1:])} | {
-            name: list(whole.output[name].shape[1:]) for name in OUTPUTS
-        }
+    def __init__(self, predict: Callable[[np.ndarray], Mapping[str, Any]]) -> None:
+        self.shapes: Mapping[str, list[Any]] = {}
+        self._predict = predict
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """Run uint8 pixels [n, size, size, 3]."""
-        given = self._predict.predict_on_batch(pixels)
+        given = self._predict(pixels)
         return Outputs(*(np.asarray(given[name], np.float32) for name in OUTPUTS))
 
 
-class SavedModelRuntime:
-    """A savedmodel export, opened by TensorFlow alone."""
+def open_keras(bundle: Bundle) -> Runtime:
+    """Open a keras export with whatever backend Keras has."""
+    return FrameworkRuntime(_load_network(bundle.model_path, bundle.size).predict_on_batch)
 
-    def __init__(self, bundle: Bundle) -> None:
-        with need_extra("train", "opening a SavedModel"):
-            import tensorflow as tf
-        try:
-            self._model = tf.saved_model.load(str(bundle.model_path))
-            self._run = self._model.signatures["serving_default"]
-            _, inputs = self._run.structured_input_signature
-            self.shapes: Mapping[str, list[Any]] = {
-                name: list(spec.shape[1:]) for name, spec in (*inputs.items(), *self._run.structured_outputs.items())
-            }
-        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
-            raise ModelError(f"TensorFlow cannot open {bundle.model_path}: {error}", hint=COPY_AGAIN) from error
-        self._constant = tf.constant
 
-    def run(self, pixels: np.ndarray) -> Outputs:
-        """Run uint8 pixels [n, size, size, 3]."""
-        given = self._run(image=self._constant(pixels))
-        return Outputs(*(np.asarray(given[name]) for name in OUTPUTS))
+def open_savedmodel(bundle: Bundle) -> Runtime:
+    """Open a savedmodel export with TensorFlow alone."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(bundle.model_path))
+    return FrameworkRuntime(lambda pixels: model.signatures["serving_default"](image=tf.constant(pixels)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +150,8 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "onnx-int8": Conversion(quantize_onnx),
     "litert": Conversion(convert_litert),
     "litert-int8": Conversion(quantize_litert),
-    "savedmodel": Conversion(save_savedmodel, SavedModelRuntime),
-    "keras": Conversion(copy_keras, KerasRuntime),
+    "savedmodel": Conversion(save_savedmodel, open_savedmodel),
+    "keras": Conversion(copy_keras, open_keras),
 }
 
 
@@ -174,18 +166,9 @@ class _Samples:
         return None if sample is None else {"image": sample[None]}
 
 
-def _write_litert(bundle: Bundle, **options: Any) -> Contents:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FORMATS["litert"].path
-        _export(bundle, path, format="litert", **options)
-        return {path.name: path.read_bytes()}
-
-
 def _export(bundle: Bundle, path: Path, **options: Any) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from pronk.backbone.keras_network import load_network, with_features
-
-    network = with_features(load_network(_keras_file(bundle), settings=Settings(image_size=bundle.size)))
+    network = _load_network(_keras_file(bundle), bundle.size)
     try:
         with _quiet():
             network.export(path, verbose=False, **options)
@@ -194,6 +177,12 @@ def _export(bundle: Bundle, path: Path, **options: Any) -> None:
             f"Keras cannot write {options['format']} here: {error}",
             hint="export with the TensorFlow backend: KERAS_BACKEND=tensorflow",
         ) from error
+
+
+def _load_network(path: Path, size: int) -> Any:
+    from pronk.backbone.keras_network import load_network, with_features
+
+    return with_features(load_network(path, settings=Settings(image_size=size)))
 
 
 def _keras_file(bundle: Bundle) -> Path:

@@ -124,14 +124,7 @@ def _open_run(model: Path | str, to: str) -> Bundle:
 
 
 def check_place(folder: Path, to: str) -> None:
-    """Refuse a folder that holds anything but a former export to the same format, which would be replaced.
-
-    Example:
-        >>> check_place(Path("no such folder"), "litert")
-        >>> check_place(Path("."), "litert")
-        Traceback (most recent call last):
-        pronk.errors.RunError: . exists and is not an export to litert
-    """
+    """Refuse a folder that holds anything but a former export to the same format, which would be replaced."""
     for taken in (folder, _rejected(folder)):
         if os.path.lexists(taken) and not _is_export(taken, to):
             raise RunError(f"{taken} exists and is not an export to {to}", hint="name a folder that is not there yet")
@@ -214,12 +207,7 @@ def write_export(
 
 
 def judge_parity(parity: dict[str, Any], min_agreement: float | None) -> GateError | None:
-    """Return what to say of an export whose predictions agree too rarely.
-
-    Example:
-        >>> judge_parity({"format": "litert", "agreement": 1.0}, None) is None
-        True
-    """
+    """Return what to say of an export whose predictions agree too rarely."""
     to, agreement = parity["format"], parity["agreement"]
     least = FORMATS[to].min_agreement if min_agreement is None else min_agreement
     if agreement >= least:
@@ -276,7 +264,9 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> ExportPhoto
     Raises:
         DataError: if there are none: those of the run are gone, or were changed.
     """
-    parts = _parts_of_run(bundle)
+    parts: dict[str, str] = {}
+    with contextlib.suppress(RunError):
+        parts = {photo.digest: photo.part for photo in read_split(bundle.run_folder)}
     found = _photos_of_run(bundle) if calibration is None else _photos_of_folder(Path(calibration))
     foreign = sorted({label for _, label in found} - set(bundle.classes))
     if foreign:
@@ -301,12 +291,6 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> ExportPhoto
         )
     targets = np.array([bundle.classes.index(label) for _, label in compared])
     return ExportPhotos([pixels for pixels, _ in samples], [pixels for pixels, _ in compared], targets, is_validation)
-
-
-def _parts_of_run(bundle: Bundle) -> dict[str, str]:
-    with contextlib.suppress(RunError):
-        return {photo.digest: photo.part for photo in read_split(bundle.run_folder)}
-    return {}
 
 
 def _photos_of_run(bundle: Bundle) -> list[Named]:
