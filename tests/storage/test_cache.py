@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pronk.errors import SettingsError, StorageError
 from pronk.storage.cache import clear, default_cache, ensure_space, measure, parse_size, trim
-from pronk.training.row_store import RowStore
+from pronk.training.rows import RowStore
 
 SHAPES = ((5,), (2, 3, 4))
 
@@ -139,7 +139,7 @@ WRITE = """
 import sys
 from pathlib import Path
 import numpy as np
-from pronk.training.row_store import RowStore
+from pronk.training.rows import RowStore
 store = RowStore(Path(sys.argv[1]), (5,), (2, 3, 4))
 for n in range(150):
     value = float(sys.argv[2])

@@ -24,8 +24,7 @@ from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
 from pronk.storage.cache import Kind, ensure_space
 from pronk.storage.files import write_atomically
-from pronk.training.row_store import RowStore
-from pronk.training.rows import Extracted, Extraction, PhotoViews, compute_rows, draw_wanted, row_key
+from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows, draw_wanted, row_key
 from pronk.training.run_folder import Run
 
 PHOTOS_AT_ONCE = 4

@@ -1,9 +1,12 @@
-"""One photo -> rows of the cache: what each worker process does."""
+"""One photo -> its features in the cache, a row per view, kept by content: what each worker process does."""
 
 import contextlib
 import dataclasses
 import functools
+import math
+import os
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,66 @@ from pronk.model.formats.runtimes import open_session
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.views import draw_views
 from pronk.storage.files import write_atomically
-from pronk.training.row_store import RowStore
+
+MAGIC = b"pronkrow"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowStore:
+    """Rows of one recipe (network, image size, cut): pooled features and activations at the cut.
+
+    Attributes:
+        folder: where the rows are.
+        pooled_shape: shape of the float32 pooled features, such as (1280,).
+        cut_shape: shape of the float16 activations, such as (14, 14, 96).
+    """
+
+    folder: Path
+    pooled_shape: tuple[int, ...]
+    cut_shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row's file."""
+        return len(MAGIC) + 4 + 4 * math.prod(self.pooled_shape) + 2 * math.prod(self.cut_shape)
+
+    def path(self, key: str) -> Path:
+        """Return the file of a row."""
+        return self.folder / key[:2] / f"{key}.row"
+
+    def has(self, key: str) -> bool:
+        """Tell whether a row is there in full size, and mark it as used."""
+        path = self.path(key)
+        try:
+            whole = path.stat().st_size == self.row_bytes
+            if whole:
+                os.utime(path)
+        except OSError:
+            return False
+        return whole
+
+    def write(self, key: str, pooled: np.ndarray, cut: np.ndarray) -> None:
+        """Keep one row: `pooled` as float32, `cut` as float16."""
+        body = pooled.astype("<f4").tobytes() + cut.astype("<f2").tobytes()
+        # Not durable: a row that a power cut destroyed fails its checksum and is computed again.
+        write_atomically(self.path(key), MAGIC + zlib.crc32(body).to_bytes(4, "little") + body, durable=False)
+
+    def read(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return (pooled float32, cut float16), or None where the row is missing or damaged."""
+        try:
+            data = self.path(key).read_bytes()
+        except OSError:
+            return None
+        start = len(MAGIC) + 4
+        body = memoryview(data)[start:]
+        if len(data) != self.row_bytes or data[: len(MAGIC)] != MAGIC:
+            return None
+        if zlib.crc32(body) != int.from_bytes(data[len(MAGIC) : start], "little"):
+            return None
+        size = math.prod(self.pooled_shape)
+        pooled = np.frombuffer(data, "<f4", count=size, offset=start).reshape(self.pooled_shape)
+        cut = np.frombuffer(data, "<f2", offset=start + 4 * size).reshape(self.cut_shape)
+        return pooled, cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +130,7 @@ class Extraction:
 
 
 def row_key(photo: Photo, number: int, seed: int) -> str:
-    """Name a row: by the photo's content and the view; view 0 is the same for every seed.
-
-    Example:
-        >>> row_key(Photo("a/1.jpg", "a", "train", "ff00", "g"), 0, 42)
-        'ff00-0'
-    """
+    """Name a row: by the photo's content and the view; view 0 is the same for every seed."""
     return f"{photo.digest}-{number}-{seed}" if number else f"{photo.digest}-0"
 
 
