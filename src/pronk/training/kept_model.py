@@ -68,11 +68,7 @@ class Calibration:
 def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, run: Run) -> Kept:
     """Keep the model with the lower validation log-loss, unless told which; report the exact paired test.
 
-    Args:
-        frozen: the result of phase 1.
-        fine_tuned: the result of phase 2; None where it was left out.
-        targets: class indices of the validation photos.
-        run: its settings, and the weights that the frozen network has.
+    Where phase 2 was left out, `fine_tuned` is None; the targets are class indices of the validation photos.
     """
     before, weights = frozen.val_probabilities, run.backbone.weights
     if fine_tuned is None:
@@ -110,10 +106,8 @@ def fit_unknown(suffix: bytes | None, features: Features, coverage: float) -> Un
     Args:
         suffix: the fine-tuned blocks, from `cut_suffix`.
         features: the photos and their cached rows.
-        coverage: share of genuine photos that shall keep below the threshold.
-
-    Returns:
-        None where too few validation photos can promise nothing.
+        coverage: share of genuine photos that shall keep below the threshold. Where there are too few validation
+            photos to promise it, the result is None.
     """
     dataset = features.dataset
     train, val = dataset.part("train"), dataset.part("val")
@@ -180,14 +174,8 @@ def write_kept(
 ) -> Bundle:
     """Write the model folder: model.keras, model.onnx, golden photos and what the latter says of them.
 
-    Args:
-        network: the Keras model, which takes the kept weights.
-        kept: the chosen model.
-        calibration: its temperature and sets.
-        run: its settings, folder and pre-trained weights.
-        classes: in the order of the probabilities.
-        golden: encoded photos by file name, from `choose_golden`.
-        unknown: the result of `fit_unknown`; asked for when all else is done.
+    The Keras model `network` takes the kept weights. `classes` are in the order of the probabilities, `golden` is what
+    `choose_golden` returns, and `unknown` is asked for when all else is done.
     """
     from pronk.backbone.keras_network import save_network, set_head, set_weights
 
@@ -225,12 +213,7 @@ def _predict_golden(onnx: bytes, golden: Mapping[str, bytes], settings: Settings
 
 
 def cool_head(head: Head, temperature: float) -> Head:
-    """Divide a head's logits by a temperature: a Keras model then needs no layer of its own for it.
-
-    Example:
-        >>> cool_head(Head(np.ones((1, 2)), np.zeros(2)), 2.0).weights
-        array([[0.5, 0.5]])
-    """
+    """Divide a head's logits by a temperature: a Keras model then needs no layer of its own for it."""
     return Head(head.weights / temperature, head.bias / temperature, head.strength)
 
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 DIGEST_BYTES = 32
 # An epoch that lowers the mean log-loss by less is not worth its time: .001 is a tenth of a percent of likelihood.
 LEAST_GAIN = 1e-3
+STATE = ("epoch", "best_epoch", "best_loss", "waited", "reference", "history")  # of a checkpoint, beside its arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,15 +141,7 @@ class FineTuning:
         arrays |= {f"best{i}": value for i, value in enumerate(self.best)}
         arrays |= {f"optimizer{i}": np.asarray(value) for i, value in enumerate(self.optimizer.variables)}
         arrays["val_probabilities"] = self.best_probabilities
-        state = {
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_loss": self.best_loss,
-            "waited": self.waited,
-            "reference": self.reference,
-            "history": self.history,
-        }
-        save_checkpoint(folder, self.epoch, arrays, state)
+        save_checkpoint(folder, self.epoch, arrays, {name: getattr(self, name) for name in STATE})
 
     def restore(self, folder: Path) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
@@ -162,9 +155,8 @@ class FineTuning:
         self.best_probabilities = arrays["val_probabilities"]
         for i, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer{i}"])
-        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
-        self.best_loss, self.history = state["best_loss"], state["history"]
-        self.waited, self.reference = state["waited"], state["reference"]
+        for name in STATE:
+            setattr(self, name, state[name])
 
 
 def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
@@ -235,20 +227,8 @@ def _predict(suffix: Any, features: Features, photos: Sequence[Photo], size: int
 def save_checkpoint(folder: Path, epoch: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
     """Write the state after an epoch over the older of the two generations.
 
-    The file starts with the sha256 of the rest, so a torn or altered one is noticed.
-
-    Args:
-        folder: the run's folder of work.
-        epoch: counted from 1.
-        arrays: arrays by name; none may be named `state`.
-        state: JSON values.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> save_checkpoint(folder, 1, {"weight0": np.ones(2)}, {"epoch": 1})
-        >>> load_checkpoint(folder)[1]
-        {'epoch': 1}
+    The file starts with the sha256 of the rest, so a torn or altered one is noticed. No array may be named `state`,
+    which takes JSON values.
     """
     buffer = io.BytesIO()
     packed = np.frombuffer(json.dumps(dict(state)).encode(), np.uint8)

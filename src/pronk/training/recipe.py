@@ -126,12 +126,7 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
 
 
 def make_absolute(settings: Settings) -> Settings:
-    """Return the settings with paths that mean the same from any folder, so that the run can be replayed.
-
-    Example:
-        >>> make_absolute(Settings(weights="offline")).weights
-        'offline'
-    """
+    """Return the settings with paths that mean the same from any folder, so that the run can be replayed."""
     paths = {"data": settings.data, "split": settings.split}
     if settings.weights not in ("imagenet", "offline"):
         paths["weights"] = settings.weights

@@ -49,12 +49,7 @@ class Run:
 
 
 def new_run_folder(data: Path, base: Path = Path("runs"), *, resume: bool = False) -> Path:
-    """Return the first free `runs/<name of data>-<N>`, or to resume the one before it, where there is one.
-
-    Example:
-        >>> new_run_folder(Path("photos/pets"), Path("no such folder")).name
-        'pets-1'
-    """
+    """Return the first free `runs/<name of data>-<N>`, or to resume the one before it, where there is one."""
     name = data.resolve().stem if data.is_file() else data.resolve().name
     number = 1
     while (base / f"{name}-{number}").exists():
@@ -67,9 +62,6 @@ def keep_out(data: Path, listing: Listing, **folders: Path) -> None:
 
     Raises:
         RunError: naming the folder and the option.
-
-    Example:
-        >>> keep_out(Path("photos"), Listing(Path("photos"), (), (), ()), out=Path("runs/1"))
     """
     photos = {(listing.root / entry.path).parent.resolve() for entry in listing.entries}
     if data.is_dir():

@@ -1,8 +1,6 @@
 """What runs beside the steps of a run: said here, so that `train` reads as its steps in order."""
 
-import contextlib
 import gc
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -69,29 +67,17 @@ class Beside:
 
 
 def import_network(run: Run, classes: int) -> Any:
-    """Build the Keras model; importing the framework is most of it."""
-    with pause_garbage_collection():
-        from pronk.backbone.keras_network import build_network
+    """Build the Keras model; importing the framework is most of it.
 
-        return build_network(run.backbone, classes=classes, settings=run.settings)
-
-
-@contextlib.contextmanager
-def pause_garbage_collection() -> Iterator[None]:
-    """Look for no garbage among the million objects that an import makes to stay: a quarter of its time.
-
-    Nor is it looked for among them afterwards, until `gc.unfreeze`.
-
-    Example:
-        >>> with pause_garbage_collection():
-        ...     gc.isenabled()
-        False
-        >>> gc.unfreeze()
+    No garbage is looked for meanwhile among the million objects that it makes to stay, which is a quarter of its time,
+    nor among them afterwards, until `gc.unfreeze`.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        from pronk.backbone.keras_network import build_network
+
+        return build_network(run.backbone, classes=classes, settings=run.settings)
     finally:
         gc.freeze()
         if was_enabled:

@@ -49,23 +49,14 @@ def survey(
     *,
     settings: Settings | None = None,
     cache: Path | str | None = None,
-    cache_limit: str = DEFAULT_LIMIT,
     on_progress: Progress = no_progress,
 ) -> Survey:
     """Look at all photos of a folder through the frozen network; features come from the cache where they are there.
 
-    Args:
-        data: a folder of class folders, of train/val/test folders of class folders, or a CSV.
-        settings: network, image size, fit and grouping; None takes the defaults.
-        cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
-        cache_limit: least recently used rows above it are removed at the end.
-        on_progress: called with ("check" or "extract", done, total).
-
-    Raises:
-        PronkError: see `pronk.errors`.
+    Arguments are those of `audit`; progress is told as ("check" or "extract", done, total).
     """
     settings = dataclasses.replace(settings or Settings(), data=str(data), views=1)
-    place, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
+    place = Path(cache) if cache else default_cache()
     with start_workers() as pool, tempfile.TemporaryDirectory() as folder:
         dataset = load_unsplit(
             data, group_by=settings.group_by, pool=pool, memo=scan_memo(place), on_progress=on_progress
@@ -73,7 +64,7 @@ def survey(
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
         run = Run(settings, backbone, Path(folder), place, pool, on_progress=on_progress)
         features = extract_features(dataset, run)
-    trim(place, limit=limit)
+    trim(place, limit=parse_size(DEFAULT_LIMIT))
     gone = {finding.path for finding in features.missing}
     dataset = dataclasses.replace(
         dataset,
@@ -92,11 +83,7 @@ def curve(
 ) -> dict[str, Any]:
     """Say how right a head on the frozen network is with some of the photos, with all, and with more than there are.
 
-    Args:
-        data: a folder of class folders, of train/val/test folders of class folders, or a CSV.
-        settings: network, image size, fit, grouping and seed; None takes the defaults.
-        cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
-        on_progress: called with ("check", "extract" or "curve", done, total).
+    Arguments are those of `audit`; progress is told as ("check", "extract" or "curve", done, total).
 
     Returns:
         points[{share, photos, accuracy{value,low,high,n}}], forecast{photos, more_per_class, accuracy{value,low,high},

@@ -15,13 +15,6 @@ class Usage:
     """Stop-watch and memory sampler of one run; use it as a context.
 
     Memory is that of `tree_memory_mb`, so pages of files, such as those of the cache, do not count.
-
-    Example:
-        >>> with Usage() as usage:
-        ...     with usage.stage("check"):
-        ...         pass
-        >>> usage.seconds()["check"] >= 0
-        True
     """
 
     def __init__(self) -> None:
@@ -71,10 +64,6 @@ def tree_memory_mb(pid: int) -> float:
 
     On Linux what is resident and not shared; a worker process is started anew, so nothing of its parent's is in it.
     Elsewhere what would be free if the process ended (USS).
-
-    Example:
-        >>> tree_memory_mb(os.getpid()) > 1
-        True
     """
     import psutil
 

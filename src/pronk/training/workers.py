@@ -57,11 +57,6 @@ def leave_out_current_folder() -> Iterator[None]:
     """Let processes that are started meanwhile import nothing from the current folder, unless pronk itself is there.
 
     What lies in it is the user's: a file random.py or queue.py there must not take the place of Python's own.
-
-    Example:
-        >>> with leave_out_current_folder():
-        ...     "" in sys.path
-        False
     """
     variable, kept = "PYTHONSAFEPATH", sys.path[:]
     former = os.environ.get(variable)
