@@ -192,7 +192,7 @@ def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_
     paths = [path for folder in folders for path in sorted(folder.iterdir())[::2]]
     targets = np.array([folders.index(path.parent) for path in paths])
     head = np.zeros((1280, len(folders))), np.zeros(len(folders))
-    runtime = OnnxRuntime(write_model(load_backbone(str(weights)).weights, *head, size=SIZE), threads=2)
+    runtime = OnnxRuntime(write_model(load_backbone(str(weights)).weights, *head, size=SIZE))
 
     def extract(pictures):
         return np.concatenate([runtime.run(np.stack(pictures[i : i + 8])).features for i in range(0, len(pictures), 8)])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -15,9 +16,9 @@ from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError, SettingsError, StorageError
-from pronk.model.bundle import write_bundle
+from pronk.model.bundle import open_bundle, write_bundle
 from pronk.model.formats.runtimes import OnnxRuntime
-from pronk.model.head_weights import read_head
+from pronk.model.head_weights import load_head, read_head
 from pronk.model.heat_maps import COLOURS, LONGEST_SIDE, STRONGEST, UNSEEN, class_activation_map, draw_overlay, explain
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import fit_pixels
@@ -403,10 +404,12 @@ def test_who_stops_it_need_not_wait_for_all(predictor, photos, tmp_path):
     assert len(list((tmp_path / "maps").iterdir())) < 100
 
 
-def test_a_head_for_other_classes_is_refused(predictor, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pronk.model.heat_maps.load_head", lambda bundle: KERNEL[:, :2])
-    with pytest.raises(ModelError, match="does not fit"):
-        explain(predictor, in_order(photos), out=tmp_path / "maps")
+def test_a_head_for_other_classes_or_of_other_numbers_is_refused(models, tmp_path):
+    model = write_model(lively_backbone(0.35).weights, np.full((1280, 3), np.nan), BIAS, size=96)
+    damaged = write_bundle(tmp_path, {"model.onnx": model}, classes=CLASSES, size=96, fit="crop", weights={})
+    for bundle in (damaged, dataclasses.replace(open_bundle(models["crop"]), classes=CLASSES[:2])):
+        with pytest.raises(ModelError, match="does not fit"):
+            load_head(bundle)
 
 
 def test_it_is_reached_from_the_top(models, photos, tmp_path):

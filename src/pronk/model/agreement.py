@@ -25,10 +25,6 @@ class Speed:
         p50: median time for one photo alone, in milliseconds.
         p95: time that 95 % of the photos keep to.
         throughput: photos a second on all cores.
-
-    Example:
-        >>> Speed(p50=4.0, p95=5.0, throughput=450.0).p95
-        5.0
     """
 
     p50: float
@@ -110,12 +106,7 @@ def measure_speed(runtime: Runtime, photos: Sequence[np.ndarray]) -> Speed:
 
 
 def count_bytes(model: Path) -> int:
-    """Return the size of a model file, or of all files of a model folder.
-
-    Example:
-        >>> count_bytes(Path("no such file"))
-        0
-    """
+    """Return the size of a model file, or of all files of a model folder."""
     files = model.rglob("*") if model.is_dir() else [model]
     return sum(file.stat().st_size for file in files if file.is_file())
 

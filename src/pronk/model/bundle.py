@@ -86,11 +86,6 @@ class Bundle:
         around = (self.folder.absolute() if self.folder.name in ("", "..") else self.folder).parent
         return around.parent if self.runtime != TRAINED and around.name == EXPORTS else around
 
-    @property
-    def tolerance(self) -> float:
-        """How much a golden photo's probability may differ."""
-        return self.format.tolerance
-
     def to_record(self) -> dict[str, Any]:
         """Return the object of model.json."""
         return {
@@ -143,17 +138,7 @@ def write_bundle(
 ) -> Bundle:
     """Write a model folder; model.json, which names the checksum of everything else, comes last.
 
-    Args:
-        folder: created where it is missing.
-        contents: bytes by path in the folder; the model must be among them.
-        classes: in the order of the probabilities.
-        size: side of the image in pixels.
-        fit: crop, pad or squash.
-        weights: name and sha256 of the pre-trained weights.
-        temperature: for the record; it lies inside the model.
-        runtime: name of its format, a key of FORMATS.
-        unknown: how to tell photos of other things.
-        sets: how to answer with several classes.
+    The contents are bytes by path in the folder, the model among them; the other values are those of a Bundle.
 
     Example:
         >>> import tempfile
@@ -184,12 +169,8 @@ def open_bundle(model: Path | str) -> Bundle:
     return bundle
 
 
-def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
+def open_runtime(bundle: Bundle) -> Runtime:
     """Open a bundle's model.
-
-    Args:
-        bundle: the model folder.
-        threads: number of threads per call, where the runtime lets one choose.
 
     Raises:
         ModelError: if it cannot be opened, or is not for the bundle's classes, image size and distance.
@@ -206,27 +187,17 @@ def open_runtime(bundle: Bundle, *, threads: int = 1) -> Runtime:
     engine.check(data)
     if hashlib.sha256(data).hexdigest() != bundle.files[bundle.format.path]:
         raise ModelError(f"{bundle.model_path} was altered", hint=COPY_AGAIN)
-    runtime = engine.open(data, threads=threads)
-    check_shapes(bundle, runtime)
-    return runtime
-
-
-def check_shapes(bundle: Bundle, runtime: Runtime) -> None:
-    """Refuse an opened model that is not for the bundle's classes, image size and distance."""
+    runtime = engine.open(data)
     wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
     if bundle.unknown:
         wanted["features"] = [bundle.unknown.novelty.centre.size]
     if any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
         raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
+    return runtime
 
 
 def golden_photo(image: Image.Image) -> bytes:
-    """Encode a photo for the golden set: its own aspect, at most 512 px long, nothing but pixels.
-
-    Example:
-        >>> Image.open(io.BytesIO(golden_photo(Image.new("RGB", (1024, 768))))).size
-        (512, 384)
-    """
+    """Encode a photo for the golden set: its own aspect, at most 512 px long, nothing but pixels."""
     small = image.copy()
     small.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE))
     buffer = io.BytesIO()
@@ -236,12 +207,7 @@ def golden_photo(image: Image.Image) -> bytes:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of what wrote or runs a model.
-
-    Example:
-        >>> "pronk" in installed_versions()
-        True
-    """
+    """Return the versions of what wrote or runs a model."""
     versions = {"python": platform.python_version()}
     for package in ("pronk", "numpy", "pillow", "onnxruntime", "keras"):
         try:
@@ -279,11 +245,6 @@ def parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         ModelError: if anything in it cannot be true.
-
-    Example:
-        >>> parse_record(Path("model"), {})
-        Traceback (most recent call last):
-        pronk.errors.ModelError: model/model.json is damaged: KeyError('classes')
     """
     try:
         return {

@@ -224,13 +224,6 @@ def match_answers(a: Answers, b: Answers) -> tuple[list[Pair], list[Finding]]:
 
     Returns:
         Pairs in natural order of their paths, and a finding for each photo that is left out.
-
-    Example:
-        >>> said = Answers(("cat", "dog"), {"12ab": [{"path": "cat/1.jpg", "label": "cat"}]}, frozenset())
-        >>> trained = Answers(("cat", "dog"), {}, frozenset({"12ab"}))
-        >>> pairs, left_out = match_answers(said, trained)
-        >>> len(pairs), left_out[0].message
-        (0, 'B was trained or chosen with it')
     """
     pairs: list[Pair] = []
     findings: list[Finding] = []

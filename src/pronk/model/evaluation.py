@@ -86,10 +86,6 @@ def find_known(run: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
         run: the model's run folder; where it has no split.csv, as beside a copied model, nothing is known.
         root: the data folder.
         paths: the photos, relative to it.
-
-    Example:
-        >>> find_known(Path("no such run"), Path("photos"), ["cat/a.jpg"])
-        []
     """
     parts: dict[str, str] = {}
     with contextlib.suppress(RunError):
@@ -120,12 +116,7 @@ def prediction_row(path: str, part: str, label: str, prediction: Prediction) -> 
 
 
 def row_columns(classes: Sequence[str]) -> tuple[str, ...]:
-    """Name the columns of predictions.csv.
-
-    Example:
-        >>> row_columns(["a"])
-        ('path', 'part', 'label', 'predicted', 'score', 'p_a', 'distance', 'unknown')
-    """
+    """Name the columns of predictions.csv."""
     return "path", "part", "label", "predicted", "score", *(f"p_{name}" for name in classes), "distance", "unknown"
 
 
@@ -148,13 +139,7 @@ def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> Judged
 
 
 def calibration_errors(rows: Sequence[dict[str, Any]], classes: Sequence[str], temperature: float) -> dict[str, float]:
-    """Say how far confidence and hit rate lie apart, without the temperature (before) and with it (after).
-
-    Example:
-        >>> row = {"label": "a", "p_a": 0.8, "p_b": 0.2}
-        >>> {name: round(error, 3) for name, error in calibration_errors([row], ["a", "b"], 2.0).items()}
-        {'before': 0.059, 'after': 0.2}
-    """
+    """Say how far confidence and hit rate lie apart, without the temperature (before) and with it (after)."""
     probabilities, targets = read_rows(rows, classes)
     before = temper(probabilities, 1 / temperature)
     return {
@@ -164,12 +149,7 @@ def calibration_errors(rows: Sequence[dict[str, Any]], classes: Sequence[str], t
 
 
 def read_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities, float64 [n, C], and targets, int [n], of rows of predictions.csv.
-
-    Example:
-        >>> read_rows([{"label": "b", "p_a": 0.25, "p_b": 0.75}], ["a", "b"])
-        (array([[0.25, 0.75]]), array([1]))
-    """
+    """Return probabilities, float64 [n, C], and targets, int [n], of rows of predictions.csv."""
     probabilities = np.array([[row[f"p_{name}"] for name in classes] for row in rows], np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     return probabilities, np.array([list(classes).index(row["label"]) for row in rows])

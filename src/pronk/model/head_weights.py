@@ -24,29 +24,28 @@ def load_head(bundle: Bundle) -> np.ndarray:
     Raises:
         ModelError: if it is damaged or does not fit the classes.
     """
+    path = bundle.folder / HEAD_FILE
     if HEAD_FILE not in bundle.files:
-        return read_head(bundle.model_path.read_bytes())
-    try:
-        data = (bundle.folder / HEAD_FILE).read_bytes()
-        if len(data) > HEAD_BYTES * len(bundle.classes):  # NumPy makes room for what the header claims
-            raise ValueError(f"{len(data)} bytes")
-        kernel = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{bundle.folder / HEAD_FILE} is damaged: {error}", hint=COPY_AGAIN) from error
-    if (
-        kernel.ndim != 2
-        or kernel.shape[1] != len(bundle.classes)
-        or kernel.dtype != np.float32
-        or not np.isfinite(kernel).all()
-    ):
-        raise ModelError(f"{bundle.folder / HEAD_FILE} does not fit its model.json", hint=COPY_AGAIN)
-    return np.asarray(kernel)
+        path = bundle.model_path
+        weights = read_head(path.read_bytes())
+    else:
+        try:
+            data = path.read_bytes()
+            if len(data) > HEAD_BYTES * len(bundle.classes):  # NumPy makes room for what the header claims
+                raise ValueError(f"{len(data)} bytes")
+            weights = np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise ModelError(f"{path} is damaged: {error}", hint=COPY_AGAIN) from error
+    is_whole = weights.dtype == np.float32 and np.isfinite(weights).all()
+    if weights.ndim != 2 or weights.shape[1] != len(bundle.classes) or not is_whole:
+        raise ModelError(f"{path} does not fit its model.json", hint=COPY_AGAIN)
+    return weights
 
 
-def write_head(kernel: np.ndarray) -> bytes:
+def write_head(weights: np.ndarray) -> bytes:
     """Return the bytes of the array that lies beside a model which is not an ONNX file."""
     buffer = io.BytesIO()
-    np.save(buffer, kernel.astype(np.float32))
+    np.save(buffer, weights.astype(np.float32))
     return buffer.getvalue()
 
 
@@ -64,7 +63,4 @@ def read_head(model: bytes) -> np.ndarray:
     raw = only(parts_of(tensor, 9), "content of the head")
     if kind != FLOAT or len(shape) != 2 or min(shape) < 1 or 4 * shape[0] * shape[1] != len(raw):
         raise ModelError(f"the head of the model has type {kind}, shape {shape} and {len(raw)} bytes", hint=COPY_AGAIN)
-    kernel = np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
-    if not np.isfinite(kernel).all():
-        raise ModelError("the head of the model holds numbers that are not finite", hint=COPY_AGAIN)
-    return kernel
+    return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pronk.errors import COPY_AGAIN, ImageError, ModelError, SettingsError, StorageError
+from pronk.errors import ImageError, SettingsError, StorageError
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import load_image, load_photo, read_bytes
@@ -35,7 +35,7 @@ OPACITY = (255 * STRONGEST * LEVELS + 0.5).astype(np.uint8)
 ENLARGE = Image.Resampling.BICUBIC
 
 
-def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int) -> np.ndarray:
+def class_activation_map(feature_map: np.ndarray, weights: np.ndarray, index: int) -> np.ndarray:
     """Tell where a photo speaks for a class.
 
     This is the class activation map of Zhou et al. 2016 (https://arxiv.org/abs/1512.04150) without what speaks
@@ -45,7 +45,7 @@ def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int
 
     Args:
         feature_map: last activations for one photo, float32 [h, w, 1280].
-        kernel: weights of the head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
+        weights: those of the head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
         index: number of the class.
 
     Returns:
@@ -55,7 +55,7 @@ def class_activation_map(feature_map: np.ndarray, kernel: np.ndarray, index: int
         >>> class_activation_map(np.array([[[1, 0], [4, 1], [0, 3]]], np.float32), np.eye(2, dtype=np.float32), 0)
         array([[0.25, 1.  , 0.  ]], dtype=float32)
     """
-    heat: np.ndarray = np.maximum(feature_map.astype(np.float32) @ kernel[:, index].astype(np.float32), 0)
+    heat: np.ndarray = np.maximum(feature_map.astype(np.float32) @ weights[:, index].astype(np.float32), 0)
     return heat / (heat.max(initial=0) or 1)
 
 
@@ -108,12 +108,7 @@ def draw_heat(heat: np.ndarray, *, side: int) -> bytes:
 
 
 def seen_box(size: tuple[int, int], fit: str) -> tuple[float, float, float, float]:
-    """Tell where the network's square lies in a picture: left, top, width and height as shares of the picture's sides.
-
-    Example:
-        >>> seen_box((64, 32), "crop"), seen_box((64, 32), "pad")
-        ((0.25, 0.0, 0.5, 1.0), (0.0, -0.5, 1.0, 2.0))
-    """
+    """Return the network's square in a picture: left, top, width and height as shares of the picture's sides."""
     left, top, right, bottom = _network_square(size, fit)
     return left / size[0], top / size[1], (right - left) / size[0], (bottom - top) / size[1]
 
@@ -151,12 +146,10 @@ def explain(
     folder, photos, records = Path(out), list(paths), []
     index = _find_class(predictor.classes, label)
     _check_folder(folder, photos)
-    kernel = load_head(predictor.bundle)
-    if kernel.shape[1] != len(predictor.classes):
-        raise ModelError(f"{predictor.bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
+    weights = load_head(predictor.bundle)
     names = _choose_names(folder, photos)
     tasks = zip(photos, names, strict=True)
-    for record in run_in_order(lambda task: _explain_one(predictor, kernel, index, task[0], folder / task[1]), tasks):
+    for record in run_in_order(lambda task: _explain_one(predictor, weights, index, task[0], folder / task[1]), tasks):
         records.append(record)
         on_progress("explain", len(records), len(photos))
     return records
@@ -224,7 +217,7 @@ def _files_of(name: str) -> tuple[str, str]:
 
 
 def _explain_one(
-    predictor: Predictor, kernel: np.ndarray, index: int | None, path: Path | str, target: Path
+    predictor: Predictor, weights: np.ndarray, index: int | None, path: Path | str, target: Path
 ) -> dict[str, Any]:
     """Draw one photo's heat map and return its record."""
     record: dict[str, Any] = {"path": os.fspath(path), "label": None, "score": None, "image": None, "error": None}
@@ -234,7 +227,7 @@ def _explain_one(
         return record | {"error": Prediction(record["path"], predictor.classes, None, error).record()["error"]}
     outputs = predictor.runtime.run(pixels[None])
     chosen = int(outputs.probabilities[0].argmax()) if index is None else index
-    heat = class_activation_map(outputs.feature_map[0], kernel, chosen)
+    heat = class_activation_map(outputs.feature_map[0], weights, chosen)
     overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit)
     beside = Image.new("RGB", (2 * photo.width, photo.height))
     beside.paste(photo, (0, 0))

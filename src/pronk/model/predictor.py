@@ -188,7 +188,7 @@ class Predictor:
             if prediction.probabilities is None:
                 raise ModelError(f"golden photo {name}: {prediction.error}", hint=COPY_AGAIN)
             difference = float(np.abs(prediction.probabilities - np.array(expected)).max())
-            checks.append({"file": name, "difference": difference, "ok": difference <= self.bundle.tolerance})
+            checks.append({"file": name, "difference": difference, "ok": difference <= self.bundle.format.tolerance})
         return checks
 
     def prove(self) -> None:
@@ -209,7 +209,7 @@ class Predictor:
         worst = max(check["difference"] for check in checks)
         return ModelError(
             f"the model {self.bundle.folder} fails its self-test here: {', '.join(wrong)}: the largest difference is "
-            f"{worst:.2g}, allowed {self.bundle.tolerance}",
+            f"{worst:.2g}, allowed {self.bundle.format.tolerance}",
             hint=f"it was made with {dict(self.bundle.versions)}; install these versions, or train again (see pronk "
             f"verify {self.bundle.folder})",
         )
@@ -251,10 +251,6 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
 
     Raises:
         DataError: naming the folders and patterns without any file.
-
-    Example:
-        >>> expand_paths(["-"], ["a.jpg\\n"])
-        [PosixPath('a.jpg')]
     """
     paths: list[Path] = []
     missing = []

@@ -192,10 +192,9 @@ def _read_metrics(predictor: Predictor) -> Metrics | None:
 
 def _load_weights(predictor: Predictor) -> np.ndarray | None:
     try:
-        weights = load_head(predictor.bundle)
+        return load_head(predictor.bundle)
     except ModelError:
         return None
-    return weights if weights.shape[1] == len(predictor.classes) else None
 
 
 def _answer(model: OpenModel, data: bytes, name: str, explain: bool) -> PhotoAnswer:

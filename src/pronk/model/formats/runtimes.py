@@ -43,36 +43,23 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
-    """A model opened by ONNX Runtime on the CPU.
+    """A model opened by ONNX Runtime on the CPU, with one thread per call: several calls run side by side."""
 
-    Args:
-        model: bytes of the ONNX file.
-        threads: number of threads per call; 1 where several calls run side by side.
-    """
-
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
-        self._session = open_session(model, threads=threads)
+    def __init__(self, model: bytes) -> None:
+        self._session = open_session(model)
 
     @property
     def shapes(self) -> dict[str, list[Any]]:
-        """Shapes of the inputs and outputs by name, without the number of photos."""
+        """As `Runtime` says."""
         return {value.name: value.shape[1:] for value in (*self._session.get_inputs(), *self._session.get_outputs())}
 
     def run(self, pixels: np.ndarray) -> Outputs:
-        """Run uint8 pixels [n, size, size, 3]."""
+        """As `Runtime` says."""
         return Outputs(*self._session.run(list(OUTPUTS), {"image": pixels}))
 
 
 def open_session(model: bytes, *, threads: int = 1) -> Any:
-    """Open an ONNX file in ONNX Runtime on the CPU; the one place that does.
-
-    Args:
-        model: bytes of the ONNX file.
-        threads: number of threads per call.
-
-    Raises:
-        ModelError: if it cannot be opened.
-    """
+    """Open an ONNX file in ONNX Runtime on the CPU, with so many threads per call; the one place that does."""
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -93,18 +80,14 @@ def load_onnxruntime() -> Any:
 
 
 class LiteRtRuntime:
-    """A model opened by LiteRT.
-
-    Args:
-        model: bytes of the .tflite file.
-        threads: always 1 per call; there for the other runtimes' sake.
+    """A model opened by LiteRT, with one thread per call.
 
     Raises:
         ModelError: if it cannot be opened.
         MissingExtra: if LiteRT is not installed.
     """
 
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
+    def __init__(self, model: bytes) -> None:
         with need_extra("litert", "opening a LiteRT model"):
             from ai_edge_litert.interpreter import Interpreter
         self._model = model
@@ -119,7 +102,7 @@ class LiteRtRuntime:
         self.shapes = {name: [int(side) for side in detail["shape_signature"][1:]] for name, detail in named}
 
     def run(self, pixels: np.ndarray) -> Outputs:
-        """Run uint8 pixels [n, size, size, 3]."""
+        """As `Runtime` says."""
         given = self._open()(image=pixels)
         # The arrays are views of the interpreter's own memory, which its next run overwrites.
         return Outputs(*(np.array(given[name]) for name in OUTPUTS))
@@ -140,17 +123,8 @@ def describe_runtime(module: str) -> str:
         >>> describe_runtime("numpy").startswith(f"numpy {np.__version__}, ")
         True
     """
-    return f"{module} {version_of(module)}, {platform.machine()}, {_processor()}"
-
-
-def version_of(module: str) -> str:
-    """Return the version of a module as it was imported; an empty string where it was not.
-
-    Example:
-        >>> version_of("numpy") == np.__version__
-        True
-    """
-    return str(getattr(sys.modules.get(module), "__version__", ""))
+    version = getattr(sys.modules.get(module), "__version__", "")
+    return f"{module} {version}, {platform.machine()}, {_processor()}"
 
 
 def _processor() -> str:

@@ -2,17 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pronk.model.formats.runtimes import Runtime
-
-
-class OpenModel(Protocol):
-    """What makes a runtime of a model's bytes."""
-
-    def __call__(self, model: bytes, *, threads: int = 1) -> "Runtime":
-        """Open a model, with so many threads per call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +20,7 @@ class Engine:
 
     module: str
     check: Callable[[bytes], None]
-    open: OpenModel
+    open: Callable[[bytes], "Runtime"]
 
 
 @dataclasses.dataclass(frozen=True)
