@@ -23,10 +23,5 @@ def test_visible_keeps_what_people_write():
 
 
 def test_percent_never_rounds_a_mistake_away():
-    assert [percent(share).replace("\u00a0", " ") for share in (0, 1e-9, 0.5, 1 - 1e-9, 1)] == [
-        "0.0 %",
-        "0.1 %",
-        "50.0 %",
-        "99.9 %",
-        "100.0 %",
-    ]
+    shown = ["0.0 %", "0.1 %", "50.0 %", "99.9 %", "100.0 %"]
+    assert [percent(share).replace("\u00a0", " ") for share in (0, 1e-9, 0.5, 1 - 1e-9, 1)] == shown

@@ -1,5 +1,6 @@
 """The page of suspicious labels as a person meets it: decided by keyboard, saved, read back, with hostile names."""
 
+import dataclasses
 import hashlib
 import os
 import time
@@ -69,7 +70,8 @@ def test_the_page_is_one_file_of_bounded_size(tmp_path):
         spots = Image.fromarray(rng.integers(0, 256, (32, 42, 3)).astype(np.uint8)).resize((640, 480))
         (tmp_path / one.path).write_bytes(encode(spots))
     many = [suspicions[i % 40] for i in range(MOST_ROWS + 17)]
-    many = [Suspicion(one.path, hash_of(tmp_path / one.path), *list(vars(one).values())[2:]) for one in many]
+    digests = {one.path: hashlib.sha256((tmp_path / one.path).read_bytes()).hexdigest() for one in suspicions}
+    many = [dataclasses.replace(one, digest=digests[one.path]) for one in many]
     text = render_audit(many, root=tmp_path, classes=CLASSES, data="photos", photos=900)
     assert text.count("<article") == MOST_ROWS
     assert text.count("data:image/jpeg") == MOST_ROWS * 6
@@ -78,22 +80,12 @@ def test_the_page_is_one_file_of_bounded_size(tmp_path):
     assert "http" not in text.replace("http-equiv", "")
 
 
-def hash_of(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def test_a_photo_that_is_another_by_now_is_not_shown(tmp_path):
     suspicions = make_suspicions(tmp_path, ["a", "b"])
     (tmp_path / suspicions[0].path).write_bytes(encode(draw_picture("square", 99)))
     text = render_audit(suspicions, root=tmp_path, classes=CLASSES, data="photos", photos=9)
     assert text.count("The photo cannot be read, or is another by now.") == 1
     assert text.count('alt="The photo ') == 1
-
-
-def test_nothing_suspicious_is_said(tmp_path):
-    text = render_audit([], root=tmp_path, classes=CLASSES, data="photos", photos=327)
-    assert "None of the labels of 327 photos" in text
-    assert "<script" not in text
 
 
 # --- in a browser
@@ -118,6 +110,13 @@ def forget(chrome, page):
     visit(chrome, page)
     chrome.execute_script("localStorage.clear()")
     visit(chrome, page)
+
+
+def begin(chrome, page):
+    """Open a page so, and press the button that starts."""
+    forget(chrome, page)
+    tab_to(chrome, "start")
+    press(chrome, "\ue007")
 
 
 def press(chrome, *keys):
@@ -156,9 +155,7 @@ def tab_to(chrome, name):
 
 @in_browser
 def test_everything_by_keyboard(chrome, page, tmp_path):
-    forget(chrome, page)
-    tab_to(chrome, "start")
-    press(chrome, "\ue007")
+    begin(chrome, page)
     assert focused(chrome) == "row-0"
     press(chrome, "m")
     assert focused(chrome) == "row-1"
@@ -226,9 +223,7 @@ def test_where_nothing_can_be_remembered_decisions_can_still_be_saved(chrome, pa
 
 @in_browser
 def test_focus_can_be_seen(chrome, page):
-    forget(chrome, page)
-    tab_to(chrome, "start")
-    press(chrome, "\ue007")
+    begin(chrome, page)
     style = "const s = getComputedStyle(document.activeElement); return [s.outlineStyle, parseFloat(s.outlineWidth)]"
     assert chrome.execute_script(style) == ["solid", 2]
     press(chrome, "n", "n", "n")
@@ -242,9 +237,8 @@ def test_focus_can_be_seen(chrome, page):
 @in_browser
 def test_every_name_comes_back_byte_for_byte(chrome, hostile, tmp_path):
     page, suspicions = hostile
-    forget(chrome, page)
-    tab_to(chrome, "start")
-    press(chrome, "\ue007", *"m" * len(suspicions))
+    begin(chrome, page)
+    press(chrome, *"m" * len(suspicions))
     review = save(chrome, tmp_path / "out")
     wanted = [Decision(s.path, s.digest, s.given, "move", s.suggested) for s in suspicions]
     found = read_review(review)

@@ -1,6 +1,5 @@
 """report.html as a person meets it: opened from its file, wide and narrow, light and dark, with hostile names in it."""
 
-import html
 import io
 import itertools
 import re
@@ -35,7 +34,6 @@ from pronk.dataset.findings import Finding
 from pronk.model.run import EvaluationMetrics
 from pronk.report.gallery import Gallery
 from pronk.report.run_page import ReportContent, insert_exports, render_report
-from pronk.storage.files import read_csv
 from pronk.text import visible
 from pronk.training.recipe import train
 
@@ -217,14 +215,6 @@ def test_hostile_names_are_text(chrome, request, page, names):
     assert chrome.execute_script(INTRUDERS) == []
     source = chrome.execute_script("return document.documentElement.outerHTML")
     assert sorted(set(HIDDEN.findall(source))) == []
-
-
-def test_every_wrong_answer_to_a_written_test_photo_is_named(hostile_page, hostile_run):
-    rows = [row for row in read_csv(hostile_run.folder / "predictions.csv") if row["part"] == "test"]
-    wrong = [row["path"] for row in rows if row["label"] != row["predicted"]]
-    assert len(wrong) > 5
-    text = html.unescape(hostile_page.read_text(encoding="utf-8"))
-    assert [path for path in wrong if visible(path) not in text] == []
 
 
 # --- the tests themselves

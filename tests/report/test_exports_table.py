@@ -46,9 +46,6 @@ def test_the_table_tells_what_was_compared(page):
     expected = "98.0 % of 49 photos 0.0123 at most 0.2500 98.0 % 89.3 % to 99.6 % as trained 95.9 % 10.2 ms "
     assert f"litert kept {expected}95 % within 10.9 ms 2.6 MB onnx-int8 rejected {expected}" in text
     assert "Nothing was exported" not in text
-
-
-def test_tiny_differences_are_no_zero(page):
     tiny = words(insert_exports(page, [record(max_difference=2e-6, mean_difference=1e-7)]))
     assert "under 0.0001 98.0 %" in tiny
 
@@ -59,12 +56,6 @@ def test_it_can_be_done_again(page):
     twice = insert_exports(once, [record(), record("keras")])
     assert insert_exports(page, [record(), record("keras")]) == twice
     assert twice.count('aria-label="Exports"') == 1
-
-
-def test_the_rest_of_the_page_stays(page):
-    changed = insert_exports(page, [record()])
-    assert changed.partition(START)[0] == page.partition(START)[0]
-    assert changed.partition(END)[2] == page.partition(END)[2]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

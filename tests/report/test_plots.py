@@ -63,11 +63,6 @@ def test_plots_belong_to_the_page_and_are_steady():
         assert not re.search(r"http|style|id=|#|url", svg), "the page's own colours and fonts, and no names to clash"
 
 
-def test_rows_of_a_csv_file_draw_the_same():
-    lines = [{key: str(value) for key, value in line.items()} for line in history()]
-    assert draw_learning(lines) == draw_learning(history())
-
-
 @pytest.mark.parametrize("frozen", [0, 1, 3, 500])
 @pytest.mark.parametrize("tuned", [0, 1, 20])
 def test_any_number_of_steps(frozen, tuned):
