@@ -2,8 +2,6 @@
 
 import ast
 
-import pytest
-
 from helpers import ROOT
 
 SOURCE = ROOT / "src" / "pronk"
@@ -36,20 +34,17 @@ def complain(what, found):
     assert not found, "\n".join([f"{what}:", *(f"  {place}: {number}" for place, number in sorted(found.items()))])
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms are being cleared up")
 def test_no_module_is_longer_than_one_thing_needs():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
     long = {str(path.relative_to(SOURCE)): number for path, number in lines.items() if number > MODULE_LINES}
     complain(f"more than {MODULE_LINES} lines", long)
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms are being cleared up")
 def test_no_function_is_long():
     lines = {place: node.end_lineno - node.lineno + 1 for place, node, _ in read_functions()}
     complain(f"more than {FUNCTION_LINES} lines", {place: n for place, n in lines.items() if n > FUNCTION_LINES})
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms are being cleared up")
 def test_no_function_has_many_positional_parameters():
     given = {place: count_positional(node, is_method=method) for place, node, method in read_functions()}
     complain(
@@ -57,7 +52,6 @@ def test_no_function_has_many_positional_parameters():
     )
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms are being cleared up")
 def test_the_house_has_few_rooms():
     packages = {path.parent.name: 1 for path in SOURCE.glob("*/__init__.py")}
     modules = {path.stem: 1 for path in SOURCE.glob("*.py") if not path.stem.startswith("__")}

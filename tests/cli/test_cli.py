@@ -505,9 +505,10 @@ def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr.decode()
+    # Earlier than that, Python itself may be what was stopped: a shell shows that as 130 too.
+    assert process.returncode in ((130,) if after > 1 else (130, -signal.SIGINT)), stderr.decode()
     assert stdout == b""
-    if after > 1:  # earlier, Python itself may be what was stopped
+    if after > 1:
         assert "stopped; the same command with --resume goes on" in stderr.decode()
     assert b"Traceback" not in stderr
     assert not (tmp_path / "run" / ".lock").exists()
