@@ -1,18 +1,12 @@
 """Tasks -> results, in order or as they come; a few at a time, whatever fails."""
 
+import os
 import time
 
 import pytest
 
 from pronk.errors import DataError
-from pronk.pools import (
-    TASKS_AHEAD,
-    count_workers,
-    run_in_order,
-    run_unordered,
-    start_beside,
-    start_threads,
-)
+from pronk.pools import TASKS_AHEAD, count_workers, run_in_order, run_unordered, start_beside, start_threads
 
 
 def test_results_keep_the_order_of_the_tasks():
@@ -68,3 +62,8 @@ def test_workers_may_go_while_tasks_run():
         pool.workers = 0
         assert count_workers(pool) == 1
     assert sorted(found) == list(range(100))
+
+
+def test_threads_are_as_many_as_cores():
+    with start_threads() as pool:
+        assert 1 <= count_workers(pool) <= os.cpu_count()

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pronk.text import percent, visible
+from pronk.text import percent, quote, visible
 
 
 @given(st.text(st.characters(), max_size=40))
@@ -25,3 +25,10 @@ def test_visible_keeps_what_people_write():
 def test_percent_never_rounds_a_mistake_away():
     shown = ["0.0 %", "0.1 %", "50.0 %", "99.9 %", "100.0 %"]
     assert [percent(share).replace("\u00a0", " ") for share in (0, 1e-9, 0.5, 1 - 1e-9, 1)] == shown
+
+
+def test_commands_to_repeat_are_written_for_the_shell(monkeypatch):
+    assert quote("my photos") == "'my photos'"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.name", "nt")
+        assert quote("my photos") == '"my photos"'

@@ -21,9 +21,7 @@ from pronk.cli import cli, console
 from pronk.cli.settings import make_settings
 from pronk.config import Settings, to_toml
 from pronk.errors import SettingsError
-from pronk.model.bundle import FORMAT
 from pronk.storage.files import digest_file
-from pronk.text import quote
 from pronk.training.usage import tree_memory_mb
 
 
@@ -138,40 +136,23 @@ def predicted(bundle, *arguments, **options):
     return json.loads(ok(run_inside("predict", bundle, *arguments, "--format", "json", **options)))
 
 
-def test_predict_tells_one_record_per_photo_in_order(whole_bundle, photos):
-    paths = [photos / "warm" / "2.png", photos / "cold" / "0.png"]
-    records = predicted(whole_bundle, *paths)
-    assert [record["path"] for record in records] == list(map(str, paths))
-    assert list(records[0]) == ["path", "label", "score", "scores", "unknown", "distance", "error"]
-
-
-def test_predict_in_all_forms(whole_bundle, photos, tmp_path):
+def test_predict_prints_every_form(whole_bundle, photos):
     records = predicted(whole_bundle, photos)
-    assert len(records) == 8
+    assert [record["path"] for record in records] == sorted(map(str, photos.rglob("*.png")))
     lines = ok(run_inside("predict", whole_bundle, photos, "--format", "jsonl")).splitlines()
     assert [json.loads(line) for line in lines] == records
     rows = list(csv.DictReader(io.StringIO(ok(run_inside("predict", whole_bundle, photos, "--format", "csv")))))
     assert [row["label_1"] for row in rows] == [record["label"] for record in records]
-    assert list(rows[0]) == [
-        "path", "label", "score", "unknown", "distance", "error_code", "error_message", "label_1", "score_1", "label_2",
-        "score_2",
-    ]  # fmt: skip
     table = ok(run_inside("predict", whole_bundle, photos / "cold" / "0.png"))
     assert table.startswith(str(photos / "cold" / "0.png"))
     assert "%" in table
-    for suffix in ("csv", "json", "jsonl", "txt"):
-        assert ok(run_inside("predict", whole_bundle, photos, "--out", tmp_path / f"o.{suffix}")) == ""
-    assert json.loads((tmp_path / "o.json").read_text()) == records
-    assert (tmp_path / "o.jsonl").read_text().splitlines() == lines
-    assert (tmp_path / "o.csv").read_text().startswith("path,label,score")
-    assert (tmp_path / "o.txt").read_text().startswith(str(photos))
 
 
-def test_predict_takes_folders_patterns_and_standard_input(whole_bundle, photos):
-    listed = f"{photos / 'cold' / '1.png'}\n{photos / 'warm' / '3.png'}\n".encode()
-    assert [Path(r["path"]).name for r in predicted(whole_bundle, "-", stdin=listed)] == ["1.png", "3.png"]
-    assert len(predicted(whole_bundle, f"{photos}/*/2.png")) == 2
-    assert len(predicted(whole_bundle, photos / "cold", f"{photos}/warm/*.png")) == 8
+def test_predict_takes_standard_input_also_names_that_are_not_utf8(whole_bundle, photos):
+    names = [os.fsencode(photos) + b"/caf\xe9.png", os.fsencode(photos / "warm" / "3.png")]
+    shutil.copy(photos / "cold" / "0.png", os.fsdecode(names[0]))
+    records = predicted(whole_bundle, "-", stdin=b"\n".join(names) + b"\n")
+    assert [(os.fsencode(record["path"]), record["error"]) for record in records] == [(name, None) for name in names]
     assert "no photo at '-'" in fails(run_inside("predict", whole_bundle, "-"))
 
 
@@ -188,42 +169,18 @@ def test_predict_goes_on_past_bad_files(whole_bundle, photos):
     assert b"none of 1 photos can be used" in done.stderr
 
 
-def test_top_limits_the_scores(whole_bundle, photos):
-    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", "1")] == [1] * 4
-    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", "9")] == [2] * 4
+@pytest.mark.parametrize(("top", "shown"), [("1", 1), ("9", 2)])
+def test_top_limits_the_scores(whole_bundle, photos, top, shown):
+    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", top)] == [shown] * 4
 
 
-def test_commands_to_repeat_are_written_for_the_shell(monkeypatch):
-    assert quote("my photos") == "'my photos'"
-    with monkeypatch.context() as patch:
-        patch.setattr("os.name", "nt")
-        assert quote("my photos") == '"my photos"'
-
-
-def test_predict_reads_names_that_are_not_utf8(whole_bundle, photos):
-    name = os.fsencode(photos) + b"/caf\xe9.png"
-    shutil.copy(photos / "cold" / "0.png", os.fsdecode(name))
-    (record,) = predicted(whole_bundle, "-", stdin=name + b"\n")
-    assert os.fsencode(record["path"]) == name
-    assert record["error"] is None
-
-
-def test_hostile_names_survive_every_form(whole_bundle, photos, tmp_path):
-    folder = tmp_path / "hostile"
-    folder.mkdir()
+def test_hostile_names_in_the_table_are_no_fault(whole_bundle, photos, tmp_path):
     for name in HOSTILE:
-        shutil.copy(photos / "cold" / "0.png", folder / os.fsdecode(name))
-    wanted = sorted(os.fsencode(folder / os.fsdecode(name)) for name in HOSTILE)
-    assert sorted(os.fsencode(record["path"]) for record in predicted(whole_bundle, folder)) == wanted
-    run_inside("predict", whole_bundle, folder, "--out", tmp_path / "out.csv")
-    with (tmp_path / "out.csv").open(newline="", errors="surrogateescape") as file:
-        assert sorted(os.fsencode(row["path"]) for row in csv.DictReader(file)) == wanted
-    table = run_pronk("predict", whole_bundle, folder, env={"LC_ALL": "C.UTF-8"})
-    assert table.returncode == 0
-    assert b"Traceback" not in table.stderr
+        shutil.copy(photos / "cold" / "0.png", tmp_path / os.fsdecode(name))
+    assert b"Traceback" not in run_pronk("predict", whole_bundle, tmp_path, env={"LC_ALL": "C.UTF-8"}).stderr
 
 
-def test_an_output_that_cannot_be_written(whole_bundle, photos, tmp_path):
+def test_an_output_that_cannot_be_written(whole_bundle, photos):
     text = fails(run_inside("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png" / "out.csv"))
     assert "out.csv" in text
     assert (photos / "cold" / "0.png").read_bytes()
@@ -253,20 +210,10 @@ def test_explain_names_its_pictures(whole_bundle, photos, tmp_path):
     done = run_inside("explain", whole_bundle, photos / "warm" / "2.png", photos / "cold" / "0.png", "--out", out)
     assert ok(done).splitlines() == [str(out / "2.png"), str(out / "0.png")]
     assert "2 of 2" in done.stderr.decode()
-    assert sorted(path.name for path in out.iterdir()) == ["0-beside.png", "0.png", "2-beside.png", "2.png"]
-    record = json.loads(ok(run_inside("explain", whole_bundle, photos / "cold", "--out", out, "--json", "--quiet")))[0]
-    assert list(record) == ["path", "label", "score", "image", "error"]
-    assert record["image"] == str(out / "0-2.png"), "nothing is overwritten"
-    (wanted,) = predicted(whole_bundle, photos / "cold" / "0.png")
-    assert {key: record[key] for key in ("path", "label", "score", "error")} == {
-        key: wanted[key] for key in ("path", "label", "score", "error")
-    }
-
-
-def test_explain_takes_a_class(whole_bundle, photos, tmp_path):
-    arguments = ("explain", whole_bundle, f"{photos}/cold/*.png", "--out", tmp_path / "maps", "--label")
+    arguments = ("explain", whole_bundle, f"{photos}/cold/*.png", "--out", out, "--label")
     records = json.loads(ok(run_inside(*arguments, "warm", "--json")))
     assert [record["label"] for record in records] == ["warm"] * 4
+    assert records[0]["image"] == str(out / "0-2.png"), "nothing is overwritten"
     text = fails(run_inside(*arguments, "hot"), code=2)
     assert "error: the model has no class 'hot'" in text
     assert "hint: its classes are cold, warm" in text
@@ -286,26 +233,14 @@ def test_explain_goes_on_past_bad_files(whole_bundle, photos, tmp_path):
     assert len(list(out.iterdir())) == 2
 
 
-def test_explain_writes_nothing_among_the_photos(whole_bundle, photos, tmp_path):
-    before = sorted(photos.rglob("*"))
+def test_explain_writes_nothing_among_the_photos(whole_bundle, photos):
     for out in (photos, photos / "maps", photos / "cold" / "maps"):
         text = fails(run_inside("explain", whole_bundle, photos, "--out", out), code=2)
         assert "--out must lie outside of the folder of photos" in text
-    text = fails(run_inside("explain", whole_bundle, photos / "cold" / "1.png", "--out", photos / "cold"), code=2)
-    assert "holds the photos" in text
-    assert sorted(photos.rglob("*")) == before
+        assert not list(photos.rglob("maps"))
 
 
 # --- evaluate, verify, check, cache
-
-
-def test_predict_never_replaces_a_photo(whole_bundle, photos):
-    photo, other = photos / "cold" / "0.png", photos / "cold" / "1.png"
-    before = photo.read_bytes()
-    says = fails(run_inside("predict", whole_bundle, other, photo, "--out", photo, "--format", "csv"), code=2)
-    assert "exists" in says
-    assert "--out must end in" in fails(run_inside("predict", whole_bundle, other, "--out", photo), code=2)
-    assert photo.read_bytes() == before
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
@@ -332,34 +267,23 @@ def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
     record = json.loads(ok(run_inside("evaluate", whole_bundle, photos, "--json")))
     assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
     assert "<html" in (tmp_path / "report.html").read_text()
-    (photos / "warm").rename(photos / "hot")
-    assert "does not know the class 'hot'" in fails(run_inside("evaluate", whole_bundle, photos))
-    fails(run_inside("evaluate", whole_bundle, tmp_path / "gone"))
 
 
-def test_verify_compares(whole_bundle, bundle_copy, tmp_path):
+def test_verify_compares(whole_bundle, bundle_copy):
     assert ok(run_inside("verify", whole_bundle)).startswith("ok: 10 files whole, 8 golden photos")
     record = json.loads(ok(run_inside("verify", whole_bundle, "--json")))
     assert list(record) == ["ok", "max_difference", "checks"]
     assert record["ok"] is True
     assert len(record["checks"]) == 8
-    answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
-    answers["5.jpg"] = [1.0, 0.0]
-    (bundle_copy / "golden" / "expected.json").write_text(json.dumps(answers))
+    expected, model = bundle_copy / "golden" / "expected.json", bundle_copy / "model.json"
+    expected.write_text(json.dumps(json.loads(expected.read_text()) | {"5.jpg": [1.0, 0.0]}))
     assert "golden/expected.json was altered" in fails(run_inside("verify", bundle_copy))
-    stored = json.loads((bundle_copy / "model.json").read_text())
-    stored["files"]["golden/expected.json"] = digest_file(bundle_copy / "golden" / "expected.json")
-    (bundle_copy / "model.json").write_text(json.dumps(stored))
+    stored = json.loads(model.read_text())
+    stored["files"]["golden/expected.json"] = digest_file(expected)
+    model.write_text(json.dumps(stored))
     done = run_inside("verify", bundle_copy, "--json")
-    assert "golden/5.jpg" in done.stderr.decode()
-    assert done.returncode == 1
+    assert "golden/5.jpg" in fails(done)
     assert json.loads(done.stdout)["ok"] is False
-    fresh = {"PRONK_CACHE": str(tmp_path / "cache")}
-    assert "fails its self-test" in fails(run_inside("predict", bundle_copy, bundle_copy / "golden", env=fresh))
-    stored["format"] = FORMAT + 1
-    stored["versions"]["pronk"] = "9.0"
-    (bundle_copy / "model.json").write_text(json.dumps(stored))
-    assert 'hint: pip install "pronk>=9.0"' in fails(run_inside("verify", bundle_copy))
 
 
 def test_check_has_exit_codes_for_machines(photos):
@@ -406,17 +330,11 @@ def test_a_network_without_photos_has_defaults_of_its_own(tmp_path):
     ("arguments", "says", "code"),
     [
         (["--image-size", "100"], "--image-size must be a multiple of 32. Got 100", 2),
-        (["--val", "0.6", "--test", "0.5"], "leave no photos to train on", 2),
         (["--weights", "gone.h5"], "no weights at", 1),
         (["--cache-limit", "lots"], "--cache-limit must be a size", 2),
         (["--config", "gone.toml"], "cannot read gone.toml", 2),
         (["--split", "gone.csv"], "gone.csv", 1),
-        (["--seed", "-1"], "--seed must be from 0", 2),
-        (["--group-by", "("], "regular expression", 2),
         (["--fail-under", "nan"], "--fail-under must be", 2),
-        (["--fail-under", ".5", "--test", "0"], "needs a test part", 2),
-        (["--frozen-only", "--keep", "fine-tuned"], "needs phase 2", 2),
-        (["--fit", "nonsense"], "'nonsense'", 2),
     ],
 )
 def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments, says, code):
@@ -427,54 +345,42 @@ def test_mistakes_are_named_before_anything_is_made(photos, tmp_path, arguments,
 
 def train_arguments(run, photos, weights, *more):
     settings = tiny_settings(weights)
-    return (
+    arguments = (
         "train", photos, "--out", run, "--weights", weights, "--image-size", settings.image_size, "--views", 2,
         "--epochs", 2, "--learning-rate", 0.001, "--fine-tune-from", settings.fine_tune_from, "--golden", "drawn",
         *more,
     )  # fmt: skip
+    return list(map(str, arguments))
 
 
 def test_train_from_the_shell(tiny_photos, tiny_weights, tmp_path):
-    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--fail-under", "0.99"))]
+    run = tmp_path / "run"
+    arguments = train_arguments(run, tiny_photos, tiny_weights, "--fail-under", "0.99", "--progress", "json")
     done = run_inside(*arguments)
     assert done.returncode == 1, "the gate is closed"
-    assert done.stdout.decode() == f"{tmp_path / 'run'}\n"
+    assert done.stdout.decode() == f"{run}\n"
     text = done.stderr.decode()
-    assert "below --fail-under 0.99" in text
-    assert "kept model, test" in text
-    assert all(metric.note in text for metric in METRICS)
-    assert "95 % interval" in text
-    assert "Fine-tuning" in text
-    assert f"pronk predict {tmp_path / 'run'}" in " ".join(text.split())
+    words = ("below --fail-under 0.99", "kept model, test", "95 % interval", "Fine-tuning")
+    assert all(said in text for said in (*words, *(metric.note for metric in METRICS)))
+    assert f"pronk predict {run}" in " ".join(text.split())
     assert "oneDNN" not in text
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    steps = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert all(list(step) == ["stage", "done", "total"] for step in steps)
+    last = {step["stage"]: step for step in steps}
+    assert list(last) == ["check", "compare", "extract", "head", "fine_tune", "export", "evaluate"]
+    assert all(step["done"] == step["total"] > 0 for step in last.values())
     again = run_inside(*arguments, "--resume", "--json")
     assert again.returncode == 1
-    assert json.loads(again.stdout) == metrics
-    assert "exists already" in fails(run_inside(*arguments))
+    assert json.loads(again.stdout) == json.loads((run / "metrics.json").read_text())
+    assert fails(run_inside(*arguments)).startswith(f"error: {run} exists already"), "messages are those of ever"
     assert "other settings: seed" in fails(run_inside(*arguments, "--resume", "--seed", "7"))
-    assert ok(run_inside("predict", tmp_path / "run", tiny_photos / "warm" / "0.png"))
-
-
-def test_progress_for_programs_is_json_on_stderr(tiny_photos, tiny_weights, tmp_path):
-    arguments = train_arguments(tmp_path / "run", tiny_photos, tiny_weights, "--progress", "json", "--quiet")
-    done = run_inside(*map(str, arguments))
-    assert ok(done) == f"{tmp_path / 'run'}\n"
-    steps = [json.loads(line) for line in done.stderr.decode().splitlines()]
-    assert all(list(step) == ["stage", "done", "total"] for step in steps)
-    assert list(dict.fromkeys(step["stage"] for step in steps)) == [
-        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
-    ]  # fmt: skip
-    last = {step["stage"]: step for step in steps}
-    assert all(step["done"] == step["total"] > 0 for step in last.values())
-    text = fails(run_inside(*map(str, arguments)))
-    assert text.startswith("error: "), "messages are those of ever"
+    assert ok(run_inside("predict", run, tiny_photos / "warm" / "0.png"))
 
 
 def test_progress_for_programs_is_a_few_lines_a_second(monkeypatch):
     now, out = [100.0], io.StringIO()
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.show_progress(Console(file=out), form="json") as on_progress:
+    with console.show_progress(Console(file=out, quiet=True), form="json") as on_progress:
         for done in range(1001):
             now[0] += 0.001
             on_progress("check", done, 1000)
@@ -493,15 +399,10 @@ def test_progress_for_programs_is_a_few_lines_a_second(monkeypatch):
 def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
     (tmp_path / "long.toml").write_text("patience = 1000")  # so that a quick machine is not done before it is stopped
     options = ("--cache", tmp_path / "cache", "--config", tmp_path / "long.toml", "--epochs", 1000)
-    arguments = [*map(str, train_arguments(tmp_path / "run", tiny_photos, tiny_weights, *options))]
+    arguments = train_arguments(tmp_path / "run", tiny_photos, tiny_weights, *options)
     command = [sys.executable, "-m", "pronk", *arguments]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=hear_interrupts,
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=hear_interrupts) as process:
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
