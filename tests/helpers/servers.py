@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,6 @@ class Running:
 def start_server(
     model: Path | None,
     *options: str | Path,
-    folder: Path | None = None,
     env: dict[str, str] | None = None,
     command: Sequence[str | Path] = (sys.executable, "-m", "pronk", "serve"),
 ) -> Iterator[Running]:
@@ -104,14 +102,11 @@ def start_server(
     Args:
         model: the model to serve; None teaches first.
         options: more of the command line.
-        folder: the folder of its log; None takes a temporary one.
         env: more variables of its environment.
         command: the start of the command line; tests of the tests give another.
     """
     with contextlib.ExitStack() as stack:
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        log = folder / f"server-{time.monotonic_ns()}.log"
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "server.log"
         file = stack.enter_context(log.open("wb"))
         words = [*command, *([model] if model else []), "--port", "0", *options]
         process = subprocess.Popen(

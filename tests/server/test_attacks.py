@@ -29,37 +29,22 @@ PATHS = (
     "//",
     "/..",
     "/../../etc/passwd",
-    "/%2e%2e/%2e%2e/etc/passwd",
     "/page/../app.py",
-    "/page/%2e%2e%2fapp.py",
     "/page/..%5capp.py",
     "/page/",
-    "/page/index.html",
-    "/page/nothing.js",
     "/page/%00",
     "/page/" + "a" * 2000,
     "/%",
     "/%ff",
     "/%c0%ae%c0%ae/",
     "/?" + "a=b&" * 500,
-    "/docs",
-    "/openapi.json",
-    "/redoc",
-    "/metrics",
     "/healthz",
-    "/readyz",
-    "/v1",
-    "/v1/",
     "/v1/model",
-    "/v1/model/",
     "/v1/model/reload",
-    "/v1/server",
     "/v1/predict",
-    "/v1/predict?top=0",
     "/v1/predict?top=99999999999999999999",
     "/v1/predict?top=%00&explain=maybe",
     "/v1/predict/../predict",
-    "/v1/teach",
     "/v1/teach/classes/%2e%2e/photos/x",
     "/v1/teach/runs/..%2f..%2fetc/report",
     "/v1/teach/runs/%2d1/download",
@@ -266,24 +251,16 @@ def attack(server, photos, seconds):
         connection.close()
 
 
-def measure_others(server, photos, folder, seconds):
-    """Return the traffic of well-meaning clients without and with an attack."""
+@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_others_are_answered_meanwhile(server, photos, tmp_path, seconds):
+    """On an idle machine well-meaning clients hardly wait longer, too."""
     clients = load_benchmark("clients")
-    (folder / "photo.jpg").write_bytes(PHOTO)
-    plan = clients.Plan(server.port, (str(folder / "photo.jpg"),), seconds=seconds, clients=4, rate=40)
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
+    plan = clients.Plan(server.port, (str(tmp_path / "photo.jpg"),), seconds=seconds, clients=4, rate=40)
     alone = clients.run_plan(plan)
     with clients.start_plan(plan) as started:
         attack(server, photos, seconds)
-        return alone, started.finish()
-
-
-def test_others_are_answered_meanwhile(server, photos, tmp_path):
-    alone, attacked = measure_others(server, photos, tmp_path, 3)
+        attacked = started.finish()
     assert set(alone.rows["status"]) == set(attacked.rows["status"]) == {200}
-
-
-@pytest.mark.slow
-def test_others_hardly_wait_longer(server, photos, tmp_path):
-    alone, attacked = measure_others(server, photos, tmp_path, 30)
-    assert set(attacked.rows["status"]) == {200}
-    assert np.percentile(attacked.choose(), 99) <= 2 * np.percentile(alone.choose(), 99)
+    if seconds > 10:
+        assert np.percentile(attacked.choose(), 99) <= 2 * np.percentile(alone.choose(), 99)

@@ -318,6 +318,7 @@ def test_photos_are_added_shown_and_deleted(server):
     server.ask("POST", "/classes", 201, json={"name": "cats"})
     first = server.ask("POST", "/classes/cats/photos", content=picture()).json()
     assert first["refused"] == []
+    assert (server.trainings.workspace.photos / "cats" / first["added"][0]).read_bytes() == picture()
     form = [
         ("a", ("again.png", picture())),
         ("b", ("other.png", picture(seed=1))),
@@ -358,6 +359,7 @@ def test_requests_that_cannot_be(server):
     for method, path, body in (
         ("POST", "/classes", {"name": 1}), ("POST", "/classes", {}), ("POST", "/classes", {"name": "a", "b": 1}),
         ("POST", "/train", {"weights": "/etc/passwd"}), ("POST", "/train", []),
+        ("PATCH", "/classes/%2E%2E", {"name": "birds"}), ("GET", "/classes/cats/photos/0123456789abcdef.jpg%0A", None),
         ("GET", "/runs/../report", None), ("GET", "/runs/01/report", None), ("POST", "/runs/x/use", None),
         ("GET", "/classes/cats/photos/x.jpg", None), ("DELETE", "/classes/cats/photos/..%5Cx", None),
         ("DELETE", f"/classes/{'x' * 101}", None),

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.pictures import draw_picture, encode
-from pronk.dataset.listing import list_photos
-from pronk.errors import DataError, ImageError, Reason, RunError, StorageError
+from pronk.errors import DataError, ImageError, RunError, StorageError
 from pronk.photos.decoding import decode
 from pronk.server.http_errors import HttpError
 from pronk.server.workspace import PHOTO_ID, PhotoClass, check_name, find_fault, fold_name, open_workspace
@@ -33,11 +32,6 @@ def workspace(tmp_path):
 @pytest.fixture(scope="module")
 def photo():
     return encode(draw_picture("circle", 1))
-
-
-@pytest.fixture(scope="module")
-def other_photo():
-    return encode(draw_picture("square", 2), "PNG")
 
 
 def refused(status, action, *arguments):
@@ -143,21 +137,6 @@ def test_nothing_outside_is_written_or_read(tmp_path_factory, name, new, photo_i
 # --- photos
 
 
-def test_a_photo_is_kept_as_it_is_and_once(workspace, photo, other_photo):
-    workspace.create("cats")
-    first = workspace.add("cats", photo)
-    assert re.fullmatch(r"[0-9a-f]{16}\.jpg", first)
-    assert (workspace.photos / "cats" / first).read_bytes() == photo
-    second = workspace.add("cats", other_photo)
-    assert second.endswith(".png")
-    assert workspace.add("cats", photo) == first
-    assert workspace.classes() == [PhotoClass("cats", (first, second))], "the oldest first"
-    workspace.remove("cats", first)
-    assert workspace.classes() == [PhotoClass("cats", (second,))]
-    refused(404, workspace.remove, "cats", first)
-    assert [entry.label for entry in list_photos(workspace.photos, min_classes=1).entries] == ["cats"]
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_every_format_gets_its_ending(workspace, kind):
     workspace.create("cats")
@@ -165,19 +144,6 @@ def test_every_format_gets_its_ending(workspace, kind):
     assert re.fullmatch(PHOTO_ID, photo_id)
     thumbnail = decode(workspace.thumbnail("cats", photo_id))
     assert thumbnail.format == "JPEG"
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [(b"", Reason.ZERO_BYTE), (b"hello", Reason.NOT_AN_IMAGE), (b"<svg xmlns=''/>", Reason.UNSUPPORTED_FORMAT)],
-)
-def test_what_is_no_photo_is_not_kept(workspace, photo, data, reason):
-    workspace.create("cats")
-    for content, expected in ((data, reason), (photo[: len(photo) // 2], Reason.TRUNCATED)):
-        with pytest.raises(ImageError) as caught:
-            workspace.add("cats", content)
-        assert caught.value.reason is expected
-    assert files(workspace.photos) == ["cats"]
 
 
 def test_a_thumbnail_is_small_upright_and_silent(workspace):
@@ -201,17 +167,6 @@ def test_a_photo_that_was_damaged_on_disk_is_written_again(workspace, photo):
         workspace.thumbnail("cats", path.name)
     workspace.add("cats", photo)
     assert path.read_bytes() == photo
-
-
-def test_unknown_classes_and_photos(workspace, photo):
-    workspace.create("cats")
-    for name in ("dogs", "..", "cats/..", "/", "", "\udcff"):
-        refused(404, workspace.delete, name)
-        refused(404, workspace.add, name, photo)
-        refused(404, workspace.rename, name, "birds")
-    for photo_id in ("..", "../cats", "0123456789abcdef.jpg", "0123456789abcdef.jpg\n", ""):
-        refused(404, workspace.thumbnail, "cats", photo_id)
-        refused(404, workspace.remove, "cats", photo_id)
 
 
 # --- folders

@@ -65,15 +65,7 @@ def make_app(
     version: str = "0",
     trainings: TrainingRunner | None = None,
 ) -> ASGIApp:
-    """Put the server together.
-
-    Args:
-        service: open model, or none yet.
-        access: who may ask.
-        limits: what they may take; None takes the defaults.
-        version: version of pronk.
-        trainings: runner on the folder to teach in; None where there is none.
-    """
+    """Put the server together; without a service's model, nothing is predicted, without trainings, nothing taught."""
     limits, meters = limits or Limits(), Meters()
     admission = Admission(most=limits.waiting, most_bytes=max(limits.held_bytes, limits.body_bytes))
     reader = UploadReader(admission, limits.body_bytes, limits.body_seconds)

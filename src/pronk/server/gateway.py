@@ -73,10 +73,6 @@ class Admission:
     """Admits a bounded number of requests and bytes; the rest is told at once to come again.
 
     A queue that may grow without bound answers everybody late; one that ends answers most people in time.
-
-    Args:
-        most: requests that are read, waiting or computed at once.
-        most_bytes: bytes of their bodies together.
     """
 
     def __init__(self, *, most: int, most_bytes: int) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -175,9 +174,6 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         loop, former = asyncio.get_running_loop(), {}
 
         def hear(number: int, frame: FrameType | None) -> None:

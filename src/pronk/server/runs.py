@@ -38,14 +38,9 @@ class PhaseResult(Accuracy):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a finished run has come to.
+    """What a finished run has come to: the kept model on the test photos, and both phases on the validation photos.
 
-    Attributes:
-        accuracy: the kept model on the test photos; None where there were too few to set any aside.
-        frozen: phase 1 on the validation photos.
-        fine_tuned: phase 2 on the same.
-        kept: "frozen" or "fine_tuned".
-        why: the reason to keep that one.
+    There is no accuracy where there were too few photos to set any aside. `kept` is "frozen" or "fine_tuned".
     """
 
     accuracy: Accuracy | None

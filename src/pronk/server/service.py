@@ -30,14 +30,7 @@ LARGE_BYTES = 2**21  # decoding a usual photo takes less; large ones are convert
 
 @dataclasses.dataclass(frozen=True)
 class OpenModel:
-    """A model that answers.
-
-    Attributes:
-        folder: its folder, as it was named.
-        predictor: the model itself.
-        weights: weights of its head, float32 [d, C]; None where it holds none, so that it has no heat maps.
-        record: what clients are told about it.
-    """
+    """A model that answers, with the weights of its head, float32 [d, C], where it has them to draw heat maps."""
 
     folder: Path
     predictor: Predictor
@@ -47,13 +40,9 @@ class OpenModel:
 
 @dataclasses.dataclass(frozen=True)
 class PhotoAnswer:
-    """The answer to one photo.
+    """The answer to one photo, and how long it took without waiting; the hint belongs to its error.
 
-    Attributes:
-        prediction: probabilities or error, with the photo's name as path.
-        hint: what to do about the error.
-        heatmap: {label, image, box}, where it was asked for and the photo can be used.
-        milliseconds: time from encoded bytes to the answer, without waiting.
+    The heat map is {label, image, box}, where it was asked for and the photo can be used.
     """
 
     prediction: Prediction
@@ -98,11 +87,7 @@ class Service:
 
     @property
     def model(self) -> OpenModel:
-        """The open model.
-
-        Raises:
-            HttpError: 503 where there is none.
-        """
+        """The open model, or HttpError 503 where there is none."""
         if self._model is None:
             raise HttpError(503, "no model is open", code="not_ready", hint="train one under Teach, or name a MODEL")
         return self._model
@@ -136,8 +121,7 @@ class Service:
     async def replace(self, folder: Path | None = None) -> OpenModel:
         """Open a model while the former one goes on answering; None opens what lies in its folder now.
 
-        Raises:
-            HttpError: 409 where it does not open, 503 where none was named yet.
+        HttpError 409 where it does not open, 503 where none was named yet.
         """
         folder = folder or self.model.folder
         try:

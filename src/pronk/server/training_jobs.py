@@ -48,15 +48,9 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingStatus:
-    """A training as it was at one moment.
+    """A training as it was at one moment: its run's number, and its stages in the order in which they began.
 
-    Attributes:
-        run: number of its run.
-        state: how it stands.
-        stages: its stages so far, in the order in which they began.
-        seconds: time since its start, or until its end.
-        error: why it failed, where it did.
-        summary: its results, where it is done.
+    The seconds end with it; it has an error where it failed, and a summary where it is done.
     """
 
     run: str
@@ -205,13 +199,7 @@ class TrainingRunner:
         return self._job.status() if self._job else None
 
     def start(self, weights: str | None = None) -> TrainingStatus:
-        """Start a training on all classes.
-
-        Raises:
-            HttpError: 409 while one is under way, 422 where there are too few photos.
-            DataError: where the classes cannot be told apart.
-            RunError: where no process can be started.
-        """
+        """Start a training on all classes; HttpError 409 while one is under way, 422 where there are too few photos."""
         with self._starting:
             self.check_idle()
             if self._is_closed:

@@ -28,12 +28,7 @@ JSON_HINT = 'send {"inputs": "<the photo in base64>"}, or the bytes of the photo
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """One photo that a client sent.
-
-    Attributes:
-        name: file name, as the client calls it; empty where it does not say.
-        data: encoded bytes.
-    """
+    """One photo that a client sent: its file name, where the client says one, and its encoded bytes."""
 
     name: str
     data: bytes
@@ -41,12 +36,7 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class Uploads:
-    """The photos of one request, in the order they came.
-
-    Attributes:
-        photos: at least one.
-        top: how many classes the body asked for, where it did.
-    """
+    """The photos of one request, at least one, in the order they came, and how many classes its body asked for."""
 
     photos: tuple[Upload, ...]
     top: int | None = None

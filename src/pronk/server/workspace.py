@@ -141,15 +141,14 @@ class Workspace:
     def check_enough(self) -> None:
         """Look whether there is enough to train on, as training itself will see it.
 
-        Raises:
-            HttpError: 422 naming every class with too few photos.
-            DataError: where the classes cannot be told apart.
+        HttpError 422 names every class with too few photos, DataError those that cannot be told apart.
         """
         entries = list_photos(self.photos, min_classes=0).entries
         numbers = Counter(entry.label for entry in entries)
         names = sorted({one.name for one in self.classes()} | set(numbers), key=natural_key)
         if names and all(name.lower() in PART_FOLDERS for name in names):
-            _refuse(f"classes called {_join(names)} are taken for parts of a data set", "rename one of them")
+            quoted = ", ".join(f"'{visible(name)}'" for name in names)
+            _refuse(f"classes called {quoted} are taken for parts of a data set", "rename one of them")
         if len(names) < MIN_CLASSES:
             found = f"only the class '{visible(names[0])}'" if names else "no class"
             _refuse(f"there is {found}", f"make at least {MIN_CLASSES} classes, with {MIN_PHOTOS} photos each")
@@ -277,10 +276,6 @@ def _is_ours(path: Path) -> bool:
     temporary = rf"\.{PHOTO_ID}\.[0-9]+-[0-9]+\.tmp"  # of a write that was cut off
     ours = re.fullmatch(f"{PHOTO_ID}|{temporary}", path.name) or path.name.lower() in CLUTTER
     return bool(ours) and _is_file(path)
-
-
-def _join(names: list[str]) -> str:
-    return ", ".join(f"'{visible(name)}'" for name in names)
 
 
 def _refuse(message: str, hint: str) -> None:
