@@ -338,13 +338,6 @@ def test_the_label_of_a_dropped_photo_means_nothing(photos, tmp_path):
     assert write_list(review, make_photos(tmp_path / "again" / "photos"), tmp_path / "list.csv").dropped == 1
 
 
-def test_links_stay(photos, tmp_path):
-    (photos / "cat" / "link.jpg").symlink_to("1.jpg")
-    done = move_photos(write_review(photos, {"cat/link.jpg": "dog"}), photos, tmp_path / "bad")
-    assert done.left == (("cat/link.jpg", "it is a link, and moving a link would break it"),)
-    assert (photos / "cat" / "link.jpg").is_symlink()
-
-
 def test_two_photos_of_one_name_and_copies_move_both(photos, tmp_path):
     (photos / "emu" / "1.jpg").write_bytes(b"photo cat/1.jpg")  # the same content as another
     done = move_photos(write_review(photos, {"cat/1.jpg": "dog", "emu/1.jpg": "dog"}), photos, tmp_path / "bad")

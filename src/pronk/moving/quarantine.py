@@ -54,10 +54,6 @@ def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
 
     Photos in two classes, near copies and everything about whole classes stay: these need somebody who knows.
 
-    Args:
-        checkup: from `pronk.dataset.checkup.check`, of a folder.
-        folder: made where it is missing; the undo file lies in it.
-
     Raises:
         SettingsError: if it lies inside the data, or the data inside it.
         RunError: while another process uses the folder.

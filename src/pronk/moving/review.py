@@ -48,15 +48,7 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True)
 class Applied:
-    """What applying a review did.
-
-    Attributes:
-        file: the corrected list, or the undo file of the moves.
-        kept: how many labels stay.
-        moved: how many photos got another label.
-        dropped: how many photos are left out.
-        left: path and reason of photos that could not be treated as decided.
-    """
+    """What applying a review did: numbers of photos, those `left` with the reason, the list or the undo file."""
 
     file: Path
     kept: int
@@ -173,11 +165,7 @@ def _find_contents(listing: Listing, *, besides: Sequence[str]) -> dict[str, lis
 def write_list(review: Path, data: Path, out: Path, *, split: Path | None = None) -> Applied:
     """Write a CSV that `pronk train` takes: path (relative to where it lies), label, and part where parts are known.
 
-    Args:
-        review: the review.csv.
-        data: the folder or CSV that was audited.
-        out: the list to write.
-        split: split.csv of a run, whose parts are kept.
+    Known are the parts of a data set that has them, and of a run by its split.csv.
 
     Raises:
         DataError: if review, data or split cannot be used.
@@ -272,15 +260,10 @@ def _read(path: Path) -> bytes:
 
 
 def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
-    """Move photos into the folders of their true classes, and dropped ones out of the data set.
+    """Move photos into the folders of their true classes, and dropped ones to `quarantine`, outside of `data`.
 
-    Nothing is overwritten: where a name is taken, the photo gets a number. The undo file is written before the first
-    photo moves. After a kill the same call goes on, and `undo_moves` takes everything back.
-
-    Args:
-        review: the review.csv.
-        data: the folder that was audited.
-        quarantine: folder for dropped photos and the undo file, outside of `data`; made where it is missing.
+    Nothing is overwritten: where a name is taken, the photo gets a number. The undo file in `quarantine` is written
+    before the first photo moves. After a kill the same call goes on, and `undo_moves` takes everything back.
 
     Raises:
         DataError: if review or data cannot be used.

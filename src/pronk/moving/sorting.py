@@ -70,11 +70,8 @@ def check_folder_names(classes: Sequence[str], *, windows: bool = os.name == "nt
 def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str], classes: Iterable[str]) -> None:
     """Refuse to sort into a folder where photos to predict and sorted ones would mix.
 
-    Args:
-        folder: place for the class folders.
-        arguments: paths as typed; no folder among them may hold it, or the next run would predict what this one sorted.
-        photos: paths to predict; none may lie in a class folder of `folder`.
-        classes: names of the folders.
+    No folder among the arguments (paths as typed) may hold it, or the next run would predict what this one sorted; and
+    no photo may lie in one of its class folders.
 
     Raises:
         SettingsError: naming both.

@@ -46,14 +46,7 @@ def render_card(
     class_counts: Mapping[str, Mapping[str, int]] | None = None,
     findings: Iterable[Finding] = (),
 ) -> str:
-    """Write model/README.md: a YAML header, what the model is, how good it is, what it cannot do, and how to use it.
-
-    Args:
-        metrics: the numbers of the run.
-        settings: the settings of the run.
-        class_counts: photos per class and part, `{class: {part: n}}`.
-        findings: everything found wrong with the photos; errors say which files were left out.
-    """
+    """Write model/README.md: a YAML header, what the model is, how good it is, what it cannot do, and how to use it."""
     size, weights = settings.image_size, metrics.weights["name"]
     return render_page(
         "card.md",

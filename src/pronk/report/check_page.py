@@ -15,14 +15,15 @@ MOST_LISTED = 200  # of each kind
 MOST_PICTURED = 12  # of each kind
 MOST_PICTURES = 240  # of 3 KB each
 
+KINDS = (
+    ("error", "error", "what training leaves out, or what keeps it from starting"),
+    ("warning", "warning", "training would use it, and you should look at it first"),
+    ("info", "note", "harmless to pronk, good to know"),
+)
+
 
 def render_check(checkup: Checkup, *, title: str, data: str) -> str:
     """Write the page.
-
-    Args:
-        checkup: a result of `pronk.check`.
-        title: the page's heading.
-        data: how the reader names the data set on the command line.
 
     Returns:
         A whole HTML document that can be encoded as UTF-8, whatever the file names.
@@ -79,12 +80,7 @@ def _answer(checkup: Checkup) -> dict[str, Any]:
         f"{plural(checkup.files, 'file')} looked at, {usable:,} of them usable photos "
         f"in {len(checkup.classes)} {'class' if len(checkup.classes) == 1 else 'classes'}."
     ]
-    if number["error"]:
-        said.append(f"{plural(number['error'], 'error')}: what training leaves out, or what keeps it from starting.")
-    if number["warning"]:
-        said.append(f"{plural(number['warning'], 'warning')}: training would use it, and you should look at it first.")
-    if number["info"]:
-        said.append(f"{plural(number['info'], 'note')}: harmless to pronk, good to know.")
+    said += [f"{plural(number[kind], name)}: {text}." for kind, name, text in KINDS if number[kind]]
     if not checkup.findings:
         said.append("Nothing was found that needs you.")
     said.append("Looking at them changed nothing in your folder.")

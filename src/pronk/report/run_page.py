@@ -201,12 +201,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 
 def note_exports(report: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Put the table of exports into a report; one that is missing, or has no place for it, is left alone.
-
-    Args:
-        report: report.html of a run.
-        records: those of parity.json.
-    """
+    """Put the table of exports into a report; one that is missing, or has no place for it, is left alone."""
     try:
         page = report.read_bytes().decode()
     except (OSError, UnicodeDecodeError):
