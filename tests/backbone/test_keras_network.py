@@ -93,23 +93,6 @@ def test_no_batch_norm_vector_moves_in_phase_2(network):
     assert all(len(layer.get_weights()) == 4 for layer in batch_norms(network))
 
 
-def test_the_trap_that_this_avoids(backbone):
-    """With trainable BatchNormalization, calling the base with training=False does not keep `fit` from moving it."""
-    import keras
-
-    inner = build_network(backbone, classes=3, settings=SETTINGS)
-    base = build_suffix(inner, "block_15_add")
-    for layer in batch_norms(base):
-        layer.trainable = True
-    entry = keras.Input(base.input.shape[1:])
-    tutorial = keras.Model(entry, base(entry, training=False))
-    mean = inner.get_layer("Conv_1_bn").moving_mean
-    before = np.array(mean)
-    tutorial.compile(keras.optimizers.SGD(0.0), loss="sparse_categorical_crossentropy")
-    tutorial.fit(np.random.default_rng(0).normal(size=(8, *entry.shape[1:])), np.arange(8) % 3, verbose=0)
-    assert not np.array_equal(before, np.array(mean))
-
-
 @pytest.mark.more
 def test_float16_at_the_cut_costs_no_accuracy(real_photos, real_weights, record_property):
     backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))

@@ -8,7 +8,7 @@ from helpers.training import lively_backbone, real_pixels
 from pronk.analysis.head import Head
 from pronk.backbone.architecture import BLOCKS as ALL_BLOCKS
 from pronk.backbone.keras_network import build_network, build_prefix, set_head
-from pronk.backbone.onnx_graphs import cut_shape, fold_batch_norm, pooled_size, write_model, write_prefix
+from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_model, write_prefix
 from pronk.backbone.weights import load_backbone, random_backbone
 from pronk.config import BLOCKS, SETTINGS, Settings
 from pronk.model.formats.runtimes import OnnxRuntime
@@ -94,20 +94,6 @@ def test_temperature_divides_the_logits():
     )
     expected = np.sqrt(plain.probabilities)
     np.testing.assert_allclose(cooled.probabilities, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
-
-
-def test_folding_keeps_the_layer():
-    rng = np.random.default_rng(0)
-    kernel, x = rng.normal(size=(1, 1, 4, 5)), rng.normal(size=4)
-    gamma, beta, mean, variance = rng.normal(size=5), rng.normal(size=5), rng.normal(size=5), rng.uniform(0.1, 2, 5)
-    folded, bias = fold_batch_norm(kernel, (gamma, beta, mean, variance))
-    expected = gamma * (x @ kernel[0, 0] - mean) / np.sqrt(variance + 1e-3) + beta
-    np.testing.assert_allclose(folded[:, :, 0, 0] @ x + bias, expected, rtol=1e-5)
-
-
-def test_equal_weights_give_equal_bytes():
-    first, second = (write_prefix(lively_backbone(0.35).weights, size=32, cut="block_12_add") for _ in range(2))
-    assert first == second
 
 
 @pytest.mark.more

@@ -73,34 +73,6 @@ def test_a_damaged_record_is_an_error(bundle_copy, text):
         open_bundle(bundle_copy)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"classes": "ab"},
-        {"classes": []},
-        {"classes": [1, 2]},
-        {"image": {"size": -1, "fit": "crop"}},
-        {"image": {"size": 10**9, "fit": "crop"}},
-        {"image": {"size": 32, "fit": "stretch"}},
-        {"files": {"model.onnx": 5}},
-        {"files": []},
-    ],
-)
-def test_a_record_that_makes_no_sense_is_an_error(bundle_copy, changes):
-    change_record(bundle_copy, **changes)
-    with pytest.raises(ModelError):
-        open_bundle(bundle_copy)
-
-
-def test_a_file_outside_the_folder_is_refused(bundle_copy):
-    record = json.loads((bundle_copy / "model.json").read_text())
-    outside = bundle_copy.parent / "outside.txt"
-    outside.write_text("x")
-    change_record(bundle_copy, files=record["files"] | {"../outside.txt": digest_file(outside)})
-    with pytest.raises(ModelError, match=r"no file .* in a model folder"):
-        open_bundle(bundle_copy)
-
-
 def test_a_link_to_outside_is_refused(bundle_copy):
     outside = bundle_copy.parent / "outside.onnx"
     (bundle_copy / "model.onnx").rename(outside)
@@ -161,8 +133,10 @@ def test_golden_photos_are_small_upright_and_bare():
 @pytest.mark.parametrize(
     "changes",
     [
+        {"classes": "ab"},
+        {"classes": []},
+        {"classes": [1, 2]},
         {"classes": ["a", "../x"]},
-        {"classes": ["a", "/etc"]},
         {"classes": ["a", "\0"]},
         {"classes": ["a", ".."]},
         {"classes": ["a", ""]},
@@ -172,7 +146,10 @@ def test_golden_photos_are_small_upright_and_bare():
         {"temperature": float("nan")},
         {"temperature": 1e9},
         {"image": {"size": True, "fit": "crop"}},
+        {"image": {"size": 10**9, "fit": "crop"}},
         {"image": {"size": 32, "fit": "stretch"}},
+        {"files": []},
+        {"files": {"model.onnx": 5}},
         {"files": {"/etc/passwd": "00"}},
         {"files": {"golden/../../x": "00"}},
         {"files": {"a\0b": "00"}},
@@ -223,7 +200,18 @@ def test_a_huge_file_is_not_even_read(bundle_copy):
         open_bundle(bundle_copy)
 
 
-@pytest.mark.parametrize("expected", ['{"1.jpg": [2, -1]}', '{"1.jpg": [NaN, 0]}', "[" * 100_000, '{"../x": [1, 0]}'])
+@pytest.mark.parametrize(
+    "expected",
+    [
+        '{"1.jpg": [2, -1]}',
+        '{"1.jpg": [NaN, 0]}',
+        '{"1.jpg": [0.5]}',
+        '{"1.jpg": ["a", "b"]}',
+        '{"1.jpg": null}',
+        "[" * 100_000,
+        '{"../x": [1, 0]}',
+    ],
+)
 def test_golden_answers_are_probabilities_of_golden_photos(bundle_copy, expected):
     (bundle_copy / "golden" / "expected.json").write_text(expected)
     record = json.loads((bundle_copy / "model.json").read_text())

@@ -12,7 +12,7 @@ from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import ModelError
 from pronk.model.bundle import open_bundle, open_runtime, write_bundle
-from pronk.model.formats.runtimes import OnnxRuntime, describe_runtime
+from pronk.model.formats.runtimes import OnnxRuntime
 from pronk.model.formats.table import FORMATS
 from pronk.model.predictor import Predictor
 
@@ -59,13 +59,6 @@ def test_threads_may_share_it(whole_bundle):
 def test_bytes_that_are_no_model_are_an_error(data):
     with pytest.raises(ModelError, match="cannot open the model"):
         OnnxRuntime(data)
-
-
-def test_the_description_names_version_and_processor():
-    import onnxruntime
-
-    assert describe_runtime("onnxruntime").startswith(f"onnxruntime {onnxruntime.__version__}, ")
-    assert describe_runtime("onnxruntime").count(",") >= 2
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "keras"])

@@ -75,14 +75,6 @@ def rezip(data, *, members=None, method=zipfile.ZIP_STORED):
     return buffer.getvalue()
 
 
-def with_layer(data, **layer):
-    """Put one more layer into the configuration of a .keras file."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        config = json.loads(archive.read("config.json"))
-    config["config"]["layers"].append({"name": "more", "inbound_nodes": [], "registered_name": None} | layer)
-    return rezip(data, members={"config.json": json.dumps(config).encode()})
-
-
 def with_weights(data, change):
     """Change the HDF5 file within a .keras file."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -172,7 +164,6 @@ def call(module, name, *arguments):
     return {"module": module, "class_name": name, "registered_name": name, "config": {"arguments": list(arguments)}}
 
 
-SAVED_LAYER = {"filepath": "hostile", "call_endpoint": "serve", "name": "more"}
 # By name: the file, and its content made from the folder, canary and good file.
 HOSTILE = {
     ".h5 Lambda": ("net.h5", lambda folder, canary, good: lambda_h5(folder, canary)),
@@ -188,17 +179,6 @@ HOSTILE = {
     "ONNX data absolute": ("model.onnx", lambda folder, canary, good: naming(str(folder / "secret.bin"))),
     "ONNX data symlink": ("model.onnx", lambda _, canary, good: naming("link.bin")),
     "ONNX of constants": ("model.onnx", lambda _, canary, good: of_constants("Add").SerializeToString()),
-}
-
-# What would run code in a Keras that reads the configuration: nobody reads it.
-CONFIGURED = {
-    "Lambda": lambda canary, good: with_layer(good, **lambda_layer(canary)),
-    "module import": lambda canary, good: with_layer(good, **call("os", "system", f"touch {canary}")),
-    "enable_unsafe_deserialization": lambda canary, good: with_layer(
-        with_layer(good, **call("keras.config", "enable_unsafe_deserialization")), **lambda_layer(canary)
-    ),
-    "TFSMLayer": lambda _, good: with_layer(good, module="keras.layers", class_name="TFSMLayer", config=SAVED_LAYER),
-    "no JSON": lambda _, good: rezip(good, members={"config.json": b"[" * 100_000}),
 }
 
 CHILD = """
@@ -263,14 +243,21 @@ def test_hostile_models_are_refused_and_do_nothing(tmp_path, keras_file):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("name", CONFIGURED)
-def test_the_configuration_of_a_network_is_never_read(name, tmp_path, keras_file):
+def test_the_configuration_of_a_network_is_never_read(tmp_path, keras_file):
     from pronk.backbone.keras_network import load_network
 
     canary = tmp_path / "canary"
-    (tmp_path / "model.keras").write_bytes(CONFIGURED[name](canary, keras_file))
-    assert load_network(tmp_path / "model.keras", settings=Settings(image_size=32)).output.shape == (None, 2)
-    assert not canary.exists()
+    layers = [
+        call("keras.config", "enable_unsafe_deserialization"),
+        lambda_layer(canary),
+        call("os", "system", f"touch {canary}"),
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "hostile", "name": "more"}},
+    ]
+    for config in (json.dumps({"class_name": "Sequential", "config": {"layers": layers}}).encode(), b"[" * 100_000):
+        (tmp_path / "model.keras").write_bytes(rezip(keras_file, members={"config.json": config}))
+        network = load_network(tmp_path / "model.keras", settings=Settings(image_size=32))
+        assert network.output.shape == (None, 2)
+        assert not canary.exists()
 
 
 # --- what pronk writes
@@ -348,15 +335,13 @@ def test_only_ordinary_files_are_read(tmp_path):
 # --- ONNX
 
 
+INNER = helper.make_graph([], "inner", [], [])
+
+
 def changed(change):
     model = make_onnx()
     change(model)
     return model
-
-
-def graph_in(kind, name):
-    inner = helper.make_graph([], "inner", [], [])
-    return make_onnx([helper.make_node(kind, ["image"], ["out"], **{name: [inner] if name == "bodies" else inner})])
 
 
 def tensor(**changes):
@@ -368,6 +353,11 @@ def tensor(**changes):
         else:
             setattr(array, name, value)
     return array
+
+
+def test_arrays_in_fields_of_numbers_pass():
+    typed = [helper.make_tensor(str(kind), kind, [2], [1, 2]) for kind in (1, 2, 3, 7)]
+    check_onnx(make_onnx(arrays=[*typed, helper.make_tensor("none", 1, [0], [])]).SerializeToString())
 
 
 def node(kind, **options):
@@ -410,17 +400,13 @@ def with_constant(kind, shape, *, dequantised=False):
         (changed(lambda model: model.training_info.add()), "training info"),
         (changed(lambda model: model.graph.sparse_initializer.add()), "sparse"),
         (changed(lambda model: helper.set_model_props(model, {"ort_config": "x"})), "the setting 'ort_config'"),
-        (graph_in("If", "then_branch"), "the operator 'If'"),
-        (graph_in("Add", "body"), "a graph inside"),
-        (graph_in("Mul", "bodies"), "a graph inside"),
-        (node("Expand"), "the operator 'Expand'"),
+        (node("If", then_branch=INNER), "the operator 'If'"),
+        (node("Add", body=INNER), "a graph inside"),
         (node("Conv", pads=[0, 0, 2**40, 0]), f"the setting 'pads' .*{2**40}"),
         (node("Conv", pads=[60000] * 4), "the setting 'pads'"),
-        (node("Conv", group=-(2**40)), "the setting 'group'"),
         (node("Gemm", transA=1), "the setting 'transA'"),
         (of_constants("Add"), "constants where none belong"),
         (of_constants("Add", names=("a" * 70_000, "b" * 70_000)), "constants where none belong"),
-        (of_constants("Gemm"), "constants where none belong"),
         (of_constants("Add", dequantised=True), "constants where none belong"),
         (with_constant("Add", (1,)), "constants where none belong"),
         (with_constant("Mul", (9000, 1)), r"a constant of shape \[9000, 1\]"),
@@ -430,9 +416,7 @@ def with_constant(kind, shape, *, dequantised=False):
         (node("Transpose", perm=[0] * 65), "more than 64 integers"),
         (make_onnx(arrays=[tensor(dims=[2, 3])]), r"shape \[2, 3\] in 16 bytes"),
         (make_onnx(arrays=[tensor(dims=[2**62, 2**62])]), "and shape"),
-        (make_onnx(arrays=[tensor(dims=[-2, -2])]), r"shape \[-2, -2\]"),
         (make_onnx(arrays=[tensor(float_data=[1.0] * 4)]), "in 2 fields"),
-        (make_onnx(arrays=[tensor(raw_data=b"", dims=[2, 3])]), "in 0 bytes"),
         (make_onnx(arrays=[tensor(int32_data=[1] * 4)]), "of field 5"),
         (make_onnx(arrays=[helper.make_tensor("text", 8, [1], ["x"])]), "the unknown field 6"),
     ],
@@ -441,21 +425,6 @@ def test_an_onnx_model_of_other_means_is_refused(model, says):
     with pytest.raises(ModelError, match=says) as caught:
         check_onnx(model.SerializeToString())
     assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        helper.make_tensor("scale", 1, [3], [0.5, 1.5, 2.5]),
-        helper.make_tensor("zero", 3, [2], [-128, 127]),
-        helper.make_tensor("zero", 2, [], [200]),
-        helper.make_tensor("shape", 7, [3], [2**40, -1, 0]),
-        helper.make_tensor("none", 1, [0], []),
-        tensor(data_location=0),
-    ],
-)
-def test_arrays_in_fields_of_numbers_pass(array):
-    check_onnx(make_onnx(arrays=[array]).SerializeToString())
 
 
 @pytest.mark.parametrize(

