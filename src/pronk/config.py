@@ -103,9 +103,7 @@ class Settings:
     frozen_only: bool = _setting(False, "Leave out phase 2.")
     class_weights: str = _setting("auto", "auto balances above 3:1.", choices=("auto", "none", "balanced"))
     keep: str = _setting(
-        "best",
-        "Which model is kept; best has the lower validation log-loss.",
-        choices=("best", "frozen", "fine-tuned"),
+        "best", "Which model is kept; best has the lower validation log-loss.", choices=("best", "frozen", "fine-tuned")
     )
     # Not by default: it judges the frozen network alone, and a thousand photos take a minute.
     folds: int | None = _setting(
@@ -121,11 +119,7 @@ class Settings:
     batch_size: int = _setting(32, "Photos per step of phase 2.", limits=(1, 4096), is_option=False)
     dropout: float = _setting(0.2, "Share of pooled features dropped in phase 2.", limits=(0.0, 0.9), is_option=False)
     patience: int = _setting(
-        2,
-        "Epochs without a lower validation loss before phase 2 stops.",
-        offline=5,
-        limits=(1, 1000),
-        is_option=False,
+        2, "Epochs without a lower validation loss before phase 2 stops.", offline=5, limits=(1, 1000), is_option=False
     )
 
     def __post_init__(self) -> None:
@@ -179,11 +173,7 @@ def find_problems(settings: Settings) -> list[str]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a TOML file into keyword arguments for `Settings`.
-
-    Args:
-        path: the file; unknown keys and values of the wrong type are errors, all named at once.
-    """
+    """Read a TOML file into arguments for `Settings`; all unknown keys and wrong types are named in one error."""
     try:
         # Folder names that are not UTF-8 keep their bytes; editors on Windows put a mark at the start.
         values = tomllib.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))

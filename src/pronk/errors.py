@@ -103,12 +103,7 @@ class GateError(PronkError):
 
 
 class MissingExtra(PronkError):  # noqa: N818 - reads as what it is: an extra is missing
-    """An optional dependency is not installed.
-
-    Args:
-        extra: the name in `pip install "pronk[extra]"`.
-        purpose: the work that needs it.
-    """
+    """An optional dependency is not installed: the extra's name, and the work that needs it."""
 
     def __init__(self, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs packages that are not installed", hint=f'pip install "pronk[{extra}]"')

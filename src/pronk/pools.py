@@ -38,10 +38,7 @@ def run_in_order(
 ) -> Iterator[Result]:
     """Yield results in the order of the tasks, with a few tasks waiting per worker, so that a million need no memory.
 
-    Args:
-        work: function of a task.
-        tasks: taken as they are needed.
-        pool: threads, processes or machines; None opens a thread per core until the last result.
+    The pool is one of threads, processes or machines; without one, a thread per core works until the last result.
     """
     waiting: deque[Future[Result]] = deque()
     with start_threads() if pool is None else contextlib.nullcontext(pool) as executor:

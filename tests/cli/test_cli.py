@@ -20,7 +20,6 @@ from pronk.analysis.metrics import METRICS
 from pronk.cli import cli, console
 from pronk.cli.settings import make_settings
 from pronk.config import Settings, to_toml
-from pronk.errors import SettingsError
 from pronk.storage.files import digest_file
 from pronk.training.usage import tree_memory_mb
 
@@ -143,6 +142,7 @@ def test_predict_prints_every_form(whole_bundle, photos):
     assert [json.loads(line) for line in lines] == records
     rows = list(csv.DictReader(io.StringIO(ok(run_inside("predict", whole_bundle, photos, "--format", "csv")))))
     assert [row["label_1"] for row in rows] == [record["label"] for record in records]
+    assert [len(predicted(whole_bundle, photos, "--top", top)[0]["scores"]) for top in ("1", "9")] == [1, 2]
     table = ok(run_inside("predict", whole_bundle, photos / "cold" / "0.png"))
     assert table.startswith(str(photos / "cold" / "0.png"))
     assert "%" in table
@@ -169,21 +169,14 @@ def test_predict_goes_on_past_bad_files(whole_bundle, photos):
     assert b"none of 1 photos can be used" in done.stderr
 
 
-@pytest.mark.parametrize(("top", "shown"), [("1", 1), ("9", 2)])
-def test_top_limits_the_scores(whole_bundle, photos, top, shown):
-    assert [len(r["scores"]) for r in predicted(whole_bundle, photos / "cold", "--top", top)] == [shown] * 4
-
-
-def test_hostile_names_in_the_table_are_no_fault(whole_bundle, photos, tmp_path):
+def test_hostile_names_are_no_fault_and_nothing_is_sent_anywhere(whole_bundle, photos, tmp_path):
     for name in HOSTILE:
-        shutil.copy(photos / "cold" / "0.png", tmp_path / os.fsdecode(name))
-    assert b"Traceback" not in run_pronk("predict", whole_bundle, tmp_path, env={"LC_ALL": "C.UTF-8"}).stderr
-
-
-def test_an_output_that_cannot_be_written(whole_bundle, photos):
-    text = fails(run_inside("predict", whole_bundle, photos, "--out", photos / "cold" / "0.png" / "out.csv"))
-    assert "out.csv" in text
-    assert (photos / "cold" / "0.png").read_bytes()
+        shutil.copy(photos / "cold" / "0.png", photos / os.fsdecode(name))
+    (tmp_path / "home").mkdir()
+    env = os.environ | {"LC_ALL": "C.UTF-8", "HOME": str(tmp_path / "home")}
+    assert b"Traceback" not in run_pronk("predict", whole_bundle, photos, env=env).stderr
+    # ONNX Runtime keeps an identifier of the device there, unless its telemetry is switched off.
+    assert not list((tmp_path / "home").rglob("*onnxruntime*"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells memory by process tree")
@@ -251,15 +244,6 @@ def test_closed_streams_are_no_fault(whole_bundle, closed):
     assert b"Traceback" not in done.stderr
 
 
-def test_nothing_is_sent_anywhere(whole_bundle, photos, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    done = run_pronk("predict", whole_bundle, photos / "cold" / "0.png", env={**os.environ, "HOME": str(home)})
-    ok(done)
-    # ONNX Runtime keeps an identifier of the device there, unless its telemetry is switched off.
-    assert not list(home.rglob("*onnxruntime*"))
-
-
 def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
     text = ok(run_inside("evaluate", whole_bundle, photos, "--report", tmp_path / "report.html"))
     assert "% of 8 photos right (95 % interval" in text
@@ -293,9 +277,7 @@ def test_check_has_exit_codes_for_machines(photos):
     done = run_inside("check", photos, "--json")
     assert done.returncode == 1
     record = json.loads(done.stdout)
-    assert list(record) == ["files", "classes", "findings", "shortcuts"]
     assert (record["files"], record["classes"]) == (8, {"cold": 3, "warm": 4})
-    assert list(record["findings"][0]) == ["path", "code", "severity", "message", "hint", "related", "why"]
     fails(run_inside("check", photos / "gone"))
 
 
@@ -311,18 +293,12 @@ def test_cache_tells_its_size_and_clears(tmp_path):
 # --- train
 
 
-def test_settings_file_and_what_was_typed(tmp_path):
-    (tmp_path / "s.toml").write_text(to_toml(Settings(views=7, seed=3)))
-    assert make_settings(tmp_path / "s.toml", {"seed": 5, "views": None}) == Settings(views=7, seed=5)
-    with pytest.raises(SettingsError, match=r"s2\.toml"):
-        make_settings(tmp_path / "s2.toml", {})
-
-
-def test_a_network_without_photos_has_defaults_of_its_own(tmp_path):
-    (tmp_path / "s.toml").write_text(to_toml(Settings(weights="offline", seed=3)))
-    typed = make_settings(None, {"weights": "offline", "views": 1})
-    assert typed == Settings(weights="offline").replace(views=1)
-    assert make_settings(tmp_path / "s.toml", {}) == Settings(weights="offline", seed=3)  # a file says everything
+def test_what_was_typed_wins_over_a_file_and_a_file_over_defaults(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(to_toml(Settings(weights="offline", seed=3)))
+    assert make_settings(file, {}) == Settings(weights="offline", seed=3)
+    assert make_settings(file, {"seed": 5, "views": None}) == Settings(weights="offline", seed=5)
+    assert make_settings(None, {"weights": "offline", "views": 1}) == Settings(weights="offline").replace(views=1)
     assert make_settings(None, {"weights": "imagenet"}) == Settings()
 
 
@@ -417,20 +393,18 @@ def test_ctrl_c_says_how_to_go_on(tiny_photos, tiny_weights, tmp_path, after):
 
 def test_an_error_that_ctrl_c_became_inside_an_import_is_still_an_interrupt():
     """Extension modules report an interrupt as an ImportError; a process of its own, since `main` ends it."""
-    script = (
-        "import os, signal, sys\n"
-        "from pronk import cli\n"
-        "def broken(*arguments, **options):\n"
-        "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "    except KeyboardInterrupt:\n"
-        "        pass\n"
-        "    raise ImportError('initialization failed')\n"
-        "cli.cli.main = broken\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "sys.argv = ['pronk', 'train', 'photos']\n"
-        "cli.main()\n"
-    )
+    script = """
+import os, signal
+from pronk import cli
+def broken(*arguments, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed") from None
+cli.cli.main = broken
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.main(["train", "photos"])
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "stopped; the same command with --resume goes on\n"

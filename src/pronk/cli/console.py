@@ -113,16 +113,16 @@ class _Plain:
     def __init__(self, console: "Console") -> None:
         self.console = console
         self.started: dict[str, float] = {}
-        self.told = 0.0
+        self.written = 0.0
         self.last = ("", 0, 0)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         started = self.started.setdefault(stage, now)
-        if (done != total and now - max(self.told, started) < PLAIN_SECONDS) or self.last == (stage, done, total):
+        if (done != total and now - max(self.written, started) < PLAIN_SECONDS) or self.last == (stage, done, total):
             return
         self.last = (stage, done, total)
-        self.told = now
+        self.written = now
         left = f", about {(now - started) / done * (total - done):.0f} s left" if 0 < done < total else ""
         self.console.print(f"{STAGES.get(stage, stage)}: {done}{f' of {total}' if total else ''}{left}", markup=False)
 
@@ -132,14 +132,14 @@ class _JsonLines:
 
     def __init__(self, file: IO[str]) -> None:
         self.file = file
-        self.told: dict[str, tuple[float, tuple[int, int]]] = {}
+        self.written: dict[str, tuple[float, tuple[int, int]]] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        told, last = self.told.get(stage, (float("-inf"), None))
-        if (done, total) == last or (done != total and now - told < JSON_SECONDS):
+        before, last = self.written.get(stage, (float("-inf"), None))
+        if (done, total) == last or (done != total and now - before < JSON_SECONDS):
             return
-        self.told[stage] = now, (done, total)
+        self.written[stage] = now, (done, total)
         self.file.write(json.dumps({"stage": stage, "done": done, "total": total}) + "\n")
         self.file.flush()
 
@@ -159,11 +159,7 @@ def _bars(console: "Console") -> "RichProgress":
 
 
 def check_page(option: str, path: Path | None, data: Path) -> None:
-    """Refuse a page whose name no browser would open, or that would lie among the photos.
-
-    Raises:
-        click.UsageError: naming the option and the value.
-    """
+    """Refuse a page whose name no browser would open, or that would lie among the photos."""
     if path and data.is_dir() and lies_in(path, data):
         raise click.UsageError(f"{option} must lie outside of the photos in {data}. Got {str(path)!r}")
     if path and path.suffix.lower() not in (".html", ".htm"):

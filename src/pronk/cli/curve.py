@@ -8,13 +8,12 @@ import click
 from pronk.cli.settings import FROZEN_OPTIONS, make_settings, settings_options
 
 GROUP_HELP = "Photos whose paths match equally are on one side only, as in '(.*)_frame'."
-CACHE_HELP = "Folder for features.  [default: $PRONK_CACHE]"
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @settings_options(*FROZEN_OPTIONS, group_by=GROUP_HELP, seed="Seed of shares and folds.")
-@click.option("--cache", type=click.Path(path_type=Path), help=CACHE_HELP)
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
 @click.option("--html", type=click.Path(path_type=Path), help="Page to write, with the plot.")
 @click.option("--json", "as_json", is_flag=True, help="Print {points[], forecast, confused[], advice} as JSON.")
 def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **values: Any) -> None:

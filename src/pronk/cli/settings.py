@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pronk.config import SETTINGS, Settings
+from pronk.config import SETTINGS, Settings, read_settings
 
 Command = Callable[..., Any]
 OPTIONS = tuple(name for name, setting in SETTINGS.items() if setting.is_option)
@@ -46,7 +46,5 @@ def _make_option(name: str, text: str) -> Callable[[Command], Command]:
 
 def make_settings(config: Path | None, values: dict[str, Any]) -> Settings:
     """Merge a settings file and what was typed; what was typed wins."""
-    from pronk.config import read_settings
-
     stored = read_settings(config) if config else {}
     return Settings(**stored | {name: value for name, value in values.items() if value is not None})

@@ -102,15 +102,7 @@ def clear(root: Path) -> None:
 
 
 def ensure_space(folder: Path, needed: int) -> None:
-    """Check that a disk has room before hours are spent.
-
-    Args:
-        folder: anywhere on the disk; it need not exist yet.
-        needed: in bytes.
-
-    Raises:
-        StorageError: with both sizes.
-    """
+    """Refuse a disk without room for `needed` bytes before hours are spent; the folder on it need not exist yet."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
