@@ -26,11 +26,6 @@ def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> An
     Scaling to [-1, 1] lies inside, so the model takes pixels as they are. BatchNormalization is set untrainable,
     since in Keras 3 nothing else keeps its moving statistics still during `fit`.
 
-    Args:
-        backbone: pre-trained weights.
-        classes: number of classes C.
-        settings: image size and dropout.
-
     Returns:
         A `keras.Model`: uint8 [N, size, size, 3] -> float32 [N, C].
     """
@@ -105,10 +100,6 @@ def save_network(network: Any) -> bytes:
 
 def load_network(path: Path, *, settings: Settings) -> Any:
     """Build the network again from the weights of a .keras file; nothing else in the file is read.
-
-    Args:
-        path: a file that pronk may have saved.
-        settings: image size and dropout.
 
     Returns:
         The network, as `build_network` made it, with its weights; it is not compiled.

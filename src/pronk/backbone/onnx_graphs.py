@@ -104,11 +104,6 @@ def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
 def write_suffix(weights: Weights, *, size: int, cut: str) -> bytes:
     """Write what follows the cut, up to the pooled features.
 
-    Args:
-        weights: arrays by layer name.
-        size: side of the square image in pixels.
-        cut: name of a block's last layer, such as `block_12_add`.
-
     Returns:
         An ONNX model: `cut` float32 [N, h, w, c] -> `features` float32 [N, 1280].
     """

@@ -35,10 +35,6 @@ class Speed:
 def run_all(runtime: Runtime, photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Run photos one at a time on all cores, as they are served, and stack what comes out.
 
-    Args:
-        runtime: an opened model.
-        photos: uint8 [size, size, 3] each; at least one.
-
     Returns:
         Probabilities, float32 [n, C], and features, float32 [n, 1280]; feature maps would take much memory.
     """
@@ -81,9 +77,7 @@ def compare_answers(reference: np.ndarray, exported: np.ndarray, targets: np.nda
 def measure_speed(runtime: Runtime, photos: Sequence[np.ndarray]) -> Speed:
     """Time one photo after the other, then all cores at once.
 
-    Args:
-        runtime: an opened model.
-        photos: uint8 [size, size, 3] each; taken again from the start until 100 are timed.
+    The photos, uint8 [size, size, 3] each, are taken again from the start until 100 are timed.
     """
     pixels = [photos[i % len(photos)][None] for i in range(TIMED_RUNS)]
     for photo in pixels[:WARM_UP_RUNS]:

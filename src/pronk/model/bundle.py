@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
 import os
 import platform
 import re
@@ -164,7 +163,7 @@ def open_bundle(model: Path | str) -> Bundle:
         ModelError: if it is missing, damaged, altered or made by a newer version.
     """
     folder = _find(Path(model))
-    bundle = Bundle(folder, **parse_record(folder, read_record(folder)))
+    bundle = Bundle(folder, **_parse_record(folder, read_record(folder)))
     _check_files(bundle)
     return bundle
 
@@ -240,23 +239,30 @@ def read_record(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Turn the object of model.json into the fields of a Bundle.
-
-    Raises:
-        ModelError: if anything in it cannot be true.
-    """
+def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Turn the object of model.json into the fields of a Bundle, unless anything in it cannot be true."""
     try:
+        classes, image, files = record["classes"], record["image"], record["files"]
+        temperature = float(record["temperature"])
+        # Models written before there were exports name no runtime.
+        runtime = record.get("runtime", TRAINED)
+        _require(isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES, "classes", classes)
+        _require(all(map(_is_name, classes)) and len(set(classes)) == len(classes), "classes", classes)
+        is_size = type(image["size"]) is int and not CONFIG["image_size"].find_problem(image["size"])
+        _require(is_size and image["fit"] in CONFIG["fit"].choices, "image", image)
+        _require(0 < temperature < HIGHEST_TEMPERATURE, "temperature", temperature)
+        _require(len(files) <= MOST_FILES and all(map(_is_inside, files)), "files", files)
+        _require(all(isinstance(digest, str) for digest in files.values()), "files", files)
+        _require(runtime in FORMATS, "runtime", runtime)
         return {
-            "classes": _parse_classes(record["classes"]),
-            "size": _parse_size(record["image"]["size"]),
-            "fit": _parse_choice(record["image"]["fit"], CONFIG["fit"].choices),
-            "temperature": _parse_temperature(record["temperature"]),
-            "files": _parse_files(record["files"]),
+            "classes": tuple(classes),
+            "size": image["size"],
+            "fit": image["fit"],
+            "temperature": temperature,
+            "files": dict(files),
             "weights": dict(record["weights"]),
             "versions": dict(record["versions"]),
-            # Models written before there were exports name no runtime.
-            "runtime": _parse_choice(record.get("runtime", TRAINED), tuple(FORMATS)),
+            "runtime": runtime,
             "unknown": Unknown.from_record(record["unknown"]) if record.get("unknown") else None,
             "sets": SetScores.from_record(record["sets"]) if record.get("sets") else None,
         }
@@ -264,47 +270,18 @@ def parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint=COPY_AGAIN) from error
 
 
-def _parse_classes(classes: Any) -> tuple[str, ...]:
-    # They become names of folders where photos are sorted.
-    if not (isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES and all(map(_is_name, classes))):
-        raise ValueError(f"classes must be a list of names. Got {classes!r:.200}")
-    if len(set(classes)) != len(classes):
-        raise ValueError("a class is named twice")
-    return tuple(classes)
+def _require(is_true: bool, name: str, value: object) -> None:
+    if not is_true:
+        raise ValueError(f"{name} cannot be {value!r:.200}")
 
 
-def _is_name(name: Any) -> bool:
+def _is_name(name: Any) -> bool:  # of a class: it becomes that of a folder where photos are sorted
     return isinstance(name, str) and len(name) <= LONGEST_NAME and is_single_name(name)
 
 
-def _parse_size(size: Any) -> int:
-    if type(size) is not int or CONFIG["image_size"].find_problem(size):
-        raise ValueError(f"no image of size {size!r}")
-    return size
-
-
-def _parse_choice(value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"must be one of {', '.join(allowed)}. Got {value!r:.200}")
-    return str(value)
-
-
-def _parse_temperature(temperature: Any) -> float:
-    value = float(temperature)
-    if not (math.isfinite(value) and 0 < value < HIGHEST_TEMPERATURE):
-        raise ValueError(f"no temperature of {value}")
-    return value
-
-
-def _parse_files(files: Any) -> dict[str, str]:
-    if len(files) > MOST_FILES:
-        raise ValueError(f"{len(files)} files")
-    for name, digest in files.items():
-        parts = PurePosixPath(name).parts
-        is_inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts
-        if not is_inside or set(name) & {"\\", "\0"} or not isinstance(digest, str):
-            raise ValueError(f"no file {name!r:.200} in a model folder")
-    return dict(files)
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(name) & {"\\", "\0"}
 
 
 def _advise(record: dict[str, Any]) -> str:

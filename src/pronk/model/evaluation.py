@@ -82,10 +82,7 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
 def find_known(run: Path, root: Path, paths: Iterable[str]) -> list[Finding]:
     """Find photos that the model was trained or chosen with: what it makes of them says little about new ones.
 
-    Args:
-        run: the model's run folder; where it has no split.csv, as beside a copied model, nothing is known.
-        root: the data folder.
-        paths: the photos, relative to it.
+    Where the run has no split.csv, as beside a copied model, nothing is known.
     """
     parts: dict[str, str] = {}
     with contextlib.suppress(RunError):

@@ -60,22 +60,14 @@ for name in sys.argv[1:]:
 
 
 def list_steps(fit: str, *, size: int) -> list[str]:
-    """Say in order how a photo becomes the model's input.
-
-    Example:
-        >>> list_steps("squash", size=224)[-1]
-        'resize to 224 x 224, whatever the aspect'
-    """
+    """Say in order how a photo becomes the model's input."""
     return [*STEPS, Template(FITS[fit][0]).substitute(size=size)]
 
 
 def write_decoding(fit: str, *, size: int, photo: str) -> list[str]:
     """Write the same as lines of Python, with Pillow and NumPy alone.
 
-    Args:
-        fit: crop, pad or squash.
-        size: side of the square image in pixels.
-        photo: the expression that names the photo's file.
+    The expression `photo` names the photo's file.
 
     Example:
         >>> write_decoding("squash", size=224, photo="name")[-2]
@@ -87,10 +79,6 @@ def write_decoding(fit: str, *, size: int, photo: str) -> list[str]:
 
 def travel_files(bundle: Bundle, to: str) -> dict[str, bytes]:
     """Write what lies beside an exported model.
-
-    Args:
-        bundle: the model that is exported.
-        to: name of the format.
 
     Returns:
         labels.txt (a class name per line, in the order of the probabilities), decode.json (how a photo becomes the
