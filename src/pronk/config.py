@@ -192,12 +192,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def to_toml(settings: Settings) -> str:
-    """Write the settings as TOML that `read_settings` reads back.
-
-    Example:
-        >>> print(to_toml(Settings()).splitlines()[1])
-        val = 0.15
-    """
+    """Write the settings as TOML that `read_settings` reads back."""
     values = dataclasses.asdict(settings)
     lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"

@@ -47,12 +47,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """Turn an OSError into a StorageError with a hint that fits its cause.
-
-    Example:
-        >>> str(storage_error(Path("model.onnx"), OSError(28, "No space left on device")))
-        'cannot write model.onnx: No space left on device'
-    """
+    """Turn an OSError into a StorageError with a hint that fits its cause."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free some space" if full else "check the path and its permissions"
     return StorageError(
