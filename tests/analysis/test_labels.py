@@ -76,13 +76,6 @@ def test_a_suspicion_names_its_photo_and_its_neighbours():
     assert all(labelled[one.path] == one.label for one in found.neighbours)
 
 
-def test_the_limit_cuts_off():
-    table, _ = plant(make_table((40, 40), spread=1.2), 0.1)
-    everything = audit(table, limit=0.0)
-    assert len(everything) == len(table)
-    assert audit(table, limit=0.5) == tuple(one for one in everything if one.score >= 0.5)
-
-
 def test_copies_do_not_vouch_for_each_other():
     """Five copies of one photo, all with the same wrong label, are all found: each would call the others to witness."""
     table = make_table((30, 30))

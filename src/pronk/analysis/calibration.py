@@ -53,7 +53,12 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
         given = np.clip(temper(probabilities, math.exp(log_temperature)), SMALLEST_PROBABILITY, 1.0)
         return float(-(truth * np.log(given)).sum())
 
-    return round(math.exp(_search(loss, math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))), 4)
+    # Golden-section search; the loss has one minimum, since it is convex in 1 / temperature.
+    ratio, low, high = (math.sqrt(5) - 1) / 2, math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
+    for _ in range(SEARCH_STEPS):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return round(math.exp((low + high) / 2), 4)
 
 
 def conformal_threshold(scores: np.ndarray, coverage: float) -> float | None:
@@ -165,12 +170,3 @@ def _rank(n: int, coverage: float) -> int:
 def _ranks_kept(n: int, kept: int) -> np.ndarray:
     # Rank n is always kept, and a rank between two kept ones is answered by the larger.
     return -(-np.arange(1, kept + 1) * n // kept)
-
-
-def _search(loss: Any, low: float, high: float) -> float:
-    # Golden-section search; the loss has one minimum, since it is convex in 1 / temperature.
-    ratio = (math.sqrt(5) - 1) / 2
-    for _ in range(SEARCH_STEPS):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
-    return (low + high) / 2

@@ -45,21 +45,6 @@ class Growth:
     answers: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Forecast:
-    """What the fitted power says of another number of photos.
-
-    Attributes:
-        photos: the other number.
-        accuracy: value, low and high; the interval is that of an accuracy measured on as many photos as now.
-        gain: over the photos there are: value, low and high of the difference.
-    """
-
-    photos: int
-    accuracy: dict[str, float]
-    gain: dict[str, float]
-
-
 def measure_growth(
     table: FeatureTable,
     *,
@@ -94,13 +79,14 @@ def measure_growth(
     return Growth(table, photos, right, answers)
 
 
-def forecast(growth: Growth, photos: float, *, seed: int = 0) -> Forecast:
-    """Say how right a head would be that learns from another number of photos.
+def forecast(growth: Growth, photos: float, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Say how right a head would be that learns from another number of photos: accuracy and gain over those there are.
 
     The power is fitted again to each of 2,000 bootstrap samples of the photos, copies kept together, and drawn among
     those that fit: the interval holds the chance of which photos there are, and how little is known of the power.
 
-    The seed decides the bootstrap.
+    The seed decides the bootstrap. Both have value, low and high; the interval is that of an accuracy measured on as
+    many photos as now.
     """
     n, rng = len(growth.table), np.random.default_rng(seed)
     drawn = _bootstrap_weights(growth.table.groups, rng)
@@ -116,11 +102,10 @@ def forecast(growth: Growth, photos: float, *, seed: int = 0) -> Forecast:
     low, high = wilson_interval(round(value * n), n)
     below, above = np.quantile(1 - sampled[:, 1], [0.025, 0.975])
     least, most = gain + BOTH_DRAWS * (np.quantile(sampled[:, 0] - sampled[:, 1], [0.025, 0.975]) - gain)
-    return Forecast(
-        round(photos),
-        {"value": value, "low": float(min(low, below, value)), "high": float(max(high, above, value))},
-        {"value": gain, "low": float(np.clip(least, 0.0, gain)), "high": float(max(most, gain))},
-    )
+    return {
+        "accuracy": {"value": value, "low": float(min(low, below, value)), "high": float(max(high, above, value))},
+        "gain": {"value": gain, "low": float(np.clip(least, 0.0, gain)), "high": float(max(most, gain))},
+    }
 
 
 def fit_powers(
@@ -139,12 +124,9 @@ def fit_powers(
     Args:
         photos: float64 [S].
         errors: float64 [B, S], one curve per row.
-        at: numbers of photos, A of them.
+        at: numbers of photos, A of them, to return errors [B, A] for.
         noise: variance of each error, float64 [S].
         chance: float64 [B] in [0, 1), which draws one power for each row; None averages over all.
-
-    Returns:
-        Errors, float64 [B, A].
     """
     fits = [_fit_power(power, photos, errors, np.asarray(at, np.float64), noise) for power in POWERS]
     found = np.stack([values for values, _ in fits], axis=1)
@@ -188,25 +170,25 @@ def describe_growth(growth: Growth, *, seed: int = 0) -> dict[str, Any]:
         low, high = wilson_interval(round(value * n), n)
         accuracy = {"value": value, "low": min(low, value), "high": max(high, value), "n": n}
         points[round(float(photos))] = {"share": share, "photos": round(float(photos)), "accuracy": accuracy}
-    more = _round_down(min(MOST_MORE, n // classes))
-    ahead = forecast(growth, growth.photos[-1] + more * classes, seed=seed)
+    more = min(MOST_MORE, n // classes)
+    more = more if more < 10 else more // 5 * 5
+    photos = growth.photos[-1] + more * classes
+    ahead = forecast(growth, photos, seed=seed)
     confused = find_confused(growth.answers, growth.table.targets, growth.table.classes)
-    record = {"photos": ahead.photos, "more_per_class": more, "accuracy": ahead.accuracy, "gain": ahead.gain}
     return {
         "points": list(points.values()),
-        "forecast": record,
+        "forecast": {"photos": round(photos), "more_per_class": more, **ahead},
         "confused": confused,
-        "advice": advise(ahead, more, confused),
+        "advice": advise(ahead["gain"], more, confused),
     }
 
 
-def advise(ahead: Forecast, more: int, confused: Sequence[dict[str, Any]]) -> str:
+def advise(gain: dict[str, float], more: int, confused: Sequence[dict[str, Any]]) -> str:
     """Say in a sentence whether more photos would help, and if not, what stands in the way."""
-    gain = {name: 100 * value for name, value in ahead.gain.items()}
-    bounds = f"({gain['low']:.1f} to {gain['high']:.1f})"
-    if ahead.gain["value"] >= MEANT:
-        return f"{more} more photos per class would bring about +{gain['value']:.1f} points {bounds}."
-    text = f"More photos will hardly help: {more} more per class would bring about +{gain['value']:.1f} points {bounds}"
+    points = f"+{100 * gain['value']:.1f} points ({100 * gain['low']:.1f} to {100 * gain['high']:.1f})"
+    if gain["value"] >= MEANT:
+        return f"{more} more photos per class would bring about {points}."
+    text = f"More photos will hardly help: {more} more per class would bring about {points}"
     if not confused:
         return text + "."
     pairs = ", ".join(f"{pair['classes'][0]} and {pair['classes'][1]}" for pair in confused)
@@ -239,7 +221,3 @@ def _bootstrap_weights(groups: Sequence[str], rng: np.random.Generator) -> np.nd
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), BOOTSTRAPS)
     return drawn[:, index].astype(np.float64)
-
-
-def _round_down(n: int) -> int:
-    return n if n < 10 else n // 5 * 5

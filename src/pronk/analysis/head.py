@@ -21,8 +21,6 @@ TOLERANCE = 1e-5
 LEAST_DEVIATION = 1e-3  # of the features' mean deviation
 MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
 
-OnIteration = Callable[[int, "Head"], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Head:
@@ -50,15 +48,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
-    """Return one weight per class.
+    """Return one weight per class, float64 [C], whose mean over the photos is 1.
 
-    Args:
-        targets: class indices of the training photos, int [n].
-        classes: number of classes C.
-        mode: `none`, `balanced` (as in scikit-learn), or `auto`: balanced above 3:1.
-
-    Returns:
-        float64 [C]; the mean over the photos is 1.
+    The mode is `none`, `balanced` (as in scikit-learn), or `auto`: balanced above 3:1.
 
     Example:
         >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
@@ -78,19 +70,17 @@ def fit_head(
     classes: int,
     weights: np.ndarray,
     strength: float,
-    on_iteration: OnIteration | None = None,
-    start: np.ndarray | None = None,
+    on_iteration: Callable[[int, "Head"], None] = lambda number, head: None,
 ) -> Head:
-    """Fit a head at one strength, from zero or a former solution.
+    """Fit a head at one strength.
 
     Args:
         features: float32 [n, d].
         targets: class indices, int [n].
         classes: number of classes C.
         weights: one per row, float [n]; their mean is taken out.
-        strength: strength of the regularisation.
+        strength: of the regularisation.
         on_iteration: called with the number of each finished iteration and the head so far.
-        start: weights over bias in standardised features, [d + 1, C].
 
     Example:
         >>> X, y = np.array([[-1.0], [1.0]], np.float32), np.array([0, 1])
@@ -100,11 +90,10 @@ def fit_head(
     scaler, iterations = Scaler.fit(features), itertools.count(1)
 
     def tell(solution: np.ndarray) -> None:
-        if on_iteration:
-            on_iteration(next(iterations), scaler.unfold(solution, strength))
+        on_iteration(next(iterations), scaler.unfold(solution, strength))
 
     problem = _Problem(scaler.transform(features), targets, weights, classes)
-    return scaler.unfold(problem.solve(strength, start=start, on_solution=tell), strength)
+    return scaler.unfold(problem.solve(strength, on_solution=tell), strength)
 
 
 def choose_strength(

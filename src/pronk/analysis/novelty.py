@@ -67,7 +67,9 @@ class Novelty:
         """Return what model.json holds; `from_record` makes the same distances of it, bit for bit."""
         sizes = {"features": self.centre.size, "components": len(self.basis), "points": len(self.points)}
         scalars = {"claims": len(self.claims), "claim_weight": self.claim_weight, "neighbours": self.neighbours}
-        arrays = {f"{name}_f2": _encode(getattr(self, name)) for name in ("centre", "basis", "points", "claims")}
+        names = ("centre", "basis", "points", "claims")
+        halves = {f"{name}_f2": getattr(self, name).astype("<f2").tobytes() for name in names}
+        arrays = {name: base64.b64encode(data).decode("ascii") for name, data in halves.items()}
         return {"method": METHOD, **sizes, **scalars, **arrays}
 
     @classmethod
@@ -206,10 +208,6 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def _rounded(values: np.ndarray) -> np.ndarray:
     return np.asarray(values.astype("<f2").astype(np.float32))
-
-
-def _encode(values: np.ndarray) -> str:
-    return base64.b64encode(values.astype("<f2").tobytes()).decode("ascii")
 
 
 def _decode(record: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:

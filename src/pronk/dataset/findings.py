@@ -31,14 +31,9 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One kind of fault.
+    """One kind of fault: its name for programs, and for people in the plural, and why it matters.
 
-    Attributes:
-        code: its name for programs.
-        severity: severity of each finding of this kind: error, warning or info.
-        title: its name for people, in the plural.
-        why: why it matters.
-        movable: `pronk check --fix` may move the file aside.
+    A file with a movable one may be moved aside by `pronk check --fix`.
     """
 
     code: str

@@ -25,11 +25,6 @@ UNEQUAL, VERY_UNEQUAL = 3, 10  # largest to smallest class; from the first on tr
 NEEDED = f"training needs at least {MIN_PER_CLASS} photos in each class, and more is better: add some"
 
 
-def inspect_photo(path: str, properties: PhotoProperties) -> tuple[Finding, ...]:
-    """Find what is odd about one usable photo."""
-    return tuple(_look_at_file(path, properties)) + tuple(_look_at_picture(path, properties))
-
-
 def inspect_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Finding, ...]:
     """Find names that other systems or programs take in another way."""
     findings, first = [], dict[tuple[str, str], str]()
@@ -93,7 +88,8 @@ def count_different(labels: Iterable[str], groups: Iterable[int], classes: Seque
     return {name: counted[name] for name in classes}
 
 
-def _look_at_file(path: str, properties: PhotoProperties) -> Iterator[Finding]:
+def inspect_photo(path: str, properties: PhotoProperties) -> Iterator[Finding]:
+    """Find what is odd about one usable photo."""
     suffixes = FORMATS[properties.format].suffixes
     if not path.lower().endswith(suffixes):
         message = f"the content is {properties.format}, whatever its name says"
@@ -104,14 +100,10 @@ def _look_at_file(path: str, properties: PhotoProperties) -> Iterator[Finding]:
     if properties.orientation != 1:
         message = f"stored with EXIF orientation {properties.orientation}"
         yield find(path, "rotated", message, "nothing to do for pronk; export it upright for other programs")
-
-
-def _look_at_picture(path: str, properties: PhotoProperties) -> Iterator[Finding]:
     if properties.contrast <= BLANK:
         message = f"is one colour all over (about #{bytes(properties.colour).hex()})"
         yield find(path, "blank", message, "remove it, unless its class is about nothing")
-        return
-    if min(properties.width, properties.height) < TINY:
+    elif min(properties.width, properties.height) < TINY:
         yield find(path, "tiny", f"has {properties.width} x {properties.height} pixels", "get a larger version of it")
     elif properties.sharpness < BLURRED and min(properties.width, properties.height) >= JUDGED:
         yield find(path, "blurred", "has no sharp edge, even made small", "look at it, and remove it if it is spoilt")

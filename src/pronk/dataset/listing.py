@@ -125,13 +125,24 @@ def _list_folder(data: Path) -> Listing:
     return _finish(data, entries, findings)
 
 
-def _list_csv(path: Path) -> Listing:
+def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Read a CSV that a person may have written.
+
+    Raises:
+        DataError: if it cannot be read, or has no rows with these columns.
+    """
+    names, hint = ",".join(columns), f"the first line reads: {','.join(columns)}"
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as CSV: {error}", hint="the first line reads: path,label") from error
-    if not rows or not {"path", "label"} <= rows[0].keys():
-        raise DataError(f"{path} has no rows with the columns path,label", hint="the first line reads: path,label")
+        raise DataError(f"cannot read {path} as CSV: {error}", hint=hint) from error
+    if not rows or not set(columns) <= rows[0].keys():
+        raise DataError(f"{path} has no rows with the columns {names}", hint=hint)
+    return rows
+
+
+def _list_csv(path: Path) -> Listing:
+    rows = read_rows(path, "path", "label")
     entries, problems = [], []
     for line, row in enumerate(rows, start=2):
         name, label, part = row["path"], row["label"], (row.get("part") or "").lower()

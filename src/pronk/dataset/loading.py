@@ -1,6 +1,5 @@
 """Folder of photos -> Dataset: every file checked, grouped with its duplicates, and assigned to a part."""
 
-import csv
 import dataclasses
 import hashlib
 from collections import Counter, defaultdict
@@ -12,14 +11,14 @@ import numpy as np
 
 from pronk.dataset.findings import Finding, find
 from pronk.dataset.inspection import count_different, find_leaks, inspect_balance
-from pronk.dataset.listing import PART_FOLDERS, PARTS, Listing, list_photos
+from pronk.dataset.listing import PART_FOLDERS, PARTS, Listing, list_photos, read_rows
 from pronk.dataset.scan import FolderScan, Scan, scan_folder
 from pronk.dataset.shortcuts import Shortcut, measure_shortcuts
 from pronk.dataset.split import assign_parts
 from pronk.errors import DataError, ImageError, Reason
 from pronk.photos.decoding import read_bytes
 from pronk.progress import Progress, no_progress
-from pronk.storage.files import read_csv, write_csv
+from pronk.storage.files import write_csv
 
 SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
 
@@ -175,12 +174,7 @@ def read_split_file(path: Path) -> tuple[Photo, ...]:
     Raises:
         DataError: if it cannot be read, or has a part that does not exist.
     """
-    try:
-        rows = read_csv(path)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read the split {path}: {error}", hint="name a CSV with path,label,part") from error
-    if not rows or not {"path", "label", "part"} <= rows[0].keys():
-        raise DataError(f"{path} has no rows with the columns path,label,part", hint="name a RUN/split.csv")
+    rows = read_rows(path, "path", "label", "part")
     parts = [(row["part"] or "").lower() for row in rows]
     unknown = sorted(set(parts) - PART_FOLDERS.keys())
     if unknown:

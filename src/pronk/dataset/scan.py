@@ -128,7 +128,7 @@ def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
         content = look(data, memo and memo / digest[:2] / f"{digest}.json")
     except ImageError as error:
         return Scan(entry, findings=(left_out(entry.path, error),))
-    return Scan(entry, digest, content, inspect_photo(entry.path, content.properties))
+    return Scan(entry, digest, content, tuple(inspect_photo(entry.path, content.properties)))
 
 
 def look(data: bytes, memo: Path | None = None) -> Content:

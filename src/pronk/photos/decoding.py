@@ -185,7 +185,9 @@ def _decode(data: bytes, min_side: int | None) -> Decoded:
         raise _too_many_pixels(f"{size[0]} x {size[1]} pixels as {kind.name}", kind.most_pixels)
     if min_side is not None:
         image.draft("RGB", (2 * min_side, 2 * min_side))
-    with _large_lock if _takes_much(image, size) else contextlib.nullcontext():
+    # A JPEG shrinks while it is decoded, but a progressive one keeps all its coefficients meanwhile.
+    held = math.prod(size if image.info.get("progressive") else image.size)
+    with _large_lock if held > LARGE_PIXELS else contextlib.nullcontext():
         image.load()
         if kind.needs_end and kind.is_cut and kind.is_cut(data):
             raise EOFError("truncated")
@@ -196,12 +198,6 @@ def _decode(data: bytes, min_side: int | None) -> Decoded:
             picture = picture.transpose(TRANSPOSE[orientation])
     tables = tuple(getattr(image, "quantization", {}).values())
     return Decoded(picture, kind.name, size, animated and not is_mpo, exif, tables)
-
-
-def _takes_much(image: Image.Image, stored: tuple[int, int]) -> bool:
-    # A JPEG shrinks while it is decoded, but a progressive one keeps all its coefficients meanwhile.
-    width, height = stored if image.info.get("progressive") else image.size
-    return width * height > LARGE_PIXELS
 
 
 @contextlib.contextmanager

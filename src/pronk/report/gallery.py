@@ -21,8 +21,8 @@ from pronk.errors import ImageError
 from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_overlay
 from pronk.model.predictor import Predictor
-from pronk.photos.decoding import load_pixels, read_bytes
-from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, draw_thumbnail, encode_picture
+from pronk.photos.decoding import load_image, load_pixels, read_bytes
+from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads
 
 MOST_THUMBNAILS = 240  # of 3 KB each
@@ -176,7 +176,7 @@ def draw_files(
             data = read_bytes(root / path)
             if digests and hashlib.sha256(data).hexdigest() != digests[path]:
                 return None
-            return path, draw_thumbnail(data, side=side)
+            return path, encode_picture(np.asarray(load_image(data, min_side=side // 2)), side=side)
         except ImageError:
             return None
 

@@ -17,14 +17,8 @@ def _legs(rng: np.random.Generator, xs: tuple[float, ...], top: float, width: fl
         legs = []
         for x in xs:
             step, lift = rng.uniform(-0.07, 0.07), shift * 0.35
-            knee = x + shift + step * 0.3
-            legs.append(
-                limb(
-                    (x + shift, top, width * 1.9),
-                    (knee, top * 0.5, width),
-                    (x + shift + step, lift + width, width * 0.9),
-                )
-            )
+            hip, knee, foot = x + shift, x + shift + step * 0.3, x + shift + step
+            legs.append(limb((hip, top, width * 1.9), (knee, top * 0.5, width), (foot, lift + width, width * 0.9)))
         pairs.append(Part(tuple(legs), shade=shade, fuzz=0.3))
     return pairs
 
@@ -40,17 +34,9 @@ def _alpaca(rng: np.random.Generator) -> list[Part]:
     head = limb((x - 0.03, y + 0.03, 0.115), (x + 0.1, y + 0.01 + nod, 0.085), (x + 0.2, y - 0.03 + nod, 0.06))
     topknot = ellipse(x - 0.02, y + 0.12, u(0.07, 0.11), u(0.06, 0.09))
     ear = u(0.17, 0.25)
+    base, tip = y + 0.1, y + 0.12 + ear
     ears = [
-        Part(
-            (
-                limb(
-                    (x + s, y + 0.1, 0.035),
-                    (x + s - 0.03, y + 0.1 + ear * 0.6, 0.04),
-                    (x + s, y + 0.12 + ear, 0.008),
-                ),
-            ),
-            shade=b,
-        )
+        Part((limb((x + s, base, 0.035), (x + s - 0.03, base + ear * 0.6, 0.04), (x + s, tip, 0.008)),), shade=b)
         for s, b in ((0.035, 0.75), (-0.075, 1.05))
     ]
     tail = Part((limb((-0.5, 0.68, 0.06), (-0.57, 0.6, 0.06), (-0.57, 0.48, 0.03)),), shade=0.85, fuzz=0.7)

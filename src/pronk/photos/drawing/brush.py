@@ -194,7 +194,7 @@ def _paint_part(
     paint_here = bright[..., None] * colour
     if material.patches and part.tone == "coat":
         other = np.array(material.colours["second"], np.float32) * np.array(light.colour, np.float32)
-        cloud = crop_noise("cloud", (height, width), seeds, step=1)
+        cloud = crop_noise("cloud", (height, width), seeds)
         share = np.clip((cloud - 0.1) * 6, 0, 1) * np.float32(material.patches)
         paint_here += (bright * share)[..., None] * (other - colour)
     paint_here -= target

@@ -29,12 +29,8 @@ class Mood:
 class Scene:
     """A landscape to put things into.
 
-    Args:
-        canvas: pixels 0 to 1, float32 [h, w, 3].
-        horizon: row of the horizon.
-        ground: colour of the ground in this light.
-        light: where the light comes from.
-        grassy: how much grass grows, 0 to 1.
+    Its canvas is float32 [h, w, 3], 0 to 1; the horizon is a row, and the ground a colour in this light, which is
+    more or less grassy, 0 to 1.
     """
 
     canvas: Floats
