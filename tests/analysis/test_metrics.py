@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pronk.analysis.metrics import (
+    METRICS,
     confusion_matrix,
     expected_calibration_error,
     log_loss,
@@ -274,7 +275,7 @@ def test_score_is_the_test_record(case):
     names = [f"class {index}" for index in range(chances.shape[1])]
     record = score(chances, labels, names)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion"]
+    assert list(record) == ["accuracy", *(metric.name for metric in METRICS), "per_class", "confusion"]
     assert list(record["per_class"]) == names
     assert sum(map(sum, record["confusion"])) == labels.size
     hits = int(np.trace(record["confusion"]))

@@ -249,7 +249,7 @@ def test_evaluate_tells_the_numbers(whole_bundle, photos, tmp_path):
     assert "% of 8 photos right (95 % interval" in text
     assert len(text.splitlines()) == 1
     record = json.loads(ok(run_inside("evaluate", whole_bundle, photos, "--json")))
-    assert list(record) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
+    assert list(record) == ["accuracy", *(metric.name for metric in METRICS), "per_class", "confusion", "coverage"]
     assert "<html" in (tmp_path / "report.html").read_text()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pronk.analysis.metrics import AccuracyRecord, accuracy_record
+from pronk.analysis.metrics import METRICS, AccuracyRecord, accuracy_record
 from pronk.model.run import JudgedRecord, Metrics, PhaseRecord
 
 
@@ -18,9 +18,8 @@ def make_phase(right: int, n: int, loss: float) -> PhaseRecord:
 def make_test(classes: Sequence[str]) -> JudgedRecord:
     return {
         "accuracy": make_accuracy(47, 49),
-        "macro_f1": 0.9591,
-        "log_loss": 0.123456,
-        "ece": 0.03,
+        **dict.fromkeys((metric.name for metric in METRICS), 0.5),
+        **{"macro_f1": 0.9591, "log_loss": 0.123456, "ece": 0.03},
         "per_class": {name: {"precision": 0.95, "recall": 1.0, "f1": 0.97, "support": 24} for name in classes},
         "confusion": [[24, 0], [2, 23]],
         "coverage": make_accuracy(46, 49),

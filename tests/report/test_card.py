@@ -171,6 +171,13 @@ def test_without_a_test_it_claims_nothing():
         assert claim not in card
 
 
+def test_a_metric_that_was_added_since_is_left_out():
+    metrics = card_metrics()
+    assert "Calibration error" in make_card(metrics)
+    metrics.test.pop("ece")
+    assert "Calibration error" not in make_card(metrics)
+
+
 def test_it_tells_no_folder_and_no_time():
     card = make_card(data="/home/somebody/private/alpaca", split="/home/somebody/old.csv", group_by="secret_(.*)")
     assert not re.search(r"somebody|private|old\.csv|secret|90\.0|1234|20\d\d-\d\d", card)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.training import draw_tiny, lively_backbone, tiny_settings, write_photos
+from pronk.analysis.metrics import METRICS
 from pronk.dataset.loading import load_dataset
 from pronk.model.bundle import open_bundle
 from pronk.model.evaluation import score_rows
@@ -57,7 +58,13 @@ def test_metrics_have_all_fields_and_only_those(tiny_run, tiny_weights):
         assert metrics[phase]["val"]["loss"] >= 0
     assert list(metrics["comparison"]) == ["gained", "lost", "p", "kept", "why"]
     assert metrics["comparison"]["kept"] in ("frozen", "fine_tuned")
-    assert list(metrics["test"]) == ["accuracy", "macro_f1", "log_loss", "ece", "per_class", "confusion", "coverage"]
+    assert list(metrics["test"]) == [
+        "accuracy",
+        *(metric.name for metric in METRICS),
+        "per_class",
+        "confusion",
+        "coverage",
+    ]
     assert list(metrics["calibration"]) == ["temperature", "ece"]
     assert 0.5 <= metrics["calibration"]["temperature"] <= 5
     assert metrics["calibration"]["ece"]["test"]["after"] == pytest.approx(metrics["test"]["ece"])

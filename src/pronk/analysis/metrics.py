@@ -7,7 +7,7 @@ cannot be computed (no photo, shapes that do not fit, a probability that is not 
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -286,6 +286,11 @@ METRICS = (
         percent,
     ),
 )
+
+
+def show_metrics(record: Mapping[str, Any]) -> list[tuple[Metric, float, str]]:
+    """Return each metric with its value and how it is written; a record of before a metric was added lacks it."""
+    return [(row, record[row.name], row.show(record[row.name])) for row in METRICS if row.name in record]
 
 
 def score(probabilities: Any, labels: Any, classes: Sequence[str]) -> ScoreRecord:

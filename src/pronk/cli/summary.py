@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from pronk.text import plural, quote, visible
 
@@ -32,7 +32,7 @@ def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None
     """Say how good the model is, whether fine-tuning helped, and what to do next."""
     from rich.table import Table
 
-    from pronk.analysis.metrics import METRICS
+    from pronk.analysis.metrics import show_metrics
 
     table = Table(title="How good is it?", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("frozen network, validation", accuracy_text(metrics.frozen["val"]["accuracy"]))
@@ -40,8 +40,8 @@ def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None
         table.add_row("fine-tuned, validation", accuracy_text(metrics.fine_tuned["val"]["accuracy"]))
     if metrics.test:
         table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics.test['accuracy'])}[/bold]")
-        for metric in METRICS:
-            table.add_row(f"  {metric.note}", metric.show(cast("dict[str, Any]", metrics.test)[metric.name]))
+        for metric, _, shown in show_metrics(metrics.test):
+            table.add_row(f"  {metric.note}", shown)
     else:
         table.add_row("kept model, test", "no photos could be set aside: there is no honest number")
     if metrics.test and metrics.test["coverage"]:

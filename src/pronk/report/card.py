@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pronk.analysis.metrics import METRICS
+from pronk.analysis.metrics import show_metrics
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.model.bundle import installed_versions
@@ -110,7 +110,7 @@ def _interval(record: Mapping[str, Any]) -> str:
 
 _SHARED: dict[str, Any] = {
     "parts": PARTS,
-    "scores": METRICS,
+    "show_metrics": show_metrics,
     "wide": WIDE,
     "code": quote_code,
     "plain": escape_markdown,

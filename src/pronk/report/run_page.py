@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pronk.analysis.metrics import METRICS
+from pronk.analysis.metrics import show_metrics
 from pronk.dataset.findings import SEVERITIES, Finding, describe_fault
 from pronk.dataset.shortcuts import Shortcut
 from pronk.model.evaluation import Evaluation, calibration_errors
@@ -83,7 +83,7 @@ def render_report(content: ReportContent) -> str:
         "report.html",
         content=content,
         metrics=metrics,
-        scores=METRICS,
+        show_metrics=show_metrics,
         trained=isinstance(metrics, Metrics),
         answer=describe_result(metrics),
         fine_tuning=describe_fine_tuning(metrics),
