@@ -1,10 +1,13 @@
 /** What is dropped, pasted or chosen -> photos: {file, path}, where the path names the folders inside a dropped folder. */
 
-const ENDINGS = /\.(jpe?g|jfif|png|gif|bmp|webp|tiff?|avif|heic|heif)$/i;
+// The page lists the formats that are read. HEIC is refused with what to do about it, so it is sent, but never asked for.
+const [, ...READ] = document.getElementById("files").accept.split(",");
+const ENDINGS = [...READ, ".heic", ".heif"];
 
 /** Whether something in a folder is worth sending; folders hold more than photos. */
 function looksLikePhoto(file) {
-    return !file.name.startsWith(".") && (file.type.startsWith("image/") || ENDINGS.test(file.name));
+    const name = file.name.toLowerCase();
+    return !name.startsWith(".") && (file.type.startsWith("image/") || ENDINGS.some((ending) => name.endsWith(ending)));
 }
 
 /** The photos of a file input, which is ready for the next choice at once. */
