@@ -27,7 +27,7 @@ def judge_seed(table: FeatureTable, seed: int) -> dict:
     whole = measure_growth(table, seed=seed)
     half = measure_growth(halve(table, seed), seed=seed)
     ahead = forecast(half, float(whole.photos[-1]), seed=seed)
-    said, measured = ahead.accuracy, float(whole.right[-1].mean())
+    said, measured = ahead["accuracy"], float(whole.right[-1].mean())
     # What came of it: from as many photos as half of them leave to learn from, read off between the shares of all.
     came = measured - float(np.interp(half.photos[-1], whole.photos, whole.right.mean(axis=1)))
     return {
@@ -36,9 +36,9 @@ def judge_seed(table: FeatureTable, seed: int) -> dict:
         "said": [round(said[name], 4) for name in ("low", "value", "high")],
         "measured": round(measured, 4),
         "holds": said["low"] <= measured <= said["high"],
-        "gain": [round(ahead.gain[name], 4) for name in ("low", "value", "high")],
+        "gain": [round(ahead["gain"][name], 4) for name in ("low", "value", "high")],
         "came": round(came, 4),
-        "gain_holds": ahead.gain["low"] <= came <= ahead.gain["high"],
+        "gain_holds": ahead["gain"]["low"] <= came <= ahead["gain"]["high"],
         "half_width": round((said["high"] - said["low"]) / 2, 4),
     }
 

@@ -24,12 +24,6 @@ def test_it_learns_from_growing_shares_and_judges_by_others():
     np.testing.assert_allclose(growth.answers.sum(axis=1), 1, atol=1e-9)
 
 
-def test_the_same_seed_gives_the_same_curve():
-    table = make_table(40, 2, distance=1.0)
-    first, again = (describe_growth(measure_growth(table, seed=3, folds=4, repeats=1), seed=3) for _ in range(2))
-    assert first == again
-
-
 @pytest.mark.parametrize(
     ("floor", "scale", "power"), [(0.02, 1.0, 1.0), (0.1, 0.5, 0.3), (0.0, 2.0, 0.5), (0.2, 0, 0.5)]
 )
@@ -69,7 +63,9 @@ def test_the_forecast_holds_on_clouds_whose_truth_is_known():
 
 
 def test_the_record_has_points_forecast_and_advice():
-    record = describe_growth(measure_growth(make_table(60, 3, distance=1.0), seed=0, folds=3, repeats=1))
+    table = make_table(60, 3, distance=1.0)
+    record, again = (describe_growth(measure_growth(table, seed=0, folds=3, repeats=1)) for _ in range(2))
+    assert record == again
     assert list(record) == ["points", "forecast", "confused", "advice"]
     assert [point["share"] for point in record["points"]] == list(SHARES)
     assert all(
