@@ -54,11 +54,6 @@ def compare_answers(reference: np.ndarray, exported: np.ndarray, targets: np.nda
     Returns:
         Share of equal top classes, the largest and the mean difference of a probability, and both accuracies with
         their intervals.
-
-    Example:
-        >>> same = np.array([[0.75, 0.25]])
-        >>> compare_answers(same, same, np.array([0]))["agreement"]
-        1.0
     """
     answers, exported_answers = reference.argmax(axis=1), exported.argmax(axis=1)
     difference = np.abs(reference.astype(np.float64) - exported)

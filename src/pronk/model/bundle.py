@@ -138,13 +138,6 @@ def write_bundle(
     """Write a model folder; model.json, which names the checksum of everything else, comes last.
 
     The contents are bytes by path in the folder, the model among them; the other values are those of a Bundle.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> args = dict(classes=["a", "b"], size=32, fit="crop", weights={})
-        >>> write_bundle(folder, {"model.onnx": b"..."}, **args).classes
-        ('a', 'b')
     """
     for name, data in contents.items():
         write_atomically(folder / name, data)

@@ -178,8 +178,7 @@ def compare(
 def read_answers(bundle: Bundle) -> Answers:
     """Read what a run wrote down about its test photos.
 
-    Args:
-        bundle: the run's own model; an export may answer otherwise than what was written down.
+    The bundle is the run's own model: an export may answer otherwise than what was written down.
 
     Raises:
         ModelError: if there is nothing to read, or it cannot be true.

@@ -118,10 +118,6 @@ def describe_runtime(module: str) -> str:
 
     Args:
         module: the runtime's module. Not its distribution: onnxruntime also comes as onnxruntime-gpu and others.
-
-    Example:
-        >>> describe_runtime("numpy").startswith(f"numpy {np.__version__}, ")
-        True
     """
     version = getattr(sys.modules.get(module), "__version__", "")
     return f"{module} {version}, {platform.machine()}, {_processor()}"
