@@ -185,7 +185,7 @@ def is_closed(connection):
 
 
 def test_connections_that_crawl_are_closed(server):
-    assert crawl(server, 200, 12) == 200
+    assert crawl(server, 200, 5) == 200
 
 
 # --- requests

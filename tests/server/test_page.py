@@ -652,13 +652,21 @@ def test_a_training_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, sc
         r"Ready: \d+ photos in 3 classes\.", until(desk, "return document.getElementById('reason').innerText")
     )
     find(desk, "#start").click()
-    until(desk, "return !document.getElementById('stop').hidden")
+    end = time.monotonic() + 200
+    while "fine_tune" not in [one["stage"] for one in (look_up(school)["training"] or {"stages": []})["stages"]]:
+        assert time.monotonic() < end, read_text(desk)
+        time.sleep(0.1)
     find(desk, "#stop").click()
     until(desk, "return document.getElementById('progress').innerText.startsWith('Training was stopped')")
+    assert list((school.work / "runs").iterdir()) == []
     stages = watch_training(desk)
     assert len(stages) >= 3, stages
     assert find_violations(desk) == []
-    run = look_up(school)["runs"][-1]
+    run, training = look_up(school)["runs"][-1], look_up(school)["training"]
+    assert [stage["stage"] for stage in training["stages"]] == [
+        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
+    ]  # fmt: skip
+    assert all(stage["done"] == stage["total"] > 0 for stage in training["stages"])
     text = find(desk, "#outcome").text
     assert f"{plain(percent(run['accuracy']['value']))} right" in text
     assert re.search(r"Kept: the network of phase .* after \(validation log-loss .*; lower is better\)\.$", text, re.M)
@@ -711,8 +719,7 @@ def change_model(chrome, school, name):
 
 def write_picture(chrome, running, photos, path):
     """Write the picture for the documents: small, and of drawn photos only."""
-    visit(chrome, f"{running.address}#tab=predict", width=PICTURE_WIDTH)
-    until(chrome, "return document.documentElement.dataset.ready")
+    open_page(chrome, running, width=PICTURE_WIDTH)
     hand_over(chrome, DROP, photos)
     answers(chrome, len(photos))
     chrome.execute_script("document.querySelector('footer').hidden = true")
@@ -730,8 +737,7 @@ def test_where_imagenet_cannot_be_had_the_other_way_is_shown(chrome, tmp_path, m
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(64, 48), kinds=DEMO_KINDS[:2])
     with start_server(None, "--work", tmp_path / "work", "--weights", "imagenet") as running:
-        visit(chrome, running.address)
-        until(chrome, "return document.documentElement.dataset.ready")
+        open_page(chrome, running, tab="teach")
         for kind in DEMO_KINDS[:2]:
             fill_class(chrome, kind, photos / kind)
         until(chrome, "return !document.getElementById('start').disabled")

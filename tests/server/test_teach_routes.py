@@ -16,7 +16,6 @@ from helpers.asgi import HERE
 from helpers.metrics import make_metrics
 from helpers.pictures import draw_picture, encode
 from pronk.model.predictor import Predictor
-from pronk.photos.drawing import draw_photos
 from pronk.server.app import Limits, make_app
 from pronk.server.http_errors import HttpError
 from pronk.server.runs import Accuracy, list_runs, read_summary
@@ -471,51 +470,3 @@ def test_runs_that_are_not_whole_are_not_listed(server, tmp_path):
     assert [(run["name"], run["accuracy"]) for run in server.state()["runs"]] == [("9", ACCURACY), ("10", None)]
     server.ask("GET", "/runs/9/report", 404)
     assert list_runs(tmp_path / "work" / "runs")[0].photos == 22
-
-
-# --- the real thing
-
-
-def show_drawn_photos(server, folder, number):
-    draw_photos(folder, photos_per_class=number, size=(160, 120), kinds=("alpaca", "mushroom"))
-    for kind in ("alpaca", "mushroom"):
-        server.ask("POST", "/classes", 201, json={"name": kind})
-        for photo in sorted((folder / kind).iterdir()):
-            assert server.ask("POST", f"/classes/{kind}/photos", content=photo.read_bytes()).json()["added"]
-
-
-@pytest.mark.more
-def test_a_real_training_is_stopped_in_the_middle_and_done_when_it_comes_again(server, tmp_path, hearing):
-    show_drawn_photos(server, tmp_path / "drawn", 12)
-    server.ask("POST", "/train", 202, json={"weights": "offline"})
-    until(lambda: "fine_tune" in [one["stage"] for one in server.state()["training"]["stages"]], 200)
-    server.ask("POST", "/stop", 202)
-    until(lambda: server.state()["training"]["state"] != "running", PATIENCE)
-    assert server.state()["training"]["state"] == "stopped"
-    assert list(server.trainings.workspace.runs.iterdir()) == []
-    server.ask("POST", "/train", 202, json={})
-    until(lambda: server.state()["training"]["state"] != "running", 300)
-    training = server.state()["training"]
-    assert training["state"] == "done", training
-    assert [stage["stage"] for stage in training["stages"]] == [
-        "check", "compare", "extract", "head", "fine_tune", "export", "evaluate",
-    ]  # fmt: skip
-    assert all(stage["done"] == stage["total"] > 0 for stage in training["stages"])
-    assert training["summary"]["frozen"]["n"] == training["summary"]["fine_tuned"]["n"] > 0
-    assert server.state()["runs"][0]["photos"] == 24
-
-
-@pytest.mark.more
-def test_a_real_training_that_fails_says_why(server, tmp_path):
-    """Copies of one photo cannot be split, which only training itself finds out."""
-    for name in ("cats", "dogs"):
-        add_classes(server, {name: 0})
-        for seed in range(5):
-            data = encode(draw_picture("circle", 1, (48, 36)), "PNG", compress_level=seed)
-            server.ask("POST", f"/classes/{name}/photos", content=data)
-    server.ask("POST", "/train", 202)
-    until(lambda: server.state()["training"]["state"] != "running", 100)
-    training = server.state()["training"]
-    assert training["state"] == "failed"
-    assert training["error"]["message"]
-    assert training["error"]["hint"]
