@@ -44,11 +44,11 @@ def count_lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=120, pause=0.002):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it takes too long"
-        time.sleep(0.002)
+        time.sleep(pause)
 
 
 def run_inside(*arguments, stdin=b"", env=None):

@@ -32,6 +32,7 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
+from helpers.commands import wait_for
 from helpers.pages import HIDDEN
 from helpers.pictures import encode
 from helpers.servers import start_server
@@ -318,10 +319,7 @@ def download(chrome, button, folder, name):
     """Press a button and return the file that it saves."""
     chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
     button.click()
-    end = time.monotonic() + 60
-    while not (folder / name).exists():
-        assert time.monotonic() < end, f"no download; the page says: {read_text(chrome)}"
-        time.sleep(0.05)
+    wait_for((folder / name).exists)
     return (folder / name).read_bytes()
 
 
@@ -581,10 +579,7 @@ def test_classes_are_made_filled_renamed_and_deleted(desk, school, tiny, tmp_pat
     find(desk, ".toast button").click()
     number_in(desk, "cats", "7 photos")
     in_class(desk, "cats", ".thumbnails .remove").click()
-    end = time.monotonic() + 20
-    while len(look_up(school)["classes"][0]["photos"]) == 7:
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    wait_for(lambda: len(look_up(school)["classes"][0]["photos"]) < 7)
 
     in_class(desk, "cats", ".name").send_keys(Keys.CONTROL, "a")
     in_class(desk, "cats", ".name").send_keys("tigers\n")
@@ -652,10 +647,7 @@ def test_a_training_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, sc
         r"Ready: \d+ photos in 3 classes\.", until(desk, "return document.getElementById('reason').innerText")
     )
     find(desk, "#start").click()
-    end = time.monotonic() + 200
-    while "fine_tune" not in [one["stage"] for one in (look_up(school)["training"] or {"stages": []})["stages"]]:
-        assert time.monotonic() < end, read_text(desk)
-        time.sleep(0.1)
+    wait_for(lambda: b'"stage":"fine_tune"' in school.ask("GET", "/v1/teach").body, seconds=200, pause=0.2)
     find(desk, "#stop").click()
     until(desk, "return document.getElementById('progress').innerText.startsWith('Training was stopped')")
     assert list((school.work / "runs").iterdir()) == []

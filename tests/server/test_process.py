@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.asgi import break_promise, swap
-from helpers.commands import fails
+from helpers.commands import fails, wait_for
 from helpers.pictures import draw_picture, encode
 from helpers.servers import start_server
 from helpers.training import run_pronk
@@ -31,14 +31,6 @@ PHOTO = encode(draw_picture("circle", 7))
 def server(served_model):
     with start_server(served_model) as running:
         yield running
-
-
-def until(condition, *, seconds=20.0):
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)
 
 
 # --- mistakes
@@ -117,7 +109,7 @@ def test_it_finishes_what_it_began(served_model):
         upload.send(PHOTO[:100])
         assert server.ask("GET", "/readyz").status == 200
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: server.ask("GET", "/readyz").status == 503)
+        wait_for(lambda: server.ask("GET", "/readyz").status == 503)
         reply = server.predict(PHOTO)
         assert reply.status == 200, "until balancers have heard, new requests are answered"
         assert reply.headers["connection"] == "close"
@@ -136,14 +128,14 @@ def test_hangup_opens_the_model_again(served_model, tmp_path):
         before = server.predict(PHOTO).json()
         break_promise(folder)
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "not reloaded: " in server.words())
+        wait_for(lambda: "not reloaded: " in server.words())
         assert "fails its self-test" in server.words()
         assert server.predict(PHOTO).json() == before
         swap(folder, served_model)
         record = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps(record | {"classes": ["cats", "dogs"]}))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "reloaded run" in server.words())
+        wait_for(lambda: "reloaded run" in server.words())
         assert {score["label"] for score in server.predict(PHOTO).json()} == {"cats", "dogs"}
         assert "Traceback" not in server.words()
         assert server.stop() == 0

@@ -3,10 +3,10 @@
 import shutil
 import signal
 import sys
-import time
 
 import pytest
 
+from helpers.commands import wait_for
 from helpers.pictures import draw_picture, encode
 from helpers.scripts import load_benchmark
 from helpers.servers import start_server
@@ -46,13 +46,6 @@ def name(link, run):
     link.with_name("next").replace(link)
 
 
-def wait_for(condition, what, patience=30.0):
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def open_name(server):
     return server.ask("GET", "/v1/model").json()["name"]
 
@@ -66,7 +59,7 @@ def swap_models(server, models, number):
         refusals = server.words().count("not reloaded")
         if by_signal:
             server.process.send_signal(signal.SIGHUP)
-            wait_for(lambda n=refusals: server.words().count("not reloaded") > n, server.words())
+            wait_for(lambda n=refusals: server.words().count("not reloaded") > n)
         else:
             reply = server.ask("POST", "/v1/model/reload")
             assert (reply.status, reply.json()["code"]) == (409, "conflict")
@@ -75,7 +68,7 @@ def swap_models(server, models, number):
         name(models, wanted)
         if by_signal:
             server.process.send_signal(signal.SIGHUP)
-            wait_for(lambda w=wanted: open_name(server) == w, f"{wanted} is not open")
+            wait_for(lambda w=wanted: open_name(server) == w)
         else:
             assert server.ask("POST", "/v1/model/reload").json()["name"] == wanted
     assert server.ask("GET", "/readyz").status == 200
@@ -84,7 +77,7 @@ def swap_models(server, models, number):
 @pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.more), pytest.param(20, marks=pytest.mark.slow)])
 def test_models_are_replaced_under_load(models, clients, plan, number):
     with start_server(models) as server, clients.start_plan(plan(server, seconds=600.0)) as started:
-        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body, "no photo came")
+        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body)
         swap_models(server, models, number)
         traffic = started.finish(now=True)
         assert server.is_alive
@@ -98,9 +91,9 @@ def test_models_are_replaced_under_load(models, clients, plan, number):
 def test_a_stop_under_load_loses_nothing(served_model, clients, plan, repeat):
     """Readiness ends first, while all are still served; then whoever was taken in gets an answer."""
     with start_server(served_model) as server, clients.start_plan(plan(server, seconds=60.0, leave=True)) as started:
-        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body, "no photo came")
+        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body)
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: server.ask("GET", "/readyz").status == 503, "readiness did not end")
+        wait_for(lambda: server.ask("GET", "/readyz").status == 503)
         assert server.ask("GET", "/healthz").status == 200
         assert server.predict(PHOTO).status == 200
         traffic = started.finish()

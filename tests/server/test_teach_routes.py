@@ -5,14 +5,14 @@ import re
 import shutil
 import signal
 import sys
-import time
 import zipfile
-from pathlib import Path
 
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
 from helpers.asgi import HERE
+from helpers.commands import wait_for
 from helpers.metrics import make_metrics
 from helpers.pictures import draw_picture, encode
 from pronk.model.predictor import Predictor
@@ -60,13 +60,6 @@ def ended(job, seconds=30):
     job.wait(seconds)
     assert not job.is_running
     return job.status()
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 # --- a training in a process of its own
@@ -149,14 +142,14 @@ step("check", 1, 2)
 time.sleep(60)
 """
     job = make_job(tmp_path, code)
-    until(lambda: job.status().stages)
+    wait_for(lambda: job.status().stages)
     assert job.status().state == "running"
     assert job.stop().state == "running"
     job.stop()
     training = ended(job, 8)
     assert (training.state, training.error, training.summary) == ("stopped", None, None)
     assert not (tmp_path / "7").exists()
-    until(lambda: not is_alive(int((tmp_path / "worker").read_text())))
+    wait_for(lambda: not is_alive(int((tmp_path / "worker").read_text())))
     assert job.stop() == training
 
 
@@ -170,10 +163,10 @@ step("check", worker.pid, 2)
 time.sleep(60)
 """
     job = make_job(tmp_path, code, patience=0.3)
-    until(lambda: job.status().stages)
+    wait_for(lambda: job.status().stages)
     job.close()
     assert job.status().state == "stopped"
-    until(lambda: not is_alive(job.status().stages[0].done))
+    wait_for(lambda: not is_alive(job.status().stages[0].done))
     assert PATIENCE == 10
 
 
@@ -196,14 +189,10 @@ def test_a_run_that_was_there_before_is_left_alone(tmp_path):
 
 
 def is_alive(pid):
-    if Path(f"/proc/{pid}/stat").exists():
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - it may be gone between the two
-            return file.read().split(")")[1].split()[0] != "Z"
     try:
-        os.kill(pid, 0)
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return not Path("/proc").exists()
 
 
 # --- requests
@@ -385,10 +374,10 @@ Path(run).mkdir(); Path(run, "metrics.json").write_text({json.dumps(METRICS)!r})
     assert refused["error"] == "training 1 is under way"
     server.ask("PATCH", "/classes/cats", 409, json={"name": "tigers"})
     server.ask("DELETE", "/classes/cats", 409)
-    until(lambda: server.state()["training"]["stages"])
+    wait_for(lambda: server.state()["training"]["stages"])
     (stage,) = server.state()["training"]["stages"]
     assert stage == {"stage": "check", "name": "checking photos", "done": 1, "total": 10}
-    until(lambda: server.state()["training"]["state"] != "running")
+    wait_for(lambda: server.state()["training"]["state"] != "running")
     state = server.state()
     assert state["training"]["state"] == "done"
     assert state["training"]["summary"]["accuracy"] == ACCURACY
@@ -407,12 +396,12 @@ def test_the_server_takes_its_training_along(tmp_path, scripted, hearing):
         server = Server(trainings)
         add_classes(server, {"cats": 5, "dogs": 5})
         server.ask("POST", "/train", 202)
-        until(lambda: server.state()["training"]["stages"])
+        wait_for(lambda: server.state()["training"]["stages"])
         server.ask("POST", "/stop", 202)
-        until(lambda: server.state()["training"]["state"] == "stopped", 8)
+        wait_for(lambda: server.state()["training"]["state"] == "stopped", seconds=8)
         server.ask("PATCH", "/classes/cats", json={"name": "tigers"})
         server.ask("POST", "/train", 202)
-        until(lambda: server.state()["training"]["stages"])
+        wait_for(lambda: server.state()["training"]["stages"])
     assert trainings.status().state == "stopped"
     with pytest.raises(HttpError, match="about to stop"):
         trainings.start()
