@@ -49,9 +49,11 @@ def test_a_folder_with_other_things_is_never_used(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_file_is_no_run(tmp_path):
+def test_a_file_is_no_run_and_nothing_can_be_written_into_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"), hold_run(tmp_path / "file", SETTINGS, resume=True):
+        pass
+    with pytest.raises(StorageError, match="file"), hold_run(tmp_path / "file" / "run", SETTINGS, resume=False):
         pass
 
 
@@ -96,12 +98,6 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
     (tmp_path / "run" / ".work" / ".checkpoint-1.npz.99.tmp").write_bytes(b"half")
     with hold_run(tmp_path / "run", SETTINGS, resume=True):
         assert not list((tmp_path / "run").rglob("*.tmp"))
-
-
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="file"), hold_run(tmp_path / "file" / "run", SETTINGS, resume=False):
-        pass
 
 
 HOLDER = """
