@@ -50,14 +50,6 @@ class Features:
     decode_seconds: float
     missing: tuple[Finding, ...]
 
-    def without_missing(self) -> "Features":
-        """Return the features of the photos that are still there.
-
-        Raises:
-            DataError: if a class has none left to train on.
-        """
-        return dataclasses.replace(self, dataset=self.dataset.without(self.missing))
-
     def pooled(self, photos: Sequence[Photo], *, views: int = 1) -> np.ndarray:
         """Return pooled features of views 0 .. views - 1: float32 [n * views, 1280], a photo's views side by side."""
         rows = [self.row(photo, number)[0] for photo in photos for number in range(views)]
@@ -85,10 +77,7 @@ def extract_features(dataset: Dataset, run: Run) -> Features:
     The photos that are judged at the end are kept as pixels too, so that none is decoded twice, and a second run
     decodes them while it waits for the import of Keras. Not so by the machines of a cluster: they need to see the
     photos and the cache, but not the folder of the run.
-
-    Args:
-        dataset: the photos.
-        run: its network, settings and places; progress is told as ("extract", photos done, photos to do).
+    Progress is told as ("extract", photos done, photos to do).
 
     Raises:
         StorageError: if the disk has too little room; checked before the first row.

@@ -55,12 +55,8 @@ class FineTuned:
 def fine_tune(network: Any, frozen: Frozen, features: Features, run: Run) -> FineTuned:
     """Train the blocks after the cut and the head on cached activations, until the validation loss rises.
 
-    Args:
-        network: the whole Keras model; it holds the best epoch's weights afterwards.
-        frozen: the result of phase 1.
-        features: the photos and their cached rows.
-        run: its settings, and its folder: where that holds checkpoints, training goes on from them. Progress is told
-            as ("fine_tune", steps done, steps of all epochs).
+    The whole Keras model `network` holds the best epoch's weights afterwards. Where the run folder holds checkpoints,
+    training goes on from them. Progress is told as ("fine_tune", steps done, steps of all epochs).
     """
     from pronk.backbone.keras_network import build_suffix, get_head, get_weights, set_head
 

@@ -98,7 +98,7 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         with usage.stage("extract"):
             features = extract_features(dataset, run)
         usage.add("decode", features.decode_seconds)
-        features = features.without_missing()
+        features = dataclasses.replace(features, dataset=features.dataset.without(features.missing))
         keep_split(run.folder, features.dataset)
         with usage.stage("head"):
             frozen = solve_head(features, run)

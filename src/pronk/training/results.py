@@ -96,11 +96,8 @@ class Outcome:
 def judge(bundle: Bundle, features: Features, run: Run, *, views: Sequence[np.ndarray] = ()) -> Judged:
     """Predict the validation and test photos with the bundle itself.
 
-    Args:
-        bundle: the model folder.
-        features: the photos, and the pixels of those that workers of this run have decoded already.
-        run: its cache remembers that the model has tested itself here; progress is told as ("evaluate", done, total).
-        views: one photo as training saw it, from `draw_example`.
+    The run's cache remembers that the model has tested itself here; progress is told as ("evaluate", done, total).
+    `views` are one photo as training saw it, from `draw_example`.
     """
     dataset = features.dataset
     photos = (*dataset.part("val"), *dataset.part("test"))
