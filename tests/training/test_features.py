@@ -101,12 +101,8 @@ def test_what_changes_the_numbers_is_computed_anew(extract, changes):
     # View 0, the photo itself, does not depend on the seed.
     expected = rows_of(dataset) - (len(dataset.photos) if "seed" in changes else 0)
     assert computed == expected
-
-
-def test_another_network_is_computed_anew(extract):
-    dataset, _ = extract()
     other = dataclasses.replace(lively_backbone(0.35, seed=8), sha256="another")
-    assert extract(dataset=dataset, backbone=other)[1].computed == rows_of(dataset)
+    assert extract(settings, dataset=dataset, backbone=other)[1].computed == rows_of(dataset)
 
 
 def test_copies_share_a_row(extract, photos):

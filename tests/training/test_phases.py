@@ -173,7 +173,7 @@ def test_the_best_epoch_is_kept(tuned, dataset):
     assert {row["learning_rate"] for row in result.history} == {SETTINGS.learning_rate}
 
 
-@pytest.mark.parametrize("epoch", [2, pytest.param(1, marks=pytest.mark.more), pytest.param(3, marks=pytest.mark.more)])
+@pytest.mark.parametrize("epoch", [2, pytest.param(3, marks=pytest.mark.more)])
 def test_stopped_after_any_epoch_it_ends_the_same(tuned, backbone, rows, frozen, tmp_path, epoch):
     with pytest.raises(KeyboardInterrupt):
         tune(backbone, rows, frozen, tmp_path, stop_after=epoch)
@@ -181,16 +181,6 @@ def test_stopped_after_any_epoch_it_ends_the_same(tuned, backbone, rows, frozen,
     _, resumed = tune(backbone, rows, frozen, tmp_path)
     assert digest(resumed) == digest(tuned[1])
     assert without_seconds(resumed.history) == without_seconds(tuned[1].history)
-
-
-@pytest.mark.more
-def test_a_damaged_newest_checkpoint_ends_the_same(tuned, backbone, rows, frozen, tmp_path, caplog):
-    with pytest.raises(KeyboardInterrupt):
-        tune(backbone, rows, frozen, tmp_path, stop_after=2)
-    (tmp_path / ".work" / "checkpoint-0.npz").write_bytes(b"torn")
-    _, resumed = tune(backbone, rows, frozen, tmp_path)
-    assert "going on from the one before" in caplog.text
-    assert digest(resumed) == digest(tuned[1])
 
 
 @pytest.mark.more
@@ -270,23 +260,14 @@ def test_an_epoch_counts_all_of_its_batches(suffix):
 
 def test_patience_and_epochs_end_it(suffix):
     state = FineTuning(suffix, PATIENT)
-    losses = iter([1.0, 0.5, 0.6, 0.5, 0.4])
+    losses = iter([1.0, 0.5, float("nan"), 0.5, 0.4])
     ended = []
     while not state.is_done:
         state.epoch += 1
         state.keep_if_best(next(losses), PROBABILITIES)
         ended.append((state.epoch, state.best_epoch))
-    # An equal loss is no better one.
+    # Neither an equal loss nor one that is not a number is better.
     assert ended == [(1, 1), (2, 2), (3, 2), (4, 2)]
-
-
-def test_no_loss_that_is_not_a_number_is_best(suffix):
-    state = FineTuning(suffix, PATIENT)
-    state.epoch = 1
-    state.keep_if_best(0.5, PROBABILITIES)
-    state.epoch = 2
-    state.keep_if_best(float("nan"), 2 * PROBABILITIES)
-    assert (state.best_epoch, state.best_probabilities[0, 0]) == (1, 0.25)
 
 
 def test_a_checkpoint_restores_everything(suffix, tmp_path):
