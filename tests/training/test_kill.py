@@ -116,16 +116,18 @@ CONDITIONS = {
 }
 
 
-@pytest.mark.parametrize("point", [pytest.param(name, marks=pytest.mark.more) for name in CONDITIONS])
-def test_killed_at_a_point_and_resumed(undisturbed, tiny_photos, tiny_weights, tmp_path, point):
-    arguments = command(tmp_path, tiny_photos, tiny_weights)
+@pytest.mark.more
+@pytest.mark.parametrize("point", CONDITIONS)
+def test_killed_at_a_point_and_resumed(tiny_run, tmp_path, point):
+    settings = tiny_run.folder / "settings.toml"
+    arguments = ["train", "--config", settings, "--out", tmp_path / "run", "--resume", "--cache", tmp_path / "cache"]
     with start(arguments) as process:
         killed = kill_when(process, lambda: CONDITIONS[point](tmp_path))
         assert killed or point == "the model is there", process.stderr.read()
     wait_until_alone(process.pid)
     assert not (tmp_path / "run" / "metrics.json").exists() or not killed
     finish(arguments)
-    check(tmp_path, undisturbed[0])
+    check(tmp_path, read_run(tiny_run.folder))
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A model of real photos, by every road (R17): the float ones answer alike, eight bits cost next to nothing."""
 
 import csv
-import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.sharing import make_once
 from helpers.training import run_pronk
 from pronk.config import Settings
 from pronk.model.agreement import count_bytes
@@ -31,8 +31,12 @@ def run(tmp_path_factory, real_photos, real_weights):
     weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
     if not weights.is_file():
         pytest.skip(f"{weights} is not there")
-    base = tmp_path_factory.mktemp("real")
-    return train(real_photos, out=base / "run", settings=Settings(weights=str(weights)), cache=base / "cache").folder
+    settings = Settings(weights=str(weights))
+    return make_once(
+        tmp_path_factory,
+        "real-run",
+        lambda base: train(real_photos, out=base / "run", settings=settings, cache=base / "cache").folder,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +47,15 @@ def labels(run, real_photos):
 
 
 @pytest.fixture(scope="module")
-def answers(run, labels):
+def answers(run, labels, tmp_path_factory):
     """A function from a format to the probabilities of all photos; `onnx` is the run's own model."""
 
-    @functools.cache
     def answer(to):
-        folder = run if to == "onnx" else export_model(run, to).folder
-        predictions = Predictor.load(folder).predict(labels)
-        return np.stack([prediction.probabilities for prediction in predictions])
+        def predict(base):
+            folder = run if to == "onnx" else export_model(run, to, out=base / to).folder
+            return np.stack([prediction.probabilities for prediction in Predictor.load(folder).predict(labels)]), folder
+
+        return make_once(tmp_path_factory, f"real-{to}", predict)
 
     return answer
 
@@ -61,15 +66,15 @@ def accuracy(probabilities, labels, classes):
 
 
 @pytest.mark.parametrize("to", FLOAT_DIFFERENCE)
-def test_every_float_road_gives_the_same_answers(run, answers, to):
+def test_every_float_road_gives_the_same_answers(run, answers, tmp_path, to):
     if to == "litert":
         pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     if FORMATS[to].engine is None:  # compared once, while its framework is there
-        parity = export_model(run, to).parity
+        parity = export_model(run, to, out=tmp_path / to).parity
         assert parity["agreement"] == 1
         assert parity["max_difference"] <= FLOAT_DIFFERENCE[to]
         return
-    reference, exported = answers("onnx"), answers(to)
+    reference, exported = answers("onnx")[0], answers(to)[0]
     assert len(reference) >= PHOTOS
     np.testing.assert_array_equal(reference.argmax(axis=1), exported.argmax(axis=1))
     assert np.abs(reference - exported).max() <= FLOAT_DIFFERENCE[to]
@@ -79,14 +84,14 @@ def test_every_float_road_gives_the_same_answers(run, answers, to):
 def test_eight_bits_cost_next_to_nothing(run, answers, labels, to):
     if to == "litert-int8":
         pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
-    reference, exported = answers("onnx"), answers(to)
+    (reference, _), (exported, folder) = answers("onnx"), answers(to)
     assert (reference.argmax(axis=1) == exported.argmax(axis=1)).mean() >= LEAST_AGREEMENT
     classes = open_bundle(run).classes
     assert accuracy(reference, labels, classes) - accuracy(exported, labels, classes) <= MOST_LOST
-    assert count_bytes(open_bundle(run / "exports" / to).model_path) <= MOST_BYTES
+    assert count_bytes(open_bundle(folder).model_path) <= MOST_BYTES
 
 
-@pytest.mark.parametrize("engine", ["stream", "local", "ray"])
+@pytest.mark.parametrize("engine", ["stream", "local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_the_command_line_gives_the_same_answers(run, answers, labels, tmp_path, engine):
     if engine == "ray" and not importlib.util.find_spec("ray"):
         pytest.skip("Ray is not installed")
@@ -101,7 +106,7 @@ def test_the_command_line_gives_the_same_answers(run, answers, labels, tmp_path,
     classes = open_bundle(run).classes
     given = [{score["label"]: score["score"] for score in row["scores"]} for row in rows]
     served = np.array([[row[name] for name in classes] for row in given], np.float32)
-    np.testing.assert_array_equal(served, answers("onnx"))
+    np.testing.assert_array_equal(served, answers("onnx")[0])
 
 
 def test_a_run_tells_what_its_answers_are_worth(run):
