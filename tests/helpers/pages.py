@@ -2,10 +2,6 @@
 
 import re
 
-import pytest
-
-from helpers.browser import DESK, PHONE
-
 NAMES = (
     "script><intruder>",
     "style><intruder>",
@@ -26,7 +22,6 @@ NAMES = (
     "many words " * 20 + "end",
 )
 UNWRITABLE = ("nul\x00", "half\ud83d", "escape\x1b[31m", "</script></style></title><intruder>", "../../<intruder>")
-LOOKS = [pytest.param(w, d, id=f"{w}-{'dark' if d else 'light'}") for w in (DESK, PHONE) for d in (False, True)]
 HOSTILE = (*NAMES, *UNWRITABLE)
 INTRUDERS = """
 const found = [];
