@@ -218,12 +218,6 @@ def test_errors_come_back_as_they_are_and_stdout_stays_clean(nodes, tmp_path, ca
 
 
 @more
-def test_a_cluster_predicts_what_threads_predict(nodes, photos, whole_bundle, expected, tmp_path):
-    finish(start_predicting(photos, whole_bundle, tmp_path / "out.jsonl", nodes.address))
-    assert (tmp_path / "out.jsonl").read_bytes() == expected
-
-
-@more
 def test_rows_are_whole_though_a_node_is_killed(nodes, photos, whole_bundle, expected, tmp_path):
     out = tmp_path / "out.jsonl"
     process = start_predicting(photos, whole_bundle, out, nodes.address)
@@ -390,45 +384,29 @@ def undisturbed(many, nodes, whole_bundle, tmp_path_factory):
     return rows, time.monotonic() - started
 
 
-def tell(record, name, value):
-    record(name, value)
-    print(f"{name}: {value}", file=sys.__stderr__, flush=True)
-
-
 @slow
-def test_a_node_killed_at_ten_random_points(undisturbed, many, nodes, whole_bundle, tmp_path, record_property):
+@pytest.mark.parametrize("victim", ["node", "driver"])
+def test_killed_at_ten_random_points(undisturbed, many, nodes, whole_bundle, tmp_path, record_property, victim):
     rows, seconds = undisturbed
-    rng, ratios = random.Random(10), []
+    rng, ratios, sessions = random.Random(victim), [], []
     for number in range(KILLS):
         nodes.heal()
-        out = tmp_path / f"{number}.jsonl"
+        out, address = tmp_path / f"{number}.jsonl", nodes.address if victim == "node" else None
         started = time.monotonic()
-        process = start_predicting(many, whole_bundle, out, nodes.address)
+        process = start_predicting(many, whole_bundle, out, address)
         time.sleep(rng.uniform(0, seconds))
-        nodes.lose_second()
+        if victim == "node":
+            nodes.lose_second()
+        else:
+            process.kill()
+            process.wait()
+            sessions.append(process.pid)
+            process = start_predicting(many, whole_bundle, out)
+            sessions.append(process.pid)
         finish(process)
-        ratios.append((time.monotonic() - started) / seconds)
+        ratios.append(round((time.monotonic() - started) / seconds, 2))
         assert out.read_bytes() == rows, number
     nodes.heal()
-    tell(record_property, "undisturbed seconds", round(seconds, 1))
-    tell(record_property, "node killed, times undisturbed", [round(ratio, 2) for ratio in ratios])
-
-
-@slow
-def test_the_driver_killed_at_ten_random_points(undisturbed, many, whole_bundle, tmp_path, record_property):
-    rows, seconds = undisturbed
-    rng, ratios, sessions = random.Random(11), [], []
-    for number in range(KILLS):
-        out = tmp_path / f"{number}.jsonl"
-        started = time.monotonic()
-        process = start_predicting(many, whole_bundle, out)
-        time.sleep(rng.uniform(0, seconds))
-        process.kill()
-        process.wait()
-        again = start_predicting(many, whole_bundle, out)
-        finish(again)
-        sessions += [process.pid, again.pid]
-        ratios.append((time.monotonic() - started) / seconds)
-        assert out.read_bytes() == rows, number
-    tell(record_property, "driver killed, times undisturbed", [round(ratio, 2) for ratio in ratios])
+    record_property("undisturbed seconds", round(seconds, 1))
+    record_property(f"{victim} killed, times undisturbed", ratios)
     assert not wait_until_none(lambda: [pid for session in sessions for pid in members(session)])

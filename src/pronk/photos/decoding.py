@@ -98,7 +98,7 @@ def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
     and grey are converted, and of an animation the first frame is taken.
 
     Args:
-        data: the bytes of a JPEG, PNG, GIF, WebP, BMP, TIFF or AVIF file.
+        data: the bytes of a picture file of one of FORMATS.
         min_side: the picture may come out smaller by a whole factor, which saves time and memory, as long as both
             sides stay at least twice this many pixels; None decodes in full.
 

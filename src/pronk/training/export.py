@@ -83,7 +83,7 @@ def export_model(
 
     Args:
         model: a run folder or its `model/`.
-        to: onnx-int8, litert, litert-int8, savedmodel or keras.
+        to: a key of CONVERSIONS, such as onnx-int8.
         calibration: folder of labelled photos, used in the parts that the run's split.csv gives their content; None
             takes the run's own training and validation photos, where they were.
         min_agreement: least share of equal top classes; None means .99, and .97 with 8 bits.
