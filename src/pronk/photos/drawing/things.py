@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pronk.photos.drawing.outlines import Builder, Part, ellipse, eye, limb, polygon
+from pronk.photos.drawing.outlines import Builder, Part, ellipse, limb, polygon
 
 
 def _mushroom(rng: np.random.Generator) -> list[Part]:
@@ -62,53 +62,6 @@ def _house(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def _snowman(rng: np.random.Generator) -> list[Part]:
-    u = rng.uniform
-    low, middle, top = u(0.32, 0.38), u(0.22, 0.27), u(0.16, 0.19)
-    y2 = low * 1.75 + middle * 0.7
-    y3 = y2 + middle * 0.8 + top * 0.8
-    arms = tuple(limb((s * 0.15, y2, 0.018), (s * 0.5, y2 + u(0, 0.3), 0.01)) for s in (-1, 1))
-    brim, crown = y3 + top * 0.8, u(0.15, 0.25)
-    hat = (polygon((-0.2, brim), (-0.2, brim + 0.03), (0.2, brim + 0.03), (0.2, brim)),
-           polygon((-0.12, brim), (-0.12, brim + crown), (0.12, brim + crown), (0.12, brim)))  # fmt: skip
-    balls = [Part((ellipse(0, y, r, r),), fuzz=0.15) for y, r in ((low * 0.95, low), (y2, middle), (y3, top))]
-    carrot = Part((limb((0.02, y3, 0.03), (0.18, y3 - 0.02, 0.006)),), "accent", fuzz=0)
-    buttons = Part(tuple(ellipse(0.03, y2 + d, 0.022, 0.022) for d in (-0.1, 0, 0.1)), "dark", fuzz=0)
-    return [
-        Part(arms, "dark", fuzz=0),
-        *balls,
-        Part(hat, "second", fuzz=0),
-        carrot,
-        buttons,
-        *eye(-0.05, y3 + 0.05, 0.02),
-        *eye(0.08, y3 + 0.05, 0.02),
-    ]
-
-
-def _teapot(rng: np.random.Generator) -> list[Part]:
-    u = rng.uniform
-    wide, high = u(0.34, 0.46), u(0.3, 0.4)
-    body = ellipse(0, high, wide, high)
-    spout = limb(
-        (wide * 0.7, high * 0.8, 0.1),
-        (wide + 0.14, high * 1.05, 0.055),
-        (wide + 0.28, high * u(1.5, 1.8), 0.045),
-    )
-    handle = limb(
-        (-wide * 0.8, high * 1.5, 0.04),
-        (-wide - 0.24, high * 1.5, 0.045),
-        (-wide - 0.25, high * 0.8, 0.045),
-        (-wide * 0.85, high * 0.5, 0.04),
-    )
-    lid = (ellipse(0, high * 1.9, wide * 0.55, 0.06), ellipse(0, high * 1.9 + 0.09, 0.055, 0.055))
-    return [
-        Part((handle,), "second", shade=0.9, fuzz=0),
-        Part((spout,), shade=0.9, fuzz=0),
-        Part((body,), fuzz=0),
-        Part(lid, "second", fuzz=0),
-    ]
-
-
 def _tree(rng: np.random.Generator) -> list[Part]:
     u = rng.uniform
     trunk = limb((0, 0, 0.1), (u(-0.05, 0.05), 0.3, 0.065), (u(-0.05, 0.05), 0.75, 0.05))
@@ -158,8 +111,6 @@ def _fence(rng: np.random.Generator) -> list[Part]:
 THINGS: dict[str, Builder] = {
     "mushroom": _mushroom,
     "house": _house,
-    "snowman": _snowman,
-    "teapot": _teapot,
 }
 
 # What stands about in a landscape; these have colours of their own.
