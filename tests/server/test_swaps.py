@@ -77,7 +77,7 @@ def swap_models(server, models, number):
 @pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.more), pytest.param(20, marks=pytest.mark.slow)])
 def test_models_are_replaced_under_load(models, clients, plan, number):
     with start_server(models) as server, clients.start_plan(plan(server, seconds=600.0)) as started:
-        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body)
+        wait_for(lambda: b"pronk_photos_total{" in server.ask("GET", "/metrics").body)  # a first answer was counted
         swap_models(server, models, number)
         traffic = started.finish(now=True)
         assert server.is_alive
@@ -91,7 +91,7 @@ def test_models_are_replaced_under_load(models, clients, plan, number):
 def test_a_stop_under_load_loses_nothing(served_model, clients, plan, repeat):
     """Readiness ends first, while all are still served; then whoever was taken in gets an answer."""
     with start_server(served_model) as server, clients.start_plan(plan(server, seconds=60.0, leave=True)) as started:
-        wait_for(lambda: b"pronk_photos_total" in server.ask("GET", "/metrics").body)
+        wait_for(lambda: b"pronk_photos_total{" in server.ask("GET", "/metrics").body)  # a first answer was counted
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: server.ask("GET", "/readyz").status == 503)
         assert server.ask("GET", "/healthz").status == 200
