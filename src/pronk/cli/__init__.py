@@ -70,6 +70,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     cli.add_command(command)
+    command.context_settings.update(cli.context_settings)  # -h too, however a command is reached
     # So that `pronk train DATA --quiet` works as well as `pronk --quiet train DATA`.
     _flag("--quiet", "Only results and errors.")(command)
     _flag("--debug", "Show tracebacks.")(command)
