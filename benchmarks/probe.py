@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from programs import report
 
-from pronk.backbone.weights import Backbone, load_backbone, random_backbone
+from pronk.backbone.architecture import Backbone
+from pronk.backbone.weights import load_backbone, random_backbone
 from pronk.config import SETTINGS, Settings
 from pronk.dataset.loading import Dataset, load_unsplit
 from pronk.errors import PronkError

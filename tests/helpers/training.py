@@ -22,8 +22,9 @@ import pytest
 from PIL import Image
 
 from helpers.sharing import make_once
+from pronk.backbone.architecture import Backbone
 from pronk.backbone.onnx_graphs import write_model
-from pronk.backbone.weights import Backbone, random_backbone
+from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.model.bundle import golden_photo, write_bundle
 from pronk.model.formats.runtimes import OnnxRuntime

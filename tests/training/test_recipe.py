@@ -15,7 +15,7 @@ import pytest
 import pronk
 from helpers.metrics import make_metrics
 from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, write_photos
-from pronk.backbone.weights import Backbone
+from pronk.backbone.architecture import Backbone
 from pronk.config import read_settings
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.model.predictor import Predictor

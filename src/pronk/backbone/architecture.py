@@ -1,8 +1,15 @@
-"""The layers of MobileNetV2 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381), named as Keras names them."""
+"""MobileNetV2 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381): its layers, named as by Keras, its weights."""
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+
+from pronk.config import SETTINGS
+from pronk.errors import ModelError
 
 # Channels at width 1, number of blocks, and stride of the first block: the seven stages in table 2 of the paper.
 STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -75,6 +82,47 @@ def _round_channels(value: float) -> int:
     # Keras's rule: a multiple of 8, and never more than 10 % below.
     rounded = max(8, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A pre-trained network.
+
+    Attributes:
+        name: `imagenet`, `offline`, `random` or the file's name.
+        sha256: digest of the file.
+        weights: arrays by layer name: [kernel], or [gamma, beta, moving mean, moving variance].
+    """
+
+    name: str
+    sha256: str
+    weights: Mapping[str, Sequence[np.ndarray]]
+
+    @property
+    def alpha(self) -> float:
+        """The width, told from the number of channels."""
+        names = [f"{block.name}_project" for block in BLOCKS[1:]]
+        channels = [arrays[0].shape[-1] if arrays and arrays[0].ndim else 0 for arrays in map(self.weights.get, names)]
+        for alpha in SETTINGS["alpha"].choices:
+            if [layer_shapes(alpha)[name][0][-1] for name in names] == channels:
+                return float(alpha)
+        raise ModelError(
+            f"{self.name}: no MobileNetV2 has blocks of {channels} channels", hint="name another file with --weights"
+        )
+
+
+def check_weights(weights: Mapping[str, Sequence[np.ndarray]], path: Path | str) -> None:
+    """Refuse arrays by layer name that are not those of a MobileNetV2.
+
+    Raises:
+        ModelError: naming the file they come from.
+    """
+    expected = layer_shapes(Backbone(str(path), "", weights).alpha)
+    for layer, arrays in weights.items():
+        if tuple(array.shape for array in arrays) != expected[layer]:
+            raise ModelError(f"{path}: layer {layer} has the shapes {[array.shape for array in arrays]}")
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise ModelError(f"{path}: layer {layer} holds values that are not numbers")
 
 
 LAYERS = tuple(layer_shapes(1.0))  # the same at every width

@@ -12,10 +12,9 @@ import keras
 import numpy as np
 
 from pronk.analysis.head import Head
-from pronk.backbone.architecture import LAYERS
+from pronk.backbone.architecture import LAYERS, Backbone, check_weights
 from pronk.backbone.h5 import DAMAGE, open_network
 from pronk.backbone.onnx_graphs import pooled_size
-from pronk.backbone.weights import Backbone, check_weights
 from pronk.config import Settings
 from pronk.model.guards.files import refusal
 

@@ -3,50 +3,20 @@
 Read with h5py alone, so that features can be extracted while Keras is still being imported.
 """
 
-import dataclasses
 import hashlib
 import importlib.resources
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from pronk.backbone.architecture import BLOCKS, LAYERS, layer_shapes
+from pronk.backbone.architecture import LAYERS, Backbone, check_weights, layer_shapes
 from pronk.backbone.h5 import DAMAGE, open_h5
-from pronk.config import SETTINGS
 from pronk.errors import ModelError
 
 OFFLINE_FILE = "offline_mobilenet_v2_0.35.h5"
 MAX_BYTES = 100 * 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """A pre-trained network.
-
-    Attributes:
-        name: `imagenet`, `offline`, `random` or the file's name.
-        sha256: digest of the file.
-        weights: arrays by layer name: [kernel], or [gamma, beta, moving mean, moving variance].
-    """
-
-    name: str
-    sha256: str
-    weights: Mapping[str, Sequence[np.ndarray]]
-
-    @property
-    def alpha(self) -> float:
-        """The width, told from the number of channels."""
-        names = [f"{block.name}_project" for block in BLOCKS[1:]]
-        channels = [arrays[0].shape[-1] if arrays and arrays[0].ndim else 0 for arrays in map(self.weights.get, names)]
-        for alpha in SETTINGS["alpha"].choices:
-            if [layer_shapes(alpha)[name][0][-1] for name in names] == channels:
-                return float(alpha)
-        raise ModelError(
-            f"{self.name}: no MobileNetV2 has blocks of {channels} channels", hint="name another file with --weights"
-        )
 
 
 def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
@@ -168,17 +138,3 @@ def _refuse_code(file: h5py.File) -> None:
     config = file.attrs.get("model_config", "")
     if '"Lambda"' in (config.decode("utf-8", "replace") if isinstance(config, bytes) else str(config)):
         raise ValueError("it carries code, a Lambda layer")
-
-
-def check_weights(weights: Mapping[str, Sequence[np.ndarray]], path: Path | str) -> None:
-    """Refuse arrays by layer name that are not those of a MobileNetV2.
-
-    Raises:
-        ModelError: naming the file they come from.
-    """
-    expected = layer_shapes(Backbone(str(path), "", weights).alpha)
-    for layer, arrays in weights.items():
-        if tuple(array.shape for array in arrays) != expected[layer]:
-            raise ModelError(f"{path}: layer {layer} has the shapes {[array.shape for array in arrays]}")
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise ModelError(f"{path}: layer {layer} holds values that are not numbers")

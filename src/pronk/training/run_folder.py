@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
-from pronk.backbone.weights import Backbone
+from pronk.backbone.architecture import Backbone
 from pronk.config import Settings, read_settings, to_toml
 from pronk.dataset.listing import Listing
 from pronk.errors import RunError
