@@ -1,9 +1,9 @@
 """Rows by key: whole or absent, whoever writes, and the least recently used go first."""
 
 import os
-import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -106,18 +106,6 @@ def test_too_little_room_is_an_error_before_the_work(tmp_path):
     assert "--cache" in caught.value.hint
 
 
-WRITE = """
-import sys
-from pathlib import Path
-import numpy as np
-from pronk.training.rows import RowStore
-store = RowStore(Path(sys.argv[1]), (5,), (2, 3, 4))
-for n in range(150):
-    value = float(sys.argv[2])
-    store.write(f"{n % 3}", np.full(5, value), np.full((2, 3, 4), value))
-"""
-
-
 def test_many_may_write_and_read_at_once(store):
     for number in range(3):
         store.write(str(number), np.zeros(5), np.zeros((2, 3, 4)))
@@ -129,10 +117,14 @@ def test_many_may_write_and_read_at_once(store):
                 found = store.read(str(number))
                 seen.add(None if found is None else tuple(np.unique(np.concatenate([a.ravel() for a in found]))))
 
+    def write(value):
+        for number in range(150):
+            store.write(str(number % 3), np.full(5, value), np.full((2, 3, 4), value))
+
     reader = threading.Thread(target=read)
     reader.start()
-    writers = [subprocess.Popen([sys.executable, "-c", WRITE, store.folder, str(n)]) for n in (1, 2)]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, (1.0, 2.0)))
     stop.set()
     reader.join()
     assert seen <= {(0.0,), (1.0,), (2.0,)}
