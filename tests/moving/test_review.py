@@ -1,6 +1,5 @@
 """review.csv: read with all its problems, applied as a list or by moves, taken back, gone on with after a kill."""
 
-import contextlib
 import csv
 import itertools
 import json
@@ -11,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.commands import HOSTILE, ok
+from helpers.commands import HOSTILE, ok, run_inside
 from helpers.killing import Killed, killed_at, snapshot
-from helpers.training import run_pronk
 from pronk.dataset.listing import list_photos
 from pronk.errors import DataError, RunError, SettingsError, StorageError
 from pronk.moving import journal
@@ -97,7 +95,8 @@ def test_of_many_problems_the_first_are_told(tmp_path):
 
 
 names = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0/") | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF),
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0/")
+    | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF),
     min_size=1, max_size=12,
 )  # fmt: skip
 
@@ -317,15 +316,13 @@ def test_photos_move_to_their_classes_and_back(photos, tmp_path):
 def test_photos_stay_in_their_part(photos, tmp_path):
     parts = tmp_path / "parts"
     shutil.copytree(photos, parts / "Train")
-    (parts / "valid" / "cat").mkdir(parents=True)
-    (parts / "valid" / "cat" / "9.jpg").write_bytes(b"photo 9")
-    rows = [("valid/cat/9.jpg", digest_file(parts / "valid/cat/9.jpg"), "cat", "move", "emu")]
-    write_csv(tmp_path / "r.csv", COLUMNS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
-    done = move_photos(tmp_path / "r.csv", parts, tmp_path / "bad")
-    assert (parts / "valid" / "emu" / "9.jpg").exists()
-    assert done.moved == 1
-    undo_moves(tmp_path / "r.csv", parts, tmp_path / "bad")
-    assert not (parts / "valid" / "emu").exists(), "the folder that it made is gone"
+    (parts / "val" / "cat").mkdir(parents=True)
+    (parts / "val" / "cat" / "9.jpg").write_bytes(b"photo 9")
+    review = write_review(parts, {"val/cat/9.jpg": "emu"})
+    assert move_photos(review, parts, tmp_path / "bad").moved == 1
+    assert (parts / "val" / "emu" / "9.jpg").exists()
+    undo_moves(review, parts, tmp_path / "bad")
+    assert not (parts / "val" / "emu").exists(), "the folder that it made is gone"
 
 
 def test_the_label_of_a_dropped_photo_means_nothing(photos, tmp_path):
@@ -336,15 +333,6 @@ def test_the_label_of_a_dropped_photo_means_nothing(photos, tmp_path):
     assert (photos / "cat" / "1.jpg").exists()
     assert not (photos / "cat" / "2.jpg").exists()
     assert write_list(review, make_photos(tmp_path / "again" / "photos"), tmp_path / "list.csv").dropped == 1
-
-
-def test_two_photos_of_one_name_and_copies_move_both(photos, tmp_path):
-    (photos / "emu" / "1.jpg").write_bytes(b"photo cat/1.jpg")  # the same content as another
-    done = move_photos(write_review(photos, {"cat/1.jpg": "dog", "emu/1.jpg": "dog"}), photos, tmp_path / "bad")
-    assert done.moved == 2
-    assert {name for name in snapshot(photos) if name.startswith("dog/")} == {
-        "dog/1.jpg", "dog/1-2.jpg", "dog/1-3.jpg", "dog/4.jpg",
-    }  # fmt: skip
 
 
 def test_folders_that_lie_in_each_other(photos, tmp_path):
@@ -391,6 +379,11 @@ def test_after_a_kill_at_any_step_the_same_call_goes_on(tmp_path):
                 move_photos(review, photos, base / "bad")
             except Killed:
                 killed = True
+        if step == 5:  # what is changed between is left
+            (photos / "dog" / "4.jpg").write_bytes(b"edited")
+            left = move_photos(review, photos, base / "bad").left
+            assert left == (("dog/4.jpg", "it was changed since it was reviewed"),)
+            (photos / "dog" / "4.jpg").write_bytes(b"photo dog/4.jpg")
         done = move_photos(review, photos, base / "bad")
         assert (done.moved, done.dropped, done.left) == (expected_done.moved, expected_done.dropped, ()), step
         assert snapshot(photos) == expected, step
@@ -401,40 +394,30 @@ def test_after_a_kill_at_any_step_the_same_call_goes_on(tmp_path):
     assert step > 10
 
 
-def test_a_photo_that_changed_after_a_kill_is_left(photos, tmp_path):
-    review = write_review(photos, DECISIONS)
-    with killed_at(5), contextlib.suppress(Killed):
-        move_photos(review, photos, tmp_path / "bad")
-    (photos / "emu" / "more" / "6.jpg").write_bytes(b"edited")
-    done = move_photos(review, photos, tmp_path / "bad")
-    assert done.left == (("emu/more/6.jpg", "it was changed since it was reviewed"),)
-    assert (photos / "emu" / "more" / "6.jpg").read_bytes() == b"edited"
-
-
 # --- the command
 
 
 def test_the_command_writes_a_list_and_takes_it_back(photos, tmp_path):
     review, out = write_review(photos, DECISIONS | {"emu/5.jpg": "dog"}), tmp_path / "corrected.csv"
     (photos / "emu" / "5.jpg").write_bytes(b"another photo")
-    done = run_pronk("audit", photos, "--apply", review, "--out", out)
+    done = run_inside("audit", photos, "--apply", review, "--out", out)
     assert done.returncode == 1
     assert done.stdout.decode() == f"{out}\n"
     assert b"left as it is: emu/5.jpg: it was changed since it was reviewed" in done.stderr
     assert b"2 moved, 1 dropped, 1 kept, 1 left" in done.stderr
     assert f"pronk train {out}".encode() in done.stderr
     assert len(list_photos(out).entries) == 6
-    undone = run_pronk("audit", photos, "--apply", review, "--out", out, "--undo", "--json")
+    undone = run_inside("audit", photos, "--apply", review, "--out", out, "--undo", "--json")
     assert json.loads(ok(undone)) == {"undone": 1, "kept": []}
     assert not out.exists()
 
 
 def test_the_command_moves_and_takes_back(photos, tmp_path):
     words = ("audit", photos, "--apply", write_review(photos, DECISIONS), "--move", "--quarantine", tmp_path / "bad")
-    record = json.loads(ok(run_pronk(*words, "--json")))
+    record = json.loads(ok(run_inside(*words, "--json")))
     assert record == {"file": str(tmp_path / "bad" / "undo.csv"), "moved": 2, "dropped": 1, "kept": 1, "left": []}
     (photos / "cat" / "1.jpg").write_bytes(b"a new photo of that name")
-    done = run_pronk(*words, "--undo")
+    done = run_inside(*words, "--undo")
     assert done.returncode == 1
     assert b"another file is at" in done.stderr
     assert done.stdout == b"undone: 2 files; kept: 1\n"
