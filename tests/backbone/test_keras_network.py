@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
-from helpers.training import digest_arrays, lively_backbone, real_pixels
+from helpers.training import build_prefix, digest_arrays, lively_backbone, real_pixels
 from pronk.analysis.head import Head, fit_head
 from pronk.backbone.architecture import LAYERS
 from pronk.backbone.keras_network import (
     batch_norms,
     build_network,
-    build_prefix,
     build_suffix,
     get_head,
     get_weights,

@@ -4,10 +4,10 @@ import onnxruntime
 import pytest
 
 from helpers.pictures import draw_picture
-from helpers.training import lively_backbone, real_pixels
+from helpers.training import build_prefix, lively_backbone, real_pixels
 from pronk.analysis.head import Head
 from pronk.backbone.architecture import BLOCKS as ALL_BLOCKS
-from pronk.backbone.keras_network import build_network, build_prefix, set_head
+from pronk.backbone.keras_network import build_network, set_head
 from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_model, write_prefix
 from pronk.backbone.weights import load_backbone, random_backbone
 from pronk.config import BLOCKS, SETTINGS, Settings

@@ -23,7 +23,6 @@ from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbon
 from pronk.batch.engines import open_engine
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ImageError, PronkError, Reason
-from pronk.training import features as features_module
 from pronk.training.features import extract_features
 from pronk.training.run_folder import Run
 
@@ -294,9 +293,8 @@ def test_what_is_not_a_cluster_is_named_soon(ray_environment, photos, whole_bund
 
 
 @pytest.fixture
-def extract(tiny_photos, tmp_path, monkeypatch):
+def extract(tiny_photos, tmp_path):
     """Extract features with a cache of its own per engine; give them with the rows that it holds then."""
-    monkeypatch.setattr(features_module, "has_gpu", lambda: False)
     dataset = load_dataset(tiny_photos)
 
     def go(engine, address=None):

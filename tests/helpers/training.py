@@ -68,6 +68,13 @@ def write_h5(path: Path, backbone: Backbone) -> Path:
     return path
 
 
+def build_prefix(network: Any, cut: str) -> Any:
+    """The frozen part of a Keras network: image -> [activations at the cut, pooled features]."""
+    import keras
+
+    return keras.Model(network.input, [network.get_layer(cut).output, network.get_layer("pool").output])
+
+
 def draw_tiny(rng: np.random.Generator, label: str, *, size: tuple[int, int] = (56, 44)) -> Image.Image:
     """A blurred pattern of its own in the colours of its class."""
     small = rng.integers(0, 120, (6, 6, 3)).astype(np.uint8)

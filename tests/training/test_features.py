@@ -10,8 +10,8 @@ from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, StorageError
 from pronk.photos.decoding import load_pixels
 from pronk.training import features as features_module
-from pronk.training.features import extract_features, extract_on_gpu, has_gpu, plan_extraction
-from pronk.training.rows import PhotoViews, load_square, row_key
+from pronk.training.features import extract_features, plan_extraction
+from pronk.training.rows import load_square, row_key
 from pronk.training.run_folder import Run
 
 SETTINGS = tiny_settings("unused", views=3)
@@ -34,9 +34,8 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def extract(tmp_path, photos, backbone, pool, monkeypatch):
+def extract(tmp_path, photos, backbone, pool):
     """Split and extract with a cache of this test's own, and tell what it came to."""
-    monkeypatch.setattr(features_module, "has_gpu", lambda: False)
 
     def run(settings=SETTINGS, *, split=None, dataset=None, backbone=backbone, **options):
         dataset = dataset or load_dataset(photos, seed=settings.seed, split=split)
@@ -202,31 +201,3 @@ def test_the_prefix_is_written_once(tmp_path, photos, backbone, monkeypatch):
     monkeypatch.setattr(features_module, "write_prefix", None)
     assert plan_extraction(photos, run) == extraction
     assert extraction.prefix.stat().st_mtime > 1, "it counts as used"
-
-
-def test_without_a_driver_there_is_no_gpu(monkeypatch):
-    monkeypatch.setattr("os.path.exists", lambda path: False)
-    assert not has_gpu()
-    monkeypatch.undo()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not has_gpu()
-
-
-def test_the_road_of_a_gpu_comes_to_the_same_rows(extract, photos, backbone, tmp_path):
-    dataset, expected = extract()
-    run = Run(SETTINGS, backbone, tmp_path / "run", tmp_path / "other cache", None)
-    extraction = plan_extraction(photos, run)
-    gone = dataset.part("val")[0]
-    (photos / gone.path).unlink()
-    wanted = [PhotoViews(photo, tuple(range(3 if photo.part == "train" else 1))) for photo in dataset.photos]
-    extracted = list(extract_on_gpu([wanted[i : i + 4] for i in range(0, len(wanted), 4)], extraction, run))
-    assert sum(one.photos for one in extracted) == len(dataset.photos)
-    assert [finding.code for one in extracted for finding in one.findings] == ["vanished"]
-    compared = 0
-    for one in wanted:
-        for number in one.numbers if one.photo is not gone else ():
-            pooled, cut = extraction.store.read(row_key(one.photo, number, SETTINGS.seed))
-            np.testing.assert_allclose(pooled, expected.row(one.photo, number)[0], atol=2e-3)
-            np.testing.assert_allclose(cut, expected.row(one.photo, number)[1], atol=2e-3, rtol=2e-3)
-            compared += 1
-    assert compared == rows_of(dataset) - 1

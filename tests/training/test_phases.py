@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from helpers.training import digest_arrays, lively_backbone
+from helpers.training import build_prefix, digest_arrays, lively_backbone
 from pronk.analysis.head import class_weights
 from pronk.analysis.metrics import log_loss
-from pronk.backbone.keras_network import batch_norms, build_network, build_prefix, build_suffix, get_weights, set_head
+from pronk.backbone.keras_network import batch_norms, build_network, build_suffix, get_weights, set_head
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
 from pronk.errors import RunError, SettingsError

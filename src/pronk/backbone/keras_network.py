@@ -44,11 +44,6 @@ def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> An
     return network
 
 
-def build_prefix(network: Any, cut: str) -> Any:
-    """Return the frozen part: image -> [activations at the cut, pooled features]."""
-    return keras.Model(network.input, [network.get_layer(cut).output, network.get_layer("pool").output])
-
-
 def build_suffix(network: Any, cut: str) -> Any:
     """Return the part that is fine-tuned: activations at the cut -> probabilities. It shares the network's layers."""
     return keras.Model(network.get_layer(cut).output, network.output)

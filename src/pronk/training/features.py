@@ -24,7 +24,7 @@ from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
 from pronk.storage.cache import Kind, ensure_space
 from pronk.storage.files import write_atomically
-from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows, draw_wanted, row_key
+from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows, row_key
 from pronk.training.run_folder import Run
 
 PHOTOS_AT_ONCE = 4
@@ -118,38 +118,6 @@ def plan_extraction(root: Path, run: Run) -> Extraction:
     return Extraction(root.absolute(), prefix, store, size, settings.fit, settings.seed, run.work / "squares")
 
 
-def has_gpu() -> bool:
-    """Tell whether Keras's backend sees a GPU; looks for a driver first, since importing Keras takes seconds."""
-    drivers = ("/dev/nvidiactl", "/dev/kfd")
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not any(map(os.path.exists, drivers)):
-        return False
-    import keras
-
-    try:
-        return bool(keras.distribution.list_devices("gpu"))
-    except Exception:  # backends that cannot list devices run on the CPU here
-        return False
-
-
-def extract_on_gpu(batches: Sequence[Sequence[PhotoViews]], extraction: Extraction, run: Run) -> Iterator[Extracted]:
-    """Run photos through the Keras prefix in this process, decoded by threads beside it."""
-    from pronk.backbone.keras_network import build_network, build_prefix
-
-    prefix = build_prefix(build_network(run.backbone, classes=2, settings=run.settings), run.settings.fine_tune_from)
-
-    def draw(batch: Sequence[PhotoViews]) -> list[tuple[PhotoViews, np.ndarray | Finding]]:
-        return [(wanted, draw_wanted(extraction, wanted)) for wanted in batch]
-
-    for drawn in run_unordered(draw, batches):
-        whole = [(wanted, views) for wanted, views in drawn if not isinstance(views, Finding) and len(views)]
-        if whole:
-            cut, pooled = map(np.asarray, prefix.predict_on_batch(np.concatenate([views for _, views in whole])))
-            names = [row_key(wanted.photo, number, extraction.seed) for wanted, _ in whole for number in wanted.numbers]
-            for row in zip(names, pooled, cut, strict=True):
-                extraction.store.write(*row)
-        yield Extracted(len(drawn), tuple(views for _, views in drawn if isinstance(views, Finding)))
-
-
 def _find_missing(dataset: Dataset, extraction: Extraction, views: int, square_bytes: int) -> Iterator[PhotoViews]:
     seen: set[str] = set()
     squares = square_bytes // (extraction.size**2 * 3)
@@ -173,11 +141,7 @@ def _extract(wanted: Sequence[PhotoViews], extraction: Extraction, run: Run) -> 
         share = len(wanted) // (TASKS_AHEAD * count_workers(pool))
         step = PHOTOS_AT_ONCE if is_local else max(PHOTOS_AT_ONCE, min(share, MOST_PHOTOS_AT_ONCE))
         batches = [wanted[i : i + step] for i in range(0, len(wanted), step)]
-        if is_local and has_gpu():
-            results = extract_on_gpu(batches, extraction, run)
-        else:
-            results = run_unordered(functools.partial(compute_rows, extraction), batches, pool=pool)
-        for extracted in results:
+        for extracted in run_unordered(functools.partial(compute_rows, extraction), batches, pool=pool):
             yield extracted, count_workers(pool)
 
 
