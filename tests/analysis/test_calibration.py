@@ -57,15 +57,21 @@ def test_it_keeps_its_bounds_and_the_order_of_the_classes(n, classes, seed):
 # --- thresholds
 
 
-@pytest.mark.parametrize(("n", "coverage", "rank"), [(19, 0.95, 19), (49, 0.95, 48), (99, 0.99, 99), (100, 0.9, 91)])
-def test_the_threshold_is_the_score_of_the_stated_rank(n, coverage, rank):
+@pytest.mark.parametrize(
+    ("n", "coverage", "rank"),
+    [
+        (19, 0.95, 19),
+        (49, 0.95, 48),
+        (99, 0.99, 99),
+        (100, 0.9, 91),
+        (18, 0.95, None),
+        (98, 0.99, None),
+        (0, 0.5, None),
+    ],
+)
+def test_the_threshold_is_the_score_of_the_stated_rank_and_too_few_scores_promise_nothing(n, coverage, rank):
     scores = np.random.default_rng(0).permutation(n).astype(float) + 1
     assert conformal_threshold(scores, coverage) == rank
-
-
-@pytest.mark.parametrize(("n", "coverage"), [(18, 0.95), (98, 0.99), (0, 0.5)])
-def test_too_few_scores_promise_nothing(n, coverage):
-    assert conformal_threshold(np.zeros(n), coverage) is None
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -0.5, float("nan")])

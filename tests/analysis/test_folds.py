@@ -53,21 +53,16 @@ def test_the_answers_are_those_of_heads_fitted_one_by_one(strength):
     if strength:
         folds = assign_folds(table.targets, table.groups, k=3, seed=6)
         left = folds == 1
-        alone = predict_left_out(
-            table.features[~left],
-            table.targets[~left],
-            table.features[left],
-            classes=3,
-            weights=np.ones((~left).sum()),
-            strengths=[strength],
-        )
+        seen, options = table.choose(np.flatnonzero(~left)), {"classes": 3, "strengths": [strength]}
+        weights = np.ones((~left).sum())
+        alone = predict_left_out(seen.features, seen.targets, table.features[left], weights=weights, **options)
         np.testing.assert_allclose(answers[1, left], alone[0], atol=1e-9)
 
 
 def test_progress_counts_every_fold():
-    told = []
-    cross_validate(make_table(20), k=4, repeats=2, seed=0, strength=0.1, on_fold=lambda *step: told.append(step))
-    assert told == [(i, 8) for i in range(1, 9)]
+    steps = []
+    cross_validate(make_table(20), k=4, repeats=2, seed=0, strength=0.1, on_fold=lambda *step: steps.append(step))
+    assert steps == [(i, 8) for i in range(1, 9)]
 
 
 def test_a_small_class_makes_fewer_folds_and_a_single_photo_is_refused():

@@ -60,20 +60,13 @@ def test_constant_and_dead_features_do_no_harm():
 
 def test_each_iteration_is_told_and_the_loss_falls():
     X, targets = blobs(80, 3)
-    told = []
-    head = fit_head(
-        X,
-        targets,
-        classes=3,
-        weights=np.ones(80),
-        strength=0.01,
-        on_iteration=lambda number, so_far: told.append((number, so_far)),
-    )
-    assert [number for number, _ in told] == list(range(1, len(told) + 1))
-    losses = [-np.log(so_far.predict_proba(X)[np.arange(80), targets]).mean() for _, so_far in told]
+    steps, problem = [], {"classes": 3, "weights": np.ones(80), "strength": 0.01}
+    head = fit_head(X, targets, **problem, on_iteration=lambda *step: steps.append(step))
+    assert [number for number, _ in steps] == list(range(1, len(steps) + 1))
+    losses = [-np.log(so_far.predict_proba(X)[np.arange(80), targets]).mean() for _, so_far in steps]
     assert len(losses) > 3
     assert losses[-1] < losses[0]
-    np.testing.assert_array_equal(told[-1][1].weights, head.weights)
+    np.testing.assert_array_equal(steps[-1][1].weights, head.weights)
 
 
 def choose(X, targets, groups, *, views=1):

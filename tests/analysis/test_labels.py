@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.tables import make_table
 from pronk.analysis import labels
-from pronk.analysis.folds import FeatureTable, cross_validate
+from pronk.analysis.folds import cross_validate
 from pronk.analysis.labels import (
     STRENGTH,
     Neighbour,
@@ -19,19 +20,7 @@ from pronk.analysis.labels import (
     weigh_answers,
 )
 
-
-def make_table(sizes, *, seed=0, groups=None, width=24, spread=0.6):
-    """Classes around directions of their own."""
-    rng = np.random.default_rng(seed)
-    targets = np.repeat(np.arange(len(sizes)), sizes)
-    features = (np.eye(len(sizes), width)[targets] * 3 + rng.normal(0, spread, (len(targets), width))).astype(
-        np.float32
-    )
-    names = tuple(f"{i}.jpg" for i in range(len(targets)))
-    classes = tuple(f"class {c}" for c in range(len(sizes)))
-    return FeatureTable(
-        names, tuple(f"{i:064x}" for i in range(len(targets))), classes, targets, groups or names, features
-    )
+CLOUDS = {"features": 24, "distance": 5.0}
 
 
 def plant(table, share, *, seed=0):
@@ -49,7 +38,7 @@ def audit(table, **options):
 
 @pytest.mark.parametrize("sizes", [(60, 60), (30, 30, 30, 30), (120, 25)])
 def test_planted_labels_come_first_with_the_true_class(sizes):
-    clean = make_table(sizes)
+    clean = make_table(sizes, **CLOUDS)
     table, planted = plant(clean, 0.1)
     found = audit(table)
     assert {one.path for one in found[: len(planted)]} == planted
@@ -60,12 +49,12 @@ def test_planted_labels_come_first_with_the_true_class(sizes):
 
 
 def test_right_labels_are_not_suspected():
-    assert audit(make_table((40, 40, 40))) == ()
-    assert audit(make_table((100, 4))) == (), "of a class of four no ten neighbours can agree"
+    assert audit(make_table(120, 3, **CLOUDS)) == ()
+    assert audit(make_table((100, 4), **CLOUDS)) == (), "of a class of four no ten neighbours can agree"
 
 
 def test_a_suspicion_names_its_photo_and_its_neighbours():
-    table, planted = plant(make_table((20, 20)), 0.05)
+    table, planted = plant(make_table(40, **CLOUDS), 0.05)
     found = audit(table)[0]
     row = table.paths.index(found.path)
     assert found.path in planted
@@ -78,7 +67,7 @@ def test_a_suspicion_names_its_photo_and_its_neighbours():
 
 def test_copies_do_not_vouch_for_each_other():
     """Five copies of one photo, all with the same wrong label, are all found: each would call the others to witness."""
-    table = make_table((30, 30))
+    table = make_table((30, 30), **CLOUDS)
     features = table.features.copy()
     features[:5] = features[0]
     groups = ("copies",) * 5 + table.groups[5:]
@@ -130,10 +119,7 @@ def test_neighbours_are_those_of_a_plain_search(seed, n, k, block):
 @pytest.mark.parametrize("share", [0.05, 0.1])
 def test_where_labels_are_luck_planted_ones_do_not_stand_out(share):
     """Or the tests above would pass whatever the features are."""
-    table = dataclasses.replace(
-        make_table((50, 50)), features=np.random.default_rng(1).normal(size=(100, 24)).astype("f")
-    )
-    table, planted = plant(table, share)
+    table, planted = plant(make_table(100, features=24, distance=0.0, seed=1), share)
     found = audit(table)
     assert len(found) < 75
     assert len(planted & {one.path for one in found[: len(planted)]}) <= len(planted) / 2

@@ -198,13 +198,8 @@ def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_
         return np.concatenate([runtime.run(np.stack(pictures[i : i + 8])).features for i in range(0, len(pictures), 8)])
 
     features = extract([load_pixels(path, size=SIZE) for path in paths])
-    drawn = extract(
-        [
-            np.asarray(draw_photo(kind, np.random.default_rng(number), (SIZE, SIZE)))
-            for kind in ("house", "mushroom")
-            for number in range(8)
-        ]
-    )
+    things = [(kind, np.random.default_rng(number)) for kind in ("house", "mushroom") for number in range(8)]
+    drawn = extract([np.asarray(draw_photo(kind, rng, (SIZE, SIZE))) for kind, rng in things])
     part = np.arange(len(paths)) % 10
     train, val, test = part < 6, (part == 6) | (part == 7), part > 7
     novelty = fit_novelty(features[train], targets[train], classes=len(folders))
