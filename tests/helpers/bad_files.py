@@ -86,10 +86,8 @@ def _not_pictures() -> Iterator[tuple[str, bytes, Reason]]:
 def _cut_files() -> Iterator[tuple[str, bytes, Reason]]:
     picture = draw_picture("circle", 900, (160, 120))
     whole = encode(picture)
-    yield "header.jpg", whole[:20], Reason.TRUNCATED
-    yield "half.jpg", whole[: len(whole) // 2], Reason.TRUNCATED
-    yield "last_200.jpg", whole[:-200], Reason.TRUNCATED
-    yield "last_2.jpg", whole[:-2], Reason.TRUNCATED
+    for name, end in (("header", 20), ("half", len(whole) // 2), ("last_200", -200), ("last_2", -2)):
+        yield f"{name}.jpg", whole[:end], Reason.TRUNCATED
     thumbnail = b"Exif\0\0" + bytes(20) + encode(draw_picture("circle", 901, (32, 24)))
     yield "last_2_with_thumbnail.jpg", encode(picture, exif=thumbnail)[:-2], Reason.TRUNCATED
     for kind in ("PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"):
@@ -119,15 +117,11 @@ def _odd_pictures() -> Iterator[tuple[str, bytes, Reason]]:
     def picture() -> Image.Image:
         return draw_picture("triangle", next(seeds))
 
-    deep = np.asarray(picture().convert("L")).astype(np.uint16) * 257
-    yield "deep_grey.png", encode(Image.fromarray(deep), "PNG"), ok
-    deep = np.asarray(picture().convert("L")).astype(np.uint16) * 257
-    yield "deep_grey.tiff", encode(Image.fromarray(deep), "TIFF"), ok
-    yield "deep_grey_big_endian.tiff", big_endian_tiff(np.asarray(picture().convert("L")).astype(np.uint16) * 257), ok
-    yield "webp_named.jpg", encode(picture(), "WEBP"), remark
-    yield "png_named.jpg", encode(picture(), "PNG"), remark
-    yield "gif_named.jpg", encode(picture(), "GIF"), remark
-    yield "bmp_named.jpg", encode(picture(), "BMP"), remark
+    for name, kind, dtype in (("png", "PNG", "<u2"), ("tiff", "TIFF", "<u2"), ("big_endian.tiff", "TIFF", ">u2")):
+        deep = (np.asarray(picture().convert("L")).astype(np.uint16) * 257).astype(dtype)
+        yield f"deep_grey.{name}", encode(Image.fromarray(deep), kind), ok
+    for kind in ("WEBP", "PNG", "GIF", "BMP"):
+        yield f"{kind.lower()}_named.jpg", encode(picture(), kind), remark
     yield "jpeg_named.png", encode(picture()), remark
     yield "no_suffix", encode(picture()), remark
     for kind in ("GIF", "WEBP", "PNG"):
@@ -144,27 +138,6 @@ def _odd_pictures() -> Iterator[tuple[str, bytes, Reason]]:
         turned = orientation in UPRIGHT and orientation != 1
         yield f"exif_{orientation}.jpg", encode(picture(), exif=exif(orientation)), remark if turned else ok
     yield "exif_garbage.jpg", encode(picture(), exif=b"Exif\0\0MM\0*\0\0\xff\xff" + bytes(range(200))), ok
-
-
-def big_endian_tiff(values: np.ndarray) -> bytes:
-    """Write 16-bit grey, most significant byte first, which Pillow reads but does not write."""
-    height, width = values.shape
-    body = values.astype(">u2").tobytes()
-    short, long = 3, 4
-    tags = [
-        (256, long, width),
-        (257, long, height),
-        (258, short, 16),
-        (259, short, 1),
-        (262, short, 1),
-        (273, long, 8),
-        (277, short, 1),
-        (278, long, height),
-        (279, long, len(body)),
-    ]
-    values_of = {short: lambda value: struct.pack(">HH", value, 0), long: lambda value: struct.pack(">I", value)}
-    entries = b"".join(struct.pack(">HHI", tag, kind, 1) + values_of[kind](value) for tag, kind, value in tags)
-    return b"MM\0*" + struct.pack(">I", 8 + len(body)) + body + struct.pack(">H", len(tags)) + entries + bytes(4)
 
 
 @functools.cache

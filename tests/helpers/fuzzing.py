@@ -7,9 +7,9 @@ import faulthandler
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
+import psutil
 
 from helpers.bad_files import exif
 from helpers.pictures import draw_picture, encode
@@ -74,8 +74,7 @@ def mutate(data: bytes, rng: np.random.Generator, seeds: list[bytes]) -> bytes:
 
 def resident() -> int:
     """Return the memory of this process in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+    return psutil.Process().memory_info().rss // 1024
 
 
 def main(first: int, count: int) -> None:

@@ -1,9 +1,9 @@
 """Clean photos, and a data set in which faults of 20 kinds are planted among them, each with what has to be found."""
 
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,13 @@ ALTERED: Sequence[Callable[[Image.Image], bytes]] = (
 
 
 def draw_clean(number: int, size: tuple[int, int] = (320, 240)) -> list[Image.Image]:
-    """Draw photos of which no two are alike."""
-    kinds = cycle(DEMO_KINDS)
-    return [draw_photo(next(kinds), np.random.default_rng([7, n]), size) for n in range(number)]
+    """Draw photos of which no two are alike; tests do not change them."""
+    return [_draw_one(n, size) for n in range(number)]
+
+
+@functools.lru_cache(100)  # of 230 KB
+def _draw_one(number: int, size: tuple[int, int]) -> Image.Image:
+    return draw_photo(DEMO_KINDS[number % len(DEMO_KINDS)], np.random.default_rng([7, number]), size)
 
 
 def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int = PER_KIND) -> Planted:
@@ -61,7 +65,7 @@ def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int = PER_KIND
     clean, material = photos[: len(photos) - needed], iter(photos[len(photos) - needed :])
     for number, photo in enumerate(clean):
         part = "test" if number % 5 == 4 else "train"
-        _write_clean(planted, f"{part}/{CLASSES[number % 3]}/photo_{number:04d}.jpg", photo)
+        _write(planted, f"{part}/{CLASSES[number % 3]}/photo_{number:04d}.jpg", encode(photo, quality=92))
     for number in range(per_kind):
         label = CLASSES[number % 3]
         for name, data, code in _spoil(number, material):
@@ -73,9 +77,8 @@ def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int = PER_KIND
             ("leak", f"test/{label}/z_leak_{number}.jpg"),
         ):
             _write_copy(planted, code, label, number, target, next(material))
-        upper, lower = f"train/{label}/same_{number}.JPG", f"train/{label}/SAME_{number}.jpg"
-        _write_clean(planted, upper, next(material))
-        _write(planted, lower, encode(next(material)), "case_collision")
+        _write(planted, f"train/{label}/same_{number}.JPG", encode(next(material), quality=92))
+        _write(planted, f"train/{label}/SAME_{number}.jpg", encode(next(material)), "case_collision")
         (root / f"train/empty_{number}").mkdir(parents=True)
         planted.expected.append((f"train/empty_{number}", "empty_class"))
     return planted
@@ -84,10 +87,8 @@ def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int = PER_KIND
 def _spoil(number: int, material: object) -> list[tuple[str, bytes, str]]:
     whole = encode(next(material), quality=92)
     png = encode(next(material).resize((80, 60)), "PNG")
-    photo, other = next(material), next(material)
-    moving = encode(
-        photo.resize((120, 90)), "GIF", save_all=True, append_images=[ImageOps.flip(photo.resize((120, 90)))]
-    )
+    photo, other = next(material).resize((120, 90)), next(material)
+    moving = encode(photo, "GIF", save_all=True, append_images=[ImageOps.flip(photo)])
     rng = np.random.default_rng(number)
     flat = np.clip(rng.normal(rng.integers(8, 248), 1.2, (120, 160, 1)) + rng.integers(-5, 6, 3), 0, 255)
     blur = ImageFilter.GaussianBlur(min(other.size) / 100)
@@ -111,26 +112,22 @@ def _spoil(number: int, material: object) -> list[tuple[str, bytes, str]]:
 
 def _write_copy(planted: Planted, code: str, label: str, number: int, target: str, photo: Image.Image) -> None:
     original = encode(photo, quality=92)
-    source = f"train/{label}/{code}_{number}.jpg"
-    _write_clean(planted, source, photo, original)
+    _write(planted, f"train/{label}/{code}_{number}.jpg", original)
     data = original if code == "exact_duplicate" else ALTERED[number % len(ALTERED)](Image.open(io.BytesIO(original)))
     if data[:4] == b"\x89PNG":
         target = target.removesuffix(".jpg") + ".png"
     _write(planted, target, data, code)
 
 
-def _write_clean(planted: Planted, path: str, photo: Image.Image, data: bytes | None = None) -> None:
-    file = planted.root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data or encode(photo, quality=92))
-    planted.clean.add(path)
-
-
-def _write(planted: Planted, path: str, data: bytes, code: str) -> None:
+def _write(planted: Planted, path: str, data: bytes, code: str = "") -> None:
+    """Write a file with a fault, or without a code a clean one."""
     file = planted.root / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
-    planted.expected.append((path, code))
+    if code:
+        planted.expected.append((path, code))
+    else:
+        planted.clean.add(path)
 
 
 def compare(planted: Planted, findings: Sequence) -> tuple[list[tuple[str, str]], list]:

@@ -8,22 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from helpers.pictures import draw_picture
-from helpers.planted import draw_clean
-from pronk.photos.duplicates import (
-    BITS,
-    MAX_DISTANCE,
-    SURE_DISTANCE,
-    find_similar,
-    group_indices,
-    perceptual_hash,
-)
+from helpers.pictures import draw_picture, encode
+from helpers.planted import crop, draw_clean
+from pronk.photos.duplicates import BITS, MAX_DISTANCE, SURE_DISTANCE, find_similar, group_indices, perceptual_hash
 
 
 def encode_again(image, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(io.BytesIO(encode(image, kind, **options))).convert("RGB")
 
 
 def alike(images):
@@ -33,11 +24,6 @@ def alike(images):
     return set(find_similar(both[:, 0], both[:, 1], colours))
 
 
-def cut(image, left, top, right, bottom):
-    width, height = image.size
-    return image.crop((int(width * left), int(height * top), int(width * (1 - right)), int(height * (1 - bottom))))
-
-
 CHANGES = {
     "resized": lambda image: encode_again(image.resize((image.width // 2, image.height // 2))),
     "larger": lambda image: image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC),
@@ -45,9 +31,9 @@ CHANGES = {
     "webp": lambda image: encode_again(image, "WEBP", quality=60),
     "mirrored": ImageOps.mirror,
     "mirrored, half": lambda image: ImageOps.mirror(image).resize((image.width // 2, image.height // 2)),
-    "cropped": lambda image: encode_again(cut(image, 0.05, 0.05, 0.05, 0.05), quality=85),
-    "top cropped": lambda image: encode_again(cut(image, 0, 0.05, 0, 0), quality=85),
-    "right cropped": lambda image: encode_again(cut(image, 0, 0, 0.05, 0), quality=85),
+    "cropped": lambda image: encode_again(crop(image, 0.05), quality=85),
+    "top cropped": lambda image: encode_again(image.crop((0, image.height // 20, *image.size)), quality=85),
+    "right cropped": lambda image: encode_again(image.crop((0, 0, image.width * 19 // 20, image.height)), quality=85),
     "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.7),
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
     "grey": lambda image: image.convert("L").convert("RGB"),

@@ -24,24 +24,14 @@ def test_motor_order_and_big_tiff_are_tiff():
     assert {recognise(start + bytes(8)).name for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")} == {"TIFF"}
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("phone.heic", "HEIC"),
-        ("vector.jpg", "SVG"),
-        ("script.jpg", "EPS"),
-        ("layers.psd", "Photoshop"),
-        ("camera.jxl", "JPEG XL"),
-        ("old.jp2", "JPEG 2000"),
-        ("site.ico", "icon"),
-        ("page.jpg", None),
-    ],
-)
-def test_formats_pronk_does_not_read_are_named(name, kind):
-    data = {sample.name: sample.data for sample in make_samples()}[name]
-    row = recognise(data)
-    assert (row and row.name) == kind
-    assert row is None or row.is_cut is None
+def test_formats_pronk_does_not_read_are_named():
+    found = {sample.name: recognise(sample.data) for sample in make_samples() if "." in sample.name}
+    for name, kind in (
+        ("phone.heic", "HEIC"), ("vector.jpg", "SVG"), ("script.jpg", "EPS"), ("layers.psd", "Photoshop"),
+        ("camera.jxl", "JPEG XL"), ("old.jp2", "JPEG 2000"), ("site.ico", "icon"),
+    ):  # fmt: skip
+        assert (found[name].name, found[name].is_cut) == (kind, None)
+    assert found["page.jpg"] is None
 
 
 @given(st.binary(max_size=200), st.sampled_from(sorted(FORMATS)), st.integers(0, 40))
