@@ -71,23 +71,9 @@ def test_numbers_as_names_are_ordered_by_value_and_pointed_out(tmp_path):
 
 
 def test_what_systems_leave_behind_is_no_photo(tmp_path):
-    make(
-        tmp_path,
-        "cat/1.jpg",
-        "cat/._1.jpg",
-        "cat/.DS_Store",
-        "cat/Thumbs.db",
-        "cat/desktop.ini",
-        "cat/.ipynb_checkpoints/1-checkpoint.jpg",
-        "dog/1.jpg",
-        "__MACOSX/cat/1.jpg",
-        "cat/.a.PNG",
-        "cat/.notes",
-        "bird/.keep",
-        ".git/config",
-        "loose.jpg",
-        ".hidden",
-    )
+    in_cat = ("1.jpg", "._1.jpg", ".DS_Store", "Thumbs.db", "desktop.ini", ".a.PNG", ".notes")
+    others = ("dog/1.jpg", "__MACOSX/cat/1.jpg", "bird/.keep", ".git/config", "loose.jpg", ".hidden")
+    make(tmp_path, *(f"cat/{name}" for name in in_cat), *others, "cat/.ipynb_checkpoints/1.jpg")
     listing = list_photos(tmp_path)
     assert listing.classes == ("cat", "dog")
     assert paths(listing) == ["cat/1.jpg", "dog/1.jpg"]

@@ -7,9 +7,9 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from PIL import ImageOps
 
 from helpers.pictures import LABELS, draw_picture, encode, write_pictures
+from helpers.planted import ALTERED
 from pronk.dataset.findings import changed
 from pronk.dataset.listing import PART_FOLDERS
 from pronk.dataset.loading import load_dataset, load_unsplit, read_split_file, write_split
@@ -73,24 +73,16 @@ def test_same_seed_same_split_whatever_the_names(photo_folder, tmp_path):
 # Copies
 
 
-WAYS = (
-    lambda image: encode(image.resize((image.width // 2, image.height // 2)), quality=85),
-    lambda image: encode(image, quality=40),
-    lambda image: encode(ImageOps.mirror(image), quality=90),
-    lambda image: encode(image, "PNG"),
-)
-
-
 def test_of_200_planted_copies_none_straddles_the_split(tmp_path):
-    ways = cycle(WAYS)
+    ways = cycle((*ALTERED[:3], ALTERED[-1]))  # smaller, worse, mirrored, lossless
     for number, kind in zip(range(100), cycle(DEMO_KINDS), strict=False):
         image = draw_photo(kind, np.random.default_rng(number), (160, 120))
-        (tmp_path / kind).mkdir(exist_ok=True)
+        (tmp_path / "photos" / kind).mkdir(parents=True, exist_ok=True)
         for data in (encode(image, quality=92), next(ways)(image), next(ways)(image)):
             digest = hashlib.sha256(data).hexdigest()  # so that the order of names tells nothing
-            (tmp_path / kind / f"{digest[:9]}_{number}.jpg").write_bytes(data)
+            (tmp_path / "photos" / kind / f"{digest[:9]}_{number}.jpg").write_bytes(data)
     for seed in range(3):
-        dataset = load_dataset(tmp_path, seed=seed)
+        dataset = load_dataset(tmp_path / "photos", seed=seed, memo=tmp_path / "memo")
         parts_of = defaultdict(set)
         for photo in dataset.photos:
             parts_of[photo.path.rsplit("_", 1)[1]].add(photo.part)
@@ -216,9 +208,8 @@ def test_a_former_split_goes_before_folders_and_folders_before_chance(photo_fold
     for label in LABELS:
         for part in ("train", "test"):
             for number in range(100, 104):
-                (data / part / label / f"{part}{number}.jpg").write_bytes(
-                    encode(draw_picture(label, number + 10 * (part == "test")))
-                )
+                new = encode(draw_picture(label, number + 10 * (part == "test")))
+                (data / part / label / f"{part}{number}.jpg").write_bytes(new)
     dataset = load_dataset(data, split=tmp_path / "split.csv")
     assert {path: parts(dataset)[path] for path in parts(former)} == parts(former)
     for path, part in parts(dataset).items():
