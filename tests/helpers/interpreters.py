@@ -17,11 +17,8 @@ def modules_after(code, *arguments):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def after_command(*arguments):
-    return modules_after(
-        "import sys; from pronk.cli import cli\n"
-        "try: cli.main(sys.argv[1:], standalone_mode=False)\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "sys.stdout.flush()",
-        *arguments,
-    )
+def after_commands(*commands):
+    """The packages that an interpreter has imported after some commands, each given as its words; all succeed."""
+    code = "import json, sys; from pronk.cli import run_command\n"
+    code += "for words in json.loads(sys.argv[1]): assert run_command(words) == 0, words\nsys.stdout.flush()"
+    return modules_after(code, json.dumps([list(map(str, words)) for words in commands]))

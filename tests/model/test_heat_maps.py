@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from helpers.bad_files import exif
-from helpers.interpreters import TRAINING_ONLY, after_command
+from helpers.interpreters import TRAINING_ONLY, after_commands
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone
 from pronk.backbone.onnx_graphs import write_model
@@ -345,6 +345,6 @@ def test_a_head_for_other_classes_or_of_other_numbers_is_refused(models, tmp_pat
 
 
 def test_explaining_reaches_no_framework(models, photos, tmp_path):
-    found = after_command("explain", models["crop"], photos, "--out", tmp_path / "maps")
+    found = after_commands(["explain", models["crop"], photos, "--out", tmp_path / "maps"])
     assert not found & (TRAINING_ONLY | {"matplotlib"})
     assert len(list((tmp_path / "maps").iterdir())) == 12

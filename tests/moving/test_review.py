@@ -424,8 +424,8 @@ def test_the_command_moves_and_takes_back(photos, tmp_path):
 
 
 def test_applying_reaches_no_framework(photos, tmp_path):
-    from helpers.interpreters import TRAINING_ONLY, after_command
+    from helpers.interpreters import TRAINING_ONLY, after_commands
 
     review = write_review(photos, DECISIONS)
-    found = after_command("audit", photos, "--apply", review, "--out", tmp_path / "list.csv")
+    found = after_commands(["audit", photos, "--apply", review, "--out", tmp_path / "list.csv"])
     assert not found & (TRAINING_ONLY | {"onnxruntime", "matplotlib"})
