@@ -4,7 +4,6 @@ import base64
 import contextlib
 import importlib.util
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -166,17 +165,6 @@ def photograph(chrome: "Chrome") -> bytes:
     clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], TALLEST), "scale": 1}
     how = {"format": "png", "clip": clip, "captureBeyondViewport": True}
     return base64.b64decode(chrome.execute_cdp_cmd("Page.captureScreenshot", how)["data"])
-
-
-def print_page(chrome: "Chrome") -> bytes:
-    """Return the page as a PDF on A4."""
-    how = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
-    return base64.b64decode(chrome.execute_cdp_cmd("Page.printToPDF", how)["data"])
-
-
-def count_sheets(pdf: bytes) -> int:
-    """Count the pages of a PDF that Chromium wrote."""
-    return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
 def _events(chrome: "Chrome") -> Iterator[tuple[str, dict[str, Any]]]:

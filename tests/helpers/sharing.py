@@ -12,12 +12,6 @@ import pytest
 T = TypeVar("T")
 
 
-def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of this run of pytest, the same in all its workers."""
-    base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock between processes; a shared one is held by several at once, beside no other."""
@@ -33,7 +27,8 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
     """Let one worker make a value, in a folder of its own, and the others wait for it and read it."""
-    folder = shared_folder(factory) / f"shared-{name}"
+    base = factory.getbasetemp()  # each worker has one of its own, in the folder of this run of pytest
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
     with locked(folder.with_suffix(".lock")):
         made = folder / "made.pickle"
         if not made.exists():

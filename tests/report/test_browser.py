@@ -12,13 +12,11 @@ from helpers.browser import (
     DESK,
     PAPER,
     PHONE,
-    count_sheets,
     find_overhang,
     find_violations,
     look_around,
     notice,
     photograph,
-    print_page,
     read_text,
     say_what_is_missing,
     visit,
@@ -39,8 +37,8 @@ from pronk.training.recipe import train
 
 pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), reason=say_what_is_missing())]
 
-MOST_BYTES = 2_000_000
-PHOTOS = 120
+MOST_BYTES = 1_500_000
+PHOTOS = 68
 
 PARITY = {
     "agreement": 0.98,
@@ -157,10 +155,11 @@ def write_page(folder, content):
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "dark"),
-    [("hostile", PHONE, True), ("crowded", DESK, False), ("crowded", PHONE, True), ("judged", DESK, True)],
-)
-def test_it_fits_and_loads_nothing_and_axe_finds_no_violation(chrome, request, name, width, dark):
+    ("name", "names", "width", "dark"),
+    [("hostile", NAMES, PHONE, True), ("crowded", HOSTILE, DESK, False), ("crowded", HOSTILE, PHONE, True),
+     ("judged", (), DESK, True)],
+)  # fmt: skip
+def test_it_fits_and_loads_nothing_and_names_from_strangers_are_text(chrome, request, name, names, width, dark):
     visit(chrome, request.getfixturevalue(f"{name}_page"), width=width, dark=dark)
     assert find_overhang(chrome, width=width) == []
     look_around(chrome)
@@ -171,6 +170,11 @@ def test_it_fits_and_loads_nothing_and_axe_finds_no_violation(chrome, request, n
     assert find_violations(chrome) == []
     corner = Image.open(io.BytesIO(photograph(chrome))).convert("L").getpixel((0, 0))
     assert corner < 64 if dark else corner > 192
+    text = read_text(chrome)
+    assert [name for name in (*names, *LABELS) if visible(name) not in text] == []
+    assert chrome.execute_script(INTRUDERS) == []
+    source = chrome.execute_script("return document.documentElement.outerHTML")
+    assert sorted(set(HIDDEN.findall(source))) == []
 
 
 def test_a_page_of_many_photos_is_small(hostile_page, hostile_run):
@@ -192,29 +196,9 @@ def test_without_scripts_it_says_the_same(chrome, crowded_page):
     assert len(text.split()) > 100
 
 
-def test_it_prints_and_nothing_is_cut_off_on_paper(chrome, crowded_page):
+def test_nothing_is_cut_off_on_paper(chrome, crowded_page):
     visit(chrome, crowded_page, width=PAPER, media="print")
     assert find_overhang(chrome, width=PAPER) == []
-    pdf = print_page(chrome)
-    assert pdf.startswith(b"%PDF")
-    assert 1 <= count_sheets(pdf) <= 60
-
-
-# --- names from strangers
-
-
-@pytest.mark.parametrize(("page", "names"), [("hostile", NAMES), ("crowded", HOSTILE)], ids=["hostile", "crowded"])
-def test_hostile_names_are_text(chrome, request, page, names):
-    visit(chrome, request.getfixturevalue(f"{page}_page"))
-    look_around(chrome)
-    text = read_text(chrome)
-    assert [name for name in (*names, *LABELS) if visible(name) not in text] == []
-    assert "<img src=x onerror=alert(1)>" in text
-    assert "photo\\u202egnp.exe" in text
-    assert "two\\nlines" in text
-    assert chrome.execute_script(INTRUDERS) == []
-    source = chrome.execute_script("return document.documentElement.outerHTML")
-    assert sorted(set(HIDDEN.findall(source))) == []
 
 
 # --- the tests themselves

@@ -208,12 +208,7 @@ def warmed(temperature):
         ("answer", {"test": None}, ["No photos were set aside as a test", "expect a little less"]),
         ("answer", {"test": None}, ["Of 49 validation photos, 47 were right: 95.9 %"]),
         ("fine_tuning", {}, ["3 became right (gained) and 1 became wrong (lost): 45 right before, 47 after"]),
-        (
-            "fine_tuning",
-            {},
-            ["luck alone could well do that (exact McNemar test, p = 0.625)", "It seems so, a little."],
-        ),
-        ("fine_tuning", {}, ["Kept: the fine-tuned model. Lower loss."]),
+        ("fine_tuning", {}, ["luck alone could well do that (exact McNemar test, p = 0.625)", "Lower loss."]),
         ("fine_tuning", {"fine_tuned": None, "comparison": FROZEN}, ["Fine-tuning was not run.", "Kept: the frozen"]),
         ("data", {}, ["alpaca 100 24 24 148", "all 229 49 49 327"]),
         ("settings", {}, ["views 4 frozen_only false group_by – image.size 224", "fine-tune 1 min 16 s"]),
@@ -373,8 +368,7 @@ def gallery_of(name):
 
 def hostile(content, name):
     """The same content with a stranger's name wherever a name can stand."""
-    metrics = copy.deepcopy(content.metrics)
-    metrics = dataclasses.replace(metrics, classes=[name, "b"], test=judged(3, 4, (name, "b")))
+    metrics = dataclasses.replace(copy.deepcopy(content.metrics), classes=[name, "b"], test=judged(3, 4, (name, "b")))
     metrics.comparison["why"] = metrics.curve["advice"] = name
     return dataclasses.replace(
         content,
