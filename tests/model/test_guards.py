@@ -21,10 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from helpers import TESTS
 from helpers.fuzzing import mutate
-from helpers.training import lively_backbone, write_h5
+from helpers.training import digest_arrays, lively_backbone, write_h5
 from helpers.wire import field
 from pronk.backbone.h5 import open_h5, read_weights
-from pronk.backbone.onnx_graphs import write_model, write_prefix
+from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import random_backbone
 from pronk.config import Settings
 from pronk.errors import ModelError
@@ -159,11 +159,6 @@ def lambda_h5(folder, canary):
     return path.read_bytes()
 
 
-def call(module, name, *arguments):
-    """What would call a function of any module, in a Keras that lets it."""
-    return {"module": module, "class_name": name, "registered_name": name, "config": {"arguments": list(arguments)}}
-
-
 # By name: the file, and its content made from the folder, canary and good file.
 HOSTILE = {
     ".h5 Lambda": ("net.h5", lambda folder, canary, good: lambda_h5(folder, canary)),
@@ -244,56 +239,15 @@ def test_hostile_models_are_refused_and_do_nothing(tmp_path, keras_file):
 
 
 def test_the_configuration_of_a_network_is_never_read(tmp_path, keras_file):
-    from pronk.backbone.keras_network import load_network
+    from pronk.backbone.keras_network import get_weights, load_network
 
-    canary = tmp_path / "canary"
-    layers = [
-        call("keras.config", "enable_unsafe_deserialization"),
-        lambda_layer(canary),
-        call("os", "system", f"touch {canary}"),
-        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "hostile", "name": "more"}},
-    ]
-    for config in (json.dumps({"class_name": "Sequential", "config": {"layers": layers}}).encode(), b"[" * 100_000):
-        (tmp_path / "model.keras").write_bytes(rezip(keras_file, members={"config.json": config}))
-        network = load_network(tmp_path / "model.keras", settings=Settings(image_size=32))
-        assert network.output.shape == (None, 2)
-        assert not canary.exists()
-
-
-# --- what pronk writes
-
-
-@pytest.mark.parametrize("alpha", [0.35, 1.4])
-def test_graphs_of_pronk_pass(alpha):
-    weights = random_backbone(alpha=alpha).weights
-    head = np.zeros((weights["Conv_1"][0].shape[-1], 3), np.float32)
-    check_onnx(write_model(weights, head, head[0], size=32, temperature=2))
-    check_onnx(write_prefix(weights, size=32, cut="block_12_add"))
-
-
-@pytest.mark.more
-def test_quantised_graphs_pass(tmp_path):
-    from onnxruntime import quantization
-
-    (tmp_path / "model.onnx").write_bytes(WHOLE_ONNX)
-    photos = iter([{"image": np.zeros((1, 32, 32, 3), np.uint8)}])
-    reader = type("Reader", (quantization.CalibrationDataReader,), {"get_next": lambda self: next(photos, None)})
-    quantization.quantize_static(tmp_path / "model.onnx", tmp_path / "int8.onnx", reader(), per_channel=True)
-    check_onnx((tmp_path / "int8.onnx").read_bytes())
-
-
-def test_a_network_of_pronk_opens(tmp_path, keras_file):
-    from pronk.backbone.keras_network import get_head, get_weights, load_network, save_network
-
-    path, wanted = tmp_path / "model.keras", Settings(image_size=32)
-    path.write_bytes(keras_file)
-    network = load_network(path, settings=wanted)
-    found = get_weights(network)
+    path, canary = tmp_path / "model.keras", tmp_path / "canary"
+    config = {"class_name": "Sequential", "config": {"layers": [lambda_layer(canary)]}}
+    path.write_bytes(rezip(keras_file, members={"config.json": json.dumps(config).encode()}))
+    found = get_weights(load_network(path, settings=Settings(image_size=32)))
     for layer, arrays in random_backbone(alpha=0.35).weights.items():
-        for one, other in zip(found[layer], arrays, strict=True):
-            np.testing.assert_array_equal(one, other)
-    path.write_bytes(save_network(network))
-    np.testing.assert_array_equal(get_head(load_network(path, settings=wanted)).weights, get_head(network).weights)
+        assert digest_arrays(found[layer]) == digest_arrays(arrays)
+    assert not canary.exists()
 
 
 def drop_layer(file, name):
@@ -355,7 +309,10 @@ def tensor(**changes):
     return array
 
 
-def test_arrays_in_fields_of_numbers_pass():
+def test_what_pronk_and_the_quantiser_write_passes():
+    weights = random_backbone(alpha=1.4).weights
+    head = np.zeros((weights["Conv_1"][0].shape[-1], 3), np.float32)
+    check_onnx(write_model(weights, head, head[0], size=32, temperature=2))
     typed = [helper.make_tensor(str(kind), kind, [2], [1, 2]) for kind in (1, 2, 3, 7)]
     check_onnx(make_onnx(arrays=[*typed, helper.make_tensor("none", 1, [0], [])]).SerializeToString())
 
@@ -559,7 +516,7 @@ with h5py.File(buffer, "w") as file:
     for number in range(6):
         file[f"layers/a{number}/vars/0"] = np.ones((3, 4), np.float32)
     file.create_dataset("packed", data=np.ones(999, np.float32), compression="gzip")
-for number in range(2000):
+for number in range(600):
     try:
         with open_h5(mutate(buffer.getvalue(), np.random.default_rng([5, number]), [buffer.getvalue()])):
             pass
@@ -572,7 +529,7 @@ print(refused)
         [sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert 1000 < int(done.stdout) < 2000
+    assert 300 < int(done.stdout) < 600
 
 
 # --- LiteRT
@@ -651,19 +608,15 @@ def test_tflite_bytes_that_are_something_else_are_refused(data):
 FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=5)
 
 
-def damage(data, cut, flips):
-    damaged = bytearray(data[: int(cut * len(data)) + 1])
-    for place, bit in flips:
-        damaged[int(place * len(damaged))] ^= 1 << bit
-    return bytes(damaged)
-
-
 @given(cut=st.one_of(st.just(1.0), st.floats(0, 1)), flips=FLIPS)
 def test_damage_is_refused_or_harmless(cut, flips):
     small = make_onnx(arrays=[tensor()]).SerializeToString()
     for check, data in ((check_onnx, small), (check_tflite, make_tflite())):
+        damaged = bytearray(data[: int(cut * len(data)) + 1])
+        for place, bit in flips:
+            damaged[int(place * len(damaged))] ^= 1 << bit
         with contextlib.suppress(ModelError):
-            check(damage(data, cut, flips))
+            check(bytes(damaged))
 
 
 def test_what_passes_is_harmless_to_the_onnx_package_too():
@@ -675,14 +628,11 @@ def test_what_passes_is_harmless_to_the_onnx_package_too():
     ]
     passed = 0
     for number in range(3000):
-        rng = np.random.default_rng([3, number])
-        if number % 2:
-            data = mutate(models[number % 6], rng, models)
-        else:
-            data = damage(models[number % 6], 1.0, [(rng.random(), int(rng.integers(8)))])
+        rng, data = np.random.default_rng([3, number]), bytearray(models[number % 6])
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         try:
-            check_onnx(data)
-            model = onnx.load_from_string(data)
+            check_onnx(bytes(data))
+            model = onnx.load_from_string(bytes(data))
         except Exception:  # refused by us, or by the package in a way of its own
             continue
         passed += 1
@@ -696,12 +646,11 @@ def test_what_passes_is_harmless_to_the_onnx_package_too():
     assert passed > 50
 
 
-@pytest.mark.parametrize("check", [check_onnx, read_weights])
-def test_damage_to_whole_files_is_refused_or_harmless(check, keras_file):
-    data, rng, refused = WHOLE_ONNX if check is check_onnx else keras_file, np.random.default_rng(0), 0
+def test_damage_to_a_keras_file_is_refused_or_harmless(keras_file):
+    rng, refused = np.random.default_rng(0), 0
     for _ in range(50):
         try:
-            check(mutate(data, rng, [data]))
+            read_weights(mutate(keras_file, rng, [keras_file]))
         except ModelError:
             refused += 1
     assert refused > 10

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from helpers import FIXTURES
-from helpers.training import run_pronk
+from helpers.commands import ok, run_inside
 from pronk.config import Settings
 from pronk.model.bundle import open_bundle
 from pronk.model.head_weights import load_head
@@ -52,9 +52,7 @@ def test_so_do_its_exports(old_run, export):
 
 
 def test_the_command_line_takes_it(old_run):
-    done = run_pronk("verify", old_run)
-    assert done.returncode == 0, done.stderr
-    assert b"8 golden photos" in done.stdout
+    assert "8 golden photos" in ok(run_inside("verify", old_run))
 
 
 @pytest.mark.more
