@@ -11,16 +11,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from helpers.commands import HOSTILE, count_lines, listing, read_csv, wait_for
+from helpers.commands import HOSTILE, listing, read_csv, wait_for
+from helpers.killing import Killed
 from helpers.predicting import predict
 from helpers.training import draw_tiny, hear_interrupts, write_photos
 from pronk.batch import request as batching
@@ -30,24 +32,8 @@ from pronk.batch.shards import load_model
 from pronk.batch.tables import COLUMNS, list_columns, save_records
 from pronk.cli.predict import predict as command
 from pronk.errors import DataError, MissingExtra, ModelError, RunError, SettingsError, StorageError
-from pronk.pools import available_cores
 
 FORMS = ("csv", "json", "jsonl", "parquet", "txt")
-
-# The command line with a note of each shard that is begun.
-NOTING = """
-import os, sys
-from pronk.batch import shards
-log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-real = shards.predict_shard
-def predict_shard(shard):
-    os.write(log, (os.path.basename(shard.part) + "\\n").encode())
-    return real(shard)
-shards.predict_shard = predict_shard
-sys.argv[1:2] = []
-from pronk.cli import main
-main(sys.argv[1:])
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -279,12 +265,10 @@ def test_a_task_of_a_discarded_plan_writes_nothing(whole_bundle, photos, tmp_pat
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_a_run_killed_while_it_tidied_up_is_done(whole_bundle, photos, tmp_path, monkeypatch, gone):
+def test_a_run_killed_while_it_tidied_up_is_done(whole_bundle, photos, tmp_path, gone):
     out = tmp_path / "o.jsonl"
-    with monkeypatch.context() as patch:
-        patch.setattr(batching, "clear_work", lambda work: (_ for _ in ()).throw(RunError("killed")))
-        with pytest.raises(RunError, match="killed"):
-            predict(whole_bundle, photos, out=out)
+    with mock.patch.object(batching, "clear_work", side_effect=Killed), pytest.raises(Killed):
+        predict(whole_bundle, photos, out=out)
     rows = out.read_bytes()
     if gone:
         out.unlink()  # nobody has the answers any more
@@ -340,20 +324,23 @@ def test_photos_that_go_or_change_meanwhile_have_one_row_each(whole_bundle, phot
 # --- kill -9 and Ctrl-C
 
 
-def start(log, arguments, **options):
-    command = [sys.executable, "-c", NOTING, *map(os.fspath, (log, *arguments))]
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "pronk", *map(os.fspath, arguments)]
     options = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | options
     return subprocess.Popen(command, preexec_fn=hear_interrupts, **options)
 
 
+def wait_for_parts(out, count):
+    wait_for(lambda: len(list(out.with_name(f".{out.name}.parts").glob("part-*"))) >= count)
+
+
 def test_ctrl_c_says_how_to_go_on(whole_bundle, photos, tmp_path):
-    out, log, listed = tmp_path / "o.csv", tmp_path / "log", tmp_path / "listed"
+    out, listed = tmp_path / "o.csv", tmp_path / "listed"
     lines = [f"{path}\n" for path in sorted(photos.rglob("*.png"))] * 60
     listed.write_text("".join(lines))
-    with start(
-        log, ["predict", whole_bundle, "-", "--out", out], stdin=listed.open("rb"), stderr=subprocess.PIPE
-    ) as process:
-        wait_for(lambda: count_lines(log) > 4)
+    options = {"stdin": listed.open("rb"), "stderr": subprocess.PIPE}
+    with start("predict", whole_bundle, "-", "--out", out, **options) as process:
+        wait_for_parts(out, 2)
         process.send_signal(signal.SIGINT)
         text = process.stderr.read().decode()
     assert process.returncode == 130
@@ -363,69 +350,39 @@ def test_ctrl_c_says_how_to_go_on(whole_bundle, photos, tmp_path):
     assert len(read_csv(out)) == 1200
 
 
-def kill_and_finish(bundle, photos, base, *, kills, seed):
-    """Kill runs at random points of their progress, finish, compare; return shards, and shards done again."""
-    out, work, log = base / "o.jsonl", base / ".o.jsonl.parts", base / "log"
-    rng = random.Random(seed)
-    arguments = ["predict", bundle, photos, "--out", out]
-    with start(log, arguments) as process:
-        wait_for(lambda: count_lines(log) > 0)
-        process.kill()
-    plan = json.loads((work / "plan.json").read_text())
-    shards, killed = -(-len((work / "photos.jsonl").read_text().splitlines()) // plan["per_shard"]), 1
-    for point in sorted(rng.uniform(0, shards) for _ in range(kills - 1)):
-        with start(log, arguments) as process:
-            wait_for(lambda point=point: process.poll() is not None or len(list(work.glob("part-*"))) >= point)
-            time.sleep(rng.uniform(0, 0.05))
+@pytest.mark.parametrize(
+    ("per_class", "shards", "kills"), [(150, 20, 2), pytest.param(2500, 60, 20, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_points(whole_bundle, tmp_path, per_class, shards, kills):
+    photos, out = write_photos(tmp_path / "photos", per_class), tmp_path / "o.jsonl"
+    for number in range(7, per_class, 100):
+        (photos / "cold" / f"{number}.png").write_bytes(b"broken")
+    for point in sorted(random.Random(kills).sample(range(shards), kills)):
+        with start("predict", whole_bundle, photos, "--out", out) as process:
+            wait_for_parts(out, point)
             process.kill()
-        killed += process.returncode == -signal.SIGKILL
-        assert not out.exists() or process.returncode == 0
-    begun, parts = Counter(log.read_text().split()), {path.name for path in work.glob("part-*")}
-    if not out.exists():
-        predict(bundle, photos, out=out)
-    assert out.read_text() == predict(bundle, photos, form="jsonl")[1]
+        assert process.returncode == -signal.SIGKILL
+        assert not out.exists()
+    assert predict(whole_bundle, photos, out=out)[2][0].startswith("goes on: ")
+    assert out.read_text() == predict(whole_bundle, photos, form="jsonl")[1]
     rows = [json.loads(line)["path"] for line in out.read_text().splitlines()]
-    inputs = {str(path) for path in photos.rglob("*") if path.is_file()}
-    assert len(rows) == len(set(rows)) == len(inputs)
-    assert set(rows) == inputs
-    assert [path.name for path in base.iterdir() if path.name.startswith(".")] == [], "nothing is left"
-    return {"kills": killed, "shards": shards, "again": sum(begun.values()) - len(begun) + len(begun.keys() - parts)}
-
-
-def test_killed_twice(whole_bundle, tmp_path):
-    photos = write_photos(tmp_path / "photos", 150)
-    (photos / "cold" / "7.png").write_bytes(b"broken")
-    found = kill_and_finish(whole_bundle, photos, tmp_path, kills=2, seed=1)
-    assert found["kills"] == 2
-    assert found["again"] <= 2 * available_cores(), "only what was in flight is done again"
-
-
-@pytest.mark.slow
-def test_five_thousand_photos_killed_twenty_times(whole_bundle, tmp_path, record_property):
-    photos = write_photos(tmp_path / "photos", 2500)
-    for number in range(0, 2500, 100):
-        (photos / "warm" / f"{number}.png").write_bytes(b"broken")
-    found = kill_and_finish(whole_bundle, photos, tmp_path, kills=20, seed=9)
-    record_property("R9", found)
-    assert found["kills"] == 20
-    assert found["again"] <= 20 * available_cores()
+    assert sorted(rows) == sorted(str(path) for path in photos.rglob("*.png"))
+    assert listing(tmp_path) == ["o.jsonl", "photos"], "nothing else is left"
 
 
 @pytest.mark.parametrize("point", ["joined", "finished.json"])
 def test_killed_at_the_very_end(whole_bundle, photos, tmp_path, point):
-    killer = (
-        "import os, signal, sys\nfrom pathlib import Path\nreplace = Path.replace\n"
-        "def kill(self, target):\n"
-        f"    if {point!r} in self.name: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return replace(self, target)\n"
-        "Path.replace = kill\nfrom pronk.cli import main\nmain(sys.argv[1:])\n"
-    )
-    out = tmp_path / "o.jsonl"
-    arguments = map(str, ["predict", whole_bundle, photos, "--out", out])
-    killed = subprocess.run([sys.executable, "-c", killer, *arguments], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
+    out, replace = tmp_path / "o.jsonl", Path.replace
+
+    def kill(self, target):
+        if point in self.name:
+            raise Killed
+        return replace(self, target)
+
+    with mock.patch.object(Path, "replace", kill), pytest.raises(Killed):
+        predict(whole_bundle, photos, out=out)
     assert out.exists() == (point == "finished.json")
-    assert re.fullmatch(r"goes on: (\d+) of \1 shards are done", *predict(whole_bundle, photos, out=out)[2])
+    assert predict(whole_bundle, photos, out=out)[2] == ["goes on: 20 of 20 shards are done"]
     assert out.read_text() == predict(whole_bundle, photos, form="jsonl")[1]
     assert listing(tmp_path) == ["o.jsonl", "photos"]
 
@@ -470,9 +427,6 @@ def test_threads_open_the_model_once(bundle_copy, monkeypatch):
     opened = []
     real = shards.Predictor.load
     monkeypatch.setattr(shards.Predictor, "load", lambda model: opened.append(model) or real(model))
-    threads = [threading.Thread(target=load_model, args=(str(bundle_copy), digest)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load_model, [str(bundle_copy)] * 4, [digest] * 4))
     assert len(opened) == 1

@@ -1,5 +1,6 @@
 import importlib.util
 import socket
+from unittest import mock
 
 import pytest
 
@@ -8,7 +9,7 @@ from pronk.batch.ray_cluster import (
     OWN_CLUSTER,
     SAME_EVERYWHERE,
     SHARE,
-    Raised,
+    RayExecutor,
     explain_loss,
     explain_refusal,
     list_versions,
@@ -83,15 +84,31 @@ def test_versions_are_those_that_are_imported(monkeypatch):
 
 def test_a_machine_must_have_the_same_versions_and_see_the_same_files(tmp_path):
     assert run_task([tmp_path], list_versions(), divmod, 7, 2) == (3, 1)
-    other = list_versions() | {"pillow": "9.0"}
-    error = run_task([tmp_path], other, divmod, 7, 2)
-    assert isinstance(error, Raised)
-    assert "has pillow" in str(error.error)
-    assert "this one has 9.0" in str(error.error)
-    error = run_task([tmp_path / "gone"], list_versions(), divmod, 7, 2).error
+    error = run_task([tmp_path], list_versions() | {"pillow": "9.0"}, divmod, 7, 2)
+    assert isinstance(error, PronkError)
+    assert "has pillow" in str(error)
+    assert "this one has 9.0" in str(error)
+    error = run_task([tmp_path / "gone"], list_versions(), divmod, 7, 2)
     assert f"does not see {tmp_path / 'gone'}" in str(error)
     assert error.hint == SHARE
-    assert isinstance(run_task([], list_versions(), divmod, 7, 0).error, ZeroDivisionError)
+    assert isinstance(run_task([], list_versions(), divmod, 7, 0), ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"), [(False, "no Ray cluster answers at"), (True, "the cluster has had no machine to work with")]
+)
+def test_a_cluster_that_dies_is_named(monkeypatch, answers, says):
+    """Ray itself would end the process after a minute without a word, or wait for ever."""
+    monkeypatch.setattr("pronk.batch.ray_cluster.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("pronk.batch.ray_cluster.PATIENCE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        ray = mock.Mock(**{"cluster_resources.return_value": {}})
+        ray.get_runtime_context.return_value.gcs_address = address if answers else "127.0.0.1:1"
+        executor = RayExecutor(ray)
+        with pytest.raises(PronkError, match=says):
+            executor.submit(abs, 1).result(timeout=60)
+        executor.shutdown()
 
 
 class RayError(Exception):

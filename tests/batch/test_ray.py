@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import random
 import secrets
@@ -19,11 +18,14 @@ import numpy as np
 import pytest
 
 from helpers import TESTS
+from helpers.predicting import predict
 from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
 from pronk.batch.engines import open_engine
+from pronk.dataset.findings import Finding
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ImageError, PronkError, Reason
 from pronk.training.features import extract_features
+from pronk.training.rows import Extracted
 from pronk.training.run_folder import Run
 
 STORE_BYTES = 80 * 1024**2  # per node, in shared memory
@@ -35,7 +37,6 @@ HEALTH_CHECKS = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "2",
 }
-KILLS = 10
 PATIENCE = 90.0  # seconds after which no process of Ray's may be left: two of them stay a minute when it was stopped
 
 pytestmark = [
@@ -52,11 +53,11 @@ more, slow = pytest.mark.more, pytest.mark.slow
 class TwoNodes:
     """A cluster of two nodes with two logical processors each; the driver belongs to the first."""
 
-    def __init__(self, *, processors=2):
+    def __init__(self):
         from ray.cluster_utils import Cluster
 
         options = {"include_dashboard": False, "include_log_monitor": False, "object_store_memory": STORE_BYTES}
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": processors, **options})
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **options})
         self.second = None
         self.heal()
 
@@ -67,9 +68,6 @@ class TwoNodes:
     def heal(self):
         if self.second is None:
             self.second = self.cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
-
-    def lose_first(self):
-        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
 
     def lose_second(self):
         self.cluster.remove_node(self.second, allow_graceful=False)
@@ -100,15 +98,22 @@ def nodes(ray_environment):
     assert not wait_until_none(lambda: set(children()) - before)
 
 
-def write_many(folder, count, *, size):
-    """Write photos that take some milliseconds each, and one in fifty that cannot be used."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    drawn = []
-    for number in range(12):
-        drawn.append(folder / f"drawn-{number:02}.png")
-        draw_tiny(rng, CLASSES[number % 2], size=size).save(drawn[-1], compress_level=1)
-    for number in range(count):
+@pytest.fixture(scope="module")
+def sessions():
+    """Drivers, each the first process of a session of its own, of whom none is left a minute after the last test."""
+    started = []
+    yield started
+    assert not wait_until_none(lambda: [pid for process in started for pid in members(process.pid)])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photos that take some milliseconds each, and one in fifty that cannot be used."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("photos")
+    drawn = [folder / f"drawn-{number:02}.png" for number in range(12)]
+    for number, path in enumerate(drawn):
+        draw_tiny(rng, CLASSES[number % 2], size=(800, 600)).save(path, compress_level=1)
+    for number in range(238):
         if number % 50 == 7:
             (folder / f"{number:05}.png").write_bytes(drawn[0].read_bytes()[: number + 100])
         else:
@@ -117,23 +122,11 @@ def write_many(folder, count, *, size):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return write_many(tmp_path_factory.mktemp("photos") / "some", 238, size=(800, 600))
-
-
-@pytest.fixture(scope="module")
-def expected(photos, whole_bundle, tmp_path_factory):
-    """What threads predict for the photos."""
-    return predict_locally(photos, whole_bundle, tmp_path_factory.mktemp("local") / "out.jsonl")
-
-
-def predict_locally(photos, model, out):
-    done = run_pronk("predict", model, photos, "--out", out)
-    assert done.returncode == 0, done.stderr.decode()
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in photos.iterdir())
-    assert 0 < sum(row["error"] is not None for row in rows) < len(rows) / 10
-    return out.read_bytes()
+def expected(photos, whole_bundle):
+    """The rows that threads predict for the photos."""
+    done, rows, _ = predict(whole_bundle, photos, form="jsonl")
+    assert (done.photos, done.failed) == (250, 5)
+    return rows.encode()
 
 
 def start_predicting(photos, model, out, address=None):
@@ -188,6 +181,22 @@ def wait_until_none(find):
     return found
 
 
+@more
+def test_a_stopped_driver_goes_on_and_leaves_no_process(photos, whole_bundle, expected, sessions, tmp_path):
+    out = tmp_path / "out.jsonl"
+    for sent, code, parts in ((signal.SIGKILL, -signal.SIGKILL, 4), (signal.SIGINT, 130, 20)):
+        sessions.append(process := start_predicting(photos, whole_bundle, out))
+        wait_for_parts(process, out, parts)
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert b"Traceback" not in stderr
+        assert not out.exists()
+    assert "goes on" in predict(whole_bundle, photos, out=out)[2][0], "by whatever engine"
+    assert out.read_bytes() == expected
+    assert not out.with_name(f".{out.name}.parts").exists()
+
+
 def fail(number):
     raise ImageError(Reason.CHANGED, f"photo {number} is gone", hint="look")
 
@@ -228,57 +237,6 @@ def test_rows_are_whole_though_a_node_is_killed(nodes, photos, whole_bundle, exp
     finally:
         nodes.heal()
     assert out.read_bytes() == expected
-
-
-LOST = """
-import sys, time
-from pronk.batch.engines import open_engine
-from pronk.pools import run_unordered
-from pronk.errors import PronkError
-try:
-    with open_engine("ray", address=sys.argv[1]) as pool:
-        for _ in run_unordered(time.sleep, [0.2] * 2000, pool=pool):
-            print("done", file=sys.stderr, flush=True)
-except PronkError as error:
-    sys.exit(f"error: {error}")
-"""
-
-
-@slow
-@pytest.mark.parametrize("first_dies", [True, False])
-def test_a_cluster_that_dies_is_named(ray_environment, first_dies):
-    """Ray itself would end the process after a minute without a word, or wait for ever."""
-    own = TwoNodes(processors=2 if first_dies else 0)
-    try:
-        command = [sys.executable, "-c", LOST, own.address]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stderr.readline() == "done\n"
-        own.lose_first() if first_dies else own.lose_second()
-        stdout, stderr = process.communicate(timeout=120)
-    finally:
-        own.cluster.shutdown()
-    assert process.returncode == 1
-    assert stdout == ""
-    said = "error: no Ray cluster answers at" if first_dies else "error: the cluster has had no machine to work with"
-    assert said in stderr
-
-
-@more
-def test_a_stopped_driver_goes_on_and_leaves_no_process(photos, whole_bundle, expected, tmp_path):
-    out, started = tmp_path / "out.jsonl", []
-    for sent, code, parts in ((signal.SIGKILL, -signal.SIGKILL, 4), (signal.SIGINT, 130, 20)):
-        started.append(process := start_predicting(photos, whole_bundle, out))
-        wait_for_parts(process, out, parts)
-        process.send_signal(sent)
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert b"Traceback" not in stderr
-        assert not out.exists()
-    started.append(again := start_predicting(photos, whole_bundle, out))
-    assert "goes on" in finish(again)
-    assert out.read_bytes() == expected
-    assert not out.with_name(f".{out.name}.parts").exists()
-    assert not wait_until_none(lambda: [pid for process in started for pid in members(process.pid)])
 
 
 @more
@@ -322,23 +280,20 @@ def test_features_of_a_cluster_equal_those_of_this_machine(nodes, extract, tmp_p
     assert again.computed == 0
 
 
-@more
-def test_a_machine_that_sees_other_photos_is_not_believed(nodes, extract, monkeypatch):
-    def lie(self, fn, /, *args):
-        return submit(self, vanish, *args)
+def test_a_machine_that_sees_other_photos_is_not_believed(extract, monkeypatch):
+    @contextlib.contextmanager
+    def open_engine(name, **_):
+        with ThreadPoolExecutor(1) as pool:
+            submit = pool.submit
+            pool.submit = lambda work, jobs: submit(vanish, jobs)
+            yield pool
 
-    from pronk.batch.ray_cluster import RayExecutor
-
-    submit = RayExecutor.submit
-    monkeypatch.setattr(RayExecutor, "submit", lie)
+    monkeypatch.setattr(features_module, "open_engine", open_engine)
     with pytest.raises(DataError, match="vanished on another machine, but not here"):
-        extract("ray", nodes.address)
+        extract("ray")
 
 
 def vanish(jobs):
-    from pronk.dataset.findings import Finding
-    from pronk.training.rows import Extracted
-
     return Extracted(1, (Finding(jobs[0].photo.path, "vanished", "error", "is gone"),))
 
 
@@ -366,45 +321,21 @@ def test_a_wrong_token_is_named(nodes, photos, whole_bundle, tmp_path):
     assert b"Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    return write_many(tmp_path_factory.mktemp("many") / "photos", 4988, size=(400, 300))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(many, nodes, whole_bundle, tmp_path_factory):
-    """The rows that threads predict, and the seconds that the cluster takes for the same."""
-    base = tmp_path_factory.mktemp("undisturbed")
-    rows = predict_locally(many, whole_bundle, base / "out.jsonl")
-    started = time.monotonic()
-    finish(start_predicting(many, whole_bundle, base / "ray.jsonl", nodes.address))
-    assert (base / "ray.jsonl").read_bytes() == rows
-    return rows, time.monotonic() - started
-
-
 @slow
 @pytest.mark.parametrize("victim", ["node", "driver"])
-def test_killed_at_ten_random_points(undisturbed, many, nodes, whole_bundle, tmp_path, record_property, victim):
-    rows, seconds = undisturbed
-    rng, ratios, sessions = random.Random(victim), [], []
-    for number in range(KILLS):
+def test_killed_at_ten_random_points(photos, expected, nodes, whole_bundle, sessions, tmp_path, victim):
+    rng = random.Random(victim)
+    for number in range(10):
         nodes.heal()
         out, address = tmp_path / f"{number}.jsonl", nodes.address if victim == "node" else None
-        started = time.monotonic()
-        process = start_predicting(many, whole_bundle, out, address)
-        time.sleep(rng.uniform(0, seconds))
+        sessions.append(process := start_predicting(photos, whole_bundle, out, address))
+        wait_for_parts(process, out, rng.randrange(20))
         if victim == "node":
             nodes.lose_second()
         else:
             process.kill()
             process.wait()
-            sessions.append(process.pid)
-            process = start_predicting(many, whole_bundle, out)
-            sessions.append(process.pid)
+            sessions.append(process := start_predicting(photos, whole_bundle, out))
         finish(process)
-        ratios.append(round((time.monotonic() - started) / seconds, 2))
-        assert out.read_bytes() == rows, number
+        assert out.read_bytes() == expected, number
     nodes.heal()
-    record_property("undisturbed seconds", round(seconds, 1))
-    record_property(f"{victim} killed, times undisturbed", ratios)
-    assert not wait_until_none(lambda: [pid for session in sessions for pid in members(session)])

@@ -40,10 +40,6 @@ def listing(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def count_lines(path):
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def wait_for(condition, seconds=120, pause=0.002):
     until = time.monotonic() + seconds
     while not condition():

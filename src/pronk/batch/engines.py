@@ -27,11 +27,6 @@ def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path]
         SettingsError: if there is no such engine, or an address without a cluster.
         MissingExtra: without Ray.
         PronkError: if no cluster of the same version answers at the address.
-
-    Example:
-        >>> with open_engine("local") as pool:
-        ...     pool.submit(abs, -2).result()
-        2
     """
     if name == "ray":
         from pronk.batch.ray_cluster import connect  # which looks at the address itself

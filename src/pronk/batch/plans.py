@@ -184,12 +184,6 @@ def read_finished(plan: Plan) -> dict[str, int] | None:
     return found if found.pop("run", None) == plan.run else None
 
 
-def forget_finished(work: Path) -> None:
-    """Remove a plan that is finished."""
-    if (work / FINISHED).exists():
-        clear_work(work)
-
-
 def clear_work(work: Path) -> None:
     """Remove a plan and its parts."""
     try:

@@ -5,7 +5,6 @@ that all of them see.
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -228,17 +227,13 @@ class RayExecutor(Executor):
                 future.set_exception(PronkError(why, hint=AGAIN))
 
 
-@dataclasses.dataclass(frozen=True)
-class Raised:
-    """An error that a task raised, on its way back."""
-
-    error: Exception
-
-
 def run_task(
     shared: Sequence[Path], versions: dict[str, str], work: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
-    """Do a task on this machine, if it has the same versions and sees the same files; errors come back as Raised."""
+    """Do a task on this machine, if it has the same versions and sees the same files; an error is returned, not raised.
+
+    So it comes back as it is: what a task raises, Ray wraps into an error of its own.
+    """
     try:
         # Another machine would give other results, or put them where nobody finds them.
         for name, here in list_versions().items():
@@ -250,7 +245,7 @@ def run_task(
                 raise PronkError(f"the machine {platform.node()} does not see {path}", hint=SHARE)
         return work(*args, **kwargs)
     except Exception as error:
-        return Raised(error)
+        return error
 
 
 @functools.cache
@@ -267,14 +262,13 @@ def _settle(future: "Future[Any]", done: "Future[Any]") -> None:
     # Runs in a thread of Ray's.
     try:
         result = done.result()
-        error = result.error if isinstance(result, Raised) else None
     except Exception as lost:
-        result, error = None, explain_loss(lost)
+        result = explain_loss(lost)
     with contextlib.suppress(InvalidStateError):  # given up meanwhile
-        if error is None:
-            future.set_result(result)
+        if isinstance(result, Exception):
+            future.set_exception(result)
         else:
-            future.set_exception(error)
+            future.set_result(result)
 
 
 def explain_loss(error: Exception) -> Exception:

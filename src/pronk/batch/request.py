@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pronk.batch.engines import check_engine
 from pronk.batch.plans import (
+    FINISHED,
     Plan,
     Spec,
     clear_work,
-    forget_finished,
     is_pending,
     lock_work,
     mark_finished,
@@ -134,8 +134,8 @@ def predict_batch(
     if request.out and request.out.exists() and not is_pending(request.work, spec):
         raise SettingsError(f"--out {str(request.out)!r} exists", hint="name another --out, or remove that file")
     with lock_work(request.work):
-        if request.out and not request.out.exists():
-            forget_finished(request.work)  # nobody has the answers any more
+        if request.out and not request.out.exists() and (request.work / FINISHED).exists():
+            clear_work(request.work)  # nobody has the answers any more
         plan = open_plan(request.work, spec, list_photos=list_photos, tell=tell)
         result = _finish(plan, request, deliver, on_progress, tell)
         clear_work(request.work)

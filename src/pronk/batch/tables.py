@@ -24,10 +24,6 @@ def choose_form(form: str | None, out: Path | None) -> str:
 
     Raises:
         SettingsError: if the suffix says nothing, or Parquet has no file to go to.
-
-    Example:
-        >>> choose_form(None, Path("answers.csv"))
-        'csv'
     """
     if out and not form and out.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"--out must end in {', '.join(SUFFIXES)}. Got {str(out)!r}", hint="or add --format")
@@ -52,12 +48,7 @@ def flatten(record: Record) -> Record:
 
 
 def format_record(form: str, record: Record, columns: list[str]) -> str:
-    r"""Return one record as a line: of a table, of CSV or of JSON lines.
-
-    Example:
-        >>> format_record("csv", {"path": "a.jpg", "set": ["cat"], "scores": [], "error": None}, ["path", "set"])
-        'a.jpg,"[""cat""]"\n'
-    """
+    """Return one record as a line: of a table, of CSV or of JSON lines."""
     if form == "jsonl":
         return json.dumps(record) + "\n"
     if form == "csv":
@@ -117,7 +108,6 @@ def require_parquet() -> None:
 
 
 def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]) -> None:
-    require_parquet()
     import pyarrow
     import pyarrow.parquet
 
