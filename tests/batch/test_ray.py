@@ -288,7 +288,7 @@ def test_a_machine_that_sees_other_photos_is_not_believed(extract, monkeypatch):
             pool.submit = lambda work, jobs: submit(vanish, jobs)
             yield pool
 
-    monkeypatch.setattr(features_module, "open_engine", open_engine)
+    monkeypatch.setattr("pronk.training.features.open_engine", open_engine)
     with pytest.raises(DataError, match="vanished on another machine, but not here"):
         extract("ray")
 
