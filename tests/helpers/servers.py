@@ -136,7 +136,7 @@ def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGINT)  # which waits for no balancer
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

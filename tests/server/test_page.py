@@ -20,20 +20,18 @@ from PIL import Image
 
 from helpers.browser import (
     DESK,
-    FAKE_CAMERA,
     PHONE,
     find_overhang,
     find_violations,
     look_around,
     notice,
-    open_browser,
     photograph,
     read_text,
     say_what_is_missing,
     visit,
 )
 from helpers.commands import wait_for
-from helpers.pages import HIDDEN
+from helpers.pages import HIDDEN, NAMES
 from helpers.pictures import encode
 from helpers.servers import start_server
 from helpers.training import draw_tiny
@@ -44,22 +42,11 @@ from pronk.text import percent, visible
 pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), reason=say_what_is_missing())]
 
 TOKEN = "open-sesame"
+IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 PICTURE_WIDTH, PICTURE_COLOURS, PICTURE_BYTES = 1000, 256, 150_000
 
-HOSTILE_NAMES = (
-    "<img src=x onerror=alert(1)>.jpg",
-    "\" onload='alert(1)' x=\".jpg",
-    "two\nlines and\ta tab.jpg",
-    "photo\u202egnp.exe.jpg",
-    "</script><intruder>.jpg",
-    "=HYPERLINK(1).jpg",
-    "+1.jpg",
-    "@sum, really.jpg",
-    "-2.jpg",
-    "\u001b[31m.jpg",
-    "many words " * 20 + "long" * 55 + ".jpg",
-    "فيل 写真 🦙.jpg",
-)
+FORMULAS = ("=HYPERLINK(1)", "+1", "@sum, really", "-2", "\u001b[31m")
+HOSTILE_NAMES = [f"{name}.jpg" for name in (*NAMES, *FORMULAS) if name.isascii() or "\udce9" not in name]
 HOSTILE_CLASSES = ("<img src=x onerror=alert(1)>", "=1+1,\"'\u202e\nb")
 INTRUDERS = """
 return [...document.querySelectorAll("*")].filter(element =>
@@ -100,10 +87,13 @@ def server(served_model):
 
 @pytest.fixture(scope="module")
 def school(tmp_path_factory):
-    """A server without a model, where one can be taught."""
-    work = tmp_path_factory.mktemp("school") / "work"
-    with start_server(None, "--work", work, "--weights", "offline") as running:
-        running.work = work
+    """A server without a model, where one can be taught, but not from ImageNet's weights."""
+    folder = tmp_path_factory.mktemp("school")
+    (folder / "models").mkdir()
+    (folder / "models" / IMAGENET_FILE).write_bytes(b"what a failed download left")
+    env = {"KERAS_HOME": str(folder)}
+    with start_server(None, "--work", folder / "work", "--weights", "offline", env=env) as running:
+        running.work = folder / "work"
         yield running
 
 
@@ -138,6 +128,11 @@ def until(chrome, script, *arguments, seconds=60):
 
 def find(chrome, selector):
     return chrome.find_element("css selector", selector)
+
+
+def press(chrome, selector):
+    """Press a button, also while the page scrolls."""
+    chrome.execute_script("arguments[0].click()", find(chrome, selector))
 
 
 def hand_over(chrome, how, files, target="body"):
@@ -253,24 +248,27 @@ def test_the_heat_map_lies_where_the_network_looked_and_follows_its_slider(page,
         until(page, "return getComputedStyle(document.querySelector('.heat')).opacity === arguments[0]", value)
 
 
-def test_bad_photos_say_what_is_wrong_and_what_to_do(page, tiny):
+def test_bad_photos_say_what_is_wrong_and_what_to_do(page, tiny, tmp_path):
     picture = Image.open(io.BytesIO(tiny[0]))
     files = [
         ("empty.jpg", b""),
         ("notes.jpg", b"hello" * 99),
         ("scan.tif", encode(picture, "TIFF")),
         ("ok.jpg", tiny[0]),
+        ("cut.jpg", tiny[0][:900]),
     ]
-    files += [("cut.jpg", tiny[0][:900]), ("heavy.jpg", tiny[0] + bytes(11_000_000))]
     hand_over(page, DROP, files)
-    cards = {card["path"]: card for card in answers(page, len(files))}
+    (tmp_path / "heavy.jpg").write_bytes(tiny[0] + bytes(11_000_000))
+    choose(page, "#files", [tmp_path / "heavy.jpg"])
+    cards = {card["path"]: card for card in answers(page, len(files) + 1)}
     assert re.match(r"The \w+ has 0 bytes\.\nHint: ", cards["empty.jpg"]["words"])
     assert "not a picture" in cards["notes.jpg"]["words"]
     assert "cut off" in cards["cut.jpg"]["words"]
     assert "11.0 MB, and 10.0 MB are allowed" in cards["heavy.jpg"]["words"]
     assert cards["scan.tif"]["verdict"] == cards["ok.jpg"]["verdict"]
     assert "This browser cannot show the picture." in read_text(page)
-    assert [card["state"] for card in cards.values()] == ["failed", "failed", "done", "done", "failed", "failed"]
+    assert {name for name, card in cards.items() if card["state"] == "done"} == {"scan.tif", "ok.jpg"}
+    assert {card["state"] for card in cards.values()} == {"done", "failed"}
 
 
 def test_a_busy_server_is_asked_again(page, tiny):
@@ -301,24 +299,13 @@ def test_a_lost_server_can_come_back(chrome, served_model, tiny, tmp_path):
         until(chrome, "return document.querySelector('.card').dataset.state === 'done'")
 
 
-def test_answers_can_be_removed_one_by_one_and_all(page, tiny):
-    hand_over(page, DROP, [(f"{n}.jpg", data) for n, data in enumerate(tiny)])
-    answers(page, len(tiny))
-    page.execute_script("document.querySelectorAll('.card .remove')[1].click()")
-    assert [card["path"] for card in page.execute_script(CARDS)] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
-    assert page.execute_script("return document.activeElement.getAttribute('aria-label')") == "Remove 2.jpg"
-    find(page, "#clear").click()
-    assert page.execute_script(CARDS) == []
-    assert page.execute_script("return document.getElementById('results').hidden")
-
-
 # --- CSV
 
 
-def download(chrome, button, folder, name):
+def download(chrome, selector, folder, name):
     """Press a button and return the file that it saves."""
     chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
-    button.click()
+    press(chrome, selector)
     wait_for((folder / name).exists)
     return (folder / name).read_bytes()
 
@@ -327,7 +314,7 @@ def test_the_csv_holds_every_answer_and_no_formula(page, served_model, tiny, tmp
     files = [(name, tiny[n % len(tiny)]) for n, name in enumerate(HOSTILE_NAMES)]
     hand_over(page, DROP, [*files, ("empty.jpg", b"")])
     answers(page, len(files) + 1)
-    text = download(page, find(page, "#download"), tmp_path, "pronk-answers.csv").decode("utf-8-sig")
+    text = download(page, "#download", tmp_path, "pronk-answers.csv").decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert list(rows[0]) == ["path", "label", "score", "unknown", "distance", "error", "p_cold", "p_warm"]
     defused = [f"'{name}" if re.match(r"[=+\-@\x00-\x1f\x7f]", name) else name for name, _ in files]
@@ -342,8 +329,6 @@ def test_the_csv_holds_every_answer_and_no_formula(page, served_model, tiny, tmp
     assert rows[-1]["error"].startswith("zero_byte: ")
     assert {rows[-1][name] for name in ("label", "score", "unknown", "distance", "p_cold", "p_warm")} == {""}
 
-
-def test_csv_of_hostile_class_names(page):
     record = {"label": "=x", "score": 0.5, "unknown": False, "distance": None, "error": None}
     scores = [{"label": label, "score": 0.5} for label in ("=x", 'a"b,\r\n')]
     text = page.execute_async_script(
@@ -364,15 +349,14 @@ def test_the_camera_answers_live_and_shoots(page):
     read = "return document.querySelector('.reading .value')?.textContent"
     assert until(page, read).endswith("%")
     page.execute_script("window.asked = 0; const plain = fetch; window.fetch = (...all) => (asked++, plain(...all))")
-    time.sleep(3)
-    assert 4 <= page.execute_script("return asked") <= 8  # about twice a second
+    time.sleep(2)
+    assert 2 <= page.execute_script("return asked") <= 6  # about twice a second
     assert page.execute_script("return document.activeElement.className") == "primary shoot"
     find(page, ".shoot").click()
     (card,) = answers(page, 1)
     assert re.fullmatch(r"camera \d\d-\d\d-\d\d\.jpg", card["path"])
     assert card["state"] == "done"
     find(page, ".live").click()
-    time.sleep(1)
     asked = page.execute_script("return asked")
     time.sleep(1)
     assert page.execute_script("return asked") == asked
@@ -381,17 +365,13 @@ def test_the_camera_answers_live_and_shoots(page):
     assert page.execute_script("return [track.readyState, document.querySelector('video')]") == ["ended", None]
 
 
-def test_a_refused_camera_says_so(server):
-    with open_browser(FAKE_CAMERA[:1]) as chrome:
-        denied = {"permission": {"name": "camera"}, "setting": "denied", "origin": server.address}
-        chrome.execute_cdp_cmd("Browser.setPermission", denied)
-        open_page(chrome, server)
-        find(chrome, "#use-camera").click()
-        until(chrome, "return document.querySelector('#predict-camera [role=alert]')")
-        assert "The browser may not use the camera." in find(chrome, "#predict-camera").text
-
-
-def test_where_browsers_lend_no_camera_the_camera_app_takes_the_photo(page, tiny, tmp_path):
+def test_without_a_camera_it_says_why_and_the_camera_app_takes_the_photo(page, tiny, tmp_path):
+    page.execute_script(
+        "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError'))"
+    )
+    find(page, "#use-camera").click()
+    until(page, "return document.querySelector('#predict-camera [role=alert]')")
+    assert "The browser may not use the camera." in find(page, "#predict-camera").text
     page.execute_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
     find(page, "#use-camera").click()
     assert "only to pages at https:// or at localhost" in find(page, "#predict-camera").text
@@ -437,7 +417,8 @@ def test_hostile_names_are_text(chrome, hostile_server, tiny):
 
 @pytest.mark.parametrize(("width", "dark"), [(DESK, False), (PHONE, True)])
 def test_both_tabs_are_sound(chrome, server, school, tiny, width, dark):
-    for running, tab in ((server, "predict"), (server, "teach"), (school, "teach"), (school, "predict")):
+    without = [] if dark else [(server, "teach"), (school, "predict")]
+    for running, tab in [(server, "predict"), (school, "teach"), *without]:
         open_page(chrome, running, tab=tab, width=width, dark=dark)
         if running is server and tab == "predict":
             hand_over(chrome, DROP, [(f"{n}.jpg", data) for n, data in enumerate(tiny)])
@@ -453,38 +434,42 @@ def test_the_keyboard_is_enough(page, tiny):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    def press(*keys):
+    def type_keys(*keys):
         ActionChains(page).send_keys(*keys).perform()
         return page.execute_script("const e = document.activeElement; return e.id || e.className || e.localName")
 
-    assert press(Keys.TAB) == "tab-predict"
+    assert type_keys(Keys.TAB) == "tab-predict"
     assert page.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert press(Keys.ARROW_RIGHT) == "tab-teach"
+    assert type_keys(Keys.ARROW_RIGHT) == "tab-teach"
     assert page.execute_script("return document.getElementById('teach').hidden || location.hash") == "#tab=teach"
-    assert press(Keys.ARROW_RIGHT) == "tab-predict"
-    assert press(Keys.END) == "tab-teach"
-    assert press(Keys.HOME) == "tab-predict"
-    assert [press(Keys.TAB) for _ in range(3)] == ["choose", "use-camera", "choose-folder"]
+    assert type_keys(Keys.ARROW_RIGHT) == "tab-predict"
+    assert type_keys(Keys.END) == "tab-teach"
+    assert type_keys(Keys.HOME) == "tab-predict"
+    assert [type_keys(Keys.TAB) for _ in range(3)] == ["choose", "use-camera", "choose-folder"]
     hand_over(page, DROP, [("tiny.jpg", tiny[0]), ("other.jpg", tiny[1])])
     answers(page, 2)
-    assert [press(Keys.TAB) for _ in range(4)] == ["summary", "heat", "as-photos", "as-table"]
-    press(Keys.SPACE)
+    assert [type_keys(Keys.TAB) for _ in range(4)] == ["summary", "heat", "as-photos", "as-table"]
+    type_keys(Keys.SPACE)
     assert not page.execute_script("return document.getElementById('list').hidden")
-    assert [press(Keys.TAB) for _ in range(4)] == ["download", "clear", "list", "link path"]
-    press(Keys.ENTER)
+    assert [type_keys(Keys.TAB) for _ in range(4)] == ["download", "clear", "list", "link path"]
+    type_keys(Keys.ENTER)
     assert page.execute_script("return document.activeElement.getAttribute('aria-label')") == "Remove tiny.jpg"
-    press(Keys.ENTER)
+    type_keys(Keys.ENTER)
     assert [card["path"] for card in page.execute_script(CARDS)] == ["other.jpg"]
+    assert page.execute_script("return document.activeElement.getAttribute('aria-label')") == "Remove other.jpg"
+    find(page, "#clear").click()
+    assert page.execute_script(CARDS) == []
+    assert page.execute_script("return document.getElementById('results').hidden")
 
 
 def test_the_token_is_asked_for_or_taken_from_the_address(chrome, served_model, tiny, tmp_path):
     with start_server(served_model, "--token", TOKEN, "--work", tmp_path / "work") as running:
         visit(chrome, running.address)
-        for words in ("wrong", TOKEN):
-            until(chrome, "return document.getElementById('token-dialog').open")
-            assert find_violations(chrome) == []
-            find(chrome, "#token").send_keys(words + "\n")
-            time.sleep(0.5)
+        until(chrome, "return document.getElementById('token-dialog').open")
+        find(chrome, "#token").send_keys("wrong\n")
+        until(chrome, "return !document.getElementById('token-problem').hidden")
+        assert find_violations(chrome) == []
+        find(chrome, "#token").send_keys(TOKEN + "\n")
         until(chrome, "return document.documentElement.dataset.ready")
         hand_over(chrome, DROP, [("tiny.jpg", tiny[0])])
         assert answers(chrome, 1)[0]["state"] == "done"
@@ -578,6 +563,7 @@ def test_classes_are_made_filled_renamed_and_deleted(desk, school, tiny, tmp_pat
     number_in(desk, "cats", "6 photos")
     find(desk, ".toast button").click()
     number_in(desk, "cats", "7 photos")
+    desk.execute_script("const plain = setTimeout; window.setTimeout = (task, pause) => plain(task, pause / 20);")
     in_class(desk, "cats", ".thumbnails .remove").click()
     wait_for(lambda: len(look_up(school)["classes"][0]["photos"]) < 7)
 
@@ -638,16 +624,22 @@ def test_the_camera_fills_a_class(desk):
     assert desk.execute_script("return document.querySelector('video')") is None
 
 
-def test_a_training_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, school, tmp_path):
+def test_a_training_fails_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, school, tmp_path):
     pictures = os.environ.get("PRONK_PICTURES")
-    photos = draw_photos(tmp_path / "photos", photos_per_class=80 if pictures else 12, size=(320, 240))
+    photos = draw_photos(tmp_path / "photos", photos_per_class=80 if pictures else 6, size=(320, 240))
     for kind in DEMO_KINDS:
         fill_class(desk, kind, photos / kind)
     assert re.match(
         r"Ready: \d+ photos in 3 classes\.", until(desk, "return document.getElementById('reason').innerText")
     )
+    desk.execute_script("document.querySelector('[value=imagenet]').checked = true")
+    assert not desk.execute_script("return document.getElementById('options').open")
     find(desk, "#start").click()
-    wait_for(lambda: b'"stage":"fine_tune"' in school.ask("GET", "/v1/teach").body, seconds=200, pause=0.2)
+    assert "choose Offline above" in until(desk, "return document.getElementById('way-out')?.innerText")
+    assert desk.execute_script("return document.getElementById('options').open")
+    find(desk, "[value=offline]").click()
+    find(desk, "#start").click()
+    wait_for(lambda: b'"stage":"extract"' in school.ask("GET", "/v1/teach").body, seconds=200, pause=0.2)
     find(desk, "#stop").click()
     until(desk, "return document.getElementById('progress').innerText.startsWith('Training was stopped')")
     assert list((school.work / "runs").iterdir()) == []
@@ -665,12 +657,12 @@ def test_a_training_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, sc
     assert re.search(r"% of \d+ test photos right \(.*\); \d+ photos of ", find(desk, "#run-list").text)
     assert desk.execute_script("return document.activeElement.id") == "outcome-title"
 
-    archive = download(desk, find(desk, "#outcome [download]"), tmp_path, f"pronk-run-{run['name']}.zip")
+    archive = download(desk, "#outcome [download]", tmp_path, f"pronk-run-{run['name']}.zip")
     assert archive[:2] == b"PK"
     report = find(desk, "#outcome [target=_blank]").get_attribute("href")
     assert b"How good is it?" in school.ask("GET", report.removeprefix(school.address[:-1])).body
 
-    find(desk, "#outcome .primary").click()
+    press(desk, "#outcome .primary")
     until(desk, "return !document.getElementById('predict').hidden")
     assert "Is it alpaca, bird or mushroom?" in read_text(desk)
     drawn = [(f"{kind}.jpg", encode(draw_photo(kind, np.random.default_rng(n)))) for n, kind in enumerate(DEMO_KINDS)]
@@ -720,25 +712,6 @@ def write_picture(chrome, running, photos, path):
     picture = Image.open(io.BytesIO(photograph(chrome))).convert("RGB")
     picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < PICTURE_BYTES
-
-
-def test_where_imagenet_cannot_be_had_the_other_way_is_shown(chrome, tmp_path, monkeypatch):
-    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / name).write_bytes(b"what a failed download left")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(64, 48), kinds=DEMO_KINDS[:2])
-    with start_server(None, "--work", tmp_path / "work", "--weights", "imagenet") as running:
-        open_page(chrome, running, tab="teach")
-        for kind in DEMO_KINDS[:2]:
-            fill_class(chrome, kind, photos / kind)
-        until(chrome, "return !document.getElementById('start').disabled")
-        assert not chrome.execute_script("return document.getElementById('options').open")
-        find(chrome, "#start").click()
-        assert "choose Offline above" in until(
-            chrome, "return document.getElementById('way-out')?.innerText", seconds=60
-        )
-        assert chrome.execute_script("return document.getElementById('options').open")
 
 
 def test_without_scripts_or_a_work_folder_it_says_what_it_needs(chrome, server):
