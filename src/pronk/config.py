@@ -132,12 +132,7 @@ class Settings:
             raise SettingsError("; ".join(problems), hint="see `pronk train --help` for what is allowed")
 
     def replace(self, **changes: Any) -> "Settings":
-        """Return a copy with some fields changed.
-
-        Example:
-            >>> Settings().replace(seed=7).seed
-            7
-        """
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 

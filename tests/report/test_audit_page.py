@@ -36,26 +36,26 @@ def in_browser(test):
 CLASSES = ("cat", "dog", "=cmd()", "</script><intruder>", os.fsdecode(b"caf\xe9"), "'-quoted")
 
 
-def make_suspicions(folder, names, *, classes=CLASSES):
+def make_suspicions(folder, names):
     """Suspicions of small pictures; a name that the file system refuses has no file."""
     suspicions = []
     for number, name in enumerate(names):
         data = encode(draw_picture("circle", number, (120, 80 + 8 * number % 90)))
-        given, suggested = classes[number % len(classes)], classes[(number + 1) % len(classes)]
+        given, suggested = CLASSES[number % len(CLASSES)], CLASSES[(number + 1) % len(CLASSES)]
         path = f"{name}{number}.jpg"
         try:
             (folder / path).write_bytes(data)
         except (OSError, ValueError):
             data = b""
-        neighbours = tuple(Neighbour(f"{other}{i}.jpg", classes[i % 2]) for i, other in enumerate(names[:5]))
+        neighbours = tuple(Neighbour(f"{other}{i}.jpg", CLASSES[i % 2]) for i, other in enumerate(names[:5]))
         digest = hashlib.sha256(data or name.encode("utf-8", "surrogatepass")).hexdigest()
         suspicions.append(Suspicion(path, digest, given, suggested, 0.95 - 0.4 * number / len(names), neighbours))
     return suspicions
 
 
-def write_page(folder, suspicions, *, classes=CLASSES, accuracy=0.96):
+def write_page(folder, suspicions):
     page = folder / "review.html"
-    text = render_audit(suspicions, root=folder, classes=classes, data="<my> photos", photos=327, accuracy=accuracy)
+    text = render_audit(suspicions, root=folder, classes=CLASSES, data="<my> photos", photos=327, accuracy=0.96)
     page.write_text(text, encoding="utf-8")
     return page
 
@@ -71,7 +71,7 @@ def test_the_page_is_one_file_of_bounded_size(tmp_path):
         (tmp_path / one.path).write_bytes(spots)
         suspicions[number] = dataclasses.replace(one, digest=hashlib.sha256(spots).hexdigest())
     many = [suspicions[i % 40] for i in range(MOST_ROWS + 17)]
-    text = render_audit(many, root=tmp_path, classes=CLASSES, data="photos", photos=900)
+    text = render_audit(many, root=tmp_path, classes=CLASSES, data="photos", photos=900, accuracy=0.9)
     assert text.count("<article") == MOST_ROWS
     assert text.count("data:image/jpeg") == MOST_ROWS * 6
     assert "17 more are left" in text
@@ -82,7 +82,7 @@ def test_the_page_is_one_file_of_bounded_size(tmp_path):
 def test_a_photo_that_is_another_by_now_is_not_shown(tmp_path):
     suspicions = make_suspicions(tmp_path, ["a", "b"])
     (tmp_path / suspicions[0].path).write_bytes(encode(draw_picture("square", 99)))
-    text = render_audit(suspicions, root=tmp_path, classes=CLASSES, data="photos", photos=9)
+    text = render_audit(suspicions, root=tmp_path, classes=CLASSES, data="photos", photos=9, accuracy=0.9)
     assert text.count("The photo cannot be read, or is another by now.") == 1
     assert text.count('alt="The photo ') == 1
 

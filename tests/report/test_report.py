@@ -58,7 +58,7 @@ def content():
         findings=[
             Finding("a/short.jpg", "truncated", "error", "ends at byte 9", "Copy it again."),
             Finding("a/empty.jpg", "zero_byte", "error", "has 0 bytes"),
-            Finding("a/known.jpg", "leak", "warning", "the model knows it"),
+            Finding("a/soft.jpg", "blurred", "warning", "has no sharp edge"),
             Finding("a", "imbalance", "info", "3 times as many"),
         ],
         class_counts={
@@ -221,7 +221,7 @@ def warmed(temperature):
         ("unknown", VAL_ONLY, ["so that on average at least 95 % of photos drawn like them keep their class"]),
         ("unknown", {"test": judged(47, 49, coverage=make_accuracy(30, 49))}, ["That is less than was promised"]),
         ("unknown", {"unknown": None}, ["A photo of anything gets one of the classes.", "95 % of genuine", "takes 19"]),
-        ("left_out", {}, ["2 files were left out.", "truncated, 1 left out. Copy it again.", "leak, 1 found."]),
+        ("left_out", {}, ["2 files were left out.", "truncated, 1 left out. Copy it again.", "blurred, 1 found."]),
         ("mistakes", {}, ["a/less.jpg alpaca not_alpaca 55.0 % test"]),
     ],
 )
@@ -234,7 +234,7 @@ def test_the_words_of_a_section(content, name, changed, said):
     ("name", "changed", "order"),
     [
         ("mistakes", {}, ["a/sure.jpg", "a/less.jpg", "a/val.jpg"]),
-        ("left_out", {}, ["Images that end too early", "Empty files", "Imbalance"]),
+        ("left_out", {}, ["Empty files", "Images that end too early", "Blurred pictures", "Imbalance"]),
         ("left_out", {"findings": HINTS}, ["x.jpg cut Copy x.jpg again.", "y.jpg cut Copy y.jpg again."]),
         ("unknown", {"metrics": make_metrics(unknown=None), "settings": {"coverage": 0.9}}, ["takes 9 validation"]),
         ("labels", {"suspicions": [suspicion(f"{i}.jpg") for i in range(20)]}, ["And 8 more."]),

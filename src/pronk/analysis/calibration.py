@@ -67,7 +67,7 @@ def conformal_threshold(scores: np.ndarray, coverage: float) -> float | None:
     It is the ceil((n + 1) * coverage)-th smallest of the n scores.
 
     Args:
-        scores: of photos that were not trained on, float [n]; larger is stranger.
+        scores: one per photo that was not trained on, float [n]; larger is stranger.
         coverage: above 0 and below 1; where so few scores can promise nothing, the threshold is None: 95 % needs 19.
     """
     rank = _rank(len(scores), coverage)

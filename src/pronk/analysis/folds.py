@@ -85,7 +85,7 @@ def cross_validate(
         k: number of folds; fewer where a class has fewer photos apart from copies.
         repeats: R.
         seed: decides the folds.
-        strength: of the regularisation; None chooses it inside each fold, so that the answers are honest.
+        strength: strength of the regularisation; None chooses it inside each fold, so that the answers are honest.
         on_fold: called with (folds done, folds to do).
 
     Returns:

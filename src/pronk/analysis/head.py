@@ -79,13 +79,8 @@ def fit_head(
         targets: class indices, int [n].
         classes: number of classes C.
         weights: one per row, float [n]; their mean is taken out.
-        strength: of the regularisation.
+        strength: strength of the regularisation.
         on_iteration: called with the number of each finished iteration and the head so far.
-
-    Example:
-        >>> X, y = np.array([[-1.0], [1.0]], np.float32), np.array([0, 1])
-        >>> fit_head(X, y, classes=2, weights=np.ones(2), strength=0.1).predict_proba(X).argmax(axis=1)
-        array([0, 1])
     """
     scaler, iterations = Scaler.fit(features), itertools.count(1)
 

@@ -159,10 +159,6 @@ def log_loss(probabilities: Any, labels: Any) -> float:
 
     The probability of the true class is clipped at 1e-7, the resolution of float32 near 1, so that a sure
     mistake costs much (16.1) but not everything. Rows are taken as they are: they should sum to 1.
-
-    Example:
-        >>> round(log_loss([[0.5, 0.5], [0.5, 0.5]], [0, 1]), 4)
-        0.6931
     """
     chances, truth = _checked(probabilities, labels)
     given = np.clip(chances[np.arange(truth.size), truth], SMALLEST_PROBABILITY, 1.0)
@@ -176,10 +172,6 @@ def expected_calibration_error(probabilities: Any, labels: Any) -> float:
     of photos, up to one; fewer bins where there are fewer photos): with bins of equal width nearly all photos
     of a sure model share one bin. Photos of the same confidence share their hit rate, so the order of rows
     never matters. With few photos in a bin the number comes out too high: read it as "about".
-
-    Example:
-        >>> expected_calibration_error([[0.75, 0.25]] * 4, [0, 0, 0, 1])
-        0.0
     """
     chances, truth = _checked(probabilities, labels)
     confidence = chances.max(axis=1)
@@ -195,10 +187,6 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> NDArray[np.in
     """Count photos by true class (row) and predicted class (column): int64 [C, C].
 
     Its sum is n, and the matrices of two sets of photos add up to the matrix of both together.
-
-    Example:
-        >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
-        [[1, 1], [0, 1]]
     """
     counts = np.bincount(np.asarray(labels) * classes + np.asarray(predicted), minlength=classes**2)
     return counts.reshape(classes, classes).astype(np.int64)
@@ -241,8 +229,8 @@ class Metric:
     Attributes:
         name: its key in metrics.json.
         title: the field's name for it.
-        question: what it tells, in everyday words.
-        note: what to know when reading the number.
+        question: its meaning in everyday words.
+        note: a hint for reading the number.
         hub: its name in the header of model cards.
         measure: called with probabilities, float [n, C], labels, int [n], and the confusion matrix [C, C].
         show: writes the number for people.

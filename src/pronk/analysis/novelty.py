@@ -109,12 +109,6 @@ def fit_novelty(features: np.ndarray, targets: np.ndarray, *, classes: int) -> N
     claim weighs is told from photos left out of the fit, fold by fold: about its own photos a fit of so many features
     is always sure. ValueError is raised if shapes do not fit, a value is not a finite number, or a target is not a
     class.
-
-    Example:
-        >>> rows = np.abs(np.random.default_rng(0).normal([[3, 0, 0, 1]] * 9 + [[0, 3, 0, 1]] * 9, 0.2))
-        >>> novelty = fit_novelty(rows, np.repeat([0, 1], 9), classes=2)
-        >>> bool(novelty.distance(np.array([[0, 0, 3, 1]])).min() > novelty.distance(rows).max())
-        True
     """
     given, labels = _checked(features), np.asarray(targets)
     if labels.shape != given.shape[:1] or labels.dtype.kind not in "iu" or not labels.size:

@@ -64,9 +64,9 @@ def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: P
             if moved:
                 _print_moved(moved)
         notes = sum(finding.severity == "info" for finding in checkup.findings)
-        told = plural(len(checkup.findings) - notes, "finding"), plural(notes, "note")
+        counts = plural(len(checkup.findings) - notes, "finding"), plural(notes, "note")
         where = f"with pictures in {html}" if html else "all of them with --json, with pictures by --html"
-        console.print(f"{plural(checkup.files, 'file')} looked at, {', '.join(told)} ({where}).", markup=False)
+        console.print(f"{plural(checkup.files, 'file')} looked at, {', '.join(counts)} ({where}).", markup=False)
     sys.exit(1 if checkup.matters else 0)
 
 

@@ -22,7 +22,7 @@ class Checkup:
         root: the folder that paths are relative to.
         files: how many files were looked at.
         classes: usable photos per class, in natural order.
-        findings: what is wrong, about the arrangement first, then in the order of the files.
+        findings: everything that is wrong, about the arrangement first, then in the order of the files.
         shortcuts: how far the class can be told without looking at the subject; empty where there are too few photos.
     """
 

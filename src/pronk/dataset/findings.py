@@ -16,8 +16,8 @@ class Finding:
         path: relative to the data folder, with "/"; empty where the whole folder is meant.
         code: a key of `CATALOGUE`; for files that cannot be used a value of `pronk.errors.Reason`.
         severity: error (left out), warning (kept, but look at it) or info.
-        message: what is wrong.
-        hint: what to do.
+        message: the fault in words.
+        hint: the thing to do.
         related: paths of other files concerned.
     """
 

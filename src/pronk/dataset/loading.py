@@ -50,7 +50,7 @@ class Dataset:
         root: the folder that paths are relative to.
         classes: in natural order; the position is the class's index.
         photos: usable photos in natural order of their paths.
-        findings: what was left out or is worth a look.
+        findings: files that were left out, and photos worth a look.
         files: how many files were looked at.
         shortcuts: how far the class can be told without looking at the subject.
     """

@@ -31,7 +31,7 @@ MOST_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class PropertyKind:
     """One kind of property: its name, its columns, and what to say of it."""
 
     name: str
@@ -51,12 +51,12 @@ class Shortcut:
         value: cross-validated balanced accuracy: the mean over the classes of the share that is right.
         low: lower end of its 95 % interval.
         high: upper end.
-        chance: what guessing would reach.
+        chance: the accuracy of guessing.
         photos: how many were studied, copies counted once.
         told: classes that can be told from all others, each with the balanced accuracy of that.
         warns: the effect is too large to be luck or honest.
         sentence: the same in words.
-        remedy: what to do about it.
+        remedy: the thing to do about it.
     """
 
     kind: str
@@ -92,13 +92,13 @@ _SAVE = "Save the photos of all classes with the same program and settings."
 _SIZE = "Collect photos of every class from the same sources, or scale them all to one size."
 _PLACE = "Take photos of every class in the same places and at the same hours."
 KINDS = (
-    Kind("file_size", "the file size", lambda one: (one.size,), _SAVE),
-    Kind("dimensions", "width and height", _upright, _SIZE),
-    Kind("aspect", "the shape of the frame", lambda one: (_upright(one)[0] / _upright(one)[1],), _SIZE),
-    Kind("camera", "the camera", lambda one: (one.camera,), "Take photos of every class with every camera."),
-    Kind("quality", "file format and JPEG quality", lambda one: (one.format, one.quality), _SAVE),
-    Kind("colour", "the mean colour", _colour, _PLACE, soft=True),
-    Kind("border", "the border", _border, "Look for frames, watermarks and dates. " + _PLACE, soft=True),
+    PropertyKind("file_size", "the file size", lambda one: (one.size,), _SAVE),
+    PropertyKind("dimensions", "width and height", _upright, _SIZE),
+    PropertyKind("aspect", "the shape of the frame", lambda one: (_upright(one)[0] / _upright(one)[1],), _SIZE),
+    PropertyKind("camera", "the camera", lambda one: (one.camera,), "Take photos of every class with every camera."),
+    PropertyKind("quality", "file format and JPEG quality", lambda one: (one.format, one.quality), _SAVE),
+    PropertyKind("colour", "the mean colour", _colour, _PLACE, soft=True),
+    PropertyKind("border", "the border", _border, "Look for frames, watermarks and dates. " + _PLACE, soft=True),
 )
 
 
@@ -107,13 +107,8 @@ def measure_shortcuts(
 ) -> tuple[Shortcut, ...]:
     """Measure how far the class can be told from each kind of property alone.
 
-    Args:
-        properties: one per photo.
-        labels: their classes.
-        groups: equal for photos that are copies of each other or belong together; of each group one is studied.
-
-    Returns:
-        One result per kind, or none at all where there are not two classes with enough photos.
+    Groups are equal for photos that are copies of each other or belong together; of each one is studied. There is one
+    result per kind, or none at all where there are not two classes with enough photos.
     """
     rows, classes = _choose(labels, groups)
     if len(classes) < 2:
@@ -180,7 +175,7 @@ def _log_shares(counts: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(shares))
 
 
-def _judge(kind: Kind, evidence: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> Shortcut:
+def _judge(kind: PropertyKind, evidence: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> Shortcut:
     sizes, chance = np.bincount(targets), 1 / len(classes)
     large = LARGE_FOR_COLOUR if kind.soft else LARGE
     needed = math.log(len(KINDS) * len(classes) / ALPHA)
@@ -188,12 +183,12 @@ def _judge(kind: Kind, evidence: np.ndarray, targets: np.ndarray, classes: Seque
     value, error = float(shares.mean()), _standard_error(shares, sizes)
     surprise = len(classes) / (1 / sizes).mean() * _divergence(value, chance)
     of_all = bool(value - chance >= large * (1 - chance) and surprise > needed)
-    told = []
+    apart = []
     for number, name in enumerate(classes):
         accuracy, surprise = _tell_apart(evidence[0][:, number] > 0, targets == number)
         if accuracy - 0.5 >= large * 0.5 and surprise > needed:
-            told.append((name, round(accuracy, 4)))
-    told.sort(key=lambda pair: -pair[1])
+            apart.append((name, round(accuracy, 4)))
+    apart.sort(key=lambda pair: -pair[1])
     return Shortcut(
         kind=kind.name,
         words=kind.words,
@@ -202,9 +197,9 @@ def _judge(kind: Kind, evidence: np.ndarray, targets: np.ndarray, classes: Seque
         high=round(min(value + INTERVAL * error, 1.0), 4),
         chance=round(chance, 4),
         photos=len(targets),
-        told=tuple(told),
-        warns=bool(told) or of_all,
-        sentence=_say(kind, value, chance, told, of_all=of_all),
+        told=tuple(apart),
+        warns=bool(apart) or of_all,
+        sentence=_say(kind, value, chance, apart, of_all=of_all),
         remedy=kind.remedy,
     )
 
@@ -233,15 +228,15 @@ def _divergence(share: float, expected: float) -> float:
     return sum(p * math.log(p / q) for p, q in pairs if p > 0)
 
 
-def _say(kind: Kind, value: float, chance: float, told: Sequence[tuple[str, float]], *, of_all: bool) -> str:
-    if not told and not of_all:
+def _say(kind: PropertyKind, value: float, chance: float, apart: Sequence[tuple[str, float]], *, of_all: bool) -> str:
+    if not apart and not of_all:
         return f"{kind.words[:1].upper()}{kind.words[1:]}: {percent(value)} right, where chance is {percent(chance)}."
     if of_all:
         subject, right, luck = "The class can be told", value, chance
     else:
-        names = ", ".join(repr(name) for name, _ in told[:MOST_NAMED])
-        names += f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
-        subject, right, luck = f"{names} can be told from the other classes", told[0][1], 0.5
+        names = ", ".join(repr(name) for name, _ in apart[:MOST_NAMED])
+        names += f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
+        subject, right, luck = f"{names} can be told from the other classes", apart[0][1], 0.5
     fact = (
         f"{subject} by {kind.words} alone: {percent(right)} right in cross-validation, where chance is {percent(luck)}."
     )

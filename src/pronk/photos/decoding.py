@@ -104,12 +104,6 @@ def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
 
     Raises:
         ImageError: with its reason; no other exception leaves this function.
-
-    Example:
-        >>> buffer = io.BytesIO()
-        >>> Image.new("L", (4, 2), 255).save(buffer, "PNG")
-        >>> decode(buffer.getvalue()).image.getpixel((0, 0))
-        (255, 255, 255)
     """
     if not data:
         raise ImageError(Reason.ZERO_BYTE, "the photo has 0 bytes", hint="copy the photo again")
@@ -151,13 +145,9 @@ def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarra
 
 
 def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.ndarray:
-    """Read one photo as the network sees it, in training and serving.
+    """Read one photo as the network sees it, in training and serving: pixels, uint8 (size, size, 3).
 
-    Returns:
-        Pixels of dtype uint8 and shape (size, size, 3).
-
-    Raises:
-        ImageError: with its reason.
+    Arguments and errors are those of `load_image` and `fit_pixels`.
     """
     return load_photo(source, size=size, fit=fit)[1]
 

@@ -106,12 +106,7 @@ def group_indices(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def chain_equal(keys: Sequence[object]) -> Iterator[tuple[int, int]]:
-    """Pair each index with the first one that has the same key; None is equal to nothing.
-
-    Example:
-        >>> list(chain_equal(["a", None, "a", None]))
-        [(0, 2)]
-    """
+    """Pair each index with the first one that has the same key; None is equal to nothing."""
     first: dict[object, int] = {}
     for index, key in enumerate(keys):
         if key is not None and first.setdefault(key, index) != index:

@@ -19,7 +19,7 @@ class PictureFormat:
         is_cut: tells from the bytes whether a file ends before its own end; None for a format that is not read.
         needs_end: Pillow takes a file whose pixels are there but not its end.
         most_pixels: more would take too much memory.
-        remedy: what to do with a file of a format that is not read.
+        remedy: the way out for a file of a format that is not read.
     """
 
     name: str

@@ -101,12 +101,7 @@ def estimate_quality(tables: Sequence[Sequence[int]]) -> int:
 
 
 def name_camera(make: object, model: object) -> str:
-    """Name a camera by what its EXIF block says.
-
-    Example:
-        >>> name_camera("Canon", "Canon EOS 80D\\0"), name_camera("SONY", "DSC-W5"), name_camera(None, 3)
-        ('Canon EOS 80D', 'SONY DSC-W5', '')
-    """
+    """Name a camera by what its EXIF block says."""
     texts = [text.split("\0")[0].strip() if isinstance(text, str) else "" for text in (make, model)]
     brand = texts[0].split()[0].casefold() if texts[0] else ""
     named = texts[1] if brand and texts[1].casefold().startswith(brand) else " ".join(filter(None, texts))

@@ -30,7 +30,7 @@ class Augmentation:
     """One step from a picture to its view.
 
     Attributes:
-        name: what it is called.
+        name: the name under which its version is noted.
         version: raise it when the step draws something else, so that features kept of old views are not used again.
         apply: the step; the first one gets the picture at its own aspect, the others what the one before made of it.
     """

@@ -29,7 +29,7 @@ def render_audit(
     classes: Sequence[str],
     data: str,
     photos: int,
-    accuracy: float | None = None,
+    accuracy: float,
     most: int = MOST_ROWS,
 ) -> str:
     """Write the page.
@@ -40,7 +40,7 @@ def render_audit(
         classes: in natural order.
         data: how the reader names the data set on the command line.
         photos: number of photos that were looked at.
-        accuracy: share of all photos that the network recognised, if known.
+        accuracy: share of all photos that the network recognised.
         most: rows of the page; never more than 200.
     """
     shown = suspicions[: min(most, MOST_ROWS)]

@@ -68,19 +68,14 @@ def render_card(
 
 
 def quote_yaml(text: str) -> str:
-    r"""Return text as a YAML scalar in quotes, with nothing in it that YAML does not allow.
-
-    Example:
-        >>> print(quote_yaml('yes: "no"'), quote_yaml("a\nb"))
-        "yes: \"no\"" "a\\nb"
-    """
+    """Return text as a YAML scalar in quotes, with nothing in it that YAML does not allow."""
     quoted = json.dumps(visible(text), ensure_ascii=False)
     # Two characters that are neither control characters nor allowed; all others beyond ASCII stay readable.
     return quoted.replace("\ufffe", "\\uFFFE").replace("\uffff", "\\uFFFF")
 
 
 def quote_code(text: str) -> str:
-    r"""Return a name as Markdown code, where it is no markup and no link; what would end it is spelled out.
+    r"""Return a name as Markdown code, where it is neither markup nor a link; whatever would end it is spelled out.
 
     Example:
         >>> print(quote_code("not_alpaca"), quote_code("a|b`"))
@@ -90,12 +85,7 @@ def quote_code(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return a sentence in which nothing is markup.
-
-    Example:
-        >>> escape_markdown("kept *as asked*")
-        'kept &#42;as asked&#42;'
-    """
+    """Return a sentence in which nothing is markup."""
     return re.sub(r"[\\`*_\[\]<>|&#~$]", lambda found: f"&#{ord(found[0])};", visible(text))
 
 

@@ -23,11 +23,7 @@ KINDS = (
 
 
 def render_check(checkup: Checkup, *, title: str, data: str) -> str:
-    """Write the page.
-
-    Returns:
-        A whole HTML document that can be encoded as UTF-8, whatever the file names.
-    """
+    """Write the page, a whole HTML document that can be encoded as UTF-8, whatever the file names."""
     groups = group_findings(checkup.findings)
     pictures = draw_files(checkup.root, _pick(groups), side=THUMBNAIL_SIDE)
     largest = max(checkup.classes.values(), default=0)

@@ -24,14 +24,13 @@ from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_image, load_pixels, read_bytes
 from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads
+from pronk.report.pages import Row
 
 MOST_THUMBNAILS = 240  # of 3 KB each
 MOST_PER_CELL = 24
 MOST_MISTAKES = 8
 MOST_RIGHT = 6
 MOST_SUSPICIONS = 12
-
-Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +118,7 @@ def _explain(predictor: Predictor, weights: np.ndarray, row: Row, pixels: np.nda
 
 
 def sort_mistakes(rows: Iterable[Row]) -> list[Row]:
-    """Return the wrong answers: those to test photos first, in each part the surest first.
-
-    Example:
-        >>> wrong = {"part": "test", "label": "cat", "predicted": "dog"}
-        >>> rows = [wrong | {"path": "a", "score": 0.6}, wrong | {"path": "b", "score": 0.9}]
-        >>> [row["path"] for row in sort_mistakes(rows)]
-        ['b', 'a']
-    """
+    """Return the wrong answers: those to test photos first, in each part the surest first."""
     wrong = [row for row in rows if row["label"] != row["predicted"]]
     return sorted(wrong, key=lambda row: (row["part"] != "test", row["part"], -float(row["score"]), row["path"]))
 

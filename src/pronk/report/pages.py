@@ -1,6 +1,7 @@
 """A template and values -> a page for people; names from strangers stay text in it."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from markupsafe import Markup
 
 from pronk.text import percent, plural, visible
 
+Row = Mapping[str, Any]  # of one of the CSV files of a run, by column
+
 
 def render_page(template: str, **values: Any) -> str:
     """Fill a template from `templates/`; in those of HTML every value is escaped, in all of them made visible."""
@@ -16,12 +19,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def mark_name(text: object) -> Markup:
-    """Return a stranger's name as HTML whose direction of writing ends where the name ends.
-
-    Example:
-        >>> str(mark_name("<b>"))
-        '<bdi>&lt;b&gt;</bdi>'
-    """
+    """Return a stranger's name as HTML whose direction of writing ends where the name ends."""
     return Markup("<bdi>{}</bdi>").format(visible(str(text)))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pronk.analysis.metrics import accuracy_record
-from pronk.report.pages import render_page
+from pronk.report.pages import Row, render_page
 from pronk.report.words import PHASES
 
 LEAST_WIDTH = 1 / 3
@@ -23,8 +23,6 @@ LEAST_PER_GROUP = 8
 
 # The frame of each plot, in the units of its view box of 332 x 180.
 LEFT, RIGHT, TOP, BOTTOM = 34.0, 324.0, 16.0, 156.0
-
-Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +64,6 @@ def draw_learning(history: Sequence[Row]) -> dict[str, Markup]:
 
     Returns:
         A plot each for loss and accuracy by its heading, none for an empty history. Equal rows give equal text.
-
-    Example:
-        >>> row = {"phase": "frozen", "loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
-        >>> list(draw_learning([row, row]))
-        ['Loss', 'Accuracy']
     """
     return {title: _draw_quantity(history, title) for title in ("Loss", "Accuracy")} if history else {}
 
@@ -87,11 +80,6 @@ def draw_calibration(predictions: Sequence[Row]) -> Markup | None:
 
     Returns:
         The plot, or None where there are too few answers to make two groups.
-
-    Example:
-        >>> row = {"part": "test", "label": "cat", "predicted": "cat", "score": 0.9}
-        >>> draw_calibration([row] * 15) is None, draw_calibration([row] * 16) is None
-        (True, False)
     """
     tested = [row for row in predictions if row["part"] == "test"]
     number = min(MOST_GROUPS, len(tested) // LEAST_PER_GROUP)
@@ -112,11 +100,7 @@ def draw_calibration(predictions: Sequence[Row]) -> Markup | None:
 
 
 def draw_growth(growth: Mapping[str, Any]) -> Markup:
-    """Draw accuracy by number of photos with its intervals, and the forecast beside it.
-
-    Args:
-        growth: points and forecast, from `pronk.analysis.growth.describe_growth`.
-    """
+    """Draw accuracy by number of photos and its forecast with their intervals, from what `describe_growth` returns."""
     measured, forecast = growth["points"], growth["forecast"]
     lines = [
         Line(style, [_with_interval(point["photos"], point["accuracy"]) for point in points], mark)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pronk.analysis.metrics import show_metrics
-from pronk.dataset.findings import SEVERITIES, Finding, describe_fault
+from pronk.dataset.findings import Finding, group_findings
 from pronk.dataset.shortcuts import Shortcut
 from pronk.model.evaluation import Evaluation, calibration_errors
 from pronk.model.predictor import Predictor
 from pronk.model.run import EvaluationMetrics, Metrics, threshold_record
 from pronk.photos.decoding import load_pixels
-from pronk.report.gallery import MOST_SUSPICIONS, Gallery, Row, make_gallery, sort_mistakes
-from pronk.report.pages import render_page
+from pronk.report.gallery import MOST_SUSPICIONS, Gallery, make_gallery, sort_mistakes
+from pronk.report.pages import Row, render_page
 from pronk.report.plots import draw_calibration, draw_growth, draw_learning
 from pronk.report.words import (
     PARTS,
@@ -72,11 +72,7 @@ class ReportContent:
 
 
 def render_report(content: ReportContent) -> str:
-    """Write the page.
-
-    Returns:
-        A whole HTML document that can be encoded as UTF-8, whatever the file names.
-    """
+    """Write the page, a whole HTML document that can be encoded as UTF-8, whatever the file names."""
     metrics, mistakes = content.metrics, sort_mistakes(content.predictions)
     curve = metrics.curve if isinstance(metrics, Metrics) else None
     return render_page(
@@ -99,7 +95,7 @@ def render_report(content: ReportContent) -> str:
         mistakes=mistakes[:MOST_LISTED],
         more_mistakes=max(0, len(mistakes) - MOST_LISTED),
         left_out=len({finding.path for finding in content.findings if finding.severity == "error"}),
-        findings=_group(content.findings),
+        findings=_describe_findings(content.findings),
         part_names=PARTS,
         settings=_flat(content.settings),
         command=quote(content.model_path),
@@ -166,24 +162,14 @@ def _unstable(folds: Sequence[Row]) -> list[Row]:
     return sorted(mixed, key=lambda row: abs(row["right"] - 0.5))[:MOST_UNSTABLE]
 
 
-def _group(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Group findings by severity and code, and say whether all of a group have one hint."""
-    groups: dict[tuple[int, str], list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault((SEVERITIES.index(finding.severity), finding.code), []).append(finding)
-    ordered = []
-    for (severity, code), rows in sorted(groups.items(), key=lambda group: group[0]):
+def _describe_findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Group findings by code, and say whether all of a group have one hint."""
+    groups = []
+    for fault, rows in group_findings(findings):
         hints = {row.hint for row in rows}
-        ordered.append(
-            {
-                "fault": describe_fault(code),
-                "severity": SEVERITIES[severity],
-                "hint": hints.pop() if len(hints) == 1 else None,
-                "rows": rows[:MOST_LISTED],
-                "number": len(rows),
-            }
-        )
-    return ordered
+        hint = hints.pop() if len(hints) == 1 else None
+        groups.append({"fault": fault, "hint": hint, "rows": rows[:MOST_LISTED], "number": len(rows)})
+    return groups
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

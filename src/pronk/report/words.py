@@ -20,9 +20,6 @@ PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
 def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
     """Say how good the model is and how sure that is.
 
-    Args:
-        metrics: the numbers of a run, or of `pronk evaluate`.
-
     Returns:
         A `tone` (good, unsure, bad or none), sentences, the accuracy, and as `baseline` the share of the largest class.
     """
@@ -116,14 +113,6 @@ def describe_calibration(metrics: EvaluationMetrics) -> dict[str, Any] | None:
 
     Returns:
         A verdict in a few words, sentences, and as `rows` the calibration errors of each part.
-
-    Example:
-        >>> error = {"before": 0.08, "after": 0.03}
-        >>> calibration = {"temperature": 2.0, "ece": {"val": None, "test": error}}
-        >>> metrics = EvaluationMetrics(classes=["a", "b"], counts={}, test=None, calibration=calibration)
-        >>> said = describe_calibration(metrics)
-        >>> said["sentences"][1], said["rows"]
-        ('That makes every answer less sure and changes none.', [('test', {'before': 0.08, 'after': 0.03})])
     """
     calibration = metrics.calibration
     rows = [(part, error) for part, error in calibration["ece"].items() if error] if calibration else []
@@ -142,11 +131,7 @@ def describe_calibration(metrics: EvaluationMetrics) -> dict[str, Any] | None:
 
 
 def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAGE) -> dict[str, Any] | None:
-    """Say how many genuine photos kept their class, against what was promised; None where that is not known.
-
-    Args:
-        metrics: the numbers of a run, or of `pronk evaluate`.
-        asked: the share to be promised.
+    """Say how many genuine photos kept their class, against what was promised (`asked`); None where that is not known.
 
     Returns:
         A verdict in a few words, sentences, and limits.

@@ -15,7 +15,7 @@ class Part:
 
     Args:
         outlines: polygons, each float64 [n, 2].
-        tone: which colour of the material it takes: coat, second, accent, dark or glint.
+        tone: the colour it takes of the material: coat, second, accent, dark or glint.
         shade: brightness; below one for what lies behind.
         fuzz: how far the edge is frayed, from 0 (clean) to 1 (woolly).
     """
