@@ -1,8 +1,8 @@
 """Tasks -> results, by the threads of this process or the machines of a Ray cluster: one choice for all who compute."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pronk.errors import SettingsError
@@ -11,8 +11,9 @@ from pronk.pools import start_threads
 ENGINES = ("local", "ray")
 
 
-@contextlib.contextmanager
-def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path] = ()) -> Iterator[Executor]:
+def open_engine(
+    name: str, *, address: str | None = None, shared: Sequence[Path] = ()
+) -> AbstractContextManager[Executor]:
     """Open what runs tasks: the threads of this process, or the machines of a Ray cluster.
 
     On the way out, also by an error or Ctrl-C, tasks that wait are dropped and a cluster is left; one that was started
@@ -31,12 +32,9 @@ def open_engine(name: str, *, address: str | None = None, shared: Sequence[Path]
     if name == "ray":
         from pronk.batch.ray_cluster import connect  # which looks at the address itself
 
-        with connect(address, shared=shared) as executor:
-            yield executor
-    else:
-        check_engine(name, address=address)
-        with start_threads() as pool:
-            yield pool
+        return connect(address, shared=shared)
+    check_engine(name, address=address)
+    return start_threads()
 
 
 def check_engine(name: str, *, address: str | None = None) -> None:

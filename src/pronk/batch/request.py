@@ -79,13 +79,7 @@ class BatchRequest:
 
 @dataclasses.dataclass(frozen=True)
 class BatchResult:
-    """What became of a batch.
-
-    Attributes:
-        photos: number of rows.
-        failed: number of rows with an error.
-        sorted: result of sorting, if it was asked for.
-    """
+    """What became of a batch: its rows, those of them with an error, and the result of sorting, if it was asked for."""
 
     photos: int
     failed: int

@@ -29,14 +29,7 @@ _loaded: dict[str, tuple[str, Predictor]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard to predict: small values only, since it may travel to another machine.
-
-    Attributes:
-        spec: the request made definite.
-        run: the plan it belongs to.
-        photos: paths.
-        part: where the rows go.
-    """
+    """Photos to predict, and the part their rows go to: small values only, since it may travel to another machine."""
 
     spec: Spec
     run: str

@@ -44,12 +44,7 @@ def run_all(runtime: Runtime, photos: Sequence[np.ndarray]) -> tuple[np.ndarray,
 
 
 def compare_answers(reference: np.ndarray, exported: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """Compare the probabilities that two runtimes give the same photos.
-
-    Args:
-        reference: probabilities of the model that was trained, float [n, C].
-        exported: probabilities of the export, float [n, C].
-        targets: the truth, int [n].
+    """Compare the probabilities, float [n, C], that model and export give the same photos, whose classes are int [n].
 
     Returns:
         Share of equal top classes, the largest and the mean difference of a probability, and both accuracies with

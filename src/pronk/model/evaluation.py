@@ -123,11 +123,6 @@ def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> Judged
     Returns:
         The numbers of `pronk.analysis.metrics.score`, and as `coverage` the share of photos that the model did not call
         unknown; None where it cannot tell.
-
-    Example:
-        >>> row = {"label": "a", "p_a": 0.75, "p_b": 0.25}
-        >>> score_rows([row], ["a", "b"])["accuracy"]["value"]
-        1.0
     """
     coverage = None
     if all(row.get("distance") is not None for row in rows):

@@ -95,10 +95,6 @@ def draw_heat(heat: np.ndarray, *, side: int) -> bytes:
 
     Returns:
         Bytes of a PNG with 256 colours, each with its opacity; no heat is transparent.
-
-    Example:
-        >>> Image.open(io.BytesIO(draw_heat(np.ones((2, 2), np.float32), side=8))).convert("RGBA").getpixel((0, 0))
-        (253, 197, 39, 158)
     """
     picture = Image.fromarray(_spread_heat(heat, (side, side), (0, 0, side, side)))
     picture.putpalette(COLOURS.tobytes())

@@ -156,11 +156,7 @@ class Predictor:
         return run_in_order(lambda source: self._predict(source, load or self._load), sources)
 
     def answer(self, path: str, outputs: Outputs) -> Prediction:
-        """Say what a model's outputs for one photo mean.
-
-        Args:
-            path: the photo, as it was given.
-            outputs: outputs of the runtime for this photo alone.
+        """Say what the outputs of the runtime for one photo mean.
 
         Raises:
             ModelError: if they hold values that are not finite numbers.

@@ -54,11 +54,7 @@ class Journal:
     def plan(self, kind: str, source: Path, target: Path, *, digest: str = "") -> Action:
         """Plan an action, and take a name for it: the target's, or one with a number where that is not free.
 
-        Args:
-            kind: one of KINDS.
-            source: absolute path of the file.
-            target: absolute path that it is to get.
-            digest: sha256 of the file's bytes, if it is known already.
+        Both paths are absolute; the digest, a sha256, is that of the file where it is known already.
 
         Raises:
             OSError: saying why the file cannot be moved or read.
@@ -104,11 +100,7 @@ class Journal:
 
 
 def refuse_link(kind: str, source: Path) -> None:
-    """Refuse to move what is not a file itself.
-
-    Raises:
-        OSError: saying so.
-    """
+    """Raise an OSError for what cannot be moved, since it is not a file itself."""
     if kind == "move" and not stat.S_ISREG(source.lstat().st_mode):
         raise OSError("it is a link, and moving a link would break it" if source.is_symlink() else "it is not a file")
 

@@ -34,11 +34,7 @@ class Action:
 
 
 def place(action: Action, run: str) -> None:
-    """Do an action, or what of it is not done yet.
-
-    Args:
-        action: its target must be free, unless a killed process has begun this very action.
-        run: name of the run, which goes into that of the temporary file.
+    """Do an action, or what of it is not done yet; its target is free, or a killed process has begun this very action.
 
     Raises:
         OSError: saying why it cannot be done; the source is still there.

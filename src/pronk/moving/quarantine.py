@@ -17,13 +17,7 @@ ACTIONS_AT_ONCE = 100  # on disk before the first of them is begun
 
 @dataclasses.dataclass(frozen=True)
 class Quarantined:
-    """What was moved aside.
-
-    Attributes:
-        moved: findings whose file was moved, with the path it has now.
-        kept: findings whose file could not be moved, with the reason.
-        journal: the undo file; None where there was nothing to move.
-    """
+    """Findings whose file was moved, with its path now; those that were not, with the reason; the undo file, if any."""
 
     moved: tuple[tuple[Finding, str], ...] = ()
     kept: tuple[tuple[Finding, str], ...] = ()
@@ -80,15 +74,7 @@ def move_aside(checkup: Checkup, folder: Path) -> Quarantined:
 
 
 def pick_movable(findings: Sequence[Finding]) -> list[Finding]:
-    """Return a finding per file that may be moved; of equal files, one always stays.
-
-    Example:
-        >>> copies = [Finding("b", "exact_duplicate", "warning", "same as a", related=("a",))]
-        >>> [finding.path for finding in pick_movable(copies)]
-        ['b']
-        >>> pick_movable([Finding("a", "leak", "error", "also in test"), *copies])[1:]
-        []
-    """
+    """Return a finding per file that may be moved; of equal files, one always stays."""
     movable = [finding for finding in findings if finding.path and describe_fault(finding.code).movable]
     picked = {finding.path: finding for finding in movable if finding.code != "exact_duplicate"}
     blank = {path for path, finding in picked.items() if finding.code == "blank"}

@@ -29,15 +29,7 @@ GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What a person decided about one photo.
-
-    Attributes:
-        path: relative to the data folder.
-        digest: sha256 of the file's bytes.
-        given: the label it had.
-        action: keep, move or drop.
-        label: the one it gets; without meaning for other actions than move.
-    """
+    """What a person decided about one photo: a row of review.csv; its label means nothing unless it is to move."""
 
     path: str
     digest: str
@@ -58,17 +50,10 @@ class Applied:
 
 
 def read_review(path: Path) -> tuple[Decision, ...]:
-    r"""Read the decisions of a review.
+    """Read the decisions of a review.
 
     Raises:
         DataError: naming everything that is wrong with it, by line.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "review.csv"
-        >>> _ = file.write_text(f"path,digest,given,action,label\ncat/1.jpg,{'0' * 64},cat,move,dog\n")
-        >>> read_review(file)[0].label
-        'dog'
     """
     decisions: list[Decision] = []
     problems = []

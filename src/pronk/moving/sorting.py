@@ -1,6 +1,5 @@
 """Photos with their predictions -> one folder per class, by actions of a journal."""
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -46,11 +45,6 @@ def check_folder_names(classes: Sequence[str], *, windows: bool = os.name == "nt
 
     Raises:
         ModelError: naming these classes.
-
-    Example:
-        >>> check_folder_names(["cat", "../dog"])
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the class '../dog' cannot be the name of a folder
     """
     wrong = [name for name in classes if not _is_folder_name(name, windows)]
     by_case: dict[str, str] = {}
@@ -159,14 +153,14 @@ class _Sorter:
     def plan(self, source: str, label: str, state: State | None) -> Action | None:
         """Plan where a photo goes; None where it is there already."""
         known = self.journal.find(source)
-        if known and _is_finished(known, state):
-            return None
+        if known and not os.path.lexists(source) and os.path.lexists(known.target):
+            return None  # it was moved there
         refuse_link(self.mode, Path(source))
         if state and read_state(source) != state:
             raise OSError("it was changed since it was predicted")
         digest = digest_file(Path(source))
         if known and known.digest == digest:
-            return known  # a killed run recorded it, and may have done half of it
+            return known  # a killed run recorded it, and may have done it, or half of it
         target = self._find_target(self.folder / label, Path(source), digest)
         return self.journal.plan(self.mode, Path(source), target, digest=digest) if target else None
 
@@ -182,17 +176,6 @@ class _Sorter:
             if self.mode != "move" and not taken and _has_content(target, source, digest):
                 return None
         raise AssertionError("numbers do not end")
-
-
-def _is_finished(known: Action, state: State | None) -> bool:
-    source, target = Path(known.source), Path(known.target)
-    if not os.path.lexists(source):
-        return os.path.lexists(target)
-    with contextlib.suppress(OSError):
-        # Not every copy is read again: with the size and time of the photo it is whole, and of this photo.
-        copied = state and state == read_state(known.source) and state[:2] == read_state(known.target)[:2]
-        return known.kind != "move" and (bool(copied) or source.samefile(target))
-    return False
 
 
 def _has_content(target: Path, source: Path, digest: str) -> bool:

@@ -58,12 +58,7 @@ def find_fault(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is hidden, or one that a system leaves behind.
-
-    Example:
-        >>> is_hidden(".git"), is_hidden("Thumbs.db"), is_hidden("cat")
-        (True, True, False)
-    """
+    """Tell whether a file or folder is hidden, or one that a system leaves behind."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
@@ -79,12 +74,7 @@ def number_names(path: Path, start: int = 1) -> Iterator[Path]:
 
 
 def find_free(path: Path, is_taken: Callable[[str], bool] = lambda name: False) -> Path:
-    """Return the first numbered name where nothing lies and which nobody else has taken.
-
-    Example:
-        >>> find_free(Path("a.jpg"), lambda name: name == "a.jpg").name
-        'a-2.jpg'
-    """
+    """Return the first numbered name where nothing lies and which nobody else has taken."""
     return next(name for name in number_names(path) if not os.path.lexists(name) and not is_taken(os.fspath(name)))
 
 
@@ -95,12 +85,7 @@ def enclosing(path: Path) -> set[Path]:
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Tell whether a path is a folder or lies in it, links resolved; neither has to exist.
-
-    Example:
-        >>> lies_in(Path("photos/bad"), Path("photos")), lies_in(Path("photos"), Path("photos/bad"))
-        (True, False)
-    """
+    """Tell whether a path is a folder or lies in it, links resolved; neither has to exist."""
     return folder.resolve() in enclosing(path)
 
 

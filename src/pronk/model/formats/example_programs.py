@@ -68,10 +68,6 @@ def write_decoding(fit: str, *, size: int, photo: str) -> list[str]:
     """Write the same as lines of Python, with Pillow and NumPy alone.
 
     The expression `photo` names the photo's file.
-
-    Example:
-        >>> write_decoding("squash", size=224, photo="name")[-2]
-        'photo = photo.resize((224, 224), Image.Resampling.BILINEAR)'
     """
     code = Template(FITS[fit][1]).substitute(size=size)
     return DECODING.substitute(photo=photo, fit=code).splitlines()

@@ -80,12 +80,7 @@ def load_onnxruntime() -> Any:
 
 
 class LiteRtRuntime:
-    """A model opened by LiteRT, with one thread per call.
-
-    Raises:
-        ModelError: if it cannot be opened.
-        MissingExtra: if LiteRT is not installed.
-    """
+    """A model opened by LiteRT, with one thread per call; without LiteRT a MissingExtra."""
 
     def __init__(self, model: bytes) -> None:
         with need_extra("litert", "opening a LiteRT model"):
@@ -114,10 +109,9 @@ class LiteRtRuntime:
 
 
 def describe_runtime(module: str) -> str:
-    """Name what computes here, once a model is open; the self-test is repeated when it changes.
+    """Name what computes here, by its module, once a model is open; the self-test is repeated when it changes.
 
-    Args:
-        module: the runtime's module. Not its distribution: onnxruntime also comes as onnxruntime-gpu and others.
+    The module is not its distribution: onnxruntime also comes as onnxruntime-gpu and others.
     """
     version = getattr(sys.modules.get(module), "__version__", "")
     return f"{module} {version}, {platform.machine()}, {_processor()}"

@@ -11,8 +11,6 @@ from pathlib import Path
 from pronk.errors import ModelError
 
 MAX_BYTES = 128 * 2**20  # MobileNetV2 of the largest width has 17 MB
-
-
 SHOWN = 60
 NOT_OURS = "open only models that pronk wrote, from people you trust; if this is one, copy its folder again"
 
@@ -23,12 +21,7 @@ def refusal(what: str) -> ModelError:
 
 
 def show(value: int | bytes | memoryview | str) -> str:
-    """Return a value from a hostile file as a short text for an error.
-
-    Example:
-        >>> show(b"../secret")
-        "'../secret'"
-    """
+    """Return a value from a hostile file as a short text for an error."""
     if isinstance(value, int):
         return str(value)
     text = value if isinstance(value, str) else bytes(value[: SHOWN + 1]).decode("utf-8", "replace")
@@ -36,11 +29,7 @@ def show(value: int | bytes | memoryview | str) -> str:
 
 
 def read_limited(path: Path) -> bytes:
-    """Read a model file of sensible size.
-
-    Raises:
-        ModelError: if it is larger than any model of pronk, a link, or no file at all.
-    """
+    """Read a model file, once `check_ordinary` has nothing against it."""
     check_ordinary(path)
     try:
         with path.open("rb") as file:
@@ -50,16 +39,7 @@ def read_limited(path: Path) -> bytes:
 
 
 def check_ordinary(path: Path, *, most: int = MAX_BYTES) -> None:
-    """Refuse what is not a file of sensible size: folders, links, devices.
-
-    Raises:
-        ModelError: naming what it is.
-
-    Example:
-        >>> check_ordinary(Path("/"))
-        Traceback (most recent call last):
-        pronk.errors.ModelError: the model file is refused: / is not an ordinary file
-    """
+    """Refuse, by a ModelError, what is not a file of sensible size: folders, links, devices."""
     try:
         status = path.lstat()
     except (OSError, ValueError) as error:

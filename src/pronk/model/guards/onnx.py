@@ -41,12 +41,9 @@ IN_FIELDS = {1: 4, 2: 5, 3: 5, 6: 5, 7: 7, 9: 5, 10: 5}  # the field of an array
 
 
 def check_onnx(data: bytes) -> None:
-    """Refuse an ONNX model that reaches for other files or other code, or is not what its shapes say.
+    """Refuse, by a ModelError, a model that reaches for other files or other code, or is not what its shapes say.
 
     The content of arrays is not looked at, so it takes milliseconds.
-
-    Raises:
-        ModelError: what is wrong with it.
     """
     # ONNX Runtime tells its own format by these bytes alone, and they can be part of a name in an ONNX file.
     if data[4:8] == b"ORTM":

@@ -39,10 +39,6 @@ def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, Value]]:
 
     Raises:
         ModelError: where the bytes are not a message, once reading reaches that place.
-
-    Example:
-        >>> [(number, bytes(value)) for number, value in read_fields(bytes([0x0A, 2]) + b"ab")]
-        [(1, b'ab')]
     """
     view, position = memoryview(message), 0
     while position < len(view):
@@ -76,10 +72,6 @@ def read_message(message: bytes | memoryview, schema: Schema, budget: Iterator[i
 
     Raises:
         ModelError: if the message is damaged, or holds anything else.
-
-    Example:
-        >>> read_message(bytes([0x08, 3]), Schema(once=frozenset({1}), many=frozenset({2})), iter(range(9)))
-        {1: [3], 2: []}
     """
     found: Fields = {number: [] for number in (*schema.once, *schema.many)}
     for number, value in read_fields(message):
@@ -107,12 +99,7 @@ def text_of(fields: Fields, number: int) -> bytes:
 
 
 def integers_of(fields: Fields, number: int) -> list[int]:
-    """Return the few integers of one field, packed or one by one, negative ones too.
-
-    Example:
-        >>> integers_of({1: [3, memoryview(bytes([4, 5]))]}, 1)
-        [3, 4, 5]
-    """
+    """Return the few integers of one field, packed or one by one, negative ones too."""
     found: list[int] = []
     for value in fields[number]:
         position = 0

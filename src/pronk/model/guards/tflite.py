@@ -76,11 +76,7 @@ class Table:
 
 
 def check_tflite(data: bytes) -> None:
-    """Refuse a LiteRT model with operators that are not built in or of no use here, or with data elsewhere.
-
-    Raises:
-        ModelError: what is wrong with it.
-    """
+    """Refuse, by a ModelError, a model with operators not built in or of no use here, or with data elsewhere."""
     if len(data) > MAX_BYTES:
         raise refusal(f"it has {len(data)} bytes")
     if data[4:8] != b"TFL3":
