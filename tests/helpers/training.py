@@ -1,6 +1,5 @@
 """Small networks, photos and runs that the tests of the training half share."""
 
-import contextlib
 import hashlib
 import io
 import json
@@ -11,7 +10,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -136,12 +135,8 @@ def real_pixels(folder: Path, count: int, *, size: int) -> np.ndarray:
 def workers_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads do what worker processes do, which saves starting these."""
 
-    @contextlib.contextmanager
-    def start_threads() -> Iterator[ThreadPoolExecutor]:
-        with ThreadPoolExecutor(2) as pool:
-            yield pool
-
-    monkeypatch.setattr("pronk.training.recipe.start_workers", start_threads)
+    for module in ("recipe", "surveys"):
+        monkeypatch.setattr(f"pronk.training.{module}.start_workers", lambda: ThreadPoolExecutor(2))
 
 
 @pytest.fixture(scope="session")

@@ -19,37 +19,34 @@ from pronk.analysis.labels import Suspicion
 from pronk.errors import DataError
 from pronk.report.gallery import show_suspicions
 from pronk.training.recipe import train
-from pronk.training.surveys import curve, survey
+from pronk.training.surveys import survey
 
 
-@pytest.fixture
-def workers_here(monkeypatch):
-    """Let threads do what worker processes do."""
-    monkeypatch.setattr("pronk.training.surveys.start_workers", lambda: ThreadPoolExecutor(2))
-
-
-def test_a_survey_has_a_row_of_features_per_photo(tiny_photos, tiny_weights, tmp_path, workers_here):
-    found = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
-    assert len(found.table) == len(found.dataset.photos) == 28
+def test_a_survey_has_a_row_per_photo_and_a_second_computes_nothing(
+    tiny_photos, tiny_weights, tmp_path, workers_inside, monkeypatch
+):
+    settings = tiny_settings(tiny_weights)
+    found = survey(tiny_photos, settings=settings, cache=tmp_path)
     assert found.table.features.shape == (28, 1280)
     assert found.table.classes == ("cold", "warm")
     assert found.table.paths == tuple(photo.path for photo in found.dataset.photos)
     np.testing.assert_array_equal(found.table.targets, [path.startswith("warm") for path in found.table.paths])
 
-
-def test_a_second_survey_computes_nothing(tiny_photos, tiny_weights, tmp_path, workers_here, monkeypatch):
-    first = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
-
     def refuse(*arguments):
         raise AssertionError("a photo was decoded again")
 
-    monkeypatch.setattr("pronk.training.rows.draw_wanted", refuse)
-    monkeypatch.setattr("pronk.dataset.scan.decode", refuse)
-    again = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
-    np.testing.assert_array_equal(first.table.features, again.table.features)
+    with monkeypatch.context() as patch:
+        patch.setattr("pronk.training.rows.draw_wanted", refuse)
+        patch.setattr("pronk.dataset.scan.decode", refuse)
+        again = survey(tiny_photos, settings=settings, cache=tmp_path)
+    np.testing.assert_array_equal(found.table.features, again.table.features)
+    suspicion = Suspicion("cold/0.png", found.dataset.photos[0].digest, "cold", "warm", 0.9)
+    assert show_suspicions([suspicion], found.dataset, settings)[0]["picture"].startswith("data:image/jpeg")
+    gone = dataclasses.replace(found.dataset, root=tmp_path)
+    assert show_suspicions([suspicion], gone, settings)[0]["picture"] is None
 
 
-def test_nothing_usable_is_an_error(tiny_weights, tmp_path, workers_here):
+def test_nothing_usable_is_an_error(tiny_weights, tmp_path, workers_inside):
     for label in ("cold", "warm"):
         (tmp_path / "photos" / label).mkdir(parents=True)
         (tmp_path / "photos" / label / "1.jpg").write_bytes(b"")
@@ -57,39 +54,16 @@ def test_nothing_usable_is_an_error(tiny_weights, tmp_path, workers_here):
         survey(tmp_path / "photos", settings=tiny_settings(tiny_weights), cache=tmp_path / "cache")
 
 
-def test_the_curve_says_its_points(tiny_photos, tiny_weights, tmp_path, workers_here):
-    told = []
-    settings = tiny_settings(tiny_weights)
-    record = curve(tiny_photos, settings=settings, cache=tmp_path, on_progress=lambda *step: told.append(step))
-    assert [point["share"] for point in record["points"]] == list(SHARES)
-    assert record["points"][-1]["photos"] == pytest.approx(25, abs=1)
-    assert record["points"][-1]["accuracy"]["value"] > 0.8
-    assert told[-1][0] == "curve"
-    assert told[-1][1] == told[-1][2]
-    json.dumps(record)
-
-
 def test_a_run_looks_at_its_photos(tiny_run):
-    curve_record = tiny_run.metrics.curve
-    assert [point["share"] for point in curve_record["points"]] == list(SHARES)
+    curve = tiny_run.metrics.curve
+    assert [point["share"] for point in curve["points"]] == list(SHARES)
     # Test photos take no part: 28 photos, of which 4 are for the test; the largest share learns from 4 folds of 5.
     counts = tiny_run.metrics.counts
-    assert curve_record["points"][-1]["accuracy"]["n"] == counts["train"] + counts["val"]
+    assert curve["points"][-1]["accuracy"]["n"] == counts["train"] + counts["val"]
     page = (tiny_run.folder / "report.html").read_text()
     assert 'id="growth"' in page
-    assert curve_record["advice"] in page
+    assert curve["advice"] in page
     assert not (tiny_run.folder / "folds.csv").exists()
-
-
-def test_a_photo_that_is_gone_has_no_picture(tiny_photos, tiny_weights, tmp_path, workers_here):
-    found = survey(tiny_photos, settings=tiny_settings(tiny_weights), cache=tmp_path)
-    gone = dataclasses.replace(found.dataset, root=tmp_path)
-    photo = gone.photos[0]
-    suspicion = Suspicion(photo.path, photo.digest, "cold", "warm", 0.9)
-    (row,) = show_suspicions([suspicion], gone, tiny_settings(tiny_weights))
-    assert row["picture"] is None
-    (row,) = show_suspicions([suspicion], found.dataset, tiny_settings(tiny_weights))
-    assert row["picture"].startswith("data:image/jpeg")
 
 
 # --- wrong labels
@@ -113,7 +87,7 @@ def snapshot(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_photos_in_the_wrong_folder_come_first(mixed_photos, tiny_weights, tmp_path, workers_here):
+def test_photos_in_the_wrong_folder_come_first(mixed_photos, tiny_weights, tmp_path, workers_inside):
     before, steps = snapshot(mixed_photos), []
     settings = tiny_settings(tiny_weights, image_size=64)
     found = pronk.audit(mixed_photos, settings=settings, cache=tmp_path, on_progress=lambda *step: steps.append(step))
@@ -127,7 +101,7 @@ def test_photos_in_the_wrong_folder_come_first(mixed_photos, tiny_weights, tmp_p
     assert {stage for stage, _, _ in steps} >= {"check", "extract", "audit"}
 
 
-def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_here):
+def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_inside):
     photos = write_photos(tmp_path / "photos", 4)
     for path in (photos / "warm").iterdir():
         if path.name != "0.png":
@@ -143,12 +117,12 @@ def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_here):
 def odd_run(tiny_weights, tmp_path_factory):
     """A run on photos of which one has a wrong label, and those of one class are twice as large; judged by folds."""
     base = tmp_path_factory.mktemp("odd")
-    photos = write_photos(base / "photos", 30)
+    photos = write_photos(base / "photos", 16)
     for file in (photos / "warm").iterdir():
         picture = Image.open(file)
         picture.resize((2 * picture.width, 2 * picture.height)).save(file)
     shutil.move(photos / "warm" / "3.png", photos / "cold" / "wrong.png")
-    settings = tiny_settings(tiny_weights, frozen_only=True, test=0.0, folds=4)
+    settings = tiny_settings(tiny_weights, frozen_only=True, test=0.0, folds=4, image_size=64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pronk.training.recipe.start_workers", lambda: ThreadPoolExecutor(2))
         return train(photos, out=base / "run", settings=settings, cache=base / "cache")
@@ -161,11 +135,11 @@ def read_section(result, name):
 
 def test_folds_judge_every_photo(odd_run):
     folds = odd_run.metrics.folds
-    assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 60)
+    assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 32)
     assert folds["low"] <= folds["mean"] <= folds["high"]
     with (odd_run.folder / "folds.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 60
+    assert len(rows) == 32
     assert np.mean([float(row["right"]) for row in rows]) == pytest.approx(folds["mean"], abs=1e-4)
     for row in rows:
         assert float(row["p_cold"]) + float(row["p_warm"]) == pytest.approx(1, abs=1e-5)
@@ -188,10 +162,23 @@ def test_a_run_warns_of_a_shortcut(odd_run):
 # --- the commands
 
 
-def test_the_command_prints_points_and_advice(tiny_photos, tiny_weights, tmp_path, workers_here):
-    page = tmp_path / "curve.html"
+def test_the_command_prints_points_and_advice(tiny_photos, tiny_weights, tmp_path, workers_inside, monkeypatch):
+    page, records, said = tmp_path / "curve.html", [], []
+
+    def curve(data, **options):
+        records.append(measure(data, **options | {"on_progress": lambda *step: said.append(step)}))
+        return records[0]
+
+    measure = pronk.curve
+    monkeypatch.setattr("pronk.curve", curve)
+    monkeypatch.setattr("pronk.training.surveys.CURVE_REPEATS", 1)
     done = run_inside("curve", tiny_photos, "--weights", tiny_weights, "--image-size", "32", "--html", page)
-    lines = ok(done).splitlines()
+    points, lines = records[0]["points"], ok(done).splitlines()
+    assert [point["share"] for point in points] == list(SHARES)
+    assert points[-1]["photos"] == pytest.approx(25, abs=1)
+    assert points[-1]["accuracy"]["value"] > 0.8
+    assert (said[-1][0], said[-1][1]) == ("curve", said[-1][2])
+    json.dumps(records[0])
     assert len(lines) == len(SHARES) + 1
     assert "photos right (95 % interval" in lines[0]
     assert "per class would bring about" in lines[-1]
@@ -203,7 +190,7 @@ def run_audit(photos, weights, *more):
     return run_inside("audit", photos, "--weights", weights, "--image-size", "64", *more)
 
 
-def test_the_command_prints_records_and_writes_the_page(mixed_photos, tiny_weights, tmp_path, workers_here):
+def test_the_command_prints_records_and_writes_the_page(mixed_photos, tiny_weights, tmp_path, workers_inside):
     page = tmp_path / "review.html"
     done = run_audit(mixed_photos, tiny_weights, "--json", "--html", page)
     records = json.loads(ok(done))
@@ -215,7 +202,7 @@ def test_the_command_prints_records_and_writes_the_page(mixed_photos, tiny_weigh
     assert all(name in text for name in PLANTED)
 
 
-def test_a_network_that_sees_little_is_said_to(tmp_path, tiny_weights, workers_here):
+def test_a_network_that_sees_little_is_said_to(tmp_path, tiny_weights, workers_inside):
     rng = np.random.default_rng(0)
     photos = write_photos(tmp_path / "photos", 10)
     names = list((photos / "warm").iterdir())
