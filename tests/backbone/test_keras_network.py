@@ -25,8 +25,9 @@ def backbone():
     return lively_backbone(0.35)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(backbone):
+    """A network that only the last test below changes."""
     return build_network(backbone, classes=3, settings=SETTINGS)
 
 
@@ -49,8 +50,8 @@ def test_it_is_an_ordinary_functional_model(network, tmp_path):
     np.testing.assert_array_equal(np.asarray(loaded(photos)), np.asarray(network(photos)))
 
 
-def test_weights_go_in_and_come_out(network, backbone):
-    other = lively_backbone(0.35, seed=9)
+def test_weights_go_in_and_come_out(backbone):
+    network, other = build_network(backbone, classes=3, settings=SETTINGS), lively_backbone(0.35, seed=9)
     set_weights(network, other.weights)
     stored = get_weights(network)
     assert tuple(stored) == LAYERS
@@ -69,19 +70,15 @@ def test_cut_equals_whole_bit_for_bit(network, block):
     np.testing.assert_array_equal(np.asarray(joined), np.asarray(network(photos)))
 
 
-def train_some(suffix, cuts, targets):
+def test_no_batch_norm_vector_moves_in_phase_2(network):
     import keras
 
-    suffix.compile(keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy")
-    for _ in range(3):
-        suffix.train_on_batch(cuts, targets)
-
-
-def test_no_batch_norm_vector_moves_in_phase_2(network):
     before = {layer.name: [v.copy() for v in layer.get_weights()] for layer in network.layers}
     suffix = build_suffix(network, "block_15_add")
     cut = np.asarray(build_prefix(network, "block_15_add")(pixels(8))[0])
-    train_some(suffix, cut, np.arange(8) % 3)
+    suffix.compile(keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy")
+    for _ in range(3):
+        suffix.train_on_batch(cut, np.arange(8) % 3)
     moved = {
         layer.name
         for layer in network.layers

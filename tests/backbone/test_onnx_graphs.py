@@ -6,11 +6,10 @@ import pytest
 from helpers.pictures import draw_picture
 from helpers.training import build_prefix, lively_backbone, real_pixels
 from pronk.analysis.head import Head
-from pronk.backbone.architecture import BLOCKS as ALL_BLOCKS
 from pronk.backbone.keras_network import build_network, set_head
 from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_model, write_prefix
-from pronk.backbone.weights import load_backbone, random_backbone
-from pronk.config import BLOCKS, SETTINGS, Settings
+from pronk.backbone.weights import load_backbone
+from pronk.config import BLOCKS, Settings
 from pronk.model.formats.runtimes import OnnxRuntime
 
 TOLERANCE = 1e-4
@@ -70,19 +69,6 @@ def test_every_prefix_says_what_keras_says():
         assert largest_difference(features, pooled) < TOLERANCE, block
         np.testing.assert_array_equal(stored, exact.astype(np.float16))
         assert stored.shape == (4, *cut_shape(backbone.weights, size=64, cut=block))
-
-
-@pytest.mark.parametrize("alpha", SETTINGS["alpha"].choices)
-def test_blocks_that_add_are_those_of_keras(alpha):
-    import keras
-
-    weights = random_backbone(alpha=alpha).weights
-    base = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
-    names = {layer.name for layer in base.layers}
-    assert {block.output for block in ALL_BLOCKS if block.is_residual} == {name for name in names if "_add" in name}
-    assert [block.output for block in ALL_BLOCKS if block.is_residual] + ["block_16_project_BN"] == list(BLOCKS)
-    for block in BLOCKS:
-        assert cut_shape(weights, size=32, cut=block) == base.get_layer(block).output.shape[1:]
 
 
 def test_temperature_divides_the_logits():

@@ -9,22 +9,30 @@ import numpy as np
 import pytest
 
 from helpers.training import lively_backbone, write_h5
-from pronk.backbone.architecture import LAYERS
+from pronk.backbone.architecture import BLOCKS as ALL_BLOCKS
+from pronk.backbone.architecture import LAYERS, layer_shapes
+from pronk.backbone.onnx_graphs import cut_shape
 from pronk.backbone.weights import OFFLINE_FILE, imagenet_path, load_backbone, random_backbone
-from pronk.config import SETTINGS
+from pronk.config import BLOCKS, SETTINGS
 from pronk.errors import ModelError
 
 
 @pytest.mark.parametrize("alpha", SETTINGS["alpha"].choices)
-def test_random_network_has_the_shapes_of_keras(alpha):
+def test_layers_and_blocks_are_those_of_keras(alpha):
     import keras
 
     base = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
-    expected = {layer.name: [w.shape for w in layer.weights] for layer in base.layers if layer.weights}
-    made = random_backbone(alpha=alpha)
-    assert {name: [array.shape for array in arrays] for name, arrays in made.weights.items()} == expected
+    expected = {layer.name: tuple(w.shape for w in layer.weights) for layer in base.layers if layer.weights}
+    assert layer_shapes(alpha) == expected
     assert tuple(expected) == LAYERS
-    assert made.alpha == alpha
+    network = random_backbone(alpha=alpha)
+    assert {name: tuple(array.shape for array in arrays) for name, arrays in network.weights.items()} == expected
+    assert network.alpha == alpha
+    residual = [block.output for block in ALL_BLOCKS if block.is_residual]
+    assert set(residual) == {layer.name for layer in base.layers if "_add" in layer.name}
+    assert [*residual, "block_16_project_BN"] == list(BLOCKS)
+    for block in BLOCKS:
+        assert cut_shape(network.weights, size=32, cut=block) == base.get_layer(block).output.shape[1:]
 
 
 @pytest.mark.parametrize("alpha", [0.35, 1.0])
@@ -52,39 +60,24 @@ def test_a_file_that_keras_wrote_is_read(tmp_path):
             np.testing.assert_array_equal(stored, array)
 
 
-def test_offline_needs_no_file():
-    backbone = load_backbone("offline")
-    assert backbone.name == "offline"
-    assert backbone.alpha == 0.35
-
-
-def test_the_shipped_network_is_small():
-    file = importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE
-    assert len(file.read_bytes()) <= 2_000_000
-
-
-def test_keras_loads_the_shipped_network():
+def test_the_shipped_network_is_small_and_keras_loads_it():
     keras = pytest.importorskip("keras", reason="the extra `train` is not installed")
     with importlib.resources.as_file(importlib.resources.files("pronk.backbone") / "offline_weights") as folder:
-        path = str(folder / OFFLINE_FILE)
+        path = folder / OFFLINE_FILE
+        assert path.stat().st_size <= 2_000_000
         model = keras.applications.MobileNetV2(weights=path, alpha=0.35, include_top=False, input_shape=(96, 96, 3))
-    assert np.asarray(model(np.zeros((1, 96, 96, 3), np.float32), training=False)).max() > 0
+    shipped = load_backbone("offline")
+    assert (shipped.name, shipped.alpha) == ("offline", 0.35)
+    np.testing.assert_array_equal(shipped.weights["Conv1"][0], model.get_layer("Conv1").get_weights()[0])
 
 
-def test_imagenet_takes_the_file_that_keras_keeps(tmp_path, monkeypatch):
+def test_imagenet_takes_the_file_that_keras_keeps_if_it_has_the_width(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    path = imagenet_path(0.35)
-    path.parent.mkdir(parents=True)
-    write_h5(path, lively_backbone(0.35))
-    loaded = load_backbone("imagenet", alpha=0.35)
-    assert loaded.name == "imagenet"
-    assert loaded.alpha == 0.35
-
-
-def test_imagenet_asks_for_the_width_that_was_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    imagenet_path(1.0).parent.mkdir(parents=True)
-    write_h5(imagenet_path(1.0), lively_backbone(0.35))
+    imagenet_path(0.35).parent.mkdir(parents=True)
+    for alpha in (0.35, 1.0):
+        write_h5(imagenet_path(alpha), lively_backbone(0.35))
+    found = load_backbone("imagenet", alpha=0.35)
+    assert (found.name, found.alpha) == ("imagenet", 0.35)
     with pytest.raises(ModelError, match=r"alpha 0\.35"):
         load_backbone("imagenet", alpha=1.0)
 
