@@ -43,9 +43,13 @@ def test_using_an_export_reaches_no_framework(export, tmp_path):
 
 
 def test_using_a_model_reaches_no_framework(whole_bundle, tmp_path):
-    photos = write_photos(tmp_path / "photos", 3)
-    evaluate, verify = ["evaluate", whole_bundle, photos, "--json"], ["verify", whole_bundle]
-    found = after_commands(["check", photos], ["cache"], verify, ["predict", whole_bundle, photos], evaluate)
+    photos, review = write_photos(tmp_path / "photos", 3), tmp_path / "review.csv"
+    review.write_text("path,digest,given,action,label\n")
+    found = after_commands(
+        ["check", photos], ["cache"], ["verify", whole_bundle], ["predict", whole_bundle, photos],
+        ["evaluate", whole_bundle, photos, "--json"], ["explain", whole_bundle, photos, "--out", tmp_path / "maps"],
+        ["audit", photos, "--apply", review, "--out", tmp_path / "list.csv"],
+    )  # fmt: skip
     assert not found & (TRAINING_ONLY | HTTP | {"matplotlib"})
 
 

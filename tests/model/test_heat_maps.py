@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from helpers.bad_files import exif
-from helpers.interpreters import TRAINING_ONLY, after_commands
+from helpers.commands import HOSTILE
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone
 from pronk.backbone.onnx_graphs import write_model
@@ -147,15 +147,12 @@ def test_the_heat_lies_where_the_network_saw_it(fit, size):
     assert difference.mean() < 2
 
 
-@pytest.mark.parametrize(("row", "column"), [(6, 0), (2, 5)])
-def test_a_hot_place_is_drawn_there(row, column):
+def test_a_hot_place_is_drawn_there():
     heat = np.zeros((7, 7), np.float32)
-    heat[row, column] = 1
+    heat[2, 5] = 1
     brightness = np.asarray(draw_overlay(Image.new("RGB", (350, 210)), heat).convert("L"), float)
-    y, x = np.unravel_index(brightness.argmax(), brightness.shape)
-    assert (y // 30, x // 50) == (row, column)
     cells = brightness.reshape(7, 30, 7, 50).mean(axis=(1, 3))
-    assert cells[row, column] == cells.max()
+    assert np.unravel_index(cells.argmax(), cells.shape) == (2, 5)
     assert (cells > 2).sum() <= 9, "its neighbours at most"
 
 
@@ -316,17 +313,16 @@ def test_a_folder_that_cannot_be_written(predictor, photos, tmp_path):
             explain(predictor, in_order(photos), out=out)
 
 
-HOSTILE = (b"new\nline.jpg", b"\xff\xfe.jpg", "\u202egnp.exe.jpg".encode(), b"-rf.jpg")
 LONG = (b"x" * 251 + b".jpg", "\u732b".encode() * 83 + b".jpg")
 
 
 def test_hostile_and_long_names(predictor, photos, tmp_path):
-    paths = [tmp_path / os.fsdecode(name) for name in HOSTILE + LONG]
+    paths = [tmp_path / os.fsdecode(name) for name in (*HOSTILE, *LONG)]
     for path in paths:
         shutil.copy(in_order(photos)[0], path)
     records = explain(predictor, paths, out=tmp_path / "maps")
-    assert names(records)[:4] == [f"{path.stem}.png" for path in paths[:4]]
-    assert names(records)[4:] == ["x" * 180 + ".png", "\u732b" * 60 + ".png"]
+    assert names(records)[:-2] == [f"{path.stem}.png" for path in paths[:-2]]
+    assert names(records)[-2:] == ["x" * 180 + ".png", "\u732b" * 60 + ".png"]
     assert len(list((tmp_path / "maps").iterdir())) == 2 * len(paths)
 
 
@@ -342,9 +338,3 @@ def test_a_head_for_other_classes_or_of_other_numbers_is_refused(models, tmp_pat
     for bundle in (damaged, dataclasses.replace(open_bundle(models["crop"]), classes=CLASSES[:2])):
         with pytest.raises(ModelError, match="does not fit"):
             load_head(bundle)
-
-
-def test_explaining_reaches_no_framework(models, photos, tmp_path):
-    found = after_commands(["explain", models["crop"], photos, "--out", tmp_path / "maps"])
-    assert not found & (TRAINING_ONLY | {"matplotlib"})
-    assert len(list((tmp_path / "maps").iterdir())) == 12

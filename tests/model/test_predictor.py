@@ -1,8 +1,6 @@
 import dataclasses
 import json
 import os
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from helpers.training import CLASSES, write_photos
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import DataError, ModelError, Reason
-from pronk.model.bundle import open_bundle
 from pronk.model.formats.runtimes import Outputs
 from pronk.model.predictor import Predictor, expand_paths
 from pronk.photos.decoding import load_pixels
@@ -76,30 +73,6 @@ def test_the_record_has_the_fields_of_the_contract(predictor, photos):
     assert failed["error"]["code"] == "not_regular_file"
     assert failed["error"]["message"] == "photos is a folder", "the path stands beside it"
     assert (failed["label"], failed["score"], failed["scores"]) == (None, None, [])
-
-
-def test_only_a_few_photos_are_held(whole_bundle):
-    """A reader that is far ahead of what is asked for would fill the memory."""
-    pixels, loaded = np.zeros((32, 32, 3), np.uint8), []
-
-    class Slow:
-        def run(self, pixels):
-            return Outputs(np.ones((1, 2), np.float32) / 2, None, None)
-
-    predictor = Predictor(open_bundle(whole_bundle), Slow())
-    stream = predictor.stream(range(500), load=lambda number: (loaded.append(number), pixels)[1])
-    next(stream)
-    time.sleep(0.3)
-    assert len(loaded) < 50
-    stream.close()
-
-
-def test_leaving_a_stream_early_ends_its_threads(predictor, photos):
-    before = threading.active_count()
-    stream = predictor.stream([photos / "cold" / "0.png"] * 100)
-    next(stream)
-    stream.close()
-    assert threading.active_count() <= before
 
 
 # --- self-test

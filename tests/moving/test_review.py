@@ -421,11 +421,3 @@ def test_the_command_moves_and_takes_back(photos, tmp_path):
     assert done.returncode == 1
     assert b"another file is at" in done.stderr
     assert done.stdout == b"undone: 2 files; kept: 1\n"
-
-
-def test_applying_reaches_no_framework(photos, tmp_path):
-    from helpers.interpreters import TRAINING_ONLY, after_commands
-
-    review = write_review(photos, DECISIONS)
-    found = after_commands(["audit", photos, "--apply", review, "--out", tmp_path / "list.csv"])
-    assert not found & (TRAINING_ONLY | {"onnxruntime", "matplotlib"})
