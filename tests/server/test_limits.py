@@ -158,20 +158,20 @@ def test_clients_that_go_away_leave_nothing_behind(narrow):
 
 def test_admission_counts():
     admission = Admission(most=2, most_bytes=100)
-    with admission.enter() as first:
-        first.take(60)
-        with admission.enter() as second:
+    with admission.enter() as take:
+        take(60)
+        with admission.enter() as take_more:
             with pytest.raises(HttpError) as caught, admission.enter():
                 raise AssertionError("there is no third place")
             assert (caught.value.status, caught.value.code, admission.requests) == (503, "busy", 2)
-            second.take(40)
+            take_more(40)
             with pytest.raises(HttpError):
-                second.take(1)
+                take_more(1)
             assert admission.bytes == 100
         assert (admission.requests, admission.bytes) == (1, 60)
-    with pytest.raises(ZeroDivisionError), admission.enter() as reservation:  # noqa: PT012
-        reservation.take(100)
-        reservation.take(1 // 0)
+    with pytest.raises(ZeroDivisionError), admission.enter() as take:  # noqa: PT012
+        take(100)
+        take(1 // 0)
     assert (admission.requests, admission.bytes) == (0, 0)
 
 

@@ -18,7 +18,7 @@ from helpers.pictures import draw_picture, encode
 from pronk.model.predictor import Predictor
 from pronk.server.app import Limits, make_app
 from pronk.server.http_errors import HttpError
-from pronk.server.runs import Accuracy, list_runs, read_summary
+from pronk.server.runs import Accuracy, list_runs, next_run, read_summary
 from pronk.server.service import Service
 from pronk.server.training_jobs import (
     PATIENCE,
@@ -452,6 +452,7 @@ def test_runs_that_are_not_whole_are_not_listed(server, tmp_path):
     (server.trainings.workspace.runs / "notes").mkdir()
     assert server.state()["runs"] == []
     finish_run(server, "10", test=None)
+    assert next_run(tmp_path / "work" / "runs").name == "11"
     frozen = {"val": {"accuracy": ACCURACY, "loss": float("inf")}}
     assert read_summary(finish_run(server, "9", frozen=frozen, fine_tuned=frozen)).frozen.loss is None
     if os.name != "nt":

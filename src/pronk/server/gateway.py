@@ -5,7 +5,7 @@ import dataclasses
 import hmac
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -44,10 +44,6 @@ class Access:
         host: address that the server listens on.
         token: secret that clients must show; None lets everybody in who can reach the server.
         anyone: clients may call the server by any name.
-
-    Example:
-        >>> Access("127.0.0.1").allows_host("localhost:8000"), Access("127.0.0.1").allows_host("evil.example")
-        (True, False)
     """
 
     host: str
@@ -87,32 +83,28 @@ class Admission:
         return self.requests >= self.most
 
     @contextlib.contextmanager
-    def enter(self) -> Iterator["Reservation"]:
-        """Take a place for the time of a request, or raise HttpError 503 where none is left."""
+    def enter(self) -> Iterator[Callable[[int], None]]:
+        """Take a place for the time of a request, or raise HttpError 503 where none is left.
+
+        The block gets a function that takes room for that many more bytes, or raises HttpError 503.
+        """
         if self.is_full:
             raise too_busy()
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self.bytes + size > self.most_bytes:
+                raise too_busy()
+            self.bytes += size
+            taken += size
+
         self.requests += 1
-        reservation = Reservation(self)
         try:
-            yield reservation
+            yield take
         finally:
             self.requests -= 1
-            self.bytes -= reservation.bytes
-
-
-class Reservation:
-    """The bytes that one admitted request keeps in memory, until it is over."""
-
-    def __init__(self, admission: Admission) -> None:
-        self.admission = admission
-        self.bytes = 0
-
-    def take(self, size: int) -> None:
-        """Take room for that many more bytes, or raise HttpError 503."""
-        if self.admission.bytes + size > self.admission.most_bytes:
-            raise too_busy()
-        self.admission.bytes += size
-        self.bytes += size
+            self.bytes -= taken
 
 
 def too_busy() -> HttpError:

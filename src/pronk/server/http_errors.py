@@ -11,15 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pronk.errors import (
-    ImageError,
-    MissingExtra,
-    ModelError,
-    PronkError,
-    Reason,
-    RunError,
-    StorageError,
-)
+from pronk.errors import ImageError, MissingExtra, ModelError, PronkError, Reason, RunError, StorageError
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1
@@ -71,13 +63,7 @@ class HttpError(PronkError):
 
 
 def to_http(error: PronkError) -> HttpError:
-    """Give any named error its status and code.
-
-    Example:
-        >>> refused = to_http(ImageError(Reason.TRUNCATED, "cut off"))
-        >>> refused.status, refused.code
-        (422, 'truncated')
-    """
+    """Give any named error its status and code."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, ImageError):

@@ -38,7 +38,7 @@ class Heatmap(BaseModel):
     box: tuple[float, float, float, float]
 
 
-class Record(BaseModel):
+class PhotoRecord(BaseModel):
     """What `pronk predict` says of a photo, the time it took, and the heat map where it was asked for."""
 
     path: str
@@ -59,7 +59,7 @@ class ImageShape(BaseModel):
     fit: Literal["crop", "pad", "squash"]
 
 
-class Weights(BaseModel):
+class WeightsRecord(BaseModel):
     """What the network began with."""
 
     name: str
@@ -76,7 +76,7 @@ class ModelRecord(BaseModel):
     accuracy: Accuracy | None
     photos: dict[str, int] | None
     trained: str
-    weights: Weights
+    weights: WeightsRecord
     unknown: bool
     coverage: float | None
     calibrated: bool
@@ -97,10 +97,7 @@ INPUTS = {
         },
     }
 }
-BODY = {
-    "required": True,
-    "content": {"image/*": PHOTO, "multipart/form-data": FORM, "application/json": INPUTS},
-}
+BODY = {"required": True, "content": {"image/*": PHOTO, "multipart/form-data": FORM, "application/json": INPUTS}}
 
 
 def predict_router(service: Service, reader: UploadReader, meters: Meters, *, seconds: float) -> APIRouter:
@@ -109,7 +106,7 @@ def predict_router(service: Service, reader: UploadReader, meters: Meters, *, se
 
     @router.post(
         PREDICT_PATH,
-        response_model=list[Record] | list[ClassScore],
+        response_model=list[PhotoRecord] | list[ClassScore],
         responses=refusals(400, 408, 413, 415, 422, 503),
         openapi_extra={"requestBody": BODY},
     )

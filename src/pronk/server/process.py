@@ -82,7 +82,9 @@ def serve_model(options: ServeOptions, *, tell: Tell, on_ready: Tell) -> int:
             tell("Ctrl-C ends")
             on_ready(address.url)
 
-        return run(app, address, service, on_ready=greet, tell=tell)
+        server = _Server(app, service, on_ready=greet, tell=tell)
+        server.run(sockets=[address.socket])
+        return server.ended_by
 
 
 def _parse_limit(text: str) -> int:
@@ -103,8 +105,8 @@ class Address:
     @property
     def url(self) -> str:
         """The address to type into a browser."""
-        name = "127.0.0.1" if self.host in ("0.0.0.0", "") else "[::1]" if self.host == "::" else self.host
-        return f"http://{f'[{name}]' if ':' in name and name[0] != '[' else name}:{self.port}/"
+        name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.port}/"
 
 
 def listen(host: str, port: int) -> Address:
@@ -129,38 +131,28 @@ def listen(host: str, port: int) -> Address:
     return Address(host, opened.getsockname()[1], opened)
 
 
-def run(app: ASGIApp, address: Address, service: Service, *, on_ready: Callable[[], None], tell: Tell) -> int:
-    """Serve until a signal comes.
+class _Server(uvicorn.Server):
+    """uvicorn's server with pronk's signals; `ended_by` is the number of the one that ended it.
 
     SIGTERM: readiness turns false, a second later no new connection is taken, and what is under way is finished.
     SIGINT (Ctrl-C): the same without the second. SIGHUP: the model is opened again from its folder.
-
-    Returns:
-        The signal that ended it.
     """
-    config = uvicorn.Config(
-        app,
-        http=CautiousProtocol,
-        ws="none",
-        lifespan="off",
-        loop="asyncio",
-        log_config=None,
-        log_level="critical",  # strangers' broken requests are no news
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-    )
-    server = _Server(config, service, on_ready=on_ready, tell=tell)
-    server.run(sockets=[address.socket])
-    return server.ended_by
 
-
-class _Server(uvicorn.Server):
-    """uvicorn's server with pronk's signals."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, *, on_ready: Callable[[], None], tell: Tell) -> None:
+    def __init__(self, app: ASGIApp, service: Service, *, on_ready: Callable[[], None], tell: Tell) -> None:
+        config = uvicorn.Config(
+            app,
+            http=CautiousProtocol,
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            log_level="critical",  # strangers' broken requests are no news
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=FINISH_SECONDS,
+        )
         super().__init__(config)
         self.service = service
         self.on_ready = on_ready

@@ -51,7 +51,7 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunEntry:
     """A finished run: its number, its test accuracy, its classes, how many photos, and whether it predicts now."""
 
     name: str
@@ -61,27 +61,18 @@ class Run:
     in_use: bool = False
 
 
-def list_runs(folder: Path) -> list[Run]:
+def list_runs(folder: Path) -> list[RunEntry]:
     """List the finished runs in a folder by number; what else is there is passed over."""
     runs = []
     for number in _run_numbers(folder):
         if metrics := _read_metrics(folder / str(number)):
             photos = sum(metrics.counts.values())
-            runs.append(Run(str(number), _test_accuracy(metrics), tuple(metrics.classes), photos))
+            runs.append(RunEntry(str(number), _test_accuracy(metrics), tuple(metrics.classes), photos))
     return runs
 
 
 def next_run(folder: Path) -> Path:
-    """Return the folder that the next run gets.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("10", "9", "notes"):
-        ...     (folder / name).mkdir()
-        >>> next_run(folder).name
-        '11'
-    """
+    """Return the folder that the next run gets; what has no number is passed over."""
     return folder / str(max(_run_numbers(folder), default=0) + 1)
 
 

@@ -68,10 +68,7 @@ class Service:
 
     A photo is decoded and predicted by one thread, one photo at a time: a batch of photos from several clients would
     take each of them as long as all together, and a photo's answer would depend on its neighbours. See
-    docs/serving.md for what was measured.
-
-    Args:
-        threads: number of photos at work at once; None takes one for each core.
+    docs/serving.md for what was measured. There is one thread for each core, where no other number is named.
     """
 
     def __init__(self, *, threads: int | None = None) -> None:

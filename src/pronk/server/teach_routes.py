@@ -18,7 +18,7 @@ from pronk.errors import ImageError
 from pronk.pools import available_cores
 from pronk.server.http_errors import HttpError, refusals
 from pronk.server.predict_routes import BODY, PHOTO
-from pronk.server.runs import RUN_NAME, Run, find_run, list_runs, pack_run, read_report
+from pronk.server.runs import RUN_NAME, RunEntry, find_run, list_runs, pack_run, read_report
 from pronk.server.service import Service
 from pronk.server.training_jobs import TrainingRunner, TrainingStatus
 from pronk.server.uploads import UploadReader
@@ -76,7 +76,7 @@ class TeachState:
     classes: tuple[PhotoClass, ...]
     weights: str
     training: TrainingStatus | None
-    runs: tuple[Run, ...]
+    runs: tuple[RunEntry, ...]
 
 
 def teach_router(trainings: TrainingRunner | None, service: Service, reader: UploadReader) -> APIRouter:

@@ -80,12 +80,6 @@ class TrainingJob:
 
     Raises:
         OSError: where it cannot be started.
-
-    Example:
-        >>> job = TrainingJob([sys.executable, "-c", "raise SystemExit('error: no photos')"], Path("no such run"))
-        >>> job.wait()
-        >>> job.status().state, job.status().error.message
-        ('failed', 'no photos')
     """
 
     def __init__(self, command: Sequence[str], run: Path, *, patience: float = PATIENCE) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from python_multipart import MultipartParser
@@ -16,7 +16,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from pronk.server.gateway import Admission, Reservation
+from pronk.server.gateway import Admission
 from pronk.server.http_errors import HttpError
 
 MOST_FILES = 32
@@ -68,24 +68,24 @@ class UploadReader:
             HttpError: 413 too long, 408 too slow, 503 no room, 400 a wrong length, a broken form, or given up by the
                 client.
         """
-        with self.admission.enter() as reservation:
-            body, kind = await self._read_body(request, reservation), request.headers.get("content-type", "")
+        with self.admission.enter() as take:
+            body, kind = await self._read_body(request, take), request.headers.get("content-type", "")
             if len(body) <= PARSED_AT_ONCE or not kind.lower().startswith(("multipart/", "application/json")):
                 yield parse_uploads(kind, body)
             else:
                 yield await run_in_threadpool(parse_uploads, kind, body)
 
-    async def _read_body(self, request: Request, reservation: Reservation) -> bytes:
+    async def _read_body(self, request: Request, take: Callable[[int], None]) -> bytes:
         declared, body = _declared_length(request), bytearray()
         self._check_length(declared or 0)
-        reservation.take(declared or 0)
+        take(declared or 0)
         try:
             async with asyncio.timeout(self.body_seconds):
                 async for chunk in request.stream():
                     body += chunk
                     self._check_length(len(body))
                     if declared is None:
-                        reservation.take(len(chunk))
+                        take(len(chunk))
         except ClientDisconnect as error:
             raise HttpError(400, "the client went away", code="usage") from error
         except TimeoutError as error:
@@ -115,10 +115,6 @@ def parse_uploads(content_type: str, body: bytes) -> Uploads:
 
     Raises:
         HttpError: 400 where the form or the JSON is broken, 413 for too many photos, 422 for none.
-
-    Example:
-        >>> parse_uploads("image/png", b"...").photos
-        (Upload(name='', data=b'...'),)
     """
     kind, options = parse_options_header(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":

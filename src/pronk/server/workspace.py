@@ -232,12 +232,7 @@ def check_name(name: str) -> str:
 
 
 def find_fault(name: str) -> str:
-    """Say why no class can have that name on some system, or nothing.
-
-    Example:
-        >>> find_fault("cats"), find_fault("aux.txt")
-        ('', 'it is that of a device on Windows')
-    """
+    """Say why no class can have that name on some system, or nothing."""
     size = len(name.encode("utf-8", "surrogatepass"))
     if not 0 < size <= NAME_BYTES:
         return f"it has {size:,} bytes" if size else "it is empty"
