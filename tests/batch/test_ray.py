@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from helpers import TESTS
@@ -41,7 +42,7 @@ PATIENCE = 90.0  # seconds after which no process of Ray's may be left: two of t
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.skipif(sys.platform != "linux", reason="counts processes in /proc"),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes of a session"),
     pytest.mark.skipif(
         SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < 4 * STORE_BYTES,
         reason="too little room in /dev/shm",
@@ -91,11 +92,9 @@ def ray_environment():
 
 @pytest.fixture(scope="module")
 def nodes(ray_environment):
-    before = set(children())
     cluster = TwoNodes()
     yield cluster
     cluster.cluster.shutdown()
-    assert not wait_until_none(lambda: set(children()) - before)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,10 @@ def sessions():
     """Drivers, each the first process of a session of its own, of whom none is left a minute after the last test."""
     started = []
     yield started
-    assert not wait_until_none(lambda: [pid for process in started for pid in members(process.pid)])
+    deadline = time.monotonic() + PATIENCE
+    while (left := [pid for process in started for pid in members(process.pid)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
 
 
 @pytest.fixture(scope="module")
@@ -154,30 +156,13 @@ def wait_for_parts(process, out, count):
         time.sleep(0.005)
 
 
-def live_processes():
-    """Map each process that is not a zombie to its parent and session; what init does not reap is dead all the same."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            state, parent, _, session, *_ = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            if state != "Z":
-                found[int(entry.name)] = int(parent), int(session)
-    return found
-
-
 def members(session):
-    return [pid for pid, (_, own) in live_processes().items() if own == session]
-
-
-def children():
-    return [pid for pid, (parent, _) in live_processes().items() if parent == os.getpid()]
-
-
-def wait_until_none(find):
-    """Return what is still found when the patience is over."""
-    deadline = time.monotonic() + PATIENCE
-    while (found := find()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    """List the processes of a session that are not zombies; what init does not reap is dead all the same."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
     return found
 
 

@@ -1,4 +1,6 @@
-"""Messages of protocol buffers, written by hand."""
+"""Messages of protocol buffers, written by hand, and small ONNX models."""
+
+from onnx import TensorProto, helper
 
 
 def field(number, kind, value):
@@ -14,3 +16,11 @@ def varint(value):
         pieces.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*pieces, value])
+
+
+def make_onnx(nodes=None, arrays=()):
+    """A small model to change: image -> Add -> out."""
+    nodes = [helper.make_node("Add", ["image", "image"], ["out"])] if nodes is None else nodes
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("image", "out")]
+    graph = helper.make_graph(nodes, "pronk", value[:1], value[1:], list(arrays))
+    return helper.make_model(graph, producer_name="pronk", opset_imports=[helper.make_opsetid("", 18)])

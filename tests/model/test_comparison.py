@@ -74,17 +74,6 @@ def test_the_numbers_are_those_of_the_common_test_photos(make_run):
     ]
 
 
-def test_the_other_way_round_everything_is_mirrored(make_run):
-    a, b = make_run("a", set_aside([0.1] * 9 + [0.9] * 3)), make_run("b", set_aside([0.8] * 10 + [0.3] * 2))
-    there, back = pronk.compare(a, b), pronk.compare(b, a)
-    assert (there.a, there.b) == (back.b, back.a)
-    assert (there.gained, there.lost, there.p) == (back.lost, back.gained, back.p) == (9, 2, pytest.approx(134 / 2048))
-    assert there.difference["low"] == pytest.approx(-back.difference["high"], abs=1e-12)
-    assert [(change.path, change.b, change.a) for change in there.changed] == [
-        (change.path, change.a, change.b) for change in back.changed
-    ]
-
-
 def test_photos_are_recognised_by_their_content_wherever_they_lie(make_run):
     a = make_run("a", set_aside([0.9] * 8))
     b = make_run("b", dict(reversed(set_aside([0.9] * 7 + [0.1]).items())))
@@ -157,16 +146,14 @@ def test_other_classes_are_an_error_that_names_them(make_run):
 # --- files that are missing or not what they should be
 
 
+@pytest.mark.parametrize("text", [None, "", "nothing,like\nit,at all\n", 'path,part\n"' + "x" * 200_000])
 @pytest.mark.parametrize("name", ["split.csv", "predictions.csv"])
-def test_without_what_the_run_wrote_down_data_is_needed(make_run, name):
+def test_without_what_the_run_wrote_down_data_is_needed(make_run, name, text):
     a, b = make_run("a", set_aside([0.9] * 8)), make_run("b", set_aside([0.9] * 8))
-    (b / name).unlink()
-    with pytest.raises(ModelError, match=f"b has no {name}") as caught:
+    (b / name).unlink() if text is None else (b / name).write_text(text)
+    with pytest.raises((ModelError, DataError), match=f"b has no {name}" if text is None else "") as caught:
         pronk.compare(a, b)
     assert "RUN_B DATA" in caught.value.hint
-    (b / name).mkdir()
-    with pytest.raises(ModelError, match="not an ordinary file"):
-        pronk.compare(a, b)
 
 
 @pytest.mark.parametrize(
@@ -186,16 +173,6 @@ def test_answers_that_cannot_be_true_are_refused(make_run, line):
         file.write(line + "\n")
     with pytest.raises(ModelError, match=r"predictions\.csv does not fit the run"):
         pronk.compare(a, a)
-
-
-@pytest.mark.parametrize("text", ["", "nothing,like\nit,at all\n", 'path,part\n"' + "x" * 200_000])
-@pytest.mark.parametrize("name", ["split.csv", "predictions.csv"])
-def test_files_that_are_something_else_are_refused(make_run, name, text):
-    a = make_run("a", set_aside([0.9] * 8))
-    (a / name).write_text(text)
-    with pytest.raises((ModelError, DataError)) as caught:
-        pronk.compare(a, a)
-    assert "RUN_B DATA" in caught.value.hint
 
 
 def test_an_export_has_no_answers_of_its_own_written_down(make_run):

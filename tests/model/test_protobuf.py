@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from helpers.wire import field, varint
+from helpers.wire import field, make_onnx, varint
 from pronk.errors import ModelError
 from pronk.model.guards.protobuf import integers_of, read_fields
 from pronk.model.head_weights import read_head
@@ -85,11 +85,7 @@ def test_integers_packed_and_one_by_one():
 
 
 def make_model(*arrays):
-    """A whole ONNX file around some initializers."""
-    node = helper.make_node("Identity", ["image"], ["probabilities"], name="probabilities")
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("image", "probabilities")]
-    graph = helper.make_graph([node], "pronk", value[:1], value[1:], [*arrays])
-    return helper.make_model(graph, producer_name="pronk").SerializeToString()
+    return make_onnx(arrays=arrays).SerializeToString()
 
 
 def array(name, values):
