@@ -38,13 +38,7 @@ def open_engine(
 
 
 def check_engine(name: str, *, address: str | None = None) -> None:
-    """Refuse at once what would fail later: an engine that does not exist, or an address where nothing listens.
-
-    Raises:
-        SettingsError: if there is no such engine, or an address without a cluster.
-        MissingExtra: without Ray.
-        PronkError: if nothing listens at the address.
-    """
+    """Refuse at once what would fail later, by the errors of `open_engine`; Ray itself is not asked."""
     if name not in ENGINES:
         raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}. Got {name!r}")
     if name == "ray":

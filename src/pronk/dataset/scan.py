@@ -24,7 +24,7 @@ from pronk.photos.duplicates import BITS, HASH_VERSION, chain_equal, find_simila
 from pronk.photos.properties import PROPERTIES_VERSION, PhotoProperties, describe_picture, shrink
 from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
-from pronk.storage.cache import Kind
+from pronk.storage.cache import CacheKind
 from pronk.storage.files import write_atomically
 
 FILES_PER_TASK = 8
@@ -157,7 +157,7 @@ def _recall(record: dict[str, Any]) -> Content:
 
 def scan_memo(cache: Path) -> Path:
     """Return the folder of a cache that remembers what was seen in files; other versions of what looks have others."""
-    return Kind.SCANS.within(cache) / f"{DECODING_VERSION}.{PROPERTIES_VERSION}.{HASH_VERSION}-{version('pillow')}"
+    return CacheKind.SCANS.within(cache) / f"{DECODING_VERSION}.{PROPERTIES_VERSION}.{HASH_VERSION}-{version('pillow')}"
 
 
 def group_photos(

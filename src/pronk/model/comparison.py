@@ -36,8 +36,8 @@ NAME_DATA = (
     "or train the second with --split RUN_A/split.csv, so that both set aside the same photos"
 )
 
-Row = dict[str, Any]  # of predictions.csv
-Pair = tuple[Row, Row]
+PredictionRow = dict[str, Any]  # of predictions.csv
+Pair = tuple[PredictionRow, PredictionRow]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,16 +125,10 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What one model says of labelled photos.
-
-    Attributes:
-        classes: in the order of its probabilities.
-        rows: as in predictions.csv, by digest of the photo; copies of a photo share one.
-        known: digests of the photos that it was trained or chosen with.
-    """
+    """What one model says of photos, by their digests; `known` are those that it was trained or chosen with."""
 
     classes: tuple[str, ...]
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[PredictionRow]]
     known: frozenset[str]
 
 
@@ -262,7 +256,7 @@ def _answers_of(evaluation: Evaluation, digests: Mapping[str, str]) -> Answers:
     return Answers(evaluation.classes, rows, frozenset(known))
 
 
-def _check_rows(rows: Sequence[Row], classes: tuple[str, ...]) -> None:
+def _check_rows(rows: Sequence[PredictionRow], classes: tuple[str, ...]) -> None:
     """Refuse numbers that are not probabilities: the file may have been edited, or come from another run."""
     with np.errstate(all="ignore"):
         probabilities, _ = read_rows(rows, classes)
@@ -270,8 +264,8 @@ def _check_rows(rows: Sequence[Row], classes: tuple[str, ...]) -> None:
         raise ValueError("probabilities must be finite and not negative")
 
 
-def _by_digest(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_digest(rows: Iterable[tuple[str, PredictionRow]]) -> dict[str, list[PredictionRow]]:
+    found: dict[str, list[PredictionRow]] = {}
     for digest, row in rows:
         found.setdefault(digest, []).append(row)
     return found
@@ -294,7 +288,7 @@ def _compare_pairs(
     return Comparison(a, b, difference, **counted, changed=tuple(changed), left_out=left_out)
 
 
-def _score_side(name: str, rows: Sequence[Row], classes: Sequence[str]) -> tuple[Side, list[str]]:
+def _score_side(name: str, rows: Sequence[PredictionRow], classes: Sequence[str]) -> tuple[Side, list[str]]:
     """Return a model's numbers, and the class it calls most likely for each photo."""
     probabilities, targets = read_rows(rows, classes)
     top = probabilities.argmax(axis=1)

@@ -25,7 +25,7 @@ class Evaluation:
 
     Attributes:
         root: folder that the paths are relative to.
-        classes: those of the model.
+        classes: names of the model's classes, in the order of the probabilities.
         result: the `test` part of metrics.json.
         rows: one per photo, as in predictions.csv.
         findings: photos that could not be used, and photos that the model was trained with.

@@ -45,7 +45,7 @@ def class_activation_map(feature_map: np.ndarray, weights: np.ndarray, index: in
 
     Args:
         feature_map: last activations for one photo, float32 [h, w, 1280].
-        weights: those of the head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
+        weights: weights of the head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
         index: number of the class.
 
     Returns:

@@ -17,7 +17,7 @@ from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime
 from pronk.model.formats.runtimes import Outputs, Runtime, describe_runtime
 from pronk.photos.decoding import load_pixels
 from pronk.pools import run_in_order
-from pronk.storage.cache import Kind, default_cache
+from pronk.storage.cache import CacheKind, default_cache
 from pronk.storage.files import digest_file, write_atomically
 from pronk.storage.places import UNKNOWN
 
@@ -228,7 +228,7 @@ class Predictor:
         engine = self.bundle.format.engine
         assert engine is not None, "open_runtime has refused a model that has none"
         key = hashlib.sha256(f"{model}:{describe_runtime(engine().module)}".encode()).hexdigest()
-        marker = Kind.VERIFIED.within(cache) / key[:32]
+        marker = CacheKind.VERIFIED.within(cache) / key[:32]
         if marker.exists():
             return
         self.prove()

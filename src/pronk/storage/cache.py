@@ -20,7 +20,7 @@ DEFAULT_LIMIT = "10GB"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-class Kind(enum.Enum):
+class CacheKind(enum.Enum):
     """What pronk keeps in a cache folder, each in a folder of its own, with the form of its files' names.
 
     Nothing else in a cache folder is ever touched.
@@ -57,10 +57,6 @@ def parse_size(text: str, *, option: str = "--cache-limit") -> int:
 
     Raises:
         SettingsError: if it is not a number with one of KB, MB, GB, TB; it names the option.
-
-    Example:
-        >>> parse_size("1.5GB")
-        1500000000
     """
     unit = text.strip().upper()[-2:]
     with contextlib.suppress(ValueError, KeyError, OverflowError):
@@ -95,7 +91,7 @@ def clear(root: Path) -> None:
     for _, path, _ in _files(root):
         with contextlib.suppress(OSError):
             Path(path).unlink()
-    for kind in Kind:
+    for kind in CacheKind:
         for folder, _, _ in os.walk(kind.within(root), topdown=False):
             with contextlib.suppress(OSError):  # what holds other people's files stays
                 Path(folder).rmdir()
@@ -113,7 +109,7 @@ def ensure_space(folder: Path, needed: int) -> None:
 
 
 def _files(root: Path) -> Iterator[tuple[float, str, int]]:
-    for kind in Kind:
+    for kind in CacheKind:
         for folder, _, names in os.walk(kind.within(root)):
             for file in filter(kind.is_own, names):
                 path = os.path.join(folder, file)  # noqa: PTH118 - a hundred thousand Path objects take seconds

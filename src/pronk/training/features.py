@@ -22,7 +22,7 @@ from pronk.errors import DataError, ImageError
 from pronk.photos.decoding import DECODING_VERSION
 from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
-from pronk.storage.cache import Kind, ensure_space
+from pronk.storage.cache import CacheKind, ensure_space
 from pronk.storage.files import write_atomically
 from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows, row_key
 from pronk.training.run_folder import Run
@@ -106,12 +106,12 @@ def plan_extraction(root: Path, run: Run) -> Extraction:
     weights, settings = run.backbone.weights, run.settings
     size, cut = settings.image_size, settings.fine_tune_from
     key = _key(PREFIX_VERSION, DECODING_VERSION, VIEWS_VERSION, run.backbone.sha256, size, cut)
-    prefix = Kind.PREFIX.within(run.cache) / f"{key}.onnx"
+    prefix = CacheKind.PREFIX.within(run.cache) / f"{key}.onnx"
     if not prefix.is_file():
         write_atomically(prefix, write_prefix(weights, size=size, cut=cut))
     os.utime(prefix)
     store = RowStore(
-        Kind.ROWS.within(run.cache) / _key(key, settings.fit),
+        CacheKind.ROWS.within(run.cache) / _key(key, settings.fit),
         (pooled_size(weights),),
         cut_shape(weights, size=size, cut=cut),
     )
