@@ -60,9 +60,9 @@ def run(probe, monkeypatch, capsys):
 
 @pytest.mark.more
 def test_offline_network_knows_more_than_a_random_one(run, tmp_path):
-    photos = draw_photos(tmp_path / "photos", photos_per_class=30, size=(240, 180))
+    photos = draw_photos(tmp_path / "photos", photos_per_class=20, size=(240, 180))
     result = json.loads(run(photos, "offline", "random", "--size", "96"))
-    assert result["photos"] >= 80  # some of the drawn photos are broken on purpose
+    assert result["photos"] >= 50  # some of the drawn photos are broken on purpose
     assert result["accuracy"]["offline"] >= result["accuracy"]["random"] + 0.2
 
 

@@ -79,7 +79,7 @@ def test_audit_finds_photos_in_the_wrong_folder(photos, options, tmp_path):
     ok(run_inside("audit", photos, "--apply", tmp_path / "review.csv", "--out", corrected))
     labels = {Path(row["path"]).name: row["label"] for row in read_csv(corrected)}
     assert all(labels[Path(path).name] == label for path, label in truth.items())
-    ok(run_inside("train", corrected, *options, "--frozen-only", "--out", tmp_path / "run", "--quiet"))
+    ok(run_inside("train", corrected, *options, "--views", "1", "--frozen-only", "--out", tmp_path / "run", "--quiet"))
 
 
 def test_curve_says_what_more_photos_would_bring(photos, options):

@@ -13,7 +13,6 @@ from helpers.bad_files import exif
 from helpers.pictures import encode
 from pronk.photos.drawing import DEMO_KINDS, draw_photo
 
-PER_KIND = 20
 PHOTOS_PER_FAULT = 16
 CLASSES = ("cat", "dog", "owl")
 ODD = ("two\nlines{}.jpg", "right\u202eto{}.jpg", " blank{}.jpg", "what?{}.jpg", "a|b{}.jpg", "nul.{}.jpg")
@@ -55,7 +54,7 @@ def _draw_one(number: int, size: tuple[int, int]) -> Image.Image:
     return draw_photo(DEMO_KINDS[number % len(DEMO_KINDS)], np.random.default_rng([7, number]), size)
 
 
-def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int = PER_KIND) -> Planted:
+def plant(root: Path, photos: Sequence[Image.Image], *, per_kind: int) -> Planted:
     """Write photos into train and test folders of class folders, and as many faults of each kind among them.
 
     The first ones stay as they are; those after them are spoilt, or are the originals of copies.
