@@ -46,10 +46,14 @@ def test_using_a_model_reaches_no_framework(whole_bundle, tmp_path):
     photos, review = write_photos(tmp_path / "photos", 3), tmp_path / "review.csv"
     review.write_text("path,digest,given,action,label\n")
     found = after_commands(
-        ["check", photos], ["cache"], ["verify", whole_bundle], ["predict", whole_bundle, photos],
-        ["evaluate", whole_bundle, photos, "--json"], ["explain", whole_bundle, photos, "--out", tmp_path / "maps"],
+        ["check", photos],
+        ["cache"],
+        ["verify", whole_bundle],
+        ["predict", whole_bundle, photos],
+        ["evaluate", whole_bundle, photos, "--json"],
+        ["explain", whole_bundle, photos, "--out", tmp_path / "maps"],
         ["audit", photos, "--apply", review, "--out", tmp_path / "list.csv"],
-    )  # fmt: skip
+    )
     assert not found & (TRAINING_ONLY | HTTP | {"matplotlib"})
 
 

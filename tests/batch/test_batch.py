@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -46,20 +47,18 @@ def photos(tmp_path):
     return write_photos(tmp_path / "photos", 10)
 
 
-def stop_after(monkeypatch, count, *arguments, **options):
+def stop_after(count, *arguments, **options):
     """Begin a run, and let the disk be full when some shards are done."""
-    real, left = shards.write_part, [count]
+    real, shard = shards.write_part, itertools.count()
 
     def write_part(*args, **kwargs):
-        left[0] -= 1
-        if left[0] < 0:
+        if next(shard) >= count:
             raise StorageError("cannot write part: No space left on device")
         real(*args, **kwargs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "write_part", write_part)
-        with pytest.raises(StorageError, match="No space left") as error:
-            predict(*arguments, **options)
+    full = mock.patch.object(shards, "write_part", write_part)
+    with full, pytest.raises(StorageError, match="No space left") as error:
+        predict(*arguments, **options)
     assert "the same command goes on" in error.value.hint
 
 
@@ -171,11 +170,11 @@ def test_a_path_given_twice_has_two_rows(whole_bundle, photos):
     assert [row["path"] for row in rows] == [str(photo)] * 2
 
 
-def test_a_list_leaves_out_what_the_run_itself_has_written(whole_bundle, photos, tmp_path, monkeypatch):
+def test_a_list_leaves_out_what_the_run_itself_has_written(whole_bundle, photos):
     """As from `find`, while the parts of a stopped run lie among the photos."""
     out = photos / "o.jsonl"
     names = [f"{path}\n" for path in sorted(photos.rglob("*.png"))]
-    stop_after(monkeypatch, 5, whole_bundle, "-", out=out, lines=names)
+    stop_after(5, whole_bundle, "-", out=out, lines=names)
     listed = [*names, *(f"{path}\n" for path in photos.rglob("*") if ".o.jsonl.parts" in path.parts)]
     assert len(listed) > 25
     done, _, told = predict(whole_bundle, "-", out=out, lines=listed)
@@ -188,7 +187,7 @@ def test_a_list_leaves_out_what_the_run_itself_has_written(whole_bundle, photos,
 def test_a_stopped_run_goes_on(whole_bundle, photos, tmp_path, monkeypatch):
     out, work = tmp_path / "o.jsonl", tmp_path / ".o.jsonl.parts"
     undisturbed = predict(whole_bundle, photos, form="jsonl")[1]
-    stop_after(monkeypatch, 7, whole_bundle, photos, out=out)
+    stop_after(7, whole_bundle, photos, out=out)
     parts = set(work.glob("part-*.jsonl"))
     assert len(parts) == 7
     (work / ".part-00009.jsonl.1-2.tmp").write_text("left by a killed process")
@@ -206,10 +205,10 @@ def test_a_stopped_run_goes_on(whole_bundle, photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", [b"", b"\0" * 300, b'{"path": "a"}\n', None])
-def test_a_damaged_part_is_done_again(whole_bundle, photos, tmp_path, monkeypatch, harm):
+def test_a_damaged_part_is_done_again(whole_bundle, photos, tmp_path, harm):
     out = tmp_path / "o.jsonl"
     undisturbed = predict(whole_bundle, photos, form="jsonl")[1]
-    stop_after(monkeypatch, 5, whole_bundle, photos, out=out)
+    stop_after(5, whole_bundle, photos, out=out)
     part = min((tmp_path / ".o.jsonl.parts").glob("part-*.jsonl"))
     data = part.read_bytes()
     part.write_bytes(data[: len(data) // 2] if harm is None else harm)
@@ -225,9 +224,9 @@ def test_a_part_that_is_lost_at_the_end_is_told(tmp_path):
             list(shards.read_rows(plan))
 
 
-def test_a_plan_for_something_else_is_discarded(whole_bundle, photos, tmp_path, monkeypatch):
+def test_a_plan_for_something_else_is_discarded(whole_bundle, photos, tmp_path):
     out, work = tmp_path / "o.jsonl", tmp_path / ".o.jsonl.parts"
-    stop_after(monkeypatch, 5, whole_bundle, photos, out=out)
+    stop_after(5, whole_bundle, photos, out=out)
     with pytest.raises(DataError, match="no photo at"):
         predict(whole_bundle, tmp_path / "typo*", out=out)
     assert len(list(work.glob("part-*"))) == 5, "a wrong command discards nothing"
@@ -235,17 +234,17 @@ def test_a_plan_for_something_else_is_discarded(whole_bundle, photos, tmp_path, 
     assert (done.photos, len(told)) == (10, 1)
     assert "was given other photos" in told[0]
     out.unlink()
-    stop_after(monkeypatch, 5, whole_bundle, photos, out=out)
+    stop_after(5, whole_bundle, photos, out=out)
     assert "was given other options" in predict(whole_bundle, photos, out=out, unknown="off")[2][0]
     out.unlink()
-    stop_after(monkeypatch, 5, whole_bundle, photos, out=out)
+    stop_after(5, whole_bundle, photos, out=out)
     (work / "plan.json").write_text("{")
     assert predict(whole_bundle, photos, out=out)[::2] == (batching.BatchResult(20, 0), [])
 
 
-def test_another_model_starts_anew(bundle_copy, photos, tmp_path, monkeypatch):
+def test_another_model_starts_anew(bundle_copy, photos, tmp_path):
     out = tmp_path / "o.jsonl"
-    stop_after(monkeypatch, 5, bundle_copy, photos, out=out)
+    stop_after(5, bundle_copy, photos, out=out)
     plan = json.loads((tmp_path / ".o.jsonl.parts" / "plan.json").read_text())
     record = json.loads((bundle_copy / "model.json").read_text())
     (bundle_copy / "model.json").write_text(json.dumps(record))

@@ -68,14 +68,11 @@ def test_a_newer_format_names_the_version_to_install_and_nothing_that_a_shell_wo
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
-    [(text, r"model\.json is damaged") for text in (
-        "", "{", "[]", "null", "{}", '{"format": "one"}', '{"format": 1}', '{"format": 1, "classes": null}', "\xff",
-        "[" * 200_000)] + [(" " * (9 * 2**20), "refused")],
-)  # fmt: skip
-def test_a_damaged_record_is_an_error(bundle_copy, text, says):
+    "text", ["", "{", "[]", "null", "{}", '{"format": "one"}', '{"format": 1}', "\xff", "[" * 200_000]
+)
+def test_a_damaged_record_is_an_error(bundle_copy, text):
     (bundle_copy / "model.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=r"model\.json is damaged"):
         open_bundle(bundle_copy)
 
 
@@ -175,6 +172,9 @@ def test_a_huge_or_unnamed_model_is_not_even_read(bundle_copy):
         open_bundle(bundle_copy)
     change_record(bundle_copy, files={})
     with pytest.raises(ModelError, match=r"model\.onnx is not named"):
+        open_bundle(bundle_copy)
+    (bundle_copy / "model.json").write_bytes(b" " * (9 * 2**20))
+    with pytest.raises(ModelError, match="refused"):
         open_bundle(bundle_copy)
 
 

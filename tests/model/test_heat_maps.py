@@ -12,7 +12,6 @@ from helpers.commands import HOSTILE
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone
 from pronk.backbone.onnx_graphs import write_model
-from pronk.config import Settings
 from pronk.errors import ModelError, SettingsError, StorageError
 from pronk.model.bundle import open_bundle, write_bundle
 from pronk.model.formats.runtimes import OnnxRuntime
@@ -72,43 +71,17 @@ def test_where_nothing_speaks_for_the_class_there_is_no_heat():
     np.testing.assert_array_equal(tiny, np.ones((1, 2), np.float32))
 
 
-def grad_cam(network, pixels, kernel, bias, chosen):
-    """Selvaraju et al. 2017, word for word: gradients of the class's logit, averaged over places, weigh the maps."""
-    import keras
-    import tensorflow as tf
-
-    trunk = keras.Model(network.input, network.get_layer("out_relu").output)
-    heats = []
-    for photo, index in zip(pixels, chosen, strict=True):
-        maps = trunk(photo[None])
-        with tf.GradientTape() as tape:
-            tape.watch(maps)
-            logits = tf.matmul(network.get_layer("pool")(maps), kernel) + bias
-            logit = logits[0, index]
-        weights = tf.reduce_mean(tape.gradient(logit, maps), axis=(1, 2))
-        heat = np.maximum((maps[0] * weights[0]).numpy().sum(axis=-1), 0)
-        heats.append(heat / heat.max())
-    return np.stack(heats)
-
-
-def test_it_is_the_grad_cam_of_keras():
-    from pronk.analysis.head import Head
-    from pronk.backbone.keras_network import build_network, set_head
-
-    backbone = lively_backbone(0.35)
+def test_the_map_adds_up_to_the_logit_of_the_class():
+    """Before negative values are cut off; so it is Grad-CAM, where pooling and one Dense layer follow the map."""
     pixels = np.stack([fit_pixels(draw_picture(CLASSES[i % 3], i), size=96) for i in range(20)])
-    network = build_network(backbone, classes=3, settings=Settings(image_size=96))
-    set_head(network, Head(KERNEL, BIAS))
-    model = write_model(backbone.weights, KERNEL, BIAS, size=96)
+    model = write_model(lively_backbone(0.35).weights, KERNEL, BIAS, size=96)
     outputs, head = OnnxRuntime(model).run(pixels), read_head(model)
-    chosen = outputs.probabilities.argmax(axis=1)
-    by_photo = zip(outputs.feature_map, chosen, strict=True)
-    heats = np.stack([class_activation_map(maps, head, index) for maps, index in by_photo])
-    assert heats.max(axis=(1, 2)).tolist() == [1] * len(pixels)
-    # What makes it exact: the mean over all places, before negative values are cut off, is the logit.
     logits = (outputs.feature_map @ head).mean(axis=(1, 2))
     np.testing.assert_allclose(logits, outputs.features @ head, atol=1e-4)
-    assert np.abs(heats - grad_cam(network, pixels, KERNEL, BIAS, chosen)).max() <= 1e-3
+    odds = np.exp(logits + BIAS)
+    np.testing.assert_allclose(outputs.probabilities, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
+    for maps, index in zip(outputs.feature_map, outputs.probabilities.argmax(axis=1), strict=True):
+        assert class_activation_map(maps, head, index).max() == 1
 
 
 # --- the colours
