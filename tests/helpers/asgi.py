@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +81,11 @@ def form(*files, field="photo"):
     return [(field, file) for file in files]
 
 
-def swap(folder, other):
-    """Put another model in a folder's place."""
-    shutil.rmtree(folder)
-    shutil.copytree(other, folder)
+def rename_classes(folder, classes):
+    """Call the classes of a model otherwise."""
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(record | {"classes": list(classes)}))
+    return folder
 
 
 def break_promise(folder):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.asgi import PATHS, PHOTO, break_promise, form, refused, serve_inside, swap
+from helpers.asgi import PATHS, PHOTO, break_promise, form, refused, rename_classes, serve_inside
 from helpers.bad_files import HOSTILE_NAMES, STORED, exif, make_samples
 from helpers.metrics import make_metrics
 from helpers.pictures import LABELS, draw_picture, encode
@@ -44,12 +44,6 @@ def predictor(served_model):
     return Predictor.load(served_model)
 
 
-@pytest.fixture(scope="module")
-def empty():
-    with serve_inside() as server:
-        yield server
-
-
 def as_json(data, **parameters):
     values = {"inputs": base64.b64encode(data).decode()}
     return values | ({"parameters": parameters} if parameters else {})
@@ -68,26 +62,8 @@ def test_a_photo_is_answered_as_in_python(inside, predictor, sample):
     assert answer.headers["pronk-distance"] == f"{wanted.distance:.6g}"
 
 
-def test_photos_of_other_things_are_unknown(inside, predictor, served_model):
-    known = (served_model / "golden" / "1.jpg").read_bytes()
-    strange = encode(Image.linear_gradient("L").convert("RGB"), "PNG")
-    for photo, unknown in ((known, False), (strange, True)):
-        assert predictor.predict_one(photo).unknown is unknown
-        answer = inside.post("/v1/predict", content=photo)
-        assert answer.headers["pronk-unknown"] == ("true" if unknown else "false")
-        (record,) = inside.post("/v1/predict?explain=true", content=photo).json()
-        assert record["unknown"] is unknown
-        assert (record["label"] == "unknown") is unknown
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["", "image/png", "application/octet-stream", "application/x-www-form-urlencoded", "multipart/mixed; boundary=x",
-     "nonsense", "; ;", "text/plain; charset=utf-8"],
-)  # fmt: skip
-def test_any_other_content_type_is_a_photo(inside, kind):
-    wanted = inside.post("/v1/predict", content=PHOTO).json()
-    assert inside.post("/v1/predict", content=PHOTO, headers={"content-type": kind}).json() == wanted
+KINDS = ["", "image/png", "application/octet-stream", "application/x-www-form-urlencoded",
+         "multipart/mixed; boundary=x", "nonsense", "; ;", "text/plain; charset=utf-8"]  # fmt: skip
 
 
 def test_all_forms_of_a_body_say_the_same(inside):
@@ -99,6 +75,7 @@ def test_all_forms_of_a_body_say_the_same(inside):
         {"json": as_json(PHOTO)},
         {"json": as_json(PHOTO, function_to_apply="softmax", top_k=None)},
         {"json": as_json(PHOTO) | {"parameters": None}},
+        *({"content": PHOTO, "headers": {"content-type": kind}} for kind in KINDS),
     ):
         answer = inside.post("/v1/predict", **options)
         assert answer.json() == wanted.json()
@@ -124,10 +101,15 @@ def test_top_names_the_most_likely(inside):
 # --- several photos
 
 
-def test_several_photos_are_answered_in_order(inside, predictor):
-    photos = {f"{label}.jpg": encode(draw_picture(label, 3)) for label in LABELS} | {"empty.png": b""}
+def test_several_photos_are_answered_in_order(inside, predictor, served_model):
+    photos = {
+        "known.jpg": (served_model / "golden" / "1.jpg").read_bytes(),
+        "strange.png": encode(Image.linear_gradient("L").convert("RGB"), "PNG"),
+        "empty.png": b"",
+    }
     records = inside.post("/v1/predict", files=form(*photos.items())).json()
-    assert [list(record) for record in records] == [RECORD] * 4
+    assert [list(record) for record in records] == [RECORD] * 3
+    assert [record["unknown"] for record in records] == [False, True, False]
     for (name, data), record in zip(photos.items(), records, strict=True):
         prediction = predictor.predict_one(data)
         wanted = prediction.record() | {"path": name}
@@ -136,7 +118,7 @@ def test_several_photos_are_answered_in_order(inside, predictor):
         assert {key: record[key] for key in wanted} == wanted
         assert record["heatmap"] is None
         assert record["milliseconds"] > 0
-    assert records[3]["error"]["code"] == "zero_byte"
+    assert records[2]["error"]["code"] == "zero_byte"
 
 
 def test_more_photos_than_allowed(inside):
@@ -266,13 +248,13 @@ def test_heat_maps_are_those_of_the_command(fitting):
     assert [key for key in record if record[key] is None] == ["distance", "error"], "this model knows no others"
 
 
-@pytest.mark.parametrize("size", [(96, 48), (48, 96), (2000, 1000), (1000, 2000)])
+@pytest.mark.parametrize("size", [(96, 48), (48, 96), (2000, 1000)])
 def test_the_box_is_where_the_network_looked(fitting, size):
     server, _, fit = fitting
-    wanted = (WIDE if size[0] > size[1] else HIGH)[fit]
     record, _ = explained(server, encode(draw_picture("square", 5, size)))
     # A large photo is shrunk while it is decoded; half a pixel of what is left may be missing.
-    assert record["heatmap"]["box"] == pytest.approx(wanted, abs=0.5 / 64 if max(size) > 96 else 0)
+    wanted = pytest.approx((WIDE if size[0] > size[1] else HIGH)[fit], abs=0.5 / 64 if max(size) > 96 else 0)
+    assert record["heatmap"]["box"] == wanted
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -330,36 +312,13 @@ def test_a_run_tells_how_good_it_is(served_model, tmp_path):
         assert record["photos"] == (wanted and metrics["counts"])
 
 
-def test_without_a_model(empty):
-    assert empty.get("/healthz").json() == {"ok": True}
-    assert empty.get("/v1/server").json()["model"] is False
-    for method, path in (
-        ("GET", "/v1/model"), ("GET", "/readyz"), ("POST", "/v1/model/reload"),
-        ("POST", "/v1/predict"),
-    ):  # fmt: skip
-        answer = empty.ask(method, path, content=PHOTO if method == "POST" else None)
-        assert refused(answer, 503, "not_ready")["hint"]
-
-
-def test_a_leaving_server_says_so(served_model):
-    with serve_inside(served_model) as server:
-        assert server.get("/readyz").json() == {"ok": True}
-        assert "connection" not in server.get("/readyz").headers
-        server.service.is_leaving = True
-        assert "about to stop" in refused(server.get("/readyz"), 503, "not_ready")["error"]
-        answer = server.post("/v1/predict", content=PHOTO)
-        assert answer.status_code == 200, "what still comes is answered"
-        assert answer.headers["connection"] == "close"
-
-
-@pytest.fixture
-def other_model(served_model, tmp_path):
-    """A model with other classes."""
-    weights = {"name": "other", "sha256": ""}
-    contents = {"model.onnx": (served_model / "model.onnx").read_bytes()}
-    folder = tmp_path / "other"
-    write_bundle(folder, contents, classes=("cats", "dogs"), size=32, fit="squash", weights=weights)
-    return folder
+def test_without_a_model():
+    asked = (("GET", "/v1/model"), ("GET", "/readyz"), ("POST", "/v1/model/reload"), ("POST", "/v1/predict"))
+    with serve_inside() as empty:
+        assert empty.get("/healthz").json() == {"ok": True}
+        assert empty.get("/v1/server").json()["model"] is False
+        for method, path in asked:
+            assert refused(empty.ask(method, path, content=PHOTO), 503, "not_ready")["hint"]
 
 
 def break_file(folder):
@@ -439,7 +398,7 @@ def test_metrics_count_by_route(served_model):
         answer = server.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.text.splitlines()
-    for line in (
+    assert set(lines) >= {
         'pronk_requests_total{route="/v1/predict",status="200"} 2.0',
         'pronk_requests_total{route="/v1/predict",status="422"} 1.0',
         'pronk_requests_total{route="other",status="404"} 50.0',
@@ -447,8 +406,7 @@ def test_metrics_count_by_route(served_model):
         'pronk_request_seconds_count{route="/v1/predict"} 3.0',
         "pronk_requests_in_progress 1.0",
         "pronk_ready 1.0",
-    ):
-        assert line in lines
+    }
     counted = {line for line in lines if line.startswith("pronk_photos_total")}
     assert 'pronk_photos_total{outcome="error"} 2.0' in counted
     assert sum(float(line.split()[-1]) for line in counted) == 4
@@ -514,7 +472,7 @@ def test_many_at_once_get_their_own_answers(served_model, predictor):
         assert [answer.json() for answer in asyncio.run(ask())] == wanted
 
 
-def test_requests_under_way_keep_their_model(served_model, other_model, tmp_path, monkeypatch):
+def test_requests_under_way_keep_their_model(served_model, tmp_path, monkeypatch):
     """Also for the photos of a form that come after the change."""
     folder = tmp_path / "run" / "model"
     shutil.copytree(served_model, folder)
@@ -531,7 +489,7 @@ def test_requests_under_way_keep_their_model(served_model, other_model, tmp_path
         asking = threading.Thread(target=lambda: replies.append(server.post("/v1/predict", files=files)))
         asking.start()
         assert begun.wait(20)
-        swap(folder, other_model)
+        rename_classes(folder, ("cats", "dogs"))
         record = server.post("/v1/model/reload").json()
         assert record == server.get("/v1/model").json()
         assert record["classes"] == ["cats", "dogs"]

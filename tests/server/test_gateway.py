@@ -135,8 +135,6 @@ def test_what_is_free_of_the_token(closed, method, path, status):
     else:
         refused(answer, 401, "unauthorized")
     assert closed.ask(method, path, headers={"authorization": f"Bearer {TOKEN}"}).status_code == status
-    for name, value in HEADERS.items():
-        assert answer.headers[name] == value
 
 
 @pytest.mark.parametrize("path", ["/page/../v1/model", "/page/%2e%2e/v1/model", "//v1/model", "/docs/../v1/model",

@@ -6,7 +6,6 @@ $PRONK_PICTURES names a folder that gets the picture in the documents.
 import base64
 import csv
 import io
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.asgi import rename_classes
 from helpers.browser import (
     DESK,
     PHONE,
@@ -387,9 +387,7 @@ def test_without_a_camera_it_says_why_and_the_camera_app_takes_the_photo(page, t
 def hostile_server(served_model, tmp_path_factory):
     """A server of a model whose classes have hostile names."""
     folder = Path(shutil.copytree(served_model, tmp_path_factory.mktemp("hostile") / HOSTILE_CLASSES[0]))
-    record = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(record | {"classes": list(HOSTILE_CLASSES)}))
-    with start_server(folder) as running:
+    with start_server(rename_classes(folder, HOSTILE_CLASSES)) as running:
         yield running
 
 
