@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pronk.errors
-from pronk.errors import EXTRAS, ImageError, MissingExtra, PronkError, Reason
+from pronk.errors import EXTRAS, ImageError, PronkError, Reason
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,9 +37,3 @@ def test_extras_are_those_of_the_package():
     for extra, modules in EXTRAS.items():
         names = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in declared[extra]} | {"starlette"}
         assert set(modules) <= names
-
-
-def test_a_missing_extra_names_what_to_install():
-    error = MissingExtra("train", "training")
-    assert str(error) == "training needs packages that are not installed"
-    assert error.hint == 'pip install "pronk[train]"'

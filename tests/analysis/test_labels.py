@@ -12,11 +12,8 @@ from pronk.analysis import labels
 from pronk.analysis.folds import cross_validate
 from pronk.analysis.labels import (
     STRENGTH,
-    Neighbour,
-    Suspicion,
     find_neighbours,
     find_suspicious,
-    suspicion_records,
     weigh_answers,
 )
 
@@ -76,14 +73,6 @@ def test_copies_do_not_vouch_for_each_other():
     found = audit(dataclasses.replace(table, features=features, groups=groups, targets=targets))
     assert {one.path for one in found[:5]} == set(table.paths[:5])
     assert all(one.path not in table.paths[:5] for suspicion in found[:5] for one in suspicion.neighbours)
-
-
-def test_records_are_plain():
-    suspicion = Suspicion("a.jpg", "00", "cat", "dog", 0.75, (Neighbour("b.jpg", "dog"),))
-    assert suspicion_records([suspicion]) == [
-        {"path": "a.jpg", "given": "cat", "suggested": "dog", "score": 0.75,
-         "neighbours": ({"path": "b.jpg", "label": "dog"},)},
-    ]  # fmt: skip
 
 
 # --- the two witnesses

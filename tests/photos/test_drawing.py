@@ -93,11 +93,11 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
         draw_photos(tmp_path / "mine.txt" / "below", photos_per_class=1, size=SMALL)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [*({"kinds": kinds} for kinds in (("dragon",), (), ("bird", "bird"))),
-     {"photos_per_class": 0}, {"seed": -1}, {"size": (640, 8)}],
-)  # fmt: skip
+KINDS_REFUSED = (("dragon",), (), ("bird", "bird"))
+OTHERS_REFUSED = ({"photos_per_class": 0}, {"seed": -1}, {"size": (640, 8)})
+
+
+@pytest.mark.parametrize("settings", [*({"kinds": kinds} for kinds in KINDS_REFUSED), *OTHERS_REFUSED])
 def test_impossible_settings_are_refused_before_drawing(tmp_path, settings):
     with pytest.raises(SettingsError) as caught:
         draw_photos(tmp_path / "out", **settings)

@@ -21,10 +21,9 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
-from helpers.metrics import make_accuracy, make_metrics
+from helpers.metrics import CURVE, fold_row, make_accuracy, make_metrics, suspicion
 from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, NAMES
 from helpers.pictures import encode
-from helpers.records import CURVE, fold_row, suspicion
 from helpers.sharing import make_once
 from helpers.training import tiny_settings
 from pronk.analysis.metrics import accuracy_record, score
@@ -156,9 +155,13 @@ def write_page(folder, content):
 
 @pytest.mark.parametrize(
     ("name", "names", "width", "dark"),
-    [("hostile", NAMES, PHONE, True), ("crowded", HOSTILE, DESK, False), ("crowded", HOSTILE, PHONE, True),
-     ("judged", (), DESK, True)],
-)  # fmt: skip
+    [
+        ("hostile", NAMES, PHONE, True),
+        ("crowded", HOSTILE, DESK, False),
+        ("crowded", HOSTILE, PHONE, True),
+        ("judged", (), DESK, True),
+    ],
+)
 def test_it_fits_and_loads_nothing_and_names_from_strangers_are_text(chrome, request, name, names, width, dark):
     visit(chrome, request.getfixturevalue(f"{name}_page"), width=width, dark=dark)
     assert find_overhang(chrome, width=width) == []

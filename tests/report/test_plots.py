@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from helpers.records import CURVE
+from helpers.metrics import CURVE
 from pronk.analysis.metrics import wilson_interval
 from pronk.report.plots import draw_calibration, draw_growth, draw_learning
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.metrics import make_accuracy, make_metrics, make_phase
+from helpers.metrics import CURVE, fold_row, make_accuracy, make_metrics, make_phase, suspicion
 from helpers.pages import HOSTILE
-from helpers.records import CURVE, fold_row, suspicion
 from pronk.analysis.metrics import score
 from pronk.dataset.findings import Finding
 from pronk.model.run import EvaluationMetrics
