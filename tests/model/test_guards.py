@@ -98,9 +98,27 @@ def bomb(data):
     return buffer.getvalue()
 
 
-def link_outside(file, name):
-    del file[name]
-    file[name] = h5py.ExternalLink("secret.h5", "/kernel")
+def link(target):
+    """Put a link in place of an array."""
+
+    def change(file, name):
+        del file[name]
+        file[name] = target
+
+    return change
+
+
+def store(**options):
+    """Store an array in another way."""
+
+    def change(file, name):
+        del file[name]
+        file.create_dataset(name, **{"shape": (1280, 2), "dtype": "float32"} | options)
+
+    return change
+
+
+LINK_OUTSIDE, HUGE = link(h5py.ExternalLink("secret.h5", "/kernel")), store(shape=(10**6, 10**6), chunks=(64, 64))
 
 
 def virtual(file, name):
@@ -109,17 +127,6 @@ def virtual(file, name):
     layout[...] = h5py.VirtualSource("secret.h5", "kernel", shape=shape)
     del file[name]
     file.create_virtual_dataset(name, layout)
-
-
-def stored_outside(file, name):
-    shape = file[name].shape
-    del file[name]
-    file.create_dataset(name, shape, "float32", external=[("secret.bin", 0, 4 * int(np.prod(shape)))])
-
-
-def huge(file, name):
-    del file[name]
-    file.create_dataset(name, (10**6, 10**6), "float32", chunks=(64, 64))
 
 
 def naming(location):
@@ -151,9 +158,9 @@ def lambda_h5(folder, canary):
 # By name: the file, and its content made from the folder, canary and good file.
 HOSTILE = {
     ".h5 Lambda": ("net.h5", lambda folder, canary, good: lambda_h5(folder, canary)),
-    "ExternalLink": ("model.keras", lambda _, canary, good: with_weights(good, link_outside)),
+    "ExternalLink": ("model.keras", lambda _, canary, good: with_weights(good, LINK_OUTSIDE)),
     "virtual dataset": ("model.keras", lambda _, canary, good: with_weights(good, virtual)),
-    "shape bomb": ("model.keras", lambda _, canary, good: with_weights(good, huge)),
+    "shape bomb": ("model.keras", lambda _, canary, good: with_weights(good, HUGE)),
     "zip bomb": ("model.keras", lambda _, canary, good: bomb(good)),
     "zip-slip": ("model.keras", lambda _, canary, good: rezip(good, members={f"assets/../../{canary.name}": b"x"})),
     "pickle as .keras": ("model.keras", lambda _, canary, good: pickle.dumps(Payload(canary))),
@@ -240,16 +247,9 @@ def test_the_configuration_of_a_network_is_never_read(tmp_path, keras_file):
     assert not canary.exists()
 
 
-def drop_layer(file, name):
-    del file["layers/conv2d_3"]
-
-
-def other_shape(file, name):
-    del file[name]
-    file[name] = np.zeros((3, 2), np.float32)
-
-
-@pytest.mark.parametrize("change", [drop_layer, other_shape])
+@pytest.mark.parametrize(
+    "change", [lambda file, name: file.pop("layers/conv2d_3"), store(shape=(3, 2), data=np.zeros((3, 2)))]
+)
 def test_weights_of_another_network_are_refused(tmp_path, keras_file, change):
     from pronk.backbone.keras_network import load_network
 
@@ -441,21 +441,6 @@ def test_a_link_in_place_of_the_weights_is_refused(keras_file):
 # --- HDF5
 
 
-def soft(file, name):
-    del file[name]
-    file[name] = h5py.SoftLink("/kernel")
-
-
-def never_written(file, name):
-    del file[name]
-    file.create_dataset(name, (1280, 2), "float32")
-
-
-def odd_filter(file, name):
-    del file[name]
-    file.create_dataset(name, (1280, 2), "float32", compression="lzf")
-
-
 def bomb_in_pieces(file, name):
     for number in range(3):
         shape = (2**24,)
@@ -465,15 +450,15 @@ def bomb_in_pieces(file, name):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (link_outside, "ExternalLink"),
-        (soft, "SoftLink"),
+        (LINK_OUTSIDE, "ExternalLink"),
+        (link(h5py.SoftLink("/kernel")), "SoftLink"),
         (virtual, "another file"),
-        (stored_outside, "another file"),
-        (huge, "shape"),
+        (store(external=[("secret.bin", 0, 4 * 1280 * 2)]), "another file"),
+        (HUGE, "shape"),
         (lambda file, name: file.__setitem__("again", file[name]), "twice"),
         (lambda file, name: file.__setitem__("layers/round", file["layers"]), "twice"),
-        (never_written, "0 bytes"),
-        (odd_filter, "filters"),
+        (store(), "0 bytes"),
+        (store(compression="lzf"), "filters"),
         (bomb_in_pieces, "more than"),
         (lambda file, name: file.__setitem__("type", np.dtype("float32")), "not an array"),
         (lambda file, name: file.__setitem__("text", ["a", "b"]), "not an array"),
