@@ -59,12 +59,8 @@ class TwoNodes:
 
         options = {"include_dashboard": False, "include_log_monitor": False, "object_store_memory": STORE_BYTES}
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **options})
-        self.second = None
+        self.address, self.second = self.cluster.address, None
         self.heal()
-
-    @property
-    def address(self):
-        return self.cluster.address
 
     def heal(self):
         if self.second is None:

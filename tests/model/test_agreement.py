@@ -4,7 +4,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from pronk.model.agreement import Speed, compare_answers, count_bytes, measure_speed, run_all
+from pronk.model.agreement import Speed, compare_answers, measure_speed, run_all
 from pronk.model.formats.runtimes import Outputs
 from pronk.pools import available_cores
 
@@ -54,11 +54,3 @@ def test_speed_is_measured_on_as_many_runs_as_said():
     assert 0 < speed.p50 <= speed.p95
     assert speed.throughput > 0
     assert isinstance(speed, Speed)
-
-
-def test_a_folder_counts_whole(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1").write_bytes(b"12")
-    (tmp_path / "2").write_bytes(b"345")
-    assert count_bytes(tmp_path) == 5
-    assert count_bytes(tmp_path / "2") == 3

@@ -48,7 +48,7 @@ def make_outside(location):
 
 @pytest.fixture(scope="module")
 def keras_file(served_model):
-    """The bytes of a .keras file that pronk has saved."""
+    """The bytes of the .keras file of the first format."""
     return (served_model / "model.keras").read_bytes()
 
 

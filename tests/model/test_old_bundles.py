@@ -6,8 +6,6 @@ import pytest
 
 from helpers import FIXTURES
 from helpers.commands import ok, run_inside
-from pronk.config import Settings
-from pronk.model.bundle import open_bundle
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Predictor
 
@@ -53,12 +51,3 @@ def test_so_do_its_exports(old_run, export):
 
 def test_the_command_line_takes_it(old_run):
     assert "8 golden photos" in ok(run_inside("verify", old_run))
-
-
-@pytest.mark.more
-def test_its_keras_file_opens_too(old_run):
-    pytest.importorskip("keras", reason="Keras is not installed")
-    from pronk.backbone.keras_network import load_network
-
-    path = open_bundle(old_run).folder / "model.keras"
-    assert load_network(path, settings=Settings(image_size=32)).output_shape == (None, 2)
