@@ -78,15 +78,10 @@ def cross_validate(
     strength: float | None = None,
     on_fold: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Answer for each photo by heads that saw neither it nor its copies, with the photos dealt anew in each repeat.
+    """Answer for each photo by heads that saw neither it nor its copies, photos dealt anew in each of R repeats.
 
-    Args:
-        table: the photos.
-        k: number of folds; fewer where a class has fewer photos apart from copies.
-        repeats: R.
-        seed: decides the folds.
-        strength: strength of the regularisation; None chooses it inside each fold, so that the answers are honest.
-        on_fold: called with (folds done, folds to do).
+    There are fewer folds than k where a class has fewer photos apart from copies. A strength (of the regularisation) of
+    None is chosen inside each fold, so that the answers are honest. `on_fold` is called with (folds done, folds to do).
 
     Returns:
         Probabilities, float64 [R, n, C].

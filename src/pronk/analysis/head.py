@@ -72,15 +72,10 @@ def fit_head(
     strength: float,
     on_iteration: Callable[[int, "Head"], None] = lambda number, head: None,
 ) -> Head:
-    """Fit a head at one strength.
+    """Fit a head to features, float32 [n, d], and class indices, int [n], at one strength of the regularisation.
 
-    Args:
-        features: float32 [n, d].
-        targets: class indices, int [n].
-        classes: number of classes C.
-        weights: one per row, float [n]; their mean is taken out.
-        strength: strength of the regularisation.
-        on_iteration: called with the number of each finished iteration and the head so far.
+    There is one weight per row, float [n]; their mean is taken out. `on_iteration` is called with the number of each
+    finished iteration and the head so far.
     """
     scaler, iterations = Scaler.fit(features), itertools.count(1)
 
@@ -104,15 +99,7 @@ def choose_strength(
     """Choose the strength with the lowest cross-validated log-loss on the training photos.
 
     Folds never divide a group of duplicates; all views of the fitted photos are used, and view 0 of those left out.
-
-    Args:
-        features: float32 [n * views, d], a photo's views side by side.
-        targets: int [n], one per photo.
-        groups: n names.
-        classes: number of classes.
-        weights: float [n], one per photo.
-        views: views per photo.
-        seed: decides the folds.
+    Features are float32 [n * views, d], a photo's views side by side; targets, groups and weights are one per photo.
     """
     rng = np.random.default_rng(seed)
     if len(set(groups)) < 2 * FOLDS:
@@ -175,13 +162,8 @@ def predict_left_out(
 ) -> np.ndarray:
     """Fit a head at several strengths, and predict other rows with each: what cross-validation does in every fold.
 
-    Args:
-        X: float32 [n, d], the rows to fit.
-        targets: their class indices, int [n].
-        left_out: float32 [m, d], the rows to predict.
-        classes: number of classes C.
-        weights: one per fitted row, float [n].
-        strengths: from strong to weak, S of them; each solution starts at the one before.
+    X, float32 [n, d], are the rows to fit, with a class index and a weight each; left out are float32 [m, d]. The S
+    strengths go from strong to weak, and each solution starts at the one before.
 
     Returns:
         Probabilities, float64 [S, m, C].

@@ -163,12 +163,9 @@ def scan_memo(cache: Path) -> Path:
 def group_photos(
     usable: Sequence[Scan], group_by: str | None, *, on_progress: Progress = no_progress
 ) -> tuple[list[int], list[Finding]]:
-    """Group photos that must stay together: copies, near copies, and matches of `group_by`.
+    """Group photos that must stay together: copies, near copies, and matches of `group_by` in their paths.
 
-    Args:
-        usable: scans that have a content.
-        group_by: regular expression looked for in each path.
-        on_progress: called with ("compare", done, total).
+    Progress is reported as ("compare", done, total).
 
     Returns:
         For each photo the index of its group's first photo, and a finding per copy: of a hundred copies each is named

@@ -27,13 +27,8 @@ def assign_parts(
     order of a directory matter. Given parts win: where a group has photos in several of them, the photos in the
     lesser part (train before val before test) are left out, for they would leak.
 
-    Args:
-        labels: one per photo.
-        groups: photos with equal numbers stay together.
-        digests: sha256 of each photo's bytes.
-        given: the part a photo must keep, or None.
-        shares: shares of each class's photos for `val` and `test`, between 0 and 1.
-        seed: decides the order.
+    Each photo has a label, the number of its group, the sha256 of its bytes, and the part it must keep or None. Shares
+    are those of each class's photos for `val` and `test`, between 0 and 1; the seed decides the order.
 
     Returns:
         For each photo its part, or None where it has to be left out.

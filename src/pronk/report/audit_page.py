@@ -34,14 +34,9 @@ def render_audit(
 ) -> str:
     """Write the page.
 
-    Args:
-        suspicions: the worst first; those after `most` are only counted.
-        root: the folder that their paths are relative to.
-        classes: in natural order.
-        data: how the reader names the data set on the command line.
-        photos: number of photos that were looked at.
-        accuracy: share of all photos that the network recognised.
-        most: rows of the page; never more than 200.
+    Suspicions come worst first, their paths relative to `root`; those after `most`, and after 200, are only counted.
+    Data is how the reader names the data set on the command line, photos how many were looked at, and accuracy the
+    share of them that the network recognised.
     """
     shown = suspicions[: min(most, MOST_ROWS)]
     digests = {suspicion.path: suspicion.digest for suspicion in shown}

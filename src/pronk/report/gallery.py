@@ -154,13 +154,9 @@ def _first_to_look_at(row: Row) -> tuple[bool, bool, float, str]:
 def draw_files(
     root: Path, paths: Iterable[str], *, side: int, digests: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return small pictures of files by path, as `data:` addresses.
+    """Return pictures of files by path, relative to the root, as `data:` addresses, of at most `side` pixels.
 
-    Args:
-        root: the folder that the paths are relative to.
-        paths: the files; one that cannot be decoded has no picture.
-        side: pixels of the longer side, at most.
-        digests: sha256 by path; a file that has another one by now has no picture either.
+    One that cannot be decoded, or by now has another sha256 than in `digests`, has no picture.
     """
 
     def draw(path: str) -> tuple[str, str] | None:

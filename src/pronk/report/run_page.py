@@ -198,12 +198,9 @@ def note_exports(report: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def insert_exports(page: str, records: Iterable[Mapping[str, Any]]) -> str:
-    """Return the page with a table of the exports in the place that is marked for it, instead of what stood there.
+    """Return a report with a table of the records of parity.json in its marked place, instead of what stood there.
 
-    Args:
-        page: a report; one without such a place stays as it is.
-        records: those of parity.json; one that lacks a number is left out, and where none is left the page stays as
-            it is.
+    A record that lacks a number is left out. Without a record that is left, or such a place, the page stays as it is.
     """
     head, start, rest = page.partition(EXPORTS_START)
     _, end, tail = rest.partition(EXPORTS_END)
