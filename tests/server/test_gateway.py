@@ -127,14 +127,25 @@ def test_only_the_token_opens(closed, authorization, allowed):
 
 
 @pytest.mark.parametrize(("method", "path", "status"), PATHS)
-def test_what_is_free_of_the_token(closed, method, path, status):
+def test_every_answer_is_safe_and_few_are_free_of_the_token(closed, method, path, status):
     """The pages hold no data, and whoever watches the health of the server has no token."""
-    answer = closed.ask(method, path)
+    sent = {"origin": "http://127.0.0.1:8000"}
+    barred, answer = (
+        closed.ask(method, path, headers=sent | shown) for shown in ({}, {"authorization": f"Bearer {TOKEN}"})
+    )
     if path in OPEN_PATHS or path.startswith("/page/"):
-        assert answer.status_code == status
+        assert barred.status_code == status
     else:
-        refused(answer, 401, "unauthorized")
-    assert closed.ask(method, path, headers={"authorization": f"Bearer {TOKEN}"}).status_code == status
+        refused(barred, 401, "unauthorized")
+    assert answer.status_code == status
+    if status >= 400:
+        refused(answer, status, {404: "not_found", 405: "not_allowed"}.get(status, answer.json()["code"]))
+    for headers in (barred.headers, answer.headers):
+        assert {name: headers.get_list(name) for name in HEADERS} == {name: [value] for name, value in HEADERS.items()}
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert not [name for name in headers if name.startswith("access-control-")]
+        assert not {"server", "set-cookie", "location"} & set(headers)
 
 
 @pytest.mark.parametrize("path", ["/page/../v1/model", "/page/%2e%2e/v1/model", "//v1/model", "/docs/../v1/model",

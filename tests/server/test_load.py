@@ -69,12 +69,12 @@ def test_large_pictures_leave_no_memory_behind(server, scenarios, usual, tmp_pat
 @pytest.fixture(scope="module")
 def capacity(server, scenarios, usual):
     """Photos a second."""
-    return scenarios.measure_rate(server, usual, seconds=2)
+    return scenarios.measure_rate(server, usual, seconds=1)
 
 
 def test_a_usual_load_is_served_whole(server, scenarios, usual, bad, mix, capacity):
     """With bad photos among it, clients that go away, and a model that is opened again and again."""
-    record = scenarios.measure_soak(server, usual + mix, bad, seconds=6, rate=capacity / 2, reload_minutes=0.03)
+    record = scenarios.measure_soak(server, usual + mix, bad, seconds=5, rate=capacity / 2, reload_minutes=0.02)
     assert record["answers"] > 100
     assert record["lost"] == 0, record["lost_statuses"]
     assert record["bad"] > 0

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -287,7 +288,7 @@ def test_a_busy_server_is_asked_again(page, tiny):
 def test_a_lost_server_can_come_back(chrome, served_model, tiny, tmp_path):
     with start_server(served_model, "--work", tmp_path / "work") as first:
         open_page(chrome, first, tab="teach")
-        first.stop()
+        first.stop(signal.SIGINT)
         find(chrome, "#class-name").send_keys("cats\n")
         told = until(chrome, "return document.getElementById('class-problem').innerText")
         assert "The server does not answer." in told
