@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from helpers.commands import HOSTILE, listing, read_csv, wait_for
 from helpers.killing import Killed
 from helpers.predicting import predict
-from helpers.training import hear_interrupts, write_photos
+from helpers.training import change_record, hear_interrupts, write_photos
 from pronk.batch import request as batching
 from pronk.batch import shards
 from pronk.batch.plans import Spec, lock_work, open_plan
@@ -244,8 +244,7 @@ def test_another_model_starts_anew(bundle_copy, photos, tmp_path):
     out = tmp_path / "o.jsonl"
     stop_after(5, bundle_copy, photos, out=out)
     plan = json.loads((tmp_path / ".o.jsonl.parts" / "plan.json").read_text())
-    record = json.loads((bundle_copy / "model.json").read_text())
-    (bundle_copy / "model.json").write_text(json.dumps(record))
+    change_record(bundle_copy)  # written in another form
     shards._loaded.clear()  # as in a new process
     with pytest.raises(ModelError, match="is not the one that this run began with"):
         load_model(str(bundle_copy), plan["request"]["digest"])

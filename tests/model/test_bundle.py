@@ -5,15 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.training import change_record
 from pronk.errors import ModelError, StorageError
 from pronk.model.bundle import FORMAT, golden_photo, open_bundle, write_bundle
 from pronk.storage.files import digest_file
-
-
-def change_record(folder, **changes):
-    path = folder / "model.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | changes))
 
 
 def test_round_trip(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 import pronk
 from helpers.commands import run_inside
-from helpers.training import CLASSES, write_photos
+from helpers.training import CLASSES, change_record, write_photos
 from pronk.analysis.metrics import accuracy_record, mcnemar_exact, paired_difference
 from pronk.errors import DataError, ModelError
 from pronk.model.bundle import write_bundle
@@ -173,8 +173,7 @@ def test_an_export_has_no_answers_of_its_own_written_down(make_run):
     a = make_run("a", set_aside([0.9] * 8))
     export = a / "exports" / "onnx-int8"
     shutil.copytree(a / "model", export)
-    model = json.loads((export / "model.json").read_text())
-    (export / "model.json").write_text(json.dumps(model | {"runtime": "onnx-int8"}))
+    change_record(export, runtime="onnx-int8")
     with pytest.raises(ModelError, match="is an export") as caught:
         pronk.compare(a, export)
     assert "DATA" in caught.value.hint
@@ -186,8 +185,7 @@ def test_an_export_has_no_answers_of_its_own_written_down(make_run):
 @pytest.fixture
 def other_bundle(whole_bundle, bundle_copy):
     """The same model with its classes swapped, which is wrong where the first is right."""
-    record = json.loads((bundle_copy / "model.json").read_text())
-    (bundle_copy / "model.json").write_text(json.dumps(record | {"classes": ["warm", "cold"]}))
+    change_record(bundle_copy, classes=["warm", "cold"])
     return bundle_copy
 
 

@@ -1,11 +1,10 @@
 import dataclasses
 import json
-import os
 
 import numpy as np
 import pytest
 
-from helpers.training import CLASSES, write_photos
+from helpers.training import CLASSES, change_record, write_photos
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import DataError, ModelError, Reason
@@ -78,12 +77,6 @@ def test_the_record_has_the_fields_of_the_contract(predictor, photos):
 # --- self-test
 
 
-def test_the_golden_photos_answer_as_they_did(predictor):
-    checks = predictor.verify()
-    assert [check["file"] for check in checks] == [f"golden/{i}.jpg" for i in range(1, 9)]
-    assert all(check["ok"] for check in checks)
-
-
 def test_another_answer_is_refused_at_loading(bundle_copy, tmp_path):
     answers = json.loads((bundle_copy / "golden" / "expected.json").read_text())
     answers["3.jpg"] = [answers["3.jpg"][0] + 0.01, answers["3.jpg"][1] - 0.01]
@@ -94,12 +87,11 @@ def test_another_answer_is_refused_at_loading(bundle_copy, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_model_for_other_classes_or_sizes_is_refused(bundle_copy, tmp_path):
-    record = json.loads((bundle_copy / "model.json").read_text())
-    for changes in ({"classes": ["a", "b", "c"]}, {"image": {"size": 64, "fit": "crop"}}):
-        (bundle_copy / "model.json").write_text(json.dumps(record | changes))
-        with pytest.raises(ModelError, match="does not fit"):
-            Predictor.load(bundle_copy, cache=tmp_path / "cache")
+@pytest.mark.parametrize("changes", [{"classes": ["a", "b", "c"]}, {"image": {"size": 64, "fit": "crop"}}])
+def test_a_model_for_other_classes_or_sizes_is_refused(bundle_copy, tmp_path, changes):
+    change_record(bundle_copy, **changes)
+    with pytest.raises(ModelError, match="does not fit"):
+        Predictor.load(bundle_copy, cache=tmp_path / "cache")
 
 
 def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch):
@@ -132,9 +124,7 @@ def test_features_that_are_no_numbers_are_a_damaged_model(predictor, photos):
 
 def test_another_way_to_make_the_square_is_tested_again(bundle_copy, tmp_path):
     Predictor.load(bundle_copy, cache=tmp_path / "cache")
-    record = json.loads((bundle_copy / "model.json").read_text())
-    record["image"]["fit"] = "squash"
-    (bundle_copy / "model.json").write_text(json.dumps(record))
+    change_record(bundle_copy, image={"size": 32, "fit": "squash"})
     with pytest.raises(ModelError, match="self-test"):
         Predictor.load(bundle_copy, cache=tmp_path / "cache")
 
@@ -164,15 +154,6 @@ def test_folders_and_patterns_without_a_file_are_named_at_once(photos):
     (photos / "empty").mkdir()
     with pytest.raises(DataError, match=r"'.*empty', '.*nothing\*\.png'"):
         expand_paths([str(photos / "empty"), str(photos / "cold"), str(photos / "nothing*.png")])
-
-
-@pytest.mark.parametrize("name", [b"new\nline.png", b"=cmd().png", b"\xff\xfe.png", "\u202eexe.png".encode()])
-def test_hostile_names_are_files_like_others(predictor, photos, name):
-    path = photos / os.fsdecode(name)
-    (photos / "cold" / "0.png").rename(path)
-    found = predictor.predict(expand_paths([str(path)]))
-    assert found[0].path == str(path)
-    assert found[0].label in CLASSES
 
 
 @pytest.mark.parametrize("name", ["gone.png", "x" * 300, "a\0b", "\n"])

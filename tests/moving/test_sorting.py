@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from helpers.commands import listing, ok, read_csv, run_inside
 from helpers.killing import Killed, killed_at, snapshot
 from helpers.predicting import predict
-from helpers.training import write_photos
+from helpers.training import change_record, write_photos
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.moving.journal import open_journal, undo
 from pronk.moving.sorting import check_folder_names, read_state, sort_photos
@@ -427,9 +427,8 @@ def test_undo_says_what_it_kept(inbox, tmp_path):
 
 
 def test_a_strangers_model_cannot_write_elsewhere(bundle_copy, photos, tmp_path):
-    record = json.loads((bundle_copy / "model.json").read_text())
     for name in ("../outside", ".hidden", "undo-2.csv"):
-        (bundle_copy / "model.json").write_text(json.dumps(record | {"classes": [name, "warm"]}))
+        change_record(bundle_copy, classes=[name, "warm"])
         with pytest.raises(ModelError, match=r"cannot be the name of a folder|classes cannot be"):
             predict(bundle_copy, photos, sort_into=tmp_path / "sorted")
         assert listing(tmp_path) == ["model", "photos"]
