@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.training import change_record
+from helpers.training import change_answers, change_record
 from pronk.errors import ModelError, StorageError
 from pronk.model.bundle import FORMAT, golden_photo, open_bundle, write_bundle
 from pronk.storage.files import digest_file
@@ -186,9 +186,6 @@ def test_a_huge_or_unnamed_model_is_not_even_read(bundle_copy):
     ],
 )
 def test_golden_answers_are_probabilities_of_golden_photos(bundle_copy, expected):
-    (bundle_copy / "golden" / "expected.json").write_text(expected)
-    record = json.loads((bundle_copy / "model.json").read_text())
-    digest = digest_file(bundle_copy / "golden" / "expected.json")
-    change_record(bundle_copy, files=record["files"] | {"golden/expected.json": digest})
+    change_answers(bundle_copy, expected)
     with pytest.raises(ModelError, match=r"damaged|does not fit"):
         open_bundle(bundle_copy).golden()
