@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from helpers.training import build_prefix, digest_arrays, lively_backbone, real_pixels
-from pronk.analysis.head import Head, fit_head
+from helpers.training import build_prefix, digest_arrays, lively_backbone
+from pronk.analysis.head import Head
 from pronk.backbone.architecture import LAYERS
 from pronk.backbone.keras_network import (
     batch_norms,
@@ -14,7 +14,6 @@ from pronk.backbone.keras_network import (
     set_head,
     set_weights,
 )
-from pronk.backbone.weights import load_backbone
 from pronk.config import BLOCKS, Settings
 
 SETTINGS = Settings(image_size=32, dropout=0.2)
@@ -87,25 +86,3 @@ def test_no_batch_norm_vector_moves_in_phase_2(network):
     }
     assert moved == {"block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1", "head"}
     assert all(len(layer.get_weights()) == 4 for layer in batch_norms(network))
-
-
-@pytest.mark.more
-def test_float16_at_the_cut_costs_no_accuracy(real_photos, real_weights, record_property):
-    backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))
-    photos = real_pixels(real_photos, 120, size=160)
-    targets = np.arange(len(photos)) % 2  # the classes take turns
-    network = build_network(backbone, classes=2, settings=Settings(image_size=160))
-    prefix, suffix = build_prefix(network, "block_12_add"), build_suffix(network, "block_12_add")
-    outputs = [prefix.predict_on_batch(photos[start : start + 40]) for start in range(0, len(photos), 40)]
-    cuts, pooled = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
-    fitted = slice(0, 60)
-    head = fit_head(pooled[fitted], targets[fitted], classes=2, weights=np.ones(60), strength=0.03)
-    set_head(network, head)
-    exact = suffix.predict_on_batch(cuts)
-    stored = suffix.predict_on_batch(cuts.astype(np.float16).astype(np.float32))
-    judged = slice(60, None)
-    accuracies = [float((p[judged].argmax(axis=1) == targets[judged]).mean()) for p in (exact, stored)]
-    record_property("accuracy float32, float16, largest difference", (*accuracies, float(np.abs(exact - stored).max())))
-    assert accuracies[0] > 0.8
-    assert accuracies[1] >= accuracies[0]
-    assert np.abs(exact - stored).max() < 0.01

@@ -68,10 +68,6 @@ def test_files_that_differ_are_refused(whole_bundle, says):
 # --- golden photos
 
 
-def sizes(golden):
-    return [Image.open(io.BytesIO(data)).size for data in golden.values()]
-
-
 def test_eight_validation_photos_classes_in_turn(dataset):
     golden = choose_golden(dataset, SETTINGS)
     assert list(golden) == [f"{i}.jpg" for i in range(1, 9)]
@@ -89,7 +85,7 @@ def test_few_validation_photos_are_filled_up_with_others(tmp_path):
 def test_drawn_ones_are_none_of_yours_and_the_same_each_time(dataset):
     drawn = choose_golden(dataset, SETTINGS.replace(golden="drawn"))
     assert len(drawn) == 8
-    assert set(sizes(drawn)) == {(512, 384)}
+    assert {Image.open(io.BytesIO(data)).size for data in drawn.values()} == {(512, 384)}
     assert drawn == choose_golden(dataset, SETTINGS.replace(golden="drawn"))
 
 

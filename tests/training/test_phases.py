@@ -82,8 +82,7 @@ def tune(backbone, rows, frozen, folder, *, settings=SETTINGS, stop_after=None):
 
     def watch(stage, done, total):
         assert stage == "fine_tune"
-        at_end = stop_after == settings.epochs and done == total < steps * settings.epochs
-        if stop_after and (at_end or done == steps * stop_after + 1):
+        if stop_after and done == steps * stop_after + 1:
             raise KeyboardInterrupt
 
     run = Run(settings, backbone, folder, folder, None, on_progress=watch)
@@ -100,22 +99,16 @@ def digest(result):
     return digest_arrays([*arrays, result.head.weights, result.head.bias, result.val_probabilities])
 
 
-def without_seconds(history):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
-
-
 # --- phase 1
 
 
 @pytest.mark.parametrize(("counts", "balanced"), [([10, 10], False), ([30, 10], False), ([31, 10], True)])
 def test_auto_balances_above_three_to_one(counts, balanced):
     targets = np.repeat([0, 1], counts)
-    expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=targets) if balanced else np.ones(2)
-    np.testing.assert_allclose(class_weights(targets, 2, "auto"), expected)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=targets)
+    np.testing.assert_allclose(class_weights(targets, 2, "balanced"), expected)
     np.testing.assert_array_equal(class_weights(targets, 2, "none"), np.ones(2))
-    np.testing.assert_allclose(
-        class_weights(targets, 2, "balanced"), compute_class_weight("balanced", classes=np.array([0, 1]), y=targets)
-    )
+    np.testing.assert_allclose(class_weights(targets, 2, "auto"), expected if balanced else np.ones(2))
 
 
 def test_phase_1_has_a_row_per_iteration(frozen, dataset, rows):
@@ -169,25 +162,17 @@ def test_the_best_epoch_is_kept(tuned, dataset):
     losses = [row["val_loss"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmin(losses))
     assert log_loss(result.val_probabilities, dataset.targets(dataset.part("val"))) == min(losses)
-    assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert {row["learning_rate"] for row in result.history} == {SETTINGS.learning_rate}
 
 
-@pytest.mark.parametrize("epoch", [2, pytest.param(3, marks=pytest.mark.more)])
-def test_stopped_after_any_epoch_it_ends_the_same(tuned, backbone, rows, frozen, tmp_path, epoch):
+def test_stopped_after_an_epoch_it_ends_the_same(tuned, backbone, rows, frozen, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        tune(backbone, rows, frozen, tmp_path, stop_after=epoch)
-    assert load_checkpoint(tmp_path / ".work")[1]["epoch"] == epoch
+        tune(backbone, rows, frozen, tmp_path, stop_after=2)
+    assert load_checkpoint(tmp_path / ".work")[1]["epoch"] == 2
     _, resumed = tune(backbone, rows, frozen, tmp_path)
     assert digest(resumed) == digest(tuned[1])
-    assert without_seconds(resumed.history) == without_seconds(tuned[1].history)
-
-
-@pytest.mark.more
-def test_it_stops_when_the_validation_loss_rises(backbone, rows, frozen, tmp_path):
-    settings = SETTINGS.replace(epochs=30, patience=1, learning_rate=3e-2)
-    _, result = tune(backbone, rows, frozen, tmp_path, settings=settings)
-    assert len(result.history) == result.best_epoch + 1 < 30
+    for found, expected in zip(resumed.history, tuned[1].history, strict=True):
+        assert found == expected | {"seconds": found["seconds"]}
 
 
 def test_weights_that_blow_up_are_named(backbone, rows, frozen, tmp_path):
@@ -225,20 +210,12 @@ def test_batches_are_equal_and_hold_every_photo(count, most):
 # --- its state
 
 
-PROBABILITIES = np.array([[0.25, 0.75]])
 PATIENT = SETTINGS.replace(epochs=5, patience=2)
 
 
 @pytest.fixture(scope="module")
 def suffix(backbone):
     return build_suffix(build_network(backbone, classes=2, settings=SETTINGS), "block_15_add")
-
-
-def batches(count=2, size=4):
-    rng = np.random.default_rng(0)
-    return [
-        (rng.normal(size=(size, 1, 1, 56)).astype(np.float32), np.arange(size) % 2, np.ones(size)) for _ in range(count)
-    ]
 
 
 def test_an_epoch_counts_all_of_its_batches(suffix):
@@ -264,36 +241,10 @@ def test_patience_and_epochs_end_it(suffix):
     ended = []
     while not state.is_done:
         state.epoch += 1
-        state.keep_if_best(next(losses), PROBABILITIES)
+        state.keep_if_best(next(losses), np.array([[0.25, 0.75]]))
         ended.append((state.epoch, state.best_epoch))
     # Neither an equal loss nor one that is not a number is better.
     assert ended == [(1, 1), (2, 2), (3, 2), (4, 2)]
-
-
-def test_a_checkpoint_restores_everything(suffix, tmp_path):
-    state = FineTuning(suffix, PATIENT)
-    state.epoch = 1
-    state.run_epoch(batches(), int)
-    state.keep_if_best(0.7, PROBABILITIES)
-    state.epoch = 2
-    state.history.append({"epoch": 2, "loss": 0.1})
-    state.run_epoch(batches(), int)
-    state.save(tmp_path)
-    weights, optimizer = suffix.get_weights(), [np.asarray(variable) for variable in state.optimizer.variables]
-    assert any(np.abs(array).max() > 0 for array in optimizer[2:]), "the moments of Adam belong to the state"
-
-    other = FineTuning(suffix, PATIENT)
-    other.run_epoch(batches(1), int)
-    other.restore(tmp_path)
-    np.testing.assert_array_equal(other.best_probabilities, PROBABILITIES)
-    assert (other.epoch, other.best_epoch, other.best_loss) == (2, 1, 0.7)
-    assert other.history == [{"epoch": 2, "loss": 0.1}]
-    for found, expected in zip(suffix.get_weights(), weights, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    for found, expected in zip(other.optimizer.variables, optimizer, strict=True):
-        np.testing.assert_array_equal(np.asarray(found), expected)
-    for found, expected in zip(other.best, state.best, strict=True):
-        np.testing.assert_array_equal(found, expected)
 
 
 # --- its checkpoints
@@ -330,8 +281,8 @@ def test_a_torn_or_altered_generation_falls_back_to_the_one_before(tmp_path, cap
 
 
 def test_both_damaged_is_an_error_with_a_way_out(tmp_path):
-    save(tmp_path, 1)
-    save(tmp_path, 2)
+    for epoch in (1, 2):
+        save(tmp_path, epoch)
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RunError, match=r"checkpoint-0\.npz, checkpoint-1\.npz") as caught:

@@ -33,26 +33,33 @@ def test_a_finished_run_leaves_no_lock_and_no_work(tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "settings.toml"]
 
 
+def refused(folder, match, *, settings=SETTINGS, resume=True):
+    with pytest.raises(RunError, match=match) as caught, hold_run(folder, settings, resume=resume):
+        pass
+    return caught.value.hint
+
+
 def test_an_existing_run_is_an_error(tmp_path):
     start(tmp_path / "run")
-    with pytest.raises(RunError, match="exists already") as caught, hold_run(tmp_path / "run", SETTINGS, resume=False):
-        pass
-    assert "--resume" in caught.value.hint
+    assert "--resume" in refused(tmp_path / "run", "exists already", resume=False)
     assert not (tmp_path / "run" / ".lock").exists()
+    other = SETTINGS.replace(seed=4, views=7, split="s.csv")
+    assert "settings.toml" in refused(tmp_path / "run", "other settings: seed, split, views", settings=other)
+    assert (tmp_path / "run" / "split.csv").exists()
+    (tmp_path / "run" / "settings.toml").unlink()
+    refused(tmp_path / "run", "is not a run folder")
 
 
 def test_a_folder_with_other_things_is_never_used(tmp_path):
     (tmp_path / "notes.txt").touch()
     for resume in (False, True):
-        with pytest.raises(RunError), hold_run(tmp_path, SETTINGS, resume=resume):
-            pass
+        refused(tmp_path, "", resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_file_is_no_run_and_nothing_can_be_written_into_it(tmp_path):
+def test_a_file_is_not_a_run_and_nothing_can_be_written_into_it(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="is a file"), hold_run(tmp_path / "file", SETTINGS, resume=True):
-        pass
+    refused(tmp_path / "file", "is a file")
     with pytest.raises(StorageError, match="file"), hold_run(tmp_path / "file" / "run", SETTINGS, resume=False):
         pass
 
@@ -68,29 +75,10 @@ def test_resume_starts_goes_on_and_tells_when_done(tmp_path):
     assert read_metrics(tmp_path / "run").seed == 42
 
 
-def test_other_settings_are_refused_and_named(tmp_path):
-    start(tmp_path / "run")
-    other = SETTINGS.replace(seed=4, views=7, split="s.csv")
-    with (
-        pytest.raises(RunError, match="other settings: seed, split, views") as caught,
-        hold_run(tmp_path / "run", other, resume=True),
-    ):
-        pass
-    assert "settings.toml" in caught.value.hint
-    assert (tmp_path / "run" / "split.csv").exists()
-
-
 def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), hold_run(tmp_path / "run", SETTINGS, resume=False):
         raise ZeroDivisionError
     assert not (tmp_path / "run").exists()
-
-
-def test_damaged_settings_are_no_run(tmp_path):
-    start(tmp_path / "run")
-    (tmp_path / "run" / "settings.toml").unlink()
-    with pytest.raises(RunError, match="is not a run folder"), hold_run(tmp_path / "run", SETTINGS, resume=True):
-        pass
 
 
 def test_leftovers_of_a_killed_process_go(tmp_path):
@@ -118,11 +106,7 @@ def test_the_second_is_refused_with_the_pid_and_a_stale_lock_is_taken_over(tmp_p
         try:
             assert holder.stdout.readline() == "held\n"
             for resume in (True, False):
-                with (
-                    pytest.raises(RunError, match=f"in use by process {holder.pid}"),
-                    hold_run(tmp_path / "run", SETTINGS, resume=resume),
-                ):
-                    pass
+                refused(tmp_path / "run", f"in use by process {holder.pid}", resume=resume)
         finally:
             holder.kill()
     assert (tmp_path / "run" / ".lock").exists()

@@ -256,12 +256,13 @@ def flip(source, target, share, seed):
 
 
 @pytest.mark.parametrize(
-    "share", [pytest.param(0.05, marks=pytest.mark.slow), pytest.param(0.1, marks=pytest.mark.more)]
+    ("share", "seeds"),
+    [pytest.param(0.1, 1, marks=pytest.mark.more), *(pytest.param(s, 3, marks=pytest.mark.slow) for s in (0.05, 0.1))],
 )
-def test_flipped_labels_of_real_photos_are_found(real_photos, real_weights, tmp_path, own_cache, share):
+def test_flipped_labels_of_real_photos_are_found(real_photos, real_weights, tmp_path, own_cache, share, seeds):
     weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
     settings, hits = pronk.Settings(weights=str(weights)), []
-    for seed in range(3):
+    for seed in range(seeds):
         wrong = flip(real_photos, tmp_path / str(seed), share, seed)
         found = pronk.audit(tmp_path / str(seed), settings=settings).suspicions
         first = {one.path for one in found[: int(1.5 * len(wrong))]}
