@@ -111,9 +111,6 @@ def test_golden_photos_are_small_upright_and_bare():
         assert image.size == (30, 20)
 
 
-# --- what a stranger may have written into model.json
-
-
 @pytest.mark.parametrize(
     "changes",
     [

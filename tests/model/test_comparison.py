@@ -50,9 +50,6 @@ def set_aside(answers, *, start=0):
     return {f"{start + i}.jpg": ("cold", "test", cold) for i, cold in enumerate(answers)}
 
 
-# --- by what the runs wrote down
-
-
 def test_the_numbers_are_those_of_the_common_test_photos(make_run):
     a = make_run("a", set_aside([0.9, 0.8, 0.2, 0.3, 0.6, 0.7, 0.9]))
     b = make_run("b", set_aside([0.9, 0.4, 0.8, 0.7, 0.8, 0.9, 0.1]))
@@ -137,9 +134,6 @@ def test_other_classes_are_an_error_that_names_them(make_run):
     assert "only A knows 'warm'; only B knows 'hot', '00', '01', '02', '03' and 4 more" in str(caught.value)
 
 
-# --- files that are missing or not what they should be
-
-
 @pytest.mark.parametrize("text", [None, "", "nothing,like\nit,at all\n", 'path,part\n"' + "x" * 200_000])
 @pytest.mark.parametrize("name", ["split.csv", "predictions.csv"])
 def test_without_what_the_run_wrote_down_data_is_needed(make_run, name, text):
@@ -177,9 +171,6 @@ def test_an_export_has_no_answers_of_its_own_written_down(make_run):
     with pytest.raises(ModelError, match="is an export") as caught:
         pronk.compare(a, export)
     assert "DATA" in caught.value.hint
-
-
-# --- on photos given
 
 
 @pytest.fixture
@@ -236,9 +227,6 @@ def test_unusable_photos_and_copies_are_named_once(whole_bundle, other_bundle, p
     assert comparison.n == 10
 
 
-# --- the verdict claims what the interval allows
-
-
 def judged(low, value, high, p, n=327):
     side = Side("run", accuracy_record([True] * n), 0.1)
     return Comparison(side, side, {"value": value, "low": low, "high": high}, 3, 1, p, (), ())
@@ -269,9 +257,6 @@ def test_no_verdict_from_equal_models():
         sides = [Side("run", accuracy_record(right), 0.1) for right in (before, after)]
         claims += "is better by" in Comparison(*sides, difference, **test, changed=(), left_out=()).verdict
     assert claims <= 20
-
-
-# --- the command
 
 
 def test_the_command_tells_the_numbers(make_run):
@@ -318,9 +303,6 @@ def test_the_command_says_what_to_do(make_run, photos, tmp_path):
     assert b"of 12 photos right" in run_inside("compare", a, b, photos).stdout
     assert run_inside("compare", a).returncode == 2
     assert b"no model at" in run_inside("compare", a, tmp_path / "gone").stderr
-
-
-# --- runs as training writes them
 
 
 def test_a_real_run_against_itself_and_another_model(tiny_run, whole_bundle, tiny_photos, tmp_path):

@@ -23,9 +23,6 @@ def photos(tmp_path):
     return write_photos(tmp_path / "photos", 3)
 
 
-# --- predicting
-
-
 def test_predictions_come_in_the_order_asked_for(predictor, photos):
     paths = [*photos.rglob("*.png")]
     (photos / "cold" / "bad.png").write_text("no picture")
@@ -63,9 +60,6 @@ def test_the_record_has_the_fields_of_the_contract(predictor, photos):
     assert failed["error"]["code"] == "not_regular_file"
     assert failed["error"]["message"] == "photos is a folder", "the path stands beside it"
     assert (failed["label"], failed["score"], failed["scores"]) == (None, None, [])
-
-
-# --- self-test
 
 
 def test_another_answer_is_refused_at_loading(bundle_copy, tmp_path):
@@ -123,9 +117,6 @@ def test_another_way_to_make_the_square_is_tested_again(bundle_copy, tmp_path):
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(bundle_copy, tmp_path):
     (tmp_path / "file").touch()
     assert Predictor.load(bundle_copy, cache=tmp_path / "file").classes == CLASSES
-
-
-# --- paths
 
 
 def test_files_folders_patterns_and_standard_input(photos):

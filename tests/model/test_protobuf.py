@@ -31,9 +31,6 @@ def read(message):
     ]
 
 
-# --- fields
-
-
 @given(FIELDS)
 def test_what_was_written_is_read(fields):
     assert read(b"".join(field(*one) for one in fields)) == fields
@@ -79,9 +76,6 @@ def test_integers_packed_and_one_by_one():
     assert integers_of({1: [7, packed]}, 1) == [7, 300, -1]
     with pytest.raises(ModelError, match="without an end"):
         integers_of({1: [memoryview(b"\x01\x80")]}, 1)
-
-
-# --- the head of a model
 
 
 def make_model(*arrays):

@@ -38,9 +38,6 @@ def former(tmp_path):
     return path
 
 
-# Writing
-
-
 @pytest.mark.parametrize("durable", [True, False])
 def test_writing_creates_replaces_and_leaves_nothing_else(tmp_path, durable):
     path = tmp_path / "new" / "folder" / "model.onnx"
@@ -95,9 +92,6 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "deep", "file", "keep.tmp"]
 
 
-# What is written can be read
-
-
 @given(st.lists(st.fixed_dictionaries({"path": texts, "label": texts}), min_size=1))
 @example([{"path": name, "label": name} for name in HOSTILE_NAMES])
 def test_csv_and_json_come_back_as_written(tmp_path_factory, rows):
@@ -117,8 +111,6 @@ def test_csv_from_a_spreadsheet_is_read(tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\n1.jpg,cat\r\n")
     assert read_csv(tmp_path / "rows.csv") == [{"path": "1.jpg", "label": "cat"}]
 
-
-# Locks
 
 HOLD = """
 import sys

@@ -109,18 +109,9 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """Return the fields that `pronk compare --json` writes."""
-        return {
-            "a": dataclasses.asdict(self.a),
-            "b": dataclasses.asdict(self.b),
-            "difference": dict(self.difference),
-            "gained": self.gained,
-            "lost": self.lost,
-            "p": self.p,
-            "n": self.n,
-            "left_out": len(self.left_out),
-            "verdict": self.verdict,
-            "changed": [dataclasses.asdict(change) for change in self.changed],
-        }
+        record = dataclasses.asdict(self)
+        changed, left_out = list(record.pop("changed")), len(record.pop("left_out"))
+        return record | {"n": self.n, "left_out": left_out, "verdict": self.verdict, "changed": changed}
 
 
 @dataclasses.dataclass(frozen=True)

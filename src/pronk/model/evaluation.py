@@ -61,16 +61,12 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
     predictions = watch(
         predictor.stream(listing.root / entry.path for entry in tested), len(tested), "evaluate", on_progress
     )
-    findings = [
-        left_out(entry.path, prediction.error)
-        for entry, prediction in zip(tested, predictions, strict=True)
-        if prediction.error
-    ]
-    rows = [
-        prediction_row(entry.path, "test", entry.label, prediction)
-        for entry, prediction in zip(tested, predictions, strict=True)
-        if not prediction.error
-    ]
+    rows, findings = [], []
+    for entry, prediction in zip(tested, predictions, strict=True):
+        if prediction.error:
+            findings.append(left_out(entry.path, prediction.error))
+        else:
+            rows.append(prediction_row(entry.path, "test", entry.label, prediction))
     if not rows:
         raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
     findings += find_known(predictor.bundle.run_folder, listing.root, [row["path"] for row in rows])

@@ -1,5 +1,6 @@
 """Bundle + photos -> predictions; the command line, evaluation and Python all go through here."""
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -232,10 +233,8 @@ class Predictor:
         if marker.exists():
             return
         self.prove()
-        try:
+        with contextlib.suppress(StorageError):  # then the next load checks again
             write_atomically(marker, b"", durable=False)
-        except StorageError:
-            return  # a cache that cannot be written only means that the next load checks again
 
 
 def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Path]:
