@@ -310,7 +310,7 @@ def test_killed_at_ten_random_points(photos, expected, nodes, whole_bundle, sess
         nodes.heal()
         out, address = tmp_path / f"{number}.jsonl", nodes.address if victim == "node" else None
         sessions.append(process := start_predicting(photos, whole_bundle, out, address))
-        wait_for_parts(process, out, rng.randrange(20))
+        wait_for_parts(process, out, rng.randrange(12))
         if victim == "node":
             nodes.lose_second()
         else:
