@@ -6,7 +6,8 @@ import time
 
 import pytest
 import uvicorn
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from helpers.asgi import PHOTO, SCOPE, Inside, form, refused, serve_inside
 from helpers.pictures import draw_picture, encode
@@ -165,16 +166,10 @@ def test_clients_that_go_away_leave_nothing_behind(narrow):
 async def echo(scope, receive, send):
     """Answer with the number of bytes of the body; one for /refused is not read."""
     if scope["path"] == "/refused":
-        await JSONResponse({}, 413, {"connection": "close"})(scope, receive, send)
-        return
-    size, more = 0, True
-    while more:
-        message = await receive()
-        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-    answer = str(size).encode()
-    head = [(b"content-length", str(len(answer)).encode()), (b"content-type", b"text/plain")]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
-    await send({"type": "http.response.body", "body": answer})
+        answer = JSONResponse({}, 413, {"connection": "close"})
+    else:
+        answer = PlainTextResponse(str(len(await Request(scope, receive).body())))
+    await answer(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -273,8 +268,13 @@ def test_what_comes_after_a_refusal_is_thrown_away_for_a_while(monkeypatch, boun
 
 def test_headers_that_never_end(monkeypatch):
     monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
-    for pieces in ((b"",), (b"POST /",), (HEAD,), (HEAD, *[b"a: b\r\n"] * 10)):
-        got, closed = converse(*pieces, pause=0.1 if len(pieces) > 2 else 0)
+
+    async def converse_all():
+        async with listening() as port:
+            slow = talk(port, HEAD, *[b"a: b\r\n"] * 10, pause=0.1)
+            return await asyncio.gather(slow, *(talk(port, start) for start in (b"", b"POST /", HEAD)))
+
+    for got, closed in asyncio.run(converse_all()):
         assert closed
         assert b"200" not in got
     # The body has a clock of its own; on a busy machine even the headers of this test come late.

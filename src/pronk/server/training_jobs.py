@@ -172,7 +172,8 @@ class TrainingJob:
         elif line.startswith("{"):
             stage = parse_progress(line)
             if stage is not None:
-                self._now = dataclasses.replace(self._now, stages=_update(self._now.stages, stage))
+                stages = {former.stage: former for former in self._now.stages} | {stage.stage: stage}
+                self._now = dataclasses.replace(self._now, stages=tuple(stages.values()))
 
 
 class TrainingRunner:
@@ -250,17 +251,9 @@ def parse_progress(line: str) -> StageProgress | None:
         stage, done, total = record["stage"], record["done"], record["total"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    if not isinstance(stage, str) or stage not in STAGES:
-        return None
-    if any(type(n) is not int or not 0 <= n < MOST_STEPS for n in (done, total)):
-        return None
-    return StageProgress(stage, STAGES[stage], done, total)
-
-
-def _update(stages: tuple[StageProgress, ...], new: StageProgress) -> tuple[StageProgress, ...]:
-    if all(stage.stage != new.stage for stage in stages):
-        return (*stages, new)
-    return tuple(new if stage.stage == new.stage else stage for stage in stages)
+    is_known = isinstance(stage, str) and stage in STAGES
+    is_counted = all(type(n) is int and 0 <= n < MOST_STEPS for n in (done, total))
+    return StageProgress(stage, STAGES[stage], done, total) if is_known and is_counted else None
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -47,14 +47,6 @@ class Workspace:
     What a client names is looked for among what is there, and never becomes a path by itself; links lead nowhere.
     Every method may be called from any thread, and raises HttpError (404 where there is no such class or photo, 409
     for a name that is taken, 422 for an impossible one) or StorageError, where the disk refuses.
-
-    Example:
-        >>> import tempfile
-        >>> with open_workspace(Path(tempfile.mkdtemp())) as workspace:
-        ...     workspace.create("cats")
-        ...     workspace.rename("cats", "Cats").name
-        PhotoClass(name='cats', photos=())
-        'Cats'
     """
 
     def __init__(self, folder: Path) -> None:
