@@ -42,19 +42,6 @@ def test_same_batch_number_draws_the_same_scenes(scripts, world):
         assert torch.equal(value, getattr(draw(scripts, again, 7), name)), name
 
 
-def test_scenes_have_the_promised_shapes_and_types(scripts, world):
-    scenes = draw(scripts, world, 0)
-    shapes = {name: tuple(value.shape) for name, value in vars(scenes).items()}
-    code = scripts["generator"].CODE
-    assert shapes == {
-        "images": (4, 3, 64, 64), "mask": (4, 16, 16),
-        "shape": (4,), "texture": (4,), "ground": (4,),
-        "code": (4, code, code),
-    }  # fmt: skip
-    assert scenes.images.dtype == scenes.mask.dtype == scenes.code.dtype == torch.uint8
-    assert scenes.shape.dtype == scenes.texture.dtype == scenes.ground.dtype == torch.int64
-
-
 @pytest.fixture(scope="module")
 def pool(scripts, world, tmp_path_factory):
     return scripts["pool"].open_pool(world, tmp_path_factory.mktemp("pool"), count=200)

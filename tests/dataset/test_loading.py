@@ -179,9 +179,9 @@ def test_findings_and_shortcuts_of_the_photos_come_along(photo_folder):
     dataset = load_dataset(photo_folder)
     assert codes(dataset) == {"odd_name": 1, "tiny": 1}
     assert "circle/small?.jpg" in parts(dataset)
-    told = {shortcut.kind: shortcut.warns for shortcut in dataset.shortcuts}
-    assert told["colour"], "each shape has its colour"
-    assert not told["camera"]
+    warns = {shortcut.kind: shortcut.warns for shortcut in dataset.shortcuts}
+    assert warns["colour"], "each shape has its colour"
+    assert not warns["camera"]
     assert load_unsplit(photo_folder).shortcuts == dataset.shortcuts
 
 

@@ -259,13 +259,23 @@ def test_every_section_is_there_and_the_page_is_well_formed(drawn):
     assert links <= {f"#{name}" for name in ids}
 
 
-def test_evaluate_needs_classes_counts_and_test_only():
+def test_evaluate_needs_classes_counts_and_test_only_and_says_more_where_it_can():
     metrics = EvaluationMetrics(classes=["a", "b"], counts={"test": 12}, test=judged(11, 12, ("a", "b")))
     page = render_report(ReportContent(title="Judged", metrics=metrics))
     found = [attrs["data-section"] for tag, attrs in Tags(page).seen if tag == "section"]
     assert found == ["answer", "confusion", "classes", "mistakes", "left_out", "data", "use"]
     assert "Of 12 photos, 11 were right" in page
     assert "never seen" not in page
+    assert "<!-- exports -->" not in page
+    more = dataclasses.replace(
+        metrics,
+        test=judged(11, 12, ("a", "b"), coverage=make_accuracy(11, 12)),
+        calibration={"temperature": 1.5, "ece": {"test": ERRORS["test"]}},
+        unknown={"coverage": 0.95, "n": 40, "threshold": 0.5},
+    )
+    page = render_report(ReportContent(title="Judged", metrics=more))
+    assert "On these photos, how sure it is" in words(section(page, "calibration"))
+    assert "Of 12 photos, 11 kept their class:" in words(section(page, "unknown"))
 
 
 def test_what_the_other_photos_say(drawn):
@@ -341,20 +351,6 @@ def test_what_was_promised_and_what_came_of_it(content):
     assert "less than was promised" not in text
     bare = words(section(render_report(content), "unknown"))
     assert "2 photos, 0 of them here" in bare
-
-
-def test_evaluate_tells_both_where_it_can():
-    metrics = EvaluationMetrics(
-        classes=["a", "b"],
-        counts={"test": 12},
-        test=judged(11, 12, ("a", "b"), coverage=make_accuracy(11, 12)),
-        calibration={"temperature": 1.5, "ece": {"test": ERRORS["test"]}},
-        unknown={"coverage": 0.95, "n": 40, "threshold": 0.5},
-    )
-    page = render_report(ReportContent(title="Judged", metrics=metrics))
-    assert "On these photos, how sure it is" in words(section(page, "calibration"))
-    assert "Of 12 photos, 11 kept their class:" in words(section(page, "unknown"))
-    assert "<!-- exports -->" not in page
 
 
 # --- safety

@@ -237,10 +237,10 @@ def _say(kind: PropertyKind, value: float, chance: float, apart: Sequence[tuple[
         names = ", ".join(repr(name) for name, _ in apart[:MOST_NAMED])
         names += f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
         subject, right, luck = f"{names} can be told from the other classes", apart[0][1], 0.5
-    fact = (
+    statement = (
         f"{subject} by {kind.words} alone: {percent(right)} right in cross-validation, where chance is {percent(luck)}."
     )
     doubt = " A model may learn that instead of what is in the picture."
     if kind.soft:
         doubt = " That can be honest, since some things have their colour; or each class was taken in its own place."
-    return fact + doubt
+    return statement + doubt
