@@ -133,12 +133,15 @@ def test_the_page_says_what_why_and_what_to_do(page):
     )
 
 
-def test_pairs_are_shown_side_by_side_and_long_lists_end(page):
+def test_pairs_are_shown_side_by_side_long_lists_end_and_shortcuts_follow(page):
     conflict = page[page.index('id="label_conflict"') :]
     card = conflict[conflict.index("<article") : conflict.index("</article>")]
     assert card.index('alt="square/square_002.jpg"') < card.index('alt="triangle/wrong.jpg"')
     assert card.count("data:image/jpeg") == 2
     assert "And 21 more" in page
+    shortcuts = page[page.index('<section id="shortcuts"') :]
+    assert "by the mean colour alone" in shortcuts
+    assert shortcuts.count('class="bar"') == 7
 
 
 def test_the_page_of_a_folder_without_photos(tmp_path):
@@ -146,13 +149,6 @@ def test_the_page_of_a_folder_without_photos(tmp_path):
     assert "Fewer than two classes" in page
     assert "Too few photos to tell" in page
     assert "--fix" not in page
-
-
-def test_shortcuts_stand_in_the_page(photo_folder):
-    page = render_check(check(photo_folder), title="shapes", data="shapes")
-    shortcuts = page[page.index('<section id="shortcuts"') :]
-    assert "The class can be told by the mean colour alone" in shortcuts
-    assert shortcuts.count('class="bar"') == 7
 
 
 def test_the_record_is_json_whatever_warns(tmp_path):

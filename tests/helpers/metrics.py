@@ -75,3 +75,17 @@ def suspicion(path, given="alpaca", suggested="not_alpaca", picture=None):
 
 def fold_row(path, label="alpaca", right=0.3333):
     return {"path": path, "label": label, "right": right}
+
+
+def make_parity(name: str = "litert", **changes: Any) -> dict[str, Any]:
+    """A record of parity.json."""
+    return {
+        "format": name,
+        "agreement": 0.98,
+        "max_difference": 0.25,
+        "mean_difference": 0.0123,
+        "accuracy": {"reference": make_accuracy(47, 49), "exported": make_accuracy(48, 49)},
+        "latency_ms": {"p50": 10.231, "p95": 10.86},
+        "bytes": 2_597_345,
+        "accepted": True,
+    } | changes

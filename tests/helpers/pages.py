@@ -36,3 +36,12 @@ for (const element of document.querySelectorAll("*")) {
 return found;
 """
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def write_if_possible(path, data):
+    """Write a file, unless this file system does not allow its name; tell whether it did."""
+    try:
+        path.write_bytes(data)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -249,18 +249,20 @@ def test_one_decode_needs_at_most_300_mib(tmp_path):
 def test_what_is_no_ordinary_file_has_a_reason(tmp_path, make, expected):
     path = tmp_path / "photo.jpg"
     make(path)
+    refuse(path, expected)
+
+
+def refuse(path, *expected):
     with pytest.raises(ImageError) as caught:
         read_bytes(path)
-    assert caught.value.reason is expected
+    assert caught.value.reason in expected
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["nul\0byte.jpg", "n" * 300 + ".jpg", "a/" * 3000 + "b.jpg", "file.jpg/inside.jpg"])
 def test_impossible_names_have_a_reason(tmp_path, name):
     (tmp_path / "file.jpg").write_bytes(b"x")
-    with pytest.raises(ImageError) as caught:
-        read_bytes(tmp_path / name)
-    assert caught.value.reason in (Reason.UNREADABLE, Reason.VANISHED)
+    refuse(tmp_path / name, Reason.UNREADABLE, Reason.VANISHED)
 
 
 def test_threads_decode_the_same():

@@ -20,7 +20,7 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
-from helpers.pages import HIDDEN, HOSTILE, INTRUDERS
+from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, write_if_possible
 from helpers.pictures import draw_picture, encode
 from pronk.analysis.labels import Neighbour, Suspicion
 from pronk.moving.review import Decision, read_review
@@ -43,10 +43,7 @@ def make_suspicions(folder, names):
         data = encode(draw_picture("circle", number, (120, 80 + 8 * number % 90)))
         given, suggested = CLASSES[number % len(CLASSES)], CLASSES[(number + 1) % len(CLASSES)]
         path = f"{name}{number}.jpg"
-        try:
-            (folder / path).write_bytes(data)
-        except (OSError, ValueError):
-            data = b""
+        data = data if write_if_possible(folder / path, data) else b""
         neighbours = tuple(Neighbour(f"{other}{i}.jpg", CLASSES[i % 2]) for i, other in enumerate(names[:5]))
         digest = hashlib.sha256(data or name.encode("utf-8", "surrogatepass")).hexdigest()
         suspicions.append(Suspicion(path, digest, given, suggested, 0.95 - 0.4 * number / len(names), neighbours))

@@ -21,12 +21,12 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
-from helpers.metrics import CURVE, fold_row, make_accuracy, make_metrics, suspicion
-from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, NAMES
+from helpers.metrics import CURVE, fold_row, make_accuracy, make_metrics, make_parity, suspicion
+from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, NAMES, write_if_possible
 from helpers.pictures import encode
 from helpers.sharing import make_once
 from helpers.training import tiny_settings
-from pronk.analysis.metrics import accuracy_record, score
+from pronk.analysis.metrics import score
 from pronk.dataset.findings import Finding
 from pronk.model.run import EvaluationMetrics
 from pronk.report.gallery import Gallery
@@ -39,14 +39,6 @@ pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), 
 MOST_BYTES = 1_500_000
 PHOTOS = 68
 
-PARITY = {
-    "agreement": 0.98,
-    "max_difference": 0.25,
-    "mean_difference": 1e-7,
-    "accuracy": dict.fromkeys(("reference", "exported"), accuracy_record([True] * 48 + [False])),
-    "latency_ms": {"p50": 1234.5, "p95": 98765.4},
-    "bytes": 123_456_789,
-}
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 LABELS = ("x<", "\"'><img src=x onerror=alert(1)>\u202e\nb")
 CODES = ("truncated", "zero_byte", "leak", "<intruder>")
@@ -116,7 +108,7 @@ def crowded_page(tmp_path_factory):
         gallery=Gallery(dict.fromkeys(paths[:100], PIXEL)),
     )
     page = write_page(tmp_path_factory.mktemp("crowded"), content)
-    exports = [PARITY | {"format": name, "accepted": bool(i % 2)} for i, name in enumerate(("litert", *HOSTILE))]
+    exports = [make_parity(name, accepted=bool(i % 2)) for i, name in enumerate(("litert", *HOSTILE))]
     page.write_text(insert_exports(page.read_text(encoding="utf-8"), exports), encoding="utf-8")
     return page
 
@@ -135,13 +127,6 @@ def draw_busy_photo(rng):
     """A photo that takes more bytes than most: its thumbnail of 96 pixels has 4 KB, one of a real photo 2 KB."""
     spots = Image.fromarray(rng.integers(0, 256, (32, 42, 3)).astype(np.uint8))
     return encode(spots.resize((256, 192), Image.Resampling.BICUBIC))
-
-
-def write_if_possible(path, data):
-    try:
-        path.write_bytes(data)
-    except (OSError, ValueError):  # a name that this file system does not allow
-        assert not path.exists()
 
 
 def write_page(folder, content):
