@@ -10,7 +10,7 @@ import pytest
 
 from helpers.pictures import LABELS, draw_picture, encode, write_pictures
 from helpers.planted import ALTERED
-from pronk.dataset.findings import changed
+from pronk.dataset.findings import find
 from pronk.dataset.listing import PART_FOLDERS
 from pronk.dataset.loading import load_dataset, load_unsplit, read_split_file, write_split
 from pronk.errors import DataError, Reason
@@ -53,7 +53,7 @@ def test_a_folder_of_class_folders(photo_folder):
     assert dataset.targets(dataset.photos).dtype == np.int64
     assert len(dataset.part("val")) == 6
     assert load_dataset(photo_folder, test=0).counts == {"train": 30, "val": 6, "test": 0}
-    less = dataset.without([changed("circle/circle_000.jpg")])
+    less = dataset.without([find("circle/circle_000.jpg", "changed", "was replaced")])
     assert (len(less.photos), codes(less), len(dataset.photos)) == (35, {Reason.CHANGED: 1}, 36)
 
 

@@ -175,7 +175,7 @@ HOSTILE = {
 CHILD = """
 import json, os, sys, time
 from pathlib import Path
-from pronk.backbone.h5 import open_network
+from pronk.backbone.h5 import open_h5, read_weights
 from pronk.backbone.weights import load_backbone
 from pronk.errors import ModelError
 from pronk.model.guards.files import read_limited
@@ -190,7 +190,7 @@ for name, file in json.loads(sys.argv[1]).items():
         if path.suffix == ".h5":
             load_backbone(str(path))
         elif path.suffix == ".keras":
-            with open_network(path):
+            with open_h5(read_weights(read_limited(path))):
                 pass
         else:
             check_onnx(read_limited(path))

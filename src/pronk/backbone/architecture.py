@@ -69,12 +69,7 @@ def layer_shapes(alpha: float) -> Mapping[str, tuple[tuple[int, ...], ...]]:
 
 
 def blocks_after(cut: str) -> tuple[Block, ...]:
-    """Return the blocks that follow a cut.
-
-    Example:
-        >>> [block.name for block in blocks_after("block_15_add")]
-        ['block_16']
-    """
+    """Return the blocks that follow a cut."""
     return BLOCKS[[block.output for block in BLOCKS].index(cut) + 1 :]
 
 

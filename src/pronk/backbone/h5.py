@@ -13,11 +13,10 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import h5py
 
-from pronk.model.guards.files import MAX_BYTES, read_limited, refusal, show
+from pronk.model.guards.files import MAX_BYTES, refusal, show
 
 WEIGHTS = "model.weights.h5"
 MEMBERS = ("config.json", "metadata.json", WEIGHTS)
@@ -50,19 +49,12 @@ def open_h5(data: bytes) -> Iterator[h5py.File]:
         yield file
 
 
-@contextlib.contextmanager
-def open_network(path: Path) -> Iterator[h5py.File]:
-    """Open the weights of a .keras file, without Keras and without looking at anything else in it.
+def read_weights(data: bytes) -> bytes:
+    """Return the bytes of a .keras file's weights, without Keras and without looking at anything else in it.
 
     Raises:
-        ModelError: if pronk would not have saved such a file.
+        ModelError: if it is not the zip that pronk saves.
     """
-    with open_h5(read_weights(read_limited(path))) as file:
-        yield file
-
-
-def read_weights(data: bytes) -> bytes:
-    """Return the bytes of a .keras file's weights, if it is the zip that pronk saves."""
     if len(data) < END_BYTES or data[:4] != b"PK\x03\x04":
         raise refusal("it is not a .keras file")
     # A directory of millions of entries takes gigabytes as soon as it is opened.

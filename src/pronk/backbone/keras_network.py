@@ -13,10 +13,10 @@ import numpy as np
 
 from pronk.analysis.head import Head
 from pronk.backbone.architecture import LAYERS, Backbone, check_weights
-from pronk.backbone.h5 import DAMAGE, open_network
+from pronk.backbone.h5 import DAMAGE, open_h5, read_weights
 from pronk.backbone.onnx_graphs import pooled_size
 from pronk.config import Settings
-from pronk.model.guards.files import refusal
+from pronk.model.guards.files import read_limited, refusal
 
 
 def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:
@@ -101,7 +101,7 @@ def load_network(path: Path, *, settings: Settings) -> Any:
     Raises:
         ModelError: if pronk would not have saved such weights.
     """
-    with open_network(path) as file:
+    with open_h5(read_weights(read_limited(path))) as file:
         try:
             backbone, head = _read_layers(file["layers"], path.name)
         except DAMAGE as error:

@@ -79,12 +79,7 @@ class GraphWriter:
 
 
 def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
-    """Write the frozen network with two ways out: at the cut, and pooled at its end.
-
-    Args:
-        weights: arrays by layer name, as in a MobileNetV2 without top.
-        size: side of the square image in pixels.
-        cut: name of a block's last layer, such as `block_12_add`.
+    """Write the frozen network with two ways out: at the cut, a block's last layer, and pooled at its end.
 
     Returns:
         An ONNX model: `image` uint8 [N, size, size, 3] -> `features` float32 [N, 1280], `cut` float16 [N, h, w, c].
@@ -179,11 +174,6 @@ def fold_batch_norm(kernel: np.ndarray, batch_norm: Sequence[np.ndarray]) -> tup
 
     Returns:
         Kernel in ONNX's order [out, in or 1, h, w] and bias [out], float32.
-
-    Example:
-        >>> ones, zeros = np.ones(3), np.zeros(3)
-        >>> fold_batch_norm(np.ones((1, 1, 2, 3)), (ones, zeros, zeros, ones))[0].shape
-        (3, 2, 1, 1)
     """
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in batch_norm)
     factor = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)

@@ -28,7 +28,7 @@ def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
         alpha: width, for `imagenet` only.
 
     Raises:
-        ModelError: if the file cannot be had or is no MobileNetV2 without top; the hint names the other ways.
+        ModelError: if the file cannot be had or is not a MobileNetV2 without top; the hint names the other ways.
 
     Example:
         >>> load_backbone("offline").alpha
@@ -43,9 +43,8 @@ def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
             )
         return backbone
     if weights == "offline":
-        with importlib.resources.as_file(
-            importlib.resources.files("pronk.backbone") / "offline_weights" / OFFLINE_FILE
-        ) as path:
+        folder = importlib.resources.files("pronk.backbone") / "offline_weights"
+        with importlib.resources.as_file(folder / OFFLINE_FILE) as path:
             return _read(path, "offline")
     path = Path(weights)
     if not path.is_file():
@@ -59,10 +58,6 @@ def random_backbone(*, alpha: float, seed: int = 0) -> Backbone:
     """Make an untrained network, for tests and comparisons.
 
     Kernels are drawn as by Glorot and Bengio 2010, and BatchNormalization starts as identity.
-
-    Example:
-        >>> random_backbone(alpha=0.35).alpha
-        0.35
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, list[np.ndarray]] = {}
@@ -80,12 +75,7 @@ def random_backbone(*, alpha: float, seed: int = 0) -> Backbone:
 
 
 def imagenet_path(alpha: float) -> Path:
-    """Return where Keras keeps the ImageNet weights of a width.
-
-    Example:
-        >>> imagenet_path(1.0).name
-        'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
-    """
+    """Return where Keras keeps the ImageNet weights of a width."""
     home = os.environ.get("KERAS_HOME")
     folder = Path(home) if home else Path.home() / ".keras"
     return folder / "models" / f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_224_no_top.h5"

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from pronk.errors import ImageError, Reason
+from pronk.errors import ImageError
 
 SEVERITIES = ("error", "warning", "info")
 
@@ -182,8 +182,3 @@ def group_findings(findings: Iterable[Finding]) -> list[tuple[Fault, list[Findin
 def left_out(path: str, error: ImageError) -> Finding:
     """Turn the reason why a file cannot be used into a finding."""
     return find(path, error.reason.value, str(error), error.hint)
-
-
-def changed(path: str) -> Finding:
-    """Describe a photo that was replaced while pronk was at work."""
-    return find(path, Reason.CHANGED.value, "was replaced during the run", "run the command again")

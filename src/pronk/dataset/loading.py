@@ -259,5 +259,5 @@ def read_photo(root: Path, photo: Photo) -> bytes:
     """
     data = read_bytes(root / photo.path)
     if hashlib.sha256(data).hexdigest() != photo.digest:
-        raise ImageError(Reason.CHANGED, f"{photo.path} was replaced during the run")
+        raise ImageError(Reason.CHANGED, "was replaced during the run", hint="run the command again")
     return data

@@ -181,7 +181,8 @@ def write_kept(
 
     settings, temperature = run.settings, calibration.temperature
     set_weights(network, kept.weights)
-    set_head(network, cool_head(kept.head, temperature))
+    # Divided here, so that the Keras model needs no layer of its own for the temperature.
+    set_head(network, Head(kept.head.weights / temperature, kept.head.bias / temperature))
     saving = start_beside(lambda: save_network(network))
     onnx = write_model(
         kept.weights, kept.head.weights, kept.head.bias, size=settings.image_size, temperature=temperature
@@ -210,11 +211,6 @@ def _predict_golden(onnx: bytes, golden: Mapping[str, bytes], settings: Settings
         .tolist()
         for name, photo in golden.items()
     }
-
-
-def cool_head(head: Head, temperature: float) -> Head:
-    """Divide a head's logits by a temperature: a Keras model then needs no layer of its own for it."""
-    return Head(head.weights / temperature, head.bias / temperature, head.strength)
 
 
 def compare_frameworks(network: Any, bundle: Bundle) -> None:

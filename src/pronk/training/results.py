@@ -10,10 +10,9 @@ import numpy as np
 
 from pronk.analysis.metrics import accuracy_record, log_loss
 from pronk.config import Settings
-from pronk.dataset.findings import Finding, changed, left_out
+from pronk.dataset.findings import Finding, left_out
 from pronk.dataset.loading import Dataset
 from pronk.dataset.shortcuts import list_warnings
-from pronk.errors import Reason
 from pronk.model.bundle import Bundle
 from pronk.model.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
 from pronk.model.predictor import Predictor
@@ -108,8 +107,6 @@ def judge(bundle: Bundle, features: Features, run: Run, *, views: Sequence[np.nd
     for photo, prediction in zip(photos, predictions, strict=True):
         if prediction.error is None:
             rows.append(prediction_row(photo.path, photo.part, photo.label, prediction))
-        elif prediction.error.reason is Reason.CHANGED:
-            lost.append(changed(photo.path))
         else:
             lost.append(left_out(photo.path, prediction.error))
     by_path = {photo.path: photo for photo in photos}

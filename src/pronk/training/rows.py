@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pronk.dataset.findings import Finding, changed, left_out
+from pronk.dataset.findings import Finding, left_out
 from pronk.dataset.loading import Photo, read_photo
-from pronk.errors import ImageError, Reason, StorageError
+from pronk.errors import ImageError, StorageError
 from pronk.model.formats.runtimes import open_session
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.views import draw_views
@@ -160,7 +160,7 @@ def draw_wanted(extraction: Extraction, wanted: PhotoViews) -> np.ndarray | Find
     try:
         image = decode(read_photo(extraction.root, photo), min_side=size).image
     except ImageError as error:
-        return changed(photo.path) if error.reason is Reason.CHANGED else left_out(photo.path, error)
+        return left_out(photo.path, error)
     numbers = wanted.numbers or (0,)
     views = draw_views(image, size=size, fit=extraction.fit, numbers=numbers, digest=photo.digest, seed=extraction.seed)
     if wanted.square:

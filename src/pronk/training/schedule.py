@@ -1,19 +1,15 @@
 """What runs beside the steps of a run: said here, so that `train` reads as its steps in order."""
 
 import gc
-from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
-from pronk.analysis.calibration import Unknown
 from pronk.model.bundle import Bundle
 from pronk.pools import start_beside
 from pronk.training.features import Features
 from pronk.training.kept_model import Kept, choose_golden, compare_frameworks, cut_suffix, fit_unknown
 from pronk.training.results import draw_example
 from pronk.training.run_folder import Run
-from pronk.training.surveys import Studies, study
+from pronk.training.surveys import study
 
 
 class Beside:
@@ -28,13 +24,6 @@ class Beside:
     | unknown    | a worker               | the choice of the model | writing the model |
     | comparison | a thread               | writing the model       | the end           |
     """
-
-    network: Future[Any]
-    golden: Future[dict[str, bytes]]
-    studies: Future[Studies]
-    example: Future[list[np.ndarray]]
-    unknown: Future[Unknown | None]
-    comparison: Future[None]
 
     def __init__(self, run: Run) -> None:
         self.run = run
