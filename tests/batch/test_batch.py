@@ -175,8 +175,8 @@ def test_a_list_leaves_out_what_the_run_itself_has_written(whole_bundle, photos)
     stop_after(5, whole_bundle, "-", out=out, lines=names)
     listed = [*names, *(f"{path}\n" for path in photos.rglob("*") if ".o.jsonl.parts" in path.parts)]
     assert len(listed) > 25
-    done, _, told = predict(whole_bundle, "-", out=out, lines=listed)
-    assert (done.photos, done.failed, told) == (20, 0, ["goes on: 5 of 20 shards are done"])
+    done, _, remarks = predict(whole_bundle, "-", out=out, lines=listed)
+    assert (done.photos, done.failed, remarks) == (20, 0, ["goes on: 5 of 20 shards are done"])
 
 
 # --- going on
@@ -193,10 +193,10 @@ def test_a_stopped_run_goes_on(whole_bundle, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "predict_shard", lambda shard: seen.append(shard.part) or real(shard))
     shutil.move(photos / "warm" / "9.png", tmp_path / "new.png")  # the list stays as it was
     (photos / "warm" / "new.png").write_bytes(b"")
-    done, _, told = predict(whole_bundle, photos, out=out)
+    done, _, remarks = predict(whole_bundle, photos, out=out)
     assert (done.photos, done.failed) == (20, 1)
     assert out.read_text().splitlines()[:-1] == undisturbed.splitlines()[:-1]
-    assert told == ["goes on: 7 of 20 shards are done"]
+    assert remarks == ["goes on: 7 of 20 shards are done"]
     assert len(seen) == 13
     assert not set(seen) & set(map(str, parts)), "what was done is not done again"
     assert not work.exists()
@@ -228,9 +228,9 @@ def test_a_plan_for_something_else_is_discarded(whole_bundle, photos, tmp_path):
     with pytest.raises(DataError, match="no photo at"):
         predict(whole_bundle, tmp_path / "typo*", out=out)
     assert len(list(work.glob("part-*"))) == 5, "a wrong command discards nothing"
-    done, _, told = predict(whole_bundle, photos / "cold", out=out)
-    assert (done.photos, len(told)) == (10, 1)
-    assert "was given other photos" in told[0]
+    done, _, remarks = predict(whole_bundle, photos / "cold", out=out)
+    assert (done.photos, len(remarks)) == (10, 1)
+    assert "was given other photos" in remarks[0]
     out.unlink()
     stop_after(5, whole_bundle, photos, out=out)
     assert "was given other options" in predict(whole_bundle, photos, out=out, unknown="off")[2][0]
@@ -248,9 +248,9 @@ def test_another_model_starts_anew(bundle_copy, photos, tmp_path):
     shards._loaded.clear()  # as in a new process
     with pytest.raises(ModelError, match="is not the one that this run began with"):
         load_model(str(bundle_copy), plan["request"]["digest"])
-    done, _, told = predict(bundle_copy, photos, out=out)
-    assert (done.photos, len(told)) == (20, 1)
-    assert "another model" in told[0]
+    done, _, remarks = predict(bundle_copy, photos, out=out)
+    assert (done.photos, len(remarks)) == (20, 1)
+    assert "another model" in remarks[0]
 
 
 def test_a_task_of_a_discarded_plan_writes_nothing(whole_bundle, photos, tmp_path):
@@ -268,8 +268,8 @@ def test_a_run_killed_while_it_tidied_up_is_done(whole_bundle, photos, tmp_path,
     rows = out.read_bytes()
     if gone:
         out.unlink()  # nobody has the answers any more
-    done, _, told = predict(whole_bundle, photos, out=out)
-    assert (done.photos, told) == (20, [] if gone else ["everything was done already"])
+    done, _, remarks = predict(whole_bundle, photos, out=out)
+    assert (done.photos, remarks) == (20, [] if gone else ["everything was done already"])
     assert out.read_bytes() == rows
     assert listing(tmp_path) == ["o.jsonl", "photos"]
 
@@ -336,8 +336,8 @@ def test_ctrl_c_says_how_to_go_on(whole_bundle, photos, tmp_path):
         text = process.stderr.read().decode()
     assert process.returncode == 130
     assert text.splitlines()[-1] == "stopped; the same command goes on"
-    _, _, told = predict(whole_bundle, "-", lines=lines, out=out)
-    assert told[0].startswith("goes on: ")
+    _, _, remarks = predict(whole_bundle, "-", lines=lines, out=out)
+    assert remarks[0].startswith("goes on: ")
     assert len(read_csv(out)) == 1200
 
 

@@ -186,10 +186,10 @@ def photos(tmp_path):
 
 
 def test_both_models_predict_the_photos(whole_bundle, other_bundle, photos):
-    told = []
-    comparison = pronk.compare(whole_bundle, other_bundle, photos, on_progress=lambda *step: told.append(step))
-    assert told[0] == ("evaluate", 1, 24)
-    assert told[-1] == ("evaluate", 24, 24)
+    steps = []
+    comparison = pronk.compare(whole_bundle, other_bundle, photos, on_progress=lambda *step: steps.append(step))
+    assert steps[0] == ("evaluate", 1, 24)
+    assert steps[-1] == ("evaluate", 24, 24)
     for side, bundle in ((comparison.a, whole_bundle), (comparison.b, other_bundle)):
         evaluation = pronk.evaluate(bundle, photos)
         assert side == Side(str(bundle), evaluation.result["accuracy"], evaluation.result["log_loss"])
@@ -287,10 +287,10 @@ def test_hostile_names_stay_text(make_run):
     b = make_run("b", dict.fromkeys(names, ("cold", "test", 0.1)))
     result = run_inside("compare", a, b)
     assert result.returncode == 0
-    told = result.stderr.decode() + result.stdout.decode()
+    text = result.stderr.decode() + result.stdout.decode()
     for shown in ("[red]1.jpg", r"2\n3.jpg", r"4\u202egpj.exe", r"caf\xe9.jpg", r"\x1b[31m5.jpg", r"a\u202e:"):
-        assert shown in told
-    assert not {"\x1b", "\u202e"} & set(told)
+        assert shown in text
+    assert not {"\x1b", "\u202e"} & set(text)
     record = json.loads(run_inside("compare", a, b, "--json").stdout)
     assert {change["path"] for change in record["changed"]} == {f"cold/{name}" for name in names}
 

@@ -15,10 +15,10 @@ def photos(tmp_path):
 
 
 def test_the_numbers_are_those_of_its_predictions(whole_bundle, photos):
-    told = []
-    evaluation = pronk.evaluate(whole_bundle, photos, on_progress=lambda *step: told.append(step))
+    steps = []
+    evaluation = pronk.evaluate(whole_bundle, photos, on_progress=lambda *step: steps.append(step))
     assert evaluation.classes == ("cold", "warm")
-    assert told[-1] == ("evaluate", 12, 12)
+    assert steps[-1] == ("evaluate", 12, 12)
     truth = [row["label"] for row in evaluation.rows]
     found = [row["predicted"] for row in evaluation.rows]
     assert evaluation.result["accuracy"]["value"] == accuracy_score(truth, found)

@@ -153,9 +153,9 @@ def test_what_the_network_did_not_see_is_dark_but_there():
 def test_one_record_per_photo_in_order(predictor, photos, tmp_path):
     paths = in_order(photos)
     paths[1].write_bytes(b"no picture")
-    told, asked = [], [paths[3], str(paths[1]), paths[0], photos / "gone.jpg", photos]
-    records = explain(predictor, asked, out=tmp_path / "maps", on_progress=lambda *what: told.append(what))
-    assert told == [("explain", done, 5) for done in range(1, 6)]
+    steps, asked = [], [paths[3], str(paths[1]), paths[0], photos / "gone.jpg", photos]
+    records = explain(predictor, asked, out=tmp_path / "maps", on_progress=lambda *what: steps.append(what))
+    assert steps == [("explain", done, 5) for done in range(1, 6)]
     assert [record["path"] for record in records] == list(map(str, asked))
     assert all(list(record) == ["path", "label", "score", "image", "error"] for record in records)
     assert json.loads(json.dumps(records)) == records

@@ -1,1 +1,1 @@
-"""Many photos -> one output that a kill cannot spoil: plans, shards, tables, watching."""
+"""Many photos -> one output that a kill cannot spoil: plans, shards, tables, engines."""
