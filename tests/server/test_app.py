@@ -270,14 +270,11 @@ def test_the_box_belongs_to_the_upright_photo(fitting, orientation):
 
 
 def test_an_export_without_maps_says_so(served_model):
-    export = served_model.parent / "exports" / "onnx-int8"
-    with serve_inside(export) as server:
-        record = server.get("/v1/model").json()
-        assert record["runtime"] == "onnx-int8"
-        answer = server.post("/v1/predict?explain=true", content=PHOTO)
-        (told,) = answer.json()
-        assert answer.status_code == 200
-        assert (told["heatmap"] is not None) is record["heatmaps"]
+    with serve_inside(served_model.parent / "exports" / "onnx-int8") as server:
+        model = server.get("/v1/model").json()
+        assert model["runtime"] == "onnx-int8"
+        (record,) = server.post("/v1/predict?explain=true", content=PHOTO).json()
+        assert (record["heatmap"] is not None) is model["heatmaps"]
 
 
 # --- the model
@@ -299,17 +296,17 @@ def test_a_run_tells_how_good_it_is(served_model, tmp_path):
     shutil.copytree(served_model, tmp_path / "run" / "model")
     accuracy = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}
     metrics = make_metrics(("cold", "warm"), test={"accuracy": accuracy}).to_json()
-    for told, wanted in (
-        (json.dumps(metrics), accuracy),
-        (json.dumps(metrics | {"classes": ["another", "model"]}), None),
-        ("[]", None),
-        ("{", None),
-    ):
-        (tmp_path / "run" / "metrics.json").write_text(told)
-        with serve_inside(tmp_path / "run") as server:
-            record = server.get("/v1/model").json()
-        assert record["accuracy"] == wanted
-        assert record["photos"] == (wanted and metrics["counts"])
+    with serve_inside(tmp_path / "run") as server:
+        for written, wanted in (
+            (json.dumps(metrics), accuracy),
+            (json.dumps(metrics | {"classes": ["another", "model"]}), None),
+            ("[]", None),
+            ("{", None),
+        ):
+            (tmp_path / "run" / "metrics.json").write_text(written)
+            record = server.post("/v1/model/reload").json()
+            assert record["accuracy"] == wanted
+            assert record["photos"] == (wanted and metrics["counts"])
 
 
 def test_without_a_model():
@@ -321,15 +318,11 @@ def test_without_a_model():
             assert refused(empty.ask(method, path, content=PHOTO), 503, "not_ready")["hint"]
 
 
-def break_file(folder):
-    (folder / "model.onnx").write_bytes(b"broken")
-
-
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
         (shutil.rmtree, "no model at"),
-        (break_file, "model.onnx"),
+        (lambda folder: (folder / "model.onnx").write_bytes(b"broken"), "model.onnx"),
         (break_promise, "fails its self-test"),
         (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
     ],
@@ -433,8 +426,8 @@ def test_hostile_names_come_back_as_they_were(inside):
     names = [name for name in HOSTILE_NAMES if not set(name) & set("\r\n")]
     more = ("<img src=x onerror=alert(1)>.jpg", "\u202egpj.exe", "='\"&<>;%22%0a.jpg", "\x1b[31mred\x07.jpg")
     for name in (*names, *more):
-        told = os.fsencode(name).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-        part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="' + told + b'"\r\n\r\n' + PHOTO + b"\r\n"
+        escaped = os.fsencode(name).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="' + escaped + b'"\r\n\r\n' + PHOTO + b"\r\n"
         kind = {"content-type": "multipart/form-data; boundary=b"}
         answer = inside.post("/v1/predict?explain=true", content=part + b"--b--\r\n", headers=kind)
         (record,) = answer.json()
@@ -446,16 +439,15 @@ def test_hostile_names_come_back_as_they_were(inside):
 # --- together
 
 
-def test_many_at_once_get_their_own_answers(served_model, predictor):
+def test_many_at_once_get_their_own_answers(inside, predictor):
     photos = [encode(draw_picture(LABELS[number % 3], number)) for number in range(24)]
     wanted = [predictor.predict_one(photo).record()["scores"] for photo in photos]
     assert len({json.dumps(scores) for scores in wanted}) == 24
-    with serve_inside(served_model) as server:
 
-        async def ask():
-            return await asyncio.gather(*(server.send("POST", "/v1/predict", content=photo) for photo in photos))
+    async def ask():
+        return await asyncio.gather(*(inside.send("POST", "/v1/predict", content=photo) for photo in photos))
 
-        assert [answer.json() for answer in asyncio.run(ask())] == wanted
+    assert [answer.json() for answer in asyncio.run(ask())] == wanted
 
 
 def test_requests_under_way_keep_their_model(served_model, tmp_path, monkeypatch):

@@ -146,10 +146,10 @@ def test_every_refusal_gives_its_place_back(narrow, content):
 
 def test_clients_that_go_away_leave_nothing_behind(narrow):
     async def go_away():
-        told = iter([{"type": "http.request", "body": bytes(50_000), "more_body": True}])
+        messages = iter([{"type": "http.request", "body": bytes(50_000), "more_body": True}])
 
         async def receive():
-            return next(told, {"type": "http.disconnect"})
+            return next(messages, {"type": "http.disconnect"})
 
         async def send(message):
             pass

@@ -290,8 +290,8 @@ def test_a_lost_server_can_come_back(chrome, served_model, tiny, tmp_path):
         open_page(chrome, first, tab="teach")
         first.stop(signal.SIGINT)
         find(chrome, "#class-name").send_keys("cats\n")
-        told = until(chrome, "return document.getElementById('class-problem').innerText")
-        assert "The server does not answer." in told
+        problem = until(chrome, "return document.getElementById('class-problem').innerText")
+        assert "The server does not answer." in problem
         find(chrome, "#tab-predict").click()
         hand_over(chrome, DROP, [("tiny.jpg", tiny[0])])
         assert "The server does not answer." in answers(chrome, 1)[0]["words"]

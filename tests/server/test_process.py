@@ -169,8 +169,8 @@ def test_real_photos_are_answered_as_in_python(server, served_model, real_photos
             assert reply.json() == record["scores"]
             assert reply.headers["pronk-unknown"] == str(record["unknown"]).lower()
         body = b"".join(head + photo + b"\r\n" for photo in some) + b"--b0undary--\r\n"
-        for told, record in zip(server.ask("POST", "/v1/predict", body, kind).json(), records, strict=True):
-            assert {key: told[key] for key in record} == record
+        for answer, record in zip(server.ask("POST", "/v1/predict", body, kind).json(), records, strict=True):
+            assert {key: answer[key] for key in record} == record
 
 
 def test_it_says_where_it_is_and_writes_and_changes_nothing(served_model, tmp_path):

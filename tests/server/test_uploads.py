@@ -32,8 +32,8 @@ JSON = st.recursive(
 def write_form(files):
     parts = []
     for name, data in files:
-        told = name.replace("\\", "\\\\").replace('"', '\\"').encode()
-        parts.append(b'--b\r\nContent-Disposition: form-data; name="photo"; filename="' + told + b'"\r\n\r\n' + data)
+        escaped = name.replace("\\", "\\\\").replace('"', '\\"').encode()
+        parts.append(b'--b\r\nContent-Disposition: form-data; name="photo"; filename="' + escaped + b'"\r\n\r\n' + data)
     return b"\r\n".join(parts) + TAIL
 
 
@@ -129,7 +129,7 @@ def test_no_body_takes_long(name):
 
 def test_a_path_before_a_name_is_left_out():
     """As one old browser sent it; the name is only given back, and never opened."""
-    for told in ("C:\\photos\\a.jpg", "\\\\server\\a.jpg"):
-        assert read(KIND, write_form([(told, b"x")])) == (Upload("a.jpg", b"x"),)
-    for told in ("../../etc/passwd", "/etc/passwd"):
-        assert read(KIND, write_form([(told, b"x")])) == (Upload(told, b"x"),)
+    for sent in ("C:\\photos\\a.jpg", "\\\\server\\a.jpg"):
+        assert read(KIND, write_form([(sent, b"x")])) == (Upload("a.jpg", b"x"),)
+    for sent in ("../../etc/passwd", "/etc/passwd"):
+        assert read(KIND, write_form([(sent, b"x")])) == (Upload(sent, b"x"),)
