@@ -175,17 +175,17 @@ async def echo(scope, receive, send):
 @contextlib.asynccontextmanager
 async def listening():
     """A server with the connections of pronk's, and an app that counts bytes; gives its port."""
-    address = listen("127.0.0.1", 0)
+    opened = listen("127.0.0.1", 0)
     config = uvicorn.Config(
         echo, http=CautiousProtocol, ws="none", lifespan="off", log_config=None, log_level="critical",
         server_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
-    task = asyncio.create_task(server.serve(sockets=[address.socket]))
+    task = asyncio.create_task(server.serve(sockets=[opened]))
     while not server.started:
         await asyncio.sleep(0.01)
-    yield address.port
+    yield opened.getsockname()[1]
     server.should_exit = True
     await task
 

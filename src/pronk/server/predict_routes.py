@@ -128,7 +128,8 @@ def predict_router(service: Service, reader: UploadReader, meters: Meters, *, se
                 answers = []
                 for photo in uploads.photos:
                     answers.append(await service.predict(model, photo.data, photo.name, explain=explain))
-                    meters.photos.labels(answers[-1].outcome).inc()
+                    found = answers[-1].prediction
+                    meters.photos.labels("error" if found.error else "unknown" if found.unknown else "known").inc()
         except TimeoutError as error:
             message = f"the photos were not done within {seconds:g} s"
             raise HttpError(503, message, code="busy", hint="send fewer at once") from error

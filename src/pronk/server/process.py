@@ -66,8 +66,7 @@ def serve_model(options: ServeOptions, *, tell: Tell, on_ready: Tell) -> int:
     model, work = options.model, options.work
     limits = Limits(body_bytes=_parse_limit(options.body_limit))
     with contextlib.ExitStack() as stack:
-        address = listen(options.access.host, options.port)
-        stack.callback(address.socket.close)
+        opened = stack.enter_context(listen(options.access.host, options.port))
         trainings = stack.enter_context(open_trainings(work, weights=options.weights)) if work else None
         service = Service()
         stack.callback(service.close)
@@ -80,10 +79,10 @@ def serve_model(options: ServeOptions, *, tell: Tell, on_ready: Tell) -> int:
             if work:
                 tell(f"what is taught goes into {work}")
             tell("Ctrl-C ends")
-            on_ready(address.url)
+            on_ready(_url(options.access.host, opened))
 
         server = _Server(app, service, on_ready=greet, tell=tell)
-        server.run(sockets=[address.socket])
+        server.run(sockets=[opened])
         return server.ended_by
 
 
@@ -94,22 +93,7 @@ def _parse_limit(text: str) -> int:
     return size
 
 
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """Where a server listens, and the socket that does."""
-
-    host: str
-    port: int
-    socket: socket.socket
-
-    @property
-    def url(self) -> str:
-        """The address to type into a browser."""
-        name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{f'[{name}]' if ':' in name else name}:{self.port}/"
-
-
-def listen(host: str, port: int) -> Address:
+def listen(host: str, port: int) -> socket.socket:
     """Take a port; 0 is any that is free.
 
     Raises:
@@ -128,7 +112,13 @@ def listen(host: str, port: int) -> Address:
         cause = getattr(error, "strerror", None) or error
         hint = f"name another, as in --port {port + 1 if 0 < port < 65535 else 8000}, or --port 0 for any"
         raise StorageError(f"cannot listen on {host}, port {port}: {cause}", hint=hint) from error
-    return Address(host, opened.getsockname()[1], opened)
+    return opened
+
+
+def _url(host: str, opened: socket.socket) -> str:
+    """Return the address to type into a browser."""
+    name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{name}]' if ':' in name else name}:{opened.getsockname()[1]}/"
 
 
 class _Server(uvicorn.Server):

@@ -50,11 +50,6 @@ class PhotoAnswer:
     heatmap: dict[str, Any] | None
     milliseconds: float
 
-    @property
-    def outcome(self) -> str:
-        """Word by which photos are counted."""
-        return "error" if self.prediction.error else "unknown" if self.prediction.unknown else "known"
-
     def record(self, top: int | None) -> dict[str, Any]:
         """Return the fields that `pronk predict` writes, and those that only the server knows."""
         record = self.prediction.record(top)
