@@ -1,5 +1,6 @@
 import io
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -82,15 +83,10 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path):
     assert "--resume" in caught.value.hint
 
 
-def test_the_record_comes_last(tmp_path, monkeypatch):
+def test_the_record_comes_last(tmp_path):
     """So a folder that was not written whole is none."""
-    import pronk.model.bundle
-
-    def refuse(path, value):
-        raise StorageError("disk full")
-
-    monkeypatch.setattr(pronk.model.bundle, "write_json", refuse)
-    with pytest.raises(StorageError):
+    full = mock.patch("pronk.model.bundle.write_json", side_effect=StorageError("disk full"))
+    with full, pytest.raises(StorageError):
         write_bundle(tmp_path / "m", {"model.onnx": b""}, classes="ab", size=32, fit="crop", weights={})
     with pytest.raises(ModelError, match="no model"):
         open_bundle(tmp_path / "m")

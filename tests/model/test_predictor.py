@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -80,16 +81,15 @@ def test_a_model_for_other_classes_or_sizes_is_refused(bundle_copy, tmp_path, ch
 
 
 def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch):
-    cache, calls = tmp_path / "cache", []
+    cache = tmp_path / "cache"
     before = sorted((path, path.stat().st_mtime_ns) for path in bundle_copy.rglob("*"))
-    original = Predictor.verify
-    monkeypatch.setattr(Predictor, "verify", lambda self: (calls.append(1), original(self))[1])
-    for _ in range(2):
+    with mock.patch.object(Predictor, "verify", autospec=True, side_effect=Predictor.verify) as verify:
+        for _ in range(2):
+            Predictor.load(bundle_copy, cache=cache)
+        assert verify.call_count == 1
+        monkeypatch.setattr("pronk.model.predictor.describe_runtime", lambda module: "another processor")
         Predictor.load(bundle_copy, cache=cache)
-    assert len(calls) == 1
-    monkeypatch.setattr("pronk.model.predictor.describe_runtime", lambda module: "another processor")
-    Predictor.load(bundle_copy, cache=cache)
-    assert len(calls) == 2
+        assert verify.call_count == 2
     assert len(list((cache / "verified").iterdir())) == 2
     # The marker lies in the cache, and nothing in the bundle.
     assert sorted((path, path.stat().st_mtime_ns) for path in bundle_copy.rglob("*")) == before

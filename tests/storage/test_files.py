@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -49,14 +50,10 @@ def test_writing_creates_replaces_and_leaves_nothing_else(tmp_path, durable):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.open"])
-def test_a_failed_write_leaves_the_former_file(former, monkeypatch, call, code):
-    def fail(*arguments, **options):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(call, fail)
-    with pytest.raises(StorageError) as caught:
+def test_a_failed_write_leaves_the_former_file(former, call, code):
+    failing = mock.patch(call, side_effect=OSError(code, os.strerror(code)))
+    with failing, pytest.raises(StorageError) as caught:
         write_atomically(former, b"new")
-    monkeypatch.undo()
     assert str(caught.value) == f"cannot write {former}: {os.strerror(code)}"
     assert caught.value.hint
     assert former.read_bytes() == b"former"
