@@ -69,14 +69,6 @@ def find_suspicious(table: FeatureTable, answers: np.ndarray, *, limit: float = 
         table: the photos.
         answers: out-of-fold probabilities, from `pronk.analysis.folds.cross_validate`, float64 [R, n, C].
         limit: a lower score is not a suspicion; the worst come first.
-
-    Example:
-        >>> sides = np.array([[1, 0.1], [1, 0], [1, -0.1], [0.9, 0], [-1, 0.1], [-1, 0]], np.float32)
-        >>> names = tuple("abcdef")
-        >>> table = FeatureTable(names, names, ("left", "right"), np.array([1, 1, 1, 0, 0, 0]), names, sides)
-        >>> answers = np.array([[[0.1, 0.9]] * 4 + [[0.9, 0.1]] * 2])
-        >>> [(found.path, found.given, found.suggested) for found in find_suspicious(table, answers)]
-        [('d', 'left', 'right')]
     """
     shares, suggested = weigh_answers(answers.mean(axis=0), table.targets)
     neighbours = find_neighbours(table.features, table.groups, k=NEIGHBOURS)

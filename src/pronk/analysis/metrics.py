@@ -136,11 +136,6 @@ def paired_difference(correct_before: Any, correct_after: Any) -> DifferenceReco
     Of n photos let e be right in both, f in the first only, g in the second only and h in neither. Then phi is
     Q / sqrt((e + f)(g + h)(e + g)(f + h)) with Q = eh - fg, drawn n/2 towards 0 where it is positive; and phi is 0
     where a model is always right or always wrong.
-
-    Example:
-        >>> difference = paired_difference([True] * 17 + [False] * 3, [True] * 20)
-        >>> {name: round(value, 3) for name, value in difference.items()}
-        {'value': 0.15, 'low': -0.038, 'high': 0.36}
     """
     before, after = np.asarray(correct_before, dtype=bool), np.asarray(correct_after, dtype=bool)
     if before.shape != after.shape:

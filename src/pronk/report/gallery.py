@@ -124,14 +124,7 @@ def sort_mistakes(rows: Iterable[Row]) -> list[Row]:
 
 
 def pick_right(rows: Iterable[Row], classes: Sequence[str]) -> list[Row]:
-    """Pick the surest right answers to test photos, classes in turn.
-
-    Example:
-        >>> labels = ("cat", "cat", "dog")
-        >>> rows = [{"path": i, "part": "test", "label": x, "predicted": x, "score": 1} for i, x in enumerate(labels)]
-        >>> [row["path"] for row in pick_right(rows, ("cat", "dog"))]
-        [0, 2, 1]
-    """
+    """Pick the surest right answers to test photos, classes in turn."""
     right = [row for row in rows if row["part"] == "test" and row["label"] == row["predicted"]]
     right.sort(key=lambda row: (-float(row["score"]), row["path"]))
     return take_in_turn([[row for row in right if row["label"] == name] for name in classes])[:MOST_RIGHT]
