@@ -50,11 +50,11 @@ def rows_of(dataset, settings=SETTINGS):
 
 
 def test_each_photo_has_its_views(extract):
-    told = []
-    dataset, features = extract(on_progress=lambda *step: told.append(step))
+    said = []
+    dataset, features = extract(on_progress=lambda *step: said.append(step))
     assert features.computed == rows_of(dataset)
     assert features.missing == ()
-    assert told[-1] == ("extract", 16, 16)
+    assert said[-1] == ("extract", 16, 16)
     train = dataset.part("train")
     pooled = features.pooled(train, views=3)
     assert pooled.shape == (len(train) * 3, 1280)
@@ -179,13 +179,13 @@ def test_without_room_for_pixels_the_photos_are_decoded_again(extract, photos, t
     np.testing.assert_array_equal(load_square(features.extraction, photo), load_pixels(photos / photo.path, size=32))
 
 
-def test_a_full_disk_is_told_before_the_first_row(extract, monkeypatch):
+def test_a_full_disk_is_said_before_the_first_row(extract, monkeypatch):
     monkeypatch.setattr("pronk.storage.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StorageError, match="are free"):
         extract()
 
 
-def test_a_disk_that_fills_up_is_told_with_its_path(extract, monkeypatch):
+def test_a_disk_that_fills_up_is_said_with_its_path(extract, monkeypatch):
     def refuse(self, target):
         raise OSError(28, "No space left on device")
 

@@ -1,7 +1,6 @@
-import dataclasses
 import hashlib
 import io
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from helpers.training import build_prefix, digest_arrays, lively_backbone
+from helpers.training import digest_arrays, lively_backbone, write_photos
 from pronk.analysis.head import class_weights
 from pronk.analysis.metrics import log_loss
 from pronk.backbone.keras_network import batch_norms, build_network, build_suffix, get_weights, set_head
 from pronk.config import Settings
-from pronk.dataset.loading import Dataset, Photo
+from pronk.dataset.loading import load_dataset
 from pronk.errors import RunError, SettingsError
-from pronk.training.phase_one import measure_fit, train_head
+from pronk.training.features import Features, extract_features
+from pronk.training.phase_one import train_head
 from pronk.training.phase_two import FineTuning, cut_evenly, fine_tune, load_checkpoint, save_checkpoint
 from pronk.training.run_folder import Run
 
@@ -25,60 +25,29 @@ SETTINGS = Settings(
 )
 
 
-@dataclasses.dataclass
-class Rows:
-    """Features in memory, with the methods of the real ones."""
-
-    stored: dict
-    dataset: Dataset
-
-    def pooled(self, photos, *, views=1):
-        return np.stack([self.stored[photo.path, view][0] for photo in photos for view in range(views)])
-
-    def cuts(self, photos, *, view):
-        return np.stack([self.stored[photo.path, view][1] for photo in photos]).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def backbone():
     return lively_backbone(0.35)
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    parts = ["train"] * 10 + ["val"] * 4
-    photos = [
-        Photo(f"{label}/{i}.png", label, part, f"{label}{i}", f"{label}{i}")
-        for label in ("cold", "warm")
-        for i, part in enumerate(parts)
-    ]
-    return Dataset(Path("photos"), ("cold", "warm"), tuple(photos), (), len(photos))
+def features(backbone, tmp_path_factory):
+    """The cached rows of 20 photos to learn from and 4 to judge by."""
+    base = tmp_path_factory.mktemp("features")
+    dataset = load_dataset(write_photos(base / "photos", 14))
+    with ThreadPoolExecutor(2) as pool:
+        return extract_features(dataset, Run(SETTINGS, backbone, base / "run", base / "cache", pool))
 
 
 @pytest.fixture(scope="module")
-def rows(backbone, dataset):
-    rng = np.random.default_rng(0)
-    prefix = build_prefix(build_network(backbone, classes=2, settings=SETTINGS), SETTINGS.fine_tune_from)
-    keys, pixels = [], []
-    for photo in dataset.photos:
-        picture = rng.integers(0, 160, (8, 8, 3)).repeat(4, axis=0).repeat(4, axis=1)
-        picture[..., 0 if photo.label == "warm" else 2] += 60
-        for view in range(2):
-            keys.append((photo.path, view))
-            pixels.append(np.clip(picture + rng.integers(0, 30, picture.shape), 0, 255))
-    cut, pooled = prefix.predict_on_batch(np.array(pixels, np.uint8))
-    return Rows({key: (pooled[i], cut[i].astype(np.float16)) for i, key in enumerate(keys)}, dataset)
+def frozen(features):
+    return train_head(features, SETTINGS)
 
 
-@pytest.fixture(scope="module")
-def frozen(rows):
-    return train_head(rows, SETTINGS)
-
-
-def tune(backbone, rows, frozen, folder, *, settings=SETTINGS, stop_after=None):
+def tune(backbone, features, frozen, folder, *, settings=SETTINGS, stop_after=None):
     """Fine-tune in a new network, as a new process would; perhaps stopped in the step after some epochs."""
     network = build_network(backbone, classes=2, settings=settings)
-    steps = -(-rows.dataset.counts["train"] // settings.batch_size)
+    steps = -(-features.dataset.counts["train"] // settings.batch_size)
 
     def watch(stage, done, total):
         assert stage == "fine_tune"
@@ -86,12 +55,12 @@ def tune(backbone, rows, frozen, folder, *, settings=SETTINGS, stop_after=None):
             raise KeyboardInterrupt
 
     run = Run(settings, backbone, folder, folder, None, on_progress=watch)
-    return network, fine_tune(network, frozen, rows, run)
+    return network, fine_tune(network, frozen, features, run)
 
 
 @pytest.fixture(scope="module")
-def tuned(backbone, rows, frozen, tmp_path_factory):
-    return tune(backbone, rows, frozen, tmp_path_factory.mktemp("work"))
+def tuned(backbone, features, frozen, tmp_path_factory):
+    return tune(backbone, features, frozen, tmp_path_factory.mktemp("work"))
 
 
 def digest(result):
@@ -111,35 +80,40 @@ def test_auto_balances_above_three_to_one(counts, balanced):
     np.testing.assert_allclose(class_weights(targets, 2, "auto"), expected if balanced else np.ones(2))
 
 
-def test_phase_1_has_a_row_per_iteration(frozen, dataset, rows):
+def test_phase_1_has_a_row_per_iteration(frozen, features):
     assert [row["epoch"] for row in frozen.history] == list(range(1, len(frozen.history) + 1))
     assert {row["phase"] for row in frozen.history} == {"frozen"}
-    last, val = frozen.history[-1], dataset.part("val")
-    targets = dataset.targets(val)
-    judged = frozen.head.predict_proba(rows.pooled(val))
+    last, val = frozen.history[-1], features.dataset.part("val")
+    targets = features.dataset.targets(val)
+    judged = frozen.head.predict_proba(features.pooled(val))
     np.testing.assert_array_equal(judged, frozen.val_probabilities)
     assert last["val_loss"] == log_loss(judged, targets)
     assert last["val_accuracy"] == (judged.argmax(axis=1) == targets).mean()
     assert last["loss"] < frozen.history[0]["loss"]
-    assert measure_fit(judged, targets) == (last["val_loss"], last["val_accuracy"])
 
 
-def test_phase_1_never_sees_validation_photos(dataset, rows, frozen):
-    spoiled = Rows(dict(rows.stored), dataset)
-    for photo in dataset.part("val"):
-        pooled, cut = spoiled.stored[photo.path, 0]
-        spoiled.stored[photo.path, 0] = (pooled[::-1], cut)
-    again = train_head(spoiled, SETTINGS)
+def change(monkeypatch, method, make):
+    """Let a method of features give something else, made of the photos and what it gave."""
+    real = getattr(Features, method)
+    monkeypatch.setattr(
+        Features, method, lambda self, photos, **views: make(photos, views, real(self, photos, **views))
+    )
+
+
+def test_phase_1_never_sees_validation_photos(features, frozen, monkeypatch):
+    change(monkeypatch, "pooled", lambda photos, views, rows: rows if photos[0].part == "train" else rows[::-1])
+    again = train_head(features, SETTINGS)
     np.testing.assert_array_equal(again.head.weights, frozen.head.weights)
+    assert not np.array_equal(again.val_probabilities, frozen.val_probabilities)
 
 
 # --- phase 2
 
 
-def test_the_head_on_keras_says_what_the_solver_says(backbone, rows, frozen):
+def test_the_head_on_keras_says_what_the_solver_says(backbone, features, frozen):
     network = build_network(backbone, classes=2, settings=SETTINGS)
     set_head(network, frozen.head)
-    suffix = network.layers[-1](rows.pooled(rows.dataset.part("val")))
+    suffix = network.layers[-1](features.pooled(features.dataset.part("val")))
     np.testing.assert_allclose(np.asarray(suffix), frozen.val_probabilities, atol=1e-5)
 
 
@@ -157,46 +131,41 @@ def test_phase_2_moves_the_top_and_nothing_else(tuned, backbone):
         assert digest_arrays(layer.get_weights()) == digest_arrays(backbone.weights[layer.name])
 
 
-def test_the_best_epoch_is_kept(tuned, dataset):
+def test_the_best_epoch_is_kept(tuned, features):
     _, result = tuned
     losses = [row["val_loss"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmin(losses))
-    assert log_loss(result.val_probabilities, dataset.targets(dataset.part("val"))) == min(losses)
+    assert log_loss(result.val_probabilities, features.dataset.targets(features.dataset.part("val"))) == min(losses)
     assert {row["learning_rate"] for row in result.history} == {SETTINGS.learning_rate}
 
 
-def test_stopped_after_an_epoch_it_ends_the_same(tuned, backbone, rows, frozen, tmp_path):
+def test_stopped_after_an_epoch_it_ends_the_same(tuned, backbone, features, frozen, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        tune(backbone, rows, frozen, tmp_path, stop_after=2)
+        tune(backbone, features, frozen, tmp_path, stop_after=2)
     assert load_checkpoint(tmp_path / ".work")[1]["epoch"] == 2
-    _, resumed = tune(backbone, rows, frozen, tmp_path)
+    _, resumed = tune(backbone, features, frozen, tmp_path)
     assert digest(resumed) == digest(tuned[1])
     for found, expected in zip(resumed.history, tuned[1].history, strict=True):
         assert found == expected | {"seconds": found["seconds"]}
 
 
-def test_weights_that_blow_up_are_named(backbone, rows, frozen, tmp_path):
-    class Blown(Rows):
-        def cuts(self, photos, *, view):
-            return super().cuts(photos, view=view) * (np.nan if photos[0].part == "train" else 1)
-
+def test_weights_that_blow_up_are_named(backbone, features, frozen, tmp_path, monkeypatch):
+    change(monkeypatch, "cuts", lambda photos, views, cuts: cuts * (np.nan if photos[0].part == "train" else 1))
     with pytest.raises(SettingsError, match="epoch 1") as caught:
-        tune(backbone, Blown(rows.stored, rows.dataset), frozen, tmp_path, settings=SETTINGS.replace(epochs=1))
+        tune(backbone, features, frozen, tmp_path, settings=SETTINGS.replace(epochs=1))
     assert "--learning-rate" in caught.value.hint
 
 
-def test_every_view_is_read_in_turn(backbone, rows, frozen, tmp_path):
+def test_every_view_is_read_in_turn(backbone, features, frozen, tmp_path, monkeypatch):
     asked = []
 
-    class Spy(Rows):
-        def cuts(self, photos, *, view):
-            asked.append((view, photos[0].part))
-            return super().cuts(photos, view=view)
+    def note(photos, views, cuts):
+        asked.append((photos[0].part, views["view"]))
+        return cuts
 
-    tune(backbone, Spy(rows.stored, rows.dataset), frozen, tmp_path, settings=SETTINGS.replace(epochs=2))
-    assert {view for view, part in asked if part == "val"} == {0}
-    views = [view for view, part in asked if part == "train"]
-    assert views == [1] * 3 + [0] * 3
+    change(monkeypatch, "cuts", note)
+    tune(backbone, features, frozen, tmp_path, settings=SETTINGS.replace(epochs=2))
+    assert asked == [*[("train", 1)] * 3, ("val", 0), *[("train", 0)] * 3, ("val", 0)]
 
 
 @given(count=st.integers(1, 400), most=st.integers(1, 64))

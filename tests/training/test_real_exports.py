@@ -1,12 +1,12 @@
 """A model of real photos, by every road (R17): the float ones answer alike, eight bits cost next to nothing."""
 
-import csv
 import importlib.util
 import json
 
 import numpy as np
 import pytest
 
+from helpers.commands import read_csv
 from helpers.sharing import make_once
 from helpers.training import run_pronk
 from pronk.config import Settings
@@ -41,8 +41,7 @@ def run(tmp_path_factory, real_photos, real_weights):
 @pytest.fixture(scope="module")
 def labels(run, real_photos):
     """The truth by path, of all photos that were split."""
-    with (run / "split.csv").open() as file:
-        return {str(real_photos / row["path"]): row["label"] for row in csv.DictReader(file)}
+    return {str(real_photos / row["path"]): row["label"] for row in read_csv(run / "split.csv")}
 
 
 def predict(model, labels):

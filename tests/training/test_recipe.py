@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import errno
 import functools
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import pronk
+from helpers.commands import read_csv
 from helpers.metrics import make_metrics
 from helpers.training import draw_tiny, read_run, run_pronk, tiny_settings, write_photos
 from pronk.backbone.architecture import Backbone
@@ -130,8 +130,7 @@ def test_a_mistake_leaves_no_run_behind_and_the_same_name_can_be_used(go, photos
     assert result.metrics.comparison == {
         "gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out",
     }  # fmt: skip
-    history = list(csv.DictReader((result.folder / "history.csv").open()))
-    assert {row["phase"] for row in history} == {"frozen"}
+    assert {row["phase"] for row in read_csv(result.folder / "history.csv")} == {"frozen"}
     assert list(dict.fromkeys(stage for stage, _, _ in said)) == [
         "check", "compare", "extract", "head", "export", "evaluate",
     ]  # fmt: skip
@@ -143,14 +142,10 @@ def test_a_mistake_leaves_no_run_behind_and_the_same_name_can_be_used(go, photos
     assert not (tmp_path / "usual").exists()
 
 
-class Stop(Exception):  # noqa: N818 - no error, but a way out
-    """Ends a run from within, as Ctrl-C would."""
-
-
 def stop_at(wanted, at=1):
     def watch(stage, done, total):
         if stage == wanted and done >= at:
-            raise Stop
+            raise KeyboardInterrupt
 
     return watch
 
@@ -159,7 +154,7 @@ def test_settings_replay_the_run_though_it_is_stopped_twice(go, photos, tiny_run
     stored = read_settings(tiny_run.folder / "settings.toml")
     replay = functools.partial(go, settings=pronk.Settings(**stored), resume=True)
     first, last = photos / "cold" / "0.png", photos / "cold" / "1.png"
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         replay(on_progress=stop_at("fine_tune", 5))
     kept = first.read_bytes()
     first.write_bytes(last.read_bytes())
@@ -167,7 +162,7 @@ def test_settings_replay_the_run_though_it_is_stopped_twice(go, photos, tiny_run
         replay()
     assert "start a new run" in caught.value.hint
     first.write_bytes(kept)
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         replay(on_progress=stop_at("evaluate", 3))
     result = replay()
     assert read_run(result.folder) == read_run(tiny_run.folder)
@@ -193,8 +188,7 @@ def test_photos_that_change_during_the_run_are_named_once(go, photos, tiny, tmp_
     found = sorted((f.path, f.code) for f in result.findings if f.severity == "error")
     assert found == [("cold/1.png", "vanished"), ("warm/2.png", "changed")]
     assert result.metrics.classes == ["cold", "warm"]
-    split = {row["path"] for row in csv.DictReader((result.folder / "split.csv").open())}
-    assert len(split) == 26
+    assert len(read_csv(result.folder / "split.csv")) == 26
     assert "cold/1.png" in (result.folder / "report.html").read_text()
     assert sum(path.stat().st_size for path in limits["cache"].rglob("*") if path.is_file()) <= 20_000
 

@@ -1,6 +1,5 @@
 """Folders and runs -> studies of their photos: what more would bring, wrong labels, folds; in Python and by command."""
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 import pronk
-from helpers.commands import fails, ok, run_inside
+from helpers.commands import fails, ok, read_csv, run_inside
 from helpers.training import tiny_settings, write_photos
 from pronk.analysis.growth import SHARES
 from pronk.analysis.labels import Suspicion
@@ -137,8 +136,7 @@ def test_folds_judge_every_photo(odd_run):
     folds = odd_run.metrics.folds
     assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 32)
     assert folds["low"] <= folds["mean"] <= folds["high"]
-    with (odd_run.folder / "folds.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(odd_run.folder / "folds.csv")
     assert len(rows) == 32
     assert np.mean([float(row["right"]) for row in rows]) == pytest.approx(folds["mean"], abs=1e-4)
     for row in rows:
@@ -154,9 +152,9 @@ def test_a_wrong_label_is_shown_in_the_report_with_its_picture(odd_run):
 
 
 def test_a_run_warns_of_a_shortcut(odd_run):
-    told = [finding.message for finding in odd_run.findings if finding.code == "shortcut"]
-    assert any("width and height" in text for text in told), told
-    assert told[0] in read_section(odd_run, "shortcuts")
+    warned = [finding.message for finding in odd_run.findings if finding.code == "shortcut"]
+    assert any("width and height" in text for text in warned), warned
+    assert warned[0] in read_section(odd_run, "shortcuts")
 
 
 # --- the commands
