@@ -25,8 +25,9 @@ async def slowly(body, *, pause=0.05, piece=100):
         yield body[start : start + piece]
 
 
-async def endless():
+async def endless(taken):
     while True:
+        taken.append(50_000)
         yield bytes(50_000)
 
 
@@ -60,7 +61,9 @@ def test_large_bodies_are_refused(narrow):
 
     declared = narrow.post("/v1/predict", content=never(), headers={"content-length": str(10**12)})
     refused(declared, 413, "too_large")
-    refused(narrow.post("/v1/predict", content=endless()), 413, "too_large")
+    taken = []
+    refused(narrow.post("/v1/predict", content=endless(taken)), 413, "too_large")
+    assert sum(taken) == 250_000, "the first piece beyond the limit is the last"
     refused(narrow.post("/v1/predict", files=form(("a", LARGE))), 413, "too_large")
     still_answers(narrow)
 
@@ -296,6 +299,20 @@ def test_too_many_headers(head):
     got, closed = converse(HEAD + head + b"\r\n")
     assert got.startswith(b"HTTP/1.1 400 ")
     assert closed
+
+
+def test_a_body_of_unknown_length_is_taken_in_small_pieces(monkeypatch):
+    """So that little is taken beyond a limit, before the refusal."""
+    sizes, take = [], CautiousProtocol.data_received
+
+    def count(self, data):
+        sizes.append(len(data))
+        take(self, data)
+
+    monkeypatch.setattr(CautiousProtocol, "data_received", count)
+    got, _ = converse(CHUNKED, chunks(1_000_000, 3), b"0\r\n\r\n")
+    assert got.endswith(b"\r\n\r\n3000000")
+    assert max(sizes[1:]) <= protocol.CHUNKED_BYTES, "the first holds the headers too"
 
 
 def test_a_body_in_crumbs():
