@@ -128,11 +128,8 @@ def test_a_network_that_has_seen_no_photo_has_a_recipe_of_its_own():
     assert Settings(weights="offline", views=2) == recipe.replace(views=2)
     assert Settings(weights="my.h5") == Settings().replace(weights="my.h5")
     assert Settings().replace(views=2) == Settings(views=2)
+    assert Settings(test=0, learning_rate=1) == Settings(test=0.0, learning_rate=1.0), "whole numbers serve as floats"
 
 
 def test_every_setting_is_described():
     assert all(f"{name}: {setting.help}" in Settings.__doc__ for name, setting in SETTINGS.items())
-
-
-def test_whole_numbers_serve_as_floats():
-    assert Settings(test=0, learning_rate=1).test == 0

@@ -91,11 +91,7 @@ def test_all_names_what_can_be_imported():
         assert getattr(pronk, name).__name__ == name
     with pytest.raises(AttributeError, match="nothing"):
         _ = pronk.nothing
-
-
-def test_no_public_name_is_a_module():
-    modules = {module.name for module in pkgutil.iter_modules(pronk.__path__)}
-    assert not modules & set(pronk.__all__)
+    assert not {module.name for module in pkgutil.iter_modules(pronk.__path__)} & set(pronk.__all__)
 
 
 @pytest.mark.parametrize(
