@@ -60,13 +60,16 @@ def test_weights_go_in_and_come_out(backbone):
     np.testing.assert_array_equal(get_head(network).bias, head.bias)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_cut_equals_whole_bit_for_bit(network, block):
-    photos = pixels(5)
-    cut, _ = build_prefix(network, block)(photos)
-    joined = build_suffix(network, block)(cut)
-    assert np.asarray(joined).dtype == np.float32
-    np.testing.assert_array_equal(np.asarray(joined), np.asarray(network(photos)))
+def test_cut_equals_whole_bit_for_bit(network):
+    import keras
+
+    photos = pixels(3)
+    whole = np.asarray(network(photos))
+    prefix = keras.Model(network.input, [network.get_layer(block).output for block in BLOCKS])
+    for block, cut in zip(BLOCKS, prefix(photos), strict=True):
+        joined = np.asarray(build_suffix(network, block)(cut))
+        assert joined.dtype == np.float32
+        np.testing.assert_array_equal(joined, whole, err_msg=block)
 
 
 def test_no_batch_norm_vector_moves_in_phase_2(network):

@@ -40,7 +40,7 @@ def largest_difference(found, expected):
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize(("alpha", "size"), [(0.35, 32), (0.5, 96), (0.75, 64), (1.0, 64), (1.4, 32)])
+@pytest.mark.parametrize(("alpha", "size"), [(0.35, 96), (1.0, 64), (1.4, 32)])
 def test_model_says_what_keras_says(alpha, size):
     import keras
 

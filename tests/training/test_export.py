@@ -12,7 +12,7 @@ import pytest
 
 from helpers.commands import ok, run_inside
 from helpers.sharing import make_once
-from helpers.training import draw_tiny, write_photos
+from helpers.training import change_record, draw_tiny, write_photos
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import DataError, ModelError, RunError
@@ -103,9 +103,7 @@ def check_example(export, predictor, folder, *, size=(90, 60)):
 
 @pytest.mark.parametrize("fit", ["pad", "squash"])
 def test_every_fit_is_written_into_the_example(run, tmp_path, fit):
-    record = json.loads((run / "model" / "model.json").read_text())
-    record["image"]["fit"] = fit
-    (run / "model" / "model.json").write_text(json.dumps(record))
+    change_record(run / "model", image={"size": 32, "fit": fit, "resample": "bilinear"})
     folder = export_model(run, "onnx-int8", min_agreement=0.0).folder
     check_example(folder, Predictor.load(folder), tmp_path, size=(91, 40))
 
@@ -270,8 +268,7 @@ def test_the_threshold_is_set_again_with_the_exports_own_numbers(run, monkeypatc
     bundle = open_bundle(run)
     novelty = fit_novelty(np.random.default_rng(0).random((20, 1280), np.float32), np.arange(20) % 2, classes=2)
     unknown = Unknown(novelty, 0.25, 0.95, 49)
-    record = json.loads((bundle.folder / "model.json").read_text()) | {"unknown": unknown.to_record()}
-    (bundle.folder / "model.json").write_text(json.dumps(record))
+    change_record(bundle.folder, unknown=unknown.to_record())
     exported = open_bundle(export_model(run, "onnx-int8", min_agreement=0.0).folder)
     assert exported.unknown.threshold != 0.25
     assert (exported.unknown.coverage, exported.unknown.n) == (0.95, 4)

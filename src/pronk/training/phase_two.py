@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from pronk.storage.files import write_atomically
 from pronk.training.features import Features
 from pronk.training.phase_one import Fit, Frozen, HistoryRow, history_row, measure_fit
 from pronk.training.run_folder import Run
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # activations at the cut, targets, weights
 
 logger = logging.getLogger(__name__)
 DIGEST_BYTES = 32
@@ -99,10 +101,8 @@ class FineTuning:
         """Tell whether all epochs are done, or the validation loss has stopped falling."""
         return self.epoch >= self.settings.epochs or self.waited >= self.settings.patience
 
-    def run_epoch(
-        self, batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], on_step: Callable[[int], None]
-    ) -> Fit:
-        """Train on batches of activations, targets and weights; return loss and accuracy over the whole epoch.
+    def run_epoch(self, batches: Iterable[Batch], on_step: Callable[[int], None]) -> Fit:
+        """Train on batches; return loss and accuracy over the whole epoch.
 
         Both are weighted as they are trained: the loss is the mean over photos of loss times class weight, the accuracy
         the share of the weights that went to photos with the right class. `on_step` is told the number of each step.
@@ -159,8 +159,8 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     started = time.perf_counter()
     settings = run.settings
     state.epoch += 1
-    batches = _EpochBatches(features, settings, state.epoch)
-    before, steps = (state.epoch - 1) * len(batches), settings.epochs * len(batches)
+    batches, count = _read_batches(features, settings, state.epoch)
+    before, steps = (state.epoch - 1) * count, settings.epochs * count
     train = state.run_epoch(batches, lambda step: run.on_progress("fine_tune", before + step, steps))
     val = features.dataset.part("val")
     judged = _predict(state.suffix, features, val, settings.batch_size)
@@ -175,29 +175,25 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     state.keep_if_best(fits["val"].loss, judged)
 
 
-class _EpochBatches(Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]):
-    """The batches of one epoch, read from the cache as they are asked for: activations, targets, weights.
+def _read_batches(features: Features, settings: Settings, epoch: int) -> tuple[Iterator[Batch], int]:
+    """Return the batches of one epoch, read from the cache as they are asked for, and their number.
 
     All have the same size, so that the training step is traced once, and as few photos as possible come up twice to
     fill the last one.
     """
+    dataset = features.dataset
+    photos = dataset.part("train")
+    targets = dataset.targets(photos)
+    weights = class_weights(targets, len(dataset.classes), settings.class_weights)[targets]
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(photos))
+    batches = cut_evenly(order, settings.batch_size)
 
-    def __init__(self, features: Features, settings: Settings, epoch: int) -> None:
-        dataset = features.dataset
-        self.photos = dataset.part("train")
-        self.targets = dataset.targets(self.photos)
-        self.weights = class_weights(self.targets, len(dataset.classes), settings.class_weights)[self.targets]
-        self.features, self.view = features, epoch % settings.views
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.photos))
-        self.batches = cut_evenly(order, settings.batch_size)
+    def read() -> Iterator[Batch]:
+        for chosen in batches:
+            cuts = features.cuts([photos[i] for i in chosen], view=epoch % settings.views)
+            yield cuts, targets[chosen], weights[chosen]
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: Any) -> Any:
-        chosen = self.batches[index]
-        cuts = self.features.cuts([self.photos[i] for i in chosen], view=self.view)
-        return cuts, self.targets[chosen], self.weights[chosen]
+    return read(), len(batches)
 
 
 def cut_evenly(order: np.ndarray, most: int) -> np.ndarray:
