@@ -89,11 +89,14 @@ def test_pairs_are_those_within_the_distance(seed, count, block):
     calls = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pronk.photos.duplicates.BLOCK", block)
-        found = list(find_similar(signs, on_rows=lambda *call: calls.append(call)))
+        found = list(find_similar(signs, signs, np.zeros((count, 3)), on_rows=lambda *call: calls.append(call)))
     assert set(found) == expected
     assert len(found) == len(expected)
     assert calls[-1] == (count, count)
     assert calls == sorted(calls)
+
+
+GREY = np.full((2, 3), 90, np.uint8)
 
 
 def flipped(signs, number):
@@ -107,9 +110,9 @@ def test_where_signs_leave_a_doubt_colours_decide():
     near = np.array([signs, flipped(signs, SURE_DISTANCE)])
     far = np.array([signs, flipped(signs, SURE_DISTANCE + 1)])
     same, other = np.array([[90, 90, 90], [90, 102, 90]], np.uint8), np.array([[90, 90, 90], [90, 103, 90]], np.uint8)
-    assert list(find_similar(near, colours=other)) == [(0, 1)]
-    assert list(find_similar(far, colours=same)) == [(0, 1)]
-    assert list(find_similar(far, colours=other)) == []
+    assert list(find_similar(near, near, other)) == [(0, 1)]
+    assert list(find_similar(far, far, same)) == [(0, 1)]
+    assert list(find_similar(far, far, other)) == []
 
 
 @pytest.mark.parametrize("cropped", [0, 1])
@@ -117,9 +120,9 @@ def test_either_of_a_pair_may_be_the_cropped_one(cropped):
     signs = np.random.default_rng(2).choice(np.array([-1, 1], np.int8), BITS)
     hashes = np.array([signs, flipped(signs, 120)])
     inner = np.array([flipped(signs, 200), flipped(signs, 200)])
-    assert list(find_similar(hashes, inner)) == []
+    assert list(find_similar(hashes, inner, GREY)) == []
     inner[1 - cropped] = hashes[cropped]  # what is left of the one is what is inside the margin of the other
-    assert list(find_similar(hashes, inner)) == [(0, 1)]
+    assert list(find_similar(hashes, inner, GREY)) == [(0, 1)]
 
 
 @given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))

@@ -10,7 +10,7 @@ import numpy as np
 
 from pronk.analysis.dealing import assign_folds
 from pronk.analysis.head import choose_strength, class_weights, predict_left_out
-from pronk.analysis.metrics import wilson_interval
+from pronk.analysis.metrics import share_record
 from pronk.errors import DataError
 from pronk.pools import start_threads
 from pronk.text import plural
@@ -142,18 +142,10 @@ def describe_folds(table: FeatureTable, answers: np.ndarray, *, k: int) -> dict[
     repeats and wrong in others.
     """
     right = answers.argmax(axis=2) == table.targets
-    n, mean = len(table), float(right.mean())
-    low, high = wilson_interval(round(mean * n), n)
+    share = share_record(float(right.mean()), len(table))
     mixed = int((right.any(axis=0) & ~right.all(axis=0)).sum())
-    return {
-        "k": possible_folds(table, k),
-        "mean": mean,
-        "low": min(low, mean),
-        "high": max(high, mean),
-        "n": n,
-        "repeats": len(answers),
-        "unstable": mixed,
-    }
+    known = {"k": possible_folds(table, k), "mean": share["value"], "low": share["low"], "high": share["high"]}
+    return known | {"n": share["n"], "repeats": len(answers), "unstable": mixed}
 
 
 def list_fold_rows(table: FeatureTable, answers: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pronk.analysis.dealing import assign_folds
 from pronk.analysis.folds import FeatureTable, Fold, choose_common_strength, possible_folds, predict_folds
-from pronk.analysis.metrics import confusion_matrix, wilson_interval
+from pronk.analysis.metrics import confusion_matrix, share_record, wilson_interval
 
 SHARES = (0.1, 0.2, 0.4, 0.8, 1.0)
 FOLDS = 10  # the largest share then learns from 90 % of the photos
@@ -166,10 +166,8 @@ def describe_growth(growth: Growth, *, seed: int = 0) -> dict[str, Any]:
     n, classes = len(growth.table), len(growth.table.classes)
     points: dict[int, dict[str, Any]] = {}  # of few photos several shares are the same number; the last one counts
     for share, photos, right in zip(SHARES, growth.photos, growth.right, strict=True):
-        value = float(right.mean())
-        low, high = wilson_interval(round(value * n), n)
-        accuracy = {"value": value, "low": min(low, value), "high": max(high, value), "n": n}
-        points[round(float(photos))] = {"share": share, "photos": round(float(photos)), "accuracy": accuracy}
+        number, accuracy = round(float(photos)), share_record(float(right.mean()), n)
+        points[number] = {"share": share, "photos": number, "accuracy": accuracy}
     more = min(MOST_MORE, n // classes)
     more = more if more < 10 else more // 5 * 5
     photos = growth.photos[-1] + more * classes

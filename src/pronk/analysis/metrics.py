@@ -98,9 +98,13 @@ def accuracy_record(correct: Any) -> AccuracyRecord:
     right = np.asarray(correct, dtype=bool)
     if right.ndim != 1 or right.size == 0:
         raise ValueError(f"correct must be a list of at least one answer. Got shape {right.shape}")
-    hits, n = int(np.count_nonzero(right)), right.size
-    low, high = wilson_interval(hits, n)
-    return {"value": hits / n, "low": low, "high": high, "n": n}
+    return share_record(int(np.count_nonzero(right)) / right.size, right.size)
+
+
+def share_record(value: float, n: int) -> AccuracyRecord:
+    """Give a share of n photos, which may be a mean over repeats, with a 95 % Wilson interval that holds it."""
+    low, high = wilson_interval(round(value * n), n)
+    return {"value": value, "low": min(low, value), "high": max(high, value), "n": n}
 
 
 def mcnemar_exact(correct_before: Any, correct_after: Any) -> ComparisonRecord:

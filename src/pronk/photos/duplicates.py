@@ -52,8 +52,8 @@ def perceptual_hash(image: Image.Image) -> np.ndarray:
 
 def find_similar(
     hashes: np.ndarray,
-    inner: np.ndarray | None = None,
-    colours: np.ndarray | None = None,
+    inner: np.ndarray,
+    colours: np.ndarray,
     *,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[int, int]]:
@@ -61,7 +61,7 @@ def find_similar(
 
     Args:
         hashes: signs of shape (n, 255), dtype int8, the first ones of `perceptual_hash`.
-        inner: the second ones, to find cropped pictures too.
+        inner: the second ones, which find cropped pictures too.
         colours: mean colours of shape (n, 3), which have to agree where the signs alone do not settle it.
         on_rows: called with the share of the work that is done, in pictures, and with n.
 
@@ -137,18 +137,14 @@ def _are_low_alike(low: tuple[np.ndarray, np.ndarray], start: int, other: int) -
     return alike
 
 
-def _confirm(pairs: np.ndarray, hashes: np.ndarray, inner: np.ndarray | None, colours: np.ndarray | None) -> np.ndarray:
+def _confirm(pairs: np.ndarray, hashes: np.ndarray, inner: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Tell of which pairs all signs are close enough, whichever of the two was cropped, and the colours if in doubt."""
     first, second = pairs.T
-    agreement = _agree(hashes[first], hashes[second])
-    if inner is not None:
-        agreement = np.maximum(agreement, _agree(hashes[first], inner[second]))
-        agreement = np.maximum(agreement, _agree(inner[first], hashes[second]))
-    confirmed: np.ndarray = agreement >= BITS - 2 * MAX_DISTANCE
-    if colours is not None:
-        apart = np.abs(colours[first].astype(np.int16) - colours[second]).max(axis=1)
-        confirmed &= (agreement >= BITS - 2 * SURE_DISTANCE) | (apart <= NEAR_COLOUR)
-    return confirmed
+    sides = ((hashes, hashes), (hashes, inner), (inner, hashes))
+    agreement = np.maximum.reduce([_agree(one[first], other[second]) for one, other in sides])
+    apart = np.abs(colours[first].astype(np.int16) - colours[second]).max(axis=1)
+    is_sure, is_near = agreement >= BITS - 2 * SURE_DISTANCE, apart <= NEAR_COLOUR
+    return np.asarray((agreement >= BITS - 2 * MAX_DISTANCE) & (is_sure | is_near))
 
 
 def _agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
