@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 
 import pronk
 from helpers.commands import fails, ok, read_csv, run_inside
+from helpers.killing import snapshot
 from helpers.training import tiny_settings, write_photos
 from pronk.analysis.growth import SHARES
 from pronk.analysis.labels import Suspicion
@@ -71,33 +70,32 @@ def test_a_run_looks_at_its_photos(tiny_run):
 PLANTED = {"warm/cold-3.png": "cold", "cold/warm-5.png": "warm"}
 
 
-@pytest.fixture(scope="module")
-def mixed_photos(tmp_path_factory):
-    """Two classes of 16, of which one photo each lies in the other's folder."""
-    folder = write_photos(tmp_path_factory.mktemp("mixed") / "photos", 16)
-    for name in PLANTED:
-        (label, old) = name.split("/")
-        source, number = old.removesuffix(".png").split("-")
-        (folder / source / f"{number}.png").rename(folder / label / old)
-    return folder
+def run_audit(photos, weights, *more):
+    return run_inside("audit", photos, "--weights", weights, "--image-size", "64", *more)
 
 
-def snapshot(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_photos_in_the_wrong_folder_come_first(mixed_photos, tiny_weights, tmp_path, workers_inside):
-    before, steps = snapshot(mixed_photos), []
+def test_photos_in_the_wrong_folder_come_first(tiny_weights, tmp_path, workers_inside):
+    photos, cache, page, steps = write_photos(tmp_path / "photos", 16), tmp_path / "cache", tmp_path / "review.html", []
+    (photos / "cold" / "3.png").rename(photos / "warm" / "cold-3.png")
+    (photos / "warm" / "5.png").rename(photos / "cold" / "warm-5.png")
+    before = snapshot(photos)
     settings = tiny_settings(tiny_weights, image_size=64)
-    found = pronk.audit(mixed_photos, settings=settings, cache=tmp_path, on_progress=lambda *step: steps.append(step))
+    found = pronk.audit(photos, settings=settings, cache=cache, on_progress=lambda *step: steps.append(step))
     assert {one.path: one.suggested for one in found.suspicions[:2]} == PLANTED
-    assert (found.photos, found.classes, found.root) == (32, ("cold", "warm"), mixed_photos)
+    assert (found.photos, found.classes, found.root) == (32, ("cold", "warm"), photos)
     assert found.accuracy["n"] == 32
     assert found.accuracy["mean"] > 0.8
-    assert snapshot(mixed_photos) == before
-    assert found == pronk.audit(mixed_photos, settings=settings, cache=tmp_path), "the same photos, the same audit"
     assert ("audit", 15, 15) in steps
     assert {stage for stage, _, _ in steps} >= {"check", "extract", "audit"}
+    done = run_audit(photos, tiny_weights, "--cache", cache, "--json", "--html", page)
+    records = json.loads(ok(done))
+    assert [row["path"] for row in records] == [one.path for one in found.suspicions], "the same photos, the same audit"
+    assert all(set(row) == {"path", "given", "suggested", "score", "neighbours"} for row in records)
+    assert b"of 32 photos" in done.stderr
+    assert b"--apply review.csv" in done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert all(name in text for name in PLANTED)
+    assert snapshot(photos) == before
 
 
 def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_inside):
@@ -112,49 +110,32 @@ def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_inside)
 # --- studies of a run
 
 
-@pytest.fixture(scope="module")
-def odd_run(tiny_weights, tmp_path_factory):
-    """A run on photos of which one has a wrong label, and those of one class are twice as large; judged by folds."""
-    base = tmp_path_factory.mktemp("odd")
-    photos = write_photos(base / "photos", 16)
+def test_a_run_is_studied(tiny_weights, tmp_path, workers_inside):
+    """One photo has a wrong label, those of one class are twice as large, and folds are asked for."""
+    photos = write_photos(tmp_path / "photos", 16)
     for file in (photos / "warm").iterdir():
         picture = Image.open(file)
         picture.resize((2 * picture.width, 2 * picture.height)).save(file)
-    shutil.move(photos / "warm" / "3.png", photos / "cold" / "wrong.png")
+    (photos / "warm" / "3.png").rename(photos / "cold" / "wrong.png")
     settings = tiny_settings(tiny_weights, frozen_only=True, test=0.0, folds=4, image_size=64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pronk.training.recipe.start_workers", lambda: ThreadPoolExecutor(2))
-        return train(photos, out=base / "run", settings=settings, cache=base / "cache")
-
-
-def read_section(result, name):
-    page = (result.folder / "report.html").read_text()
-    return page[page.index(f'id="{name}"') :].partition("</section>")[0]
-
-
-def test_folds_judge_every_photo(odd_run):
-    folds = odd_run.metrics.folds
+    result = train(photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
+    page, folds = (result.folder / "report.html").read_text(), result.metrics.folds
+    sections = {
+        name: page[page.index(f'id="{name}"') :].partition("</section>")[0] for name in ("folds", "labels", "shortcuts")
+    }
     assert (folds["k"], folds["repeats"], folds["n"]) == (4, 3, 32)
     assert folds["low"] <= folds["mean"] <= folds["high"]
-    rows = read_csv(odd_run.folder / "folds.csv")
-    assert len(rows) == 32
+    rows = read_csv(result.folder / "folds.csv")
+    assert len(rows) == 32, "folds judge every photo"
     assert np.mean([float(row["right"]) for row in rows]) == pytest.approx(folds["mean"], abs=1e-4)
     for row in rows:
         assert float(row["p_cold"]) + float(row["p_warm"]) == pytest.approx(1, abs=1e-5)
-    assert "folds = 4" in (odd_run.folder / "settings.toml").read_text()
-    assert read_section(odd_run, "folds")
-
-
-def test_a_wrong_label_is_shown_in_the_report_with_its_picture(odd_run):
-    labels = read_section(odd_run, "labels")
-    assert 'alt="cold/wrong.png"' in labels
-    assert "data:image/jpeg" in labels
-
-
-def test_a_run_warns_of_a_shortcut(odd_run):
-    warned = [finding.message for finding in odd_run.findings if finding.code == "shortcut"]
+    assert "folds = 4" in (result.folder / "settings.toml").read_text()
+    assert 'alt="cold/wrong.png"' in sections["labels"]
+    assert "data:image/jpeg" in sections["labels"]
+    warned = [finding.message for finding in result.findings if finding.code == "shortcut"]
     assert any("width and height" in text for text in warned), warned
-    assert warned[0] in read_section(odd_run, "shortcuts")
+    assert warned[0] in sections["shortcuts"]
 
 
 # --- the commands
@@ -182,22 +163,6 @@ def test_the_command_prints_points_and_advice(tiny_photos, tiny_weights, tmp_pat
     assert "per class would bring about" in lines[-1]
     assert lines[-1] in page.read_text()
     assert "<svg" in page.read_text()
-
-
-def run_audit(photos, weights, *more):
-    return run_inside("audit", photos, "--weights", weights, "--image-size", "64", *more)
-
-
-def test_the_command_prints_records_and_writes_the_page(mixed_photos, tiny_weights, tmp_path, workers_inside):
-    page = tmp_path / "review.html"
-    done = run_audit(mixed_photos, tiny_weights, "--json", "--html", page)
-    records = json.loads(ok(done))
-    assert {row["path"]: row["suggested"] for row in records[:2]} == PLANTED
-    assert all(set(row) == {"path", "given", "suggested", "score", "neighbours"} for row in records)
-    assert b"of 32 photos" in done.stderr
-    assert b"--apply review.csv" in done.stderr
-    text = page.read_text(encoding="utf-8")
-    assert all(name in text for name in PLANTED)
 
 
 def test_a_network_that_sees_little_is_said_to(tmp_path, tiny_weights, workers_inside):
