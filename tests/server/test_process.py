@@ -83,9 +83,7 @@ def test_without_the_extra_the_message_names_it(served_model, tmp_path):
 
 
 def test_a_second_ctrl_c_ends_it_at_once(served_model):
-    with start_server(served_model) as server, slow_upload(server) as upload:
-        upload.send(PHOTO[:100])
-        time.sleep(0.2)
+    with start_server(served_model) as server, slow_upload(server):
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
         assert server.is_alive, "it finishes what it began"
@@ -95,12 +93,13 @@ def test_a_second_ctrl_c_ends_it_at_once(served_model):
 
 @contextlib.contextmanager
 def slow_upload(server):
-    """A request whose body the caller sends piece by piece."""
+    """A request whose first 100 bytes the server has; the caller sends the rest."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.putrequest("POST", "/v1/predict")
     connection.putheader("content-length", str(len(PHOTO)))
-    connection.endheaders()
+    connection.endheaders(PHOTO[:100])
     try:
+        wait_for(lambda: b"\npronk_requests_in_progress 2.0\n" in server.ask("GET", "/metrics").body)
         yield connection
     finally:
         connection.close()
@@ -108,7 +107,6 @@ def slow_upload(server):
 
 def test_it_finishes_what_it_began(served_model):
     with start_server(served_model) as server, slow_upload(server) as upload:
-        upload.send(PHOTO[:100])
         assert server.ask("GET", "/readyz").status == 200
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: b"about to stop" in server.ask("GET", "/readyz").body)
