@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--seeds", type=int, default=10)
     args = parser.parse_args()
-    table = survey(args.photos, settings=Settings(weights=args.weights)).table
+    _, table = survey(args.photos, settings=Settings(weights=args.weights))
     rows = []
     for seed in range(args.seeds):
         rows.append(judge_seed(table, seed))

@@ -118,6 +118,7 @@ def test_the_head_on_keras_says_what_the_solver_says(backbone, features, frozen)
 
 
 def test_phase_2_moves_the_top_and_nothing_else(tuned, backbone):
+    """No vector of a BatchNormalization either."""
     network, result = tuned
     moved = {
         name

@@ -77,12 +77,6 @@ def test_keep_overrides_and_says_so(keep, kept):
         assert comparison["why"].startswith(f"asked for with --keep {keep}; validation log-loss")
 
 
-def test_the_exact_paired_test_is_on_the_same_photos():
-    comparison = chosen([0.1] * 6 + [0.9], [0.9] * 6 + [0.1]).comparison
-    assert (comparison["gained"], comparison["lost"]) == (6, 1)
-    assert comparison["p"] == pytest.approx(2 * (1 + 7) / 2**7)
-
-
 @pytest.mark.parametrize(
     ("limit", "low", "ends"), [(None, 0.1, True), (0.5, 0.5, True), (0.5, 0.49, False), (0.5, None, False)]
 )

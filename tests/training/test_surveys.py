@@ -24,11 +24,11 @@ def test_a_survey_has_a_row_per_photo_and_a_second_computes_nothing(
     tiny_photos, tiny_weights, tmp_path, workers_inside, monkeypatch
 ):
     settings = tiny_settings(tiny_weights)
-    found = survey(tiny_photos, settings=settings, cache=tmp_path)
-    assert found.table.features.shape == (28, 1280)
-    assert found.table.classes == ("cold", "warm")
-    assert found.table.paths == tuple(photo.path for photo in found.dataset.photos)
-    np.testing.assert_array_equal(found.table.targets, [path.startswith("warm") for path in found.table.paths])
+    dataset, table = survey(tiny_photos, settings=settings, cache=tmp_path)
+    assert table.features.shape == (28, 1280)
+    assert table.classes == ("cold", "warm")
+    assert table.paths == tuple(photo.path for photo in dataset.photos)
+    np.testing.assert_array_equal(table.targets, [path.startswith("warm") for path in table.paths])
 
     def refuse(*arguments):
         raise AssertionError("a photo was decoded again")
@@ -36,11 +36,11 @@ def test_a_survey_has_a_row_per_photo_and_a_second_computes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("pronk.training.rows.draw_wanted", refuse)
         patch.setattr("pronk.dataset.scan.decode", refuse)
-        again = survey(tiny_photos, settings=settings, cache=tmp_path)
-    np.testing.assert_array_equal(found.table.features, again.table.features)
-    suspicion = Suspicion("cold/0.png", found.dataset.photos[0].digest, "cold", "warm", 0.9)
-    assert show_suspicions([suspicion], found.dataset, settings)[0]["picture"].startswith("data:image/jpeg")
-    gone = dataclasses.replace(found.dataset, root=tmp_path)
+        _, again = survey(tiny_photos, settings=settings, cache=tmp_path)
+    np.testing.assert_array_equal(table.features, again.features)
+    suspicion = Suspicion("cold/0.png", dataset.photos[0].digest, "cold", "warm", 0.9)
+    assert show_suspicions([suspicion], dataset, settings)[0]["picture"].startswith("data:image/jpeg")
+    gone = dataclasses.replace(dataset, root=tmp_path)
     assert show_suspicions([suspicion], gone, settings)[0]["picture"] is None
 
 

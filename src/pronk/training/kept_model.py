@@ -205,12 +205,8 @@ def write_kept(
 
 def _predict_golden(onnx: bytes, golden: Mapping[str, bytes], settings: Settings) -> dict[str, list[float]]:
     runtime = OnnxRuntime(onnx)
-    return {
-        name: runtime.run(load_pixels(photo, size=settings.image_size, fit=settings.fit)[None])
-        .probabilities[0]
-        .tolist()
-        for name, photo in golden.items()
-    }
+    pixels = {name: load_pixels(photo, size=settings.image_size, fit=settings.fit) for name, photo in golden.items()}
+    return {name: runtime.run(photo[None]).probabilities[0].tolist() for name, photo in pixels.items()}
 
 
 def compare_frameworks(network: Any, bundle: Bundle) -> None:

@@ -31,29 +31,19 @@ MOST_REPEATED = 2000
 STUDY_REPEATS = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Survey:
-    """All usable photos of a folder with their features.
-
-    Attributes:
-        dataset: the photos, not split, and what was found wrong with them.
-        table: one row per photo, in the same order.
-    """
-
-    dataset: Dataset
-    table: FeatureTable
-
-
 def survey(
     data: Path | str,
     *,
     settings: Settings | None = None,
     cache: Path | str | None = None,
     on_progress: Progress = no_progress,
-) -> Survey:
+) -> tuple[Dataset, FeatureTable]:
     """Look at all photos of a folder through the frozen network; features come from the cache where they are there.
 
     Arguments are those of `audit`; progress is told as ("check" or "extract", done, total).
+
+    Returns:
+        The usable photos, not split, with what was found wrong; and a table of one row per photo, in the same order.
     """
     settings = dataclasses.replace(settings or Settings(), data=str(data), views=1)
     place = Path(cache) if cache else default_cache()
@@ -71,7 +61,7 @@ def survey(
         photos=tuple(photo for photo in dataset.photos if photo.path not in gone),
         findings=dataset.findings + features.missing,
     )
-    return Survey(dataset, make_table(features, dataset.photos))
+    return dataset, make_table(features, dataset.photos)
 
 
 def curve(
@@ -93,7 +83,7 @@ def curve(
         PronkError: see `pronk.errors`.
     """
     settings = settings or Settings()
-    table = survey(data, settings=settings, cache=cache, on_progress=on_progress).table
+    _, table = survey(data, settings=settings, cache=cache, on_progress=on_progress)
     folds, repeats = (CURVE_FOLDS, CURVE_REPEATS) if len(table) <= MOST_REPEATED else (FOLDS, 1)
     growth = measure_growth(
         table, seed=settings.seed, folds=folds, repeats=repeats, on_fold=partial(on_progress, "curve")
@@ -145,8 +135,7 @@ def audit(
         PronkError: see `pronk.errors`.
     """
     settings = settings or Settings()
-    surveyed = survey(data, settings=settings, cache=cache, on_progress=on_progress)
-    table, dataset = surveyed.table, surveyed.dataset
+    dataset, table = survey(data, settings=settings, cache=cache, on_progress=on_progress)
     judged = cross_validate(table, seed=settings.seed, strength=STRENGTH, on_fold=partial(on_progress, "audit"))
     return Audit(
         dataset.root,
