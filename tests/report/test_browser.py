@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), 
 
 MOST_BYTES = 1_500_000
 PHOTOS = 68
+ROWS = 150
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 LABELS = ("x<", "\"'><img src=x onerror=alert(1)>\u202e\nb")
@@ -74,9 +75,9 @@ def hostile_page(hostile_run):
 def crowded_page(tmp_path_factory):
     """A page with a dozen classes, every kind of number, and more rows than it can show."""
     rng, names = np.random.default_rng(0), (*LABELS, *NAMES[:10])
-    labels = rng.integers(0, len(names), 300)
-    predicted = np.where(rng.random(300) < 0.5, labels, rng.integers(0, len(names), 300))
-    paths = [f"{name} {number}.jpg" for number, name in zip(range(300), itertools.cycle(HOSTILE), strict=False)]
+    labels = rng.integers(0, len(names), ROWS)
+    predicted = np.where(rng.random(ROWS) < 0.5, labels, rng.integers(0, len(names), ROWS))
+    paths = [f"{name} {number}.jpg" for number, name in zip(range(ROWS), itertools.cycle(HOSTILE), strict=False)]
     test = score(np.eye(len(names))[predicted] * 0.8 + 0.2 / len(names), labels, names)
     numbers = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
     content = ReportContent(
