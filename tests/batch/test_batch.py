@@ -20,9 +20,8 @@ from unittest import mock
 import pytest
 from click.testing import CliRunner
 
-from helpers.commands import HOSTILE, listing, read_csv, wait_for
+from helpers.commands import HOSTILE, listing, predict, read_csv, wait_for
 from helpers.killing import Killed
-from helpers.predicting import predict
 from helpers.training import change_record, hear_interrupts, write_photos
 from pronk.batch import request as batching
 from pronk.batch import shards

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from helpers import TESTS
-from helpers.predicting import predict
+from helpers.commands import predict
 from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
 from pronk.batch.engines import open_engine
 from pronk.dataset.findings import Finding

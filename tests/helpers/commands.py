@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 
+from pronk.batch.request import BatchRequest, predict_batch
 from pronk.cli import run_command
 
 
@@ -78,3 +79,10 @@ def run_inside(*arguments, stdin=b"", env=None):
             file.seek(0)
             said.append(file.read())
     return subprocess.CompletedProcess(arguments, code, *said)
+
+
+def predict(model, *paths, **options):
+    """Give the result of a batch of predictions in this process, the rows that went to no file, and the remarks."""
+    written, remarks = [], []
+    request = BatchRequest(model=model, paths=list(map(str, paths)), **{"top": 2} | options)
+    return predict_batch(request, write=written.append, tell=remarks.append), "".join(written), remarks

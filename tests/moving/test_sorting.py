@@ -15,9 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.commands import listing, ok, read_csv, run_inside
+from helpers.commands import listing, ok, predict, read_csv, run_inside
 from helpers.killing import Killed, killed_at, snapshot
-from helpers.predicting import predict
 from helpers.training import change_record, write_photos
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.moving.journal import open_journal, undo
