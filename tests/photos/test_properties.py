@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from helpers.bad_files import UPRIGHT, make_samples
+from helpers.bad_files import UPRIGHT
 from helpers.pictures import draw_picture, encode
 from helpers.planted import draw_clean
 from pronk.dataset.inspection import BLURRED
 from pronk.dataset.scan import look
-from pronk.errors import Reason
 from pronk.photos.properties import MOST_CAMERA, estimate_quality, name_camera
 
 MAKE, MODEL, ORIENTATION = 0x010F, 0x0110, 0x0112
@@ -81,16 +80,6 @@ def test_sharpness_is_no_matter_of_contrast():
     pale = Image.blend(photo, Image.new("RGB", photo.size, (128, 128, 128)), 0.7)
     assert properties(pale, "PNG").sharpness > 1.7 * BLURRED
     assert properties(pale, "PNG").contrast < 0.4 * properties(photo, "PNG").contrast
-
-
-def test_every_usable_sample_has_properties():
-    usable = [sample for sample in make_samples() if sample.verdict in (Reason.OK, Reason.OK_WITH_WARNING)]
-    for sample in usable:
-        found = look(sample.data).properties
-        assert found.size == len(sample.data)
-        assert 0 <= found.contrast <= 255
-        assert len(found.border) == 12
-        assert found.animated == sample.name.startswith("moving"), sample.name
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 500), (500, 2), (3, 3)])
