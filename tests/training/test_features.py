@@ -135,21 +135,6 @@ def test_a_damaged_row_whose_photo_changed_is_an_error(extract, photos):
         features.row(photo, 1)
 
 
-def test_photos_that_change_after_the_scan_are_left_out_and_named(extract, photos):
-    dataset = load_dataset(photos, seed=SETTINGS.seed)
-    gone, replaced, cut = (photo.path for photo in dataset.photos[:3])
-    (photos / gone).unlink()
-    draw_tiny(np.random.default_rng(5), "cold").save(photos / replaced)
-    (photos / cut).write_bytes((photos / cut).read_bytes()[:40])
-    _, features = extract(dataset=dataset)
-    assert sorted((finding.path, finding.code) for finding in features.missing) == sorted(
-        [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]
-    )
-    left = dataset.without(features.missing)
-    assert len(left.photos) == 13
-    assert features.pooled(left.photos).shape == (13, 1280)
-
-
 def test_the_photos_to_be_judged_are_kept_as_pixels(extract, photos, tmp_path):
     for _ in ("from the empty cache", "from the full one"):
         dataset, features = extract()
@@ -179,13 +164,13 @@ def test_without_room_for_pixels_the_photos_are_decoded_again(extract, photos, t
     np.testing.assert_array_equal(load_square(features.extraction, photo), load_pixels(photos / photo.path, size=32))
 
 
-def test_a_full_disk_is_said_before_the_first_row(extract, monkeypatch):
+def test_a_full_disk_is_reported_before_the_first_row(extract, monkeypatch):
     monkeypatch.setattr("pronk.storage.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(StorageError, match="are free"):
         extract()
 
 
-def test_a_disk_that_fills_up_is_said_with_its_path(extract, monkeypatch):
+def test_a_disk_that_fills_up_is_reported_with_its_path(extract, monkeypatch):
     def refuse(self, target):
         raise OSError(28, "No space left on device")
 

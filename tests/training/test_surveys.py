@@ -98,15 +98,6 @@ def test_photos_in_the_wrong_folder_come_first(tiny_weights, tmp_path, workers_i
     assert snapshot(photos) == before
 
 
-def test_a_class_of_one_cannot_be_judged(tmp_path, tiny_weights, workers_inside):
-    photos = write_photos(tmp_path / "photos", 4)
-    for path in (photos / "warm").iterdir():
-        if path.name != "0.png":
-            path.unlink()
-    with pytest.raises(DataError, match="'warm' has 1 photo apart from copies"):
-        pronk.audit(photos, settings=tiny_settings(tiny_weights), cache=tmp_path / "cache")
-
-
 # --- studies of a run
 
 
