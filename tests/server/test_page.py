@@ -557,8 +557,8 @@ def test_classes_are_made_filled_renamed_and_deleted(desk, school, tiny, tmp_pat
 
     in_class(desk, "cats", ".name").send_keys(Keys.CONTROL, "a")
     in_class(desk, "cats", ".name").send_keys("tigers\n")
+    wait_for(lambda: {one["name"] for one in look_up(school)["classes"]} == {"it's & fine", "tigers"})
     wait_for_class(desk, "tigers")
-    assert {one["name"] for one in look_up(school)["classes"]} == {"it's & fine", "tigers"}
     in_class(desk, "tigers", ".delete").click()
     assert "Its 6 photos will be removed" in find(desk, "#question").text
     find(desk, "#question-no").click()
