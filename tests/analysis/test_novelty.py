@@ -181,6 +181,7 @@ def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_
     pytest.importorskip("onnx")
     pytest.importorskip("h5py")
     from helpers.training import real_pixels
+    from pronk.analysis.head import Head
     from pronk.backbone.onnx_graphs import write_model
     from pronk.backbone.weights import load_backbone
     from pronk.model.formats.runtimes import OnnxRuntime
@@ -188,8 +189,8 @@ def test_drawn_pictures_are_strange_to_a_model_of_real_photos(real_photos, real_
     weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
     if not weights.is_file():
         pytest.skip(f"$PRONK_WEIGHTS holds no {weights.name}")
-    head = np.zeros((1280, 2)), np.zeros(2)
-    runtime = OnnxRuntime(write_model(load_backbone(str(weights)).weights, *head, size=SIZE))
+    head = Head(np.zeros((1280, 2)), np.zeros(2))
+    runtime = OnnxRuntime(write_model(load_backbone(str(weights)).weights, head, size=SIZE))
 
     def extract(pictures):
         return np.concatenate([runtime.run(np.stack(pictures[i : i + 8])).features for i in range(0, len(pictures), 8)])

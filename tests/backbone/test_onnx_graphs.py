@@ -49,7 +49,7 @@ def test_model_says_what_keras_says(alpha, size):
     network = build_network(backbone, classes=3, settings=settings)
     set_head(network, head)
     probabilities, pooled = keras.Model(network.input, [network.output, network.get_layer("pool").output])(pixels)
-    outputs = OnnxRuntime(write_model(backbone.weights, head.weights, head.bias, size=size)).run(pixels)
+    outputs = OnnxRuntime(write_model(backbone.weights, head, size=size)).run(pixels)
     assert largest_difference(outputs.probabilities, probabilities) < TOLERANCE
     assert largest_difference(outputs.features, pooled) < TOLERANCE
     np.testing.assert_allclose(outputs.feature_map.mean(axis=(1, 2)), outputs.features, atol=1e-4)
@@ -75,8 +75,7 @@ def test_temperature_divides_the_logits():
     backbone, pixels = lively_backbone(0.35), pictures(32)
     head = head_for(backbone)
     plain, cooled = (
-        OnnxRuntime(write_model(backbone.weights, head.weights, head.bias, size=32, temperature=t)).run(pixels)
-        for t in (1.0, 2.0)
+        OnnxRuntime(write_model(backbone.weights, head, size=32, temperature=t)).run(pixels) for t in (1.0, 2.0)
     )
     expected = np.sqrt(plain.probabilities)
     np.testing.assert_allclose(cooled.probabilities, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
@@ -99,7 +98,7 @@ def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
     fitted, judged = slice(0, 60), slice(60, None)
     head = fit_head(pooled[fitted], targets[fitted], classes=2, weights=np.ones(60), strength=0.03)
     set_head(network, head)
-    model = OnnxRuntime(write_model(backbone.weights, head.weights, head.bias, size=160))
+    model = OnnxRuntime(write_model(backbone.weights, head, size=160))
     expected = suffix.predict_on_batch(cuts)
     served = np.concatenate([model.run(part).probabilities for part in parts])
     for found, wanted in ((served, expected), (features, pooled), (exact, cuts)):

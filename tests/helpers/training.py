@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from helpers.sharing import make_once
+from pronk.analysis.head import Head
 from pronk.backbone.architecture import Backbone
 from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import random_backbone
@@ -159,8 +160,8 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_whole_bundle(folder: Path) -> Path:
     """Write a model folder with a lively network of two classes, 32 pixels."""
     backbone, rng = lively_backbone(0.35), np.random.default_rng(0)
-    kernel, bias = rng.normal(0, 0.02, (1280, 2)).astype(np.float32), np.zeros(2, np.float32)
-    model = write_model(backbone.weights, kernel, bias, size=32)
+    head = Head(rng.normal(0, 0.02, (1280, 2)).astype(np.float32), np.zeros(2, np.float32))
+    model = write_model(backbone.weights, head, size=32)
     photos = {f"{i + 1}.jpg": golden_photo(draw_tiny(rng, CLASSES[i % 2])) for i in range(8)}
     pixels = np.stack([load_pixels(data, size=32) for data in photos.values()])
     expected = OnnxRuntime(model).run(pixels).probabilities

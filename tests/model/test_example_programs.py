@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pronk.analysis.head import Head
 from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import random_backbone
 from pronk.model.bundle import write_bundle
@@ -52,7 +53,7 @@ def test_the_code_does_what_pronk_does(photo, fit, tmp_path):
 def test_wide_networks_have_more_features(tmp_path):
     weights = random_backbone(alpha=1.3).weights
     kernel = np.zeros((1664, 2), np.float32)
-    contents = {"model.onnx": write_model(weights, kernel, kernel[0], size=32)}
+    contents = {"model.onnx": write_model(weights, Head(kernel, kernel[0]), size=32)}
     bundle = write_bundle(tmp_path, contents, classes=["a", "b"], size=32, fit="crop", weights={})
     recipe = json.loads(travel_files(bundle, "onnx-int8")["decode.json"])
     assert recipe["steps"] == list_steps("crop", size=32)

@@ -23,6 +23,7 @@ from helpers import TESTS
 from helpers.fuzzing import mutate
 from helpers.training import digest_arrays, lively_backbone, write_h5
 from helpers.wire import field, make_onnx
+from pronk.analysis.head import Head
 from pronk.backbone.h5 import open_h5, read_weights
 from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import random_backbone
@@ -34,7 +35,7 @@ from pronk.model.guards.tflite import check_tflite
 
 SMALL = lively_backbone(0.35)
 KERNEL = np.zeros((1280, 2), np.float32)
-WHOLE_ONNX = write_model(SMALL.weights, KERNEL, KERNEL[0], size=32)
+WHOLE_ONNX = write_model(SMALL.weights, Head(KERNEL, KERNEL[0]), size=32)
 
 
 def make_outside(location):
@@ -302,7 +303,7 @@ def tensor(**changes):
 def test_what_pronk_and_the_quantiser_write_passes():
     weights = random_backbone(alpha=1.4).weights
     head = np.zeros((weights["Conv_1"][0].shape[-1], 3), np.float32)
-    check_onnx(write_model(weights, head, head[0], size=32, temperature=2))
+    check_onnx(write_model(weights, Head(head, head[0]), size=32, temperature=2))
     typed = [helper.make_tensor(str(kind), kind, [2], [1, 2]) for kind in (1, 2, 3, 7)]
     check_onnx(make_onnx(arrays=[*typed, helper.make_tensor("none", 1, [0], [])]).SerializeToString())
 

@@ -13,6 +13,7 @@ from helpers.bad_files import exif
 from helpers.commands import HOSTILE
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone
+from pronk.analysis.head import Head
 from pronk.backbone.onnx_graphs import write_model
 from pronk.errors import ModelError, SettingsError, StorageError
 from pronk.model.bundle import open_bundle, write_bundle
@@ -31,7 +32,7 @@ BIAS = RNG.normal(0, 0.1, 3).astype(np.float32)
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """One small model per way to make a photo square, by that way's name."""
-    model = write_model(lively_backbone(0.35).weights, KERNEL, BIAS, size=96)
+    model = write_model(lively_backbone(0.35).weights, Head(KERNEL, BIAS), size=96)
     folder, folders = tmp_path_factory.mktemp("models"), {}
     for fit in ("crop", "pad", "squash"):
         weights = {"name": "random", "sha256": ""}
@@ -73,7 +74,7 @@ def test_where_nothing_speaks_for_the_class_there_is_no_heat():
 def test_the_map_adds_up_to_the_logit_of_the_class():
     """Before negative values are cut off; so it is Grad-CAM, where pooling and one Dense layer follow the map."""
     pixels = np.stack([fit_pixels(draw_picture(CLASSES[i % 3], i), size=96) for i in range(20)])
-    model = write_model(lively_backbone(0.35).weights, KERNEL, BIAS, size=96)
+    model = write_model(lively_backbone(0.35).weights, Head(KERNEL, BIAS), size=96)
     outputs, head = OnnxRuntime(model).run(pixels), read_head(model)
     logits = (outputs.feature_map @ head).mean(axis=(1, 2))
     np.testing.assert_allclose(logits, outputs.features @ head, atol=1e-4)
@@ -288,7 +289,7 @@ def test_impossible_names_have_their_error(predictor, tmp_path):
 
 
 def test_a_head_for_other_classes_or_of_other_numbers_is_refused(models, tmp_path):
-    model = write_model(lively_backbone(0.35).weights, np.full((1280, 3), np.nan), BIAS, size=96)
+    model = write_model(lively_backbone(0.35).weights, Head(np.full((1280, 3), np.nan), BIAS), size=96)
     damaged = write_bundle(tmp_path, {"model.onnx": model}, classes=CLASSES, size=96, fit="crop", weights={})
     for bundle in (damaged, dataclasses.replace(open_bundle(models["crop"]), classes=CLASSES[:2])):
         with pytest.raises(ModelError, match="does not fit"):

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pronk.analysis.head import Head
 from pronk.backbone.architecture import BLOCKS, Block, blocks_after
 
 Weights = Mapping[str, Sequence[np.ndarray]]
@@ -111,15 +112,12 @@ def write_suffix(weights: Weights, *, size: int, cut: str) -> bytes:
     return _serialize(writer, cut_input, [_tensor(features, ["N", pooled_size(weights)])])
 
 
-def write_model(
-    weights: Weights, kernel: np.ndarray, bias: np.ndarray, *, size: int, temperature: float = 1.0
-) -> bytes:
+def write_model(weights: Weights, head: Head, *, size: int, temperature: float = 1.0) -> bytes:
     """Write the classifier that is served.
 
     Args:
         weights: arrays by layer name.
-        kernel: kernel of the Dense head, float32 [1280, C].
-        bias: bias of the Dense head, float32 [C].
+        head: the Dense layer, of C classes.
         size: side of the square image in pixels.
         temperature: the logits are divided by it (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
@@ -130,17 +128,15 @@ def write_model(
     writer = GraphWriter(weights)
     _, feature_map = _write_network(writer, None)
     features = _write_pooling(writer, feature_map)
-    head = [
-        writer.constant("head/kernel", kernel.astype(np.float32)),
-        writer.constant("head/bias", bias.astype(np.float32)),
-    ]
-    logits = writer.node("Gemm", [features, *head], "logits")
+    named = (("head/kernel", head.weights), ("head/bias", head.bias))
+    dense = [writer.constant(name, array.astype(np.float32)) for name, array in named]
+    logits = writer.node("Gemm", [features, *dense], "logits")
     logits = writer.node("Div", [logits, writer.constant("temperature", np.float32(temperature))], "logits_tempered")
     writer.node("Softmax", [logits], "probabilities", axis=-1)
     writer.node("Transpose", [feature_map], "feature_map", perm=[0, 2, 3, 1])
     side, channels = size // 32, pooled_size(weights)
     outputs = [
-        _tensor("probabilities", ["N", len(bias)]),
+        _tensor("probabilities", ["N", len(head.bias)]),
         _tensor(features, ["N", channels]),
         _tensor("feature_map", ["N", side, side, channels]),
     ]

@@ -184,9 +184,7 @@ def write_kept(
     # Divided here, so that the Keras model needs no layer of its own for the temperature.
     set_head(network, Head(kept.head.weights / temperature, kept.head.bias / temperature))
     saving = start_beside(lambda: save_network(network))
-    onnx = write_model(
-        kept.weights, kept.head.weights, kept.head.bias, size=settings.image_size, temperature=temperature
-    )
+    onnx = write_model(kept.weights, kept.head, size=settings.image_size, temperature=temperature)
     contents = {f"golden/{name}": data for name, data in golden.items()}
     contents["golden/expected.json"] = json.dumps(_predict_golden(onnx, golden, settings)).encode()
     contents |= {"model.keras": saving.result(), "model.onnx": onnx}
