@@ -85,6 +85,14 @@ def test_a_usual_load_is_served_whole(server, scenarios, usual, bad, mix, capaci
     assert abs(record["files"][1] - record["files"][0]) <= OPEN_FILES
 
 
+def test_a_server_that_leaks_is_found_out(served_model, scenarios, usual, bad):
+    """Else the limits above would say nothing."""
+    with scenarios.serve(served_model, leak=True) as leaking:
+        record = scenarios.measure_soak(leaking, usual, bad, seconds=5, rate=40, reload_minutes=1)
+    assert record["growth_mib"] > GROWTH
+    assert record["files"][1] - record["files"][0] > OPEN_FILES
+
+
 def test_what_is_too_much_is_told_to_come_again(server, scenarios, usual, capacity):
     record = scenarios.measure_overload(server, usual, seconds=3, calm=2, capacity=capacity)
     assert record["refused"] > 100

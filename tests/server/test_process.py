@@ -238,8 +238,8 @@ def open_name(server):
 
 def swap_models(server, models):
     """By route and by signal in turn; each time a damaged one comes first, and is refused."""
-    for turn in range(2):
-        former, wanted, by_signal = open_name(server), NAMES[1 - turn], turn == 1
+    for turn in range(20):
+        former, wanted, by_signal = open_name(server), NAMES[(turn + 1) % 2], turn % 2 == 1
         name(models, "broken")
         refusals = server.words().count("not reloaded")
         if by_signal:
@@ -272,8 +272,11 @@ def test_models_are_replaced_under_load(models, clients, plan):
 
 
 @posix_only
-@pytest.mark.more
-def test_a_stop_under_load_loses_nothing(served_model, clients, plan):
+@pytest.mark.parametrize(
+    "repeat",
+    [pytest.param(0, marks=pytest.mark.more), *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20))],
+)
+def test_a_stop_under_load_loses_nothing(served_model, clients, plan, repeat):
     """Readiness ends first, while all are still served; then whoever was taken in gets an answer."""
     with start_server(served_model) as server, clients.start_plan(plan(server, seconds=60.0, leave=True)) as started:
         wait_for(lambda: b"pronk_photos_total{" in server.ask("GET", "/metrics").body)  # a first answer was counted
