@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # A test on each core; those marked `alone` wait until nothing else runs.
-TESTS := $(BIN)/python -m pytest -n auto --dist worksteal
+TESTS := $(BIN)/python -m pytest -n auto --dist worksteal --durations 12 --durations-min 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-more test-slow check format docs notebook bench clean
