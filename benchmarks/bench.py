@@ -8,7 +8,6 @@ when everything has succeeded. Keep the machine otherwise idle.
 """
 
 import argparse
-import dataclasses
 import importlib.resources
 import os
 import sys
@@ -100,29 +99,18 @@ def find_weights() -> Path | None:
     return path
 
 
-def demo_options() -> tuple[str, ...]:
-    """Return what `pronk demo` sets, as options of `pronk train`, but for weights and image size."""
-    from pronk.cli.demo import SETTINGS as DEMO
-    from pronk.config import SETTINGS, Settings
-
-    default, settings = dataclasses.asdict(Settings()), dataclasses.asdict(DEMO)
-    options = {name for name in settings if SETTINGS[name].is_option} - {"weights", "image_size"}
-    changed = {name for name in options if settings[name] != default[name]}
-    return tuple(text for name in sorted(changed) for text in (f"--{name.replace('_', '-')}", str(settings[name])))
-
-
 def open_demo(out: Path, *, image_size: int | None, weights: Path) -> tuple[Bench, str]:
     """Draw the photos of `pronk demo`; return them with the learning rate of the second run."""
-    from pronk.cli.demo import SETTINGS
+    from pronk.cli.demo import PHOTOS_PER_CLASS, SETTINGS
     from pronk.photos.drawing import draw_photos
 
     bench = make_bench(
         "drawn by pronk demo",
-        draw_photos(out / "photos", photos_per_class=90),
+        draw_photos(out / "photos", photos_per_class=PHOTOS_PER_CLASS),
         weights=weights,
         image_size=image_size or SETTINGS.image_size,
         out=out,
-        train_options=demo_options(),
+        train_options=("--weights", "offline"),  # by this name it brings its own defaults
     )
     return bench, f"{SETTINGS.learning_rate / 2:g}"
 

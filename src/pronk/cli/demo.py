@@ -6,7 +6,7 @@ import click
 
 from pronk.config import Settings
 
-PHOTOS_PER_CLASS = 60
+PHOTOS_PER_CLASS = 50
 SETTINGS = Settings(weights="offline", image_size=160)  # drawn photos need no more
 
 
