@@ -52,8 +52,8 @@ def test_an_existing_run_is_an_error(tmp_path):
 
 def test_a_folder_with_other_things_is_never_used(tmp_path):
     (tmp_path / "notes.txt").touch()
-    for resume in (False, True):
-        refused(tmp_path, "", resume=resume)
+    refused(tmp_path, "exists already", resume=False)
+    refused(tmp_path, "is not a run folder")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -95,7 +95,7 @@ class Backbone:
 
     @property
     def alpha(self) -> float:
-        """The width, told from the number of channels."""
+        """The width that the numbers of channels show."""
         names = [f"{block.name}_project" for block in BLOCKS[1:]]
         channels = [arrays[0].shape[-1] if arrays and arrays[0].ndim else 0 for arrays in map(self.weights.get, names)]
         for alpha in SETTINGS["alpha"].choices:

@@ -32,7 +32,7 @@ class TrainResult:
     Attributes:
         folder: the run folder; `pronk.Predictor.load` takes it.
         metrics: the numbers of metrics.json.
-        findings: what was left out or is worth a look.
+        findings: photos left out, and whatever else is worth a look.
         gate: the error to raise because the test interval reaches below `fail_under`; the run is whole all the same.
     """
 

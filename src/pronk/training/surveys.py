@@ -102,7 +102,7 @@ class Audit:
         accuracy: how right the judging heads were, each about photos that it had not seen: mean, low, high, n. The
             lower it is, the less a suspicion means.
         suspicions: the worst first; see `pronk.analysis.labels.find_suspicious` for what the score says.
-        findings: what was left out or is worth a look, as `pronk check` says it.
+        findings: photos left out, and whatever else is worth a look, as `pronk check` says it.
     """
 
     root: Path
