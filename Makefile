@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TESTS := $(BIN)/python -m pytest -n auto --dist worksteal --durations 12 --durations-min 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more test-slow check format docs notebook bench clean
+.PHONY: help demo test test-more test-slow check format docs notebook bench accuracy clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ notebook: $(VENV)/test.stamp  ## run notebooks/*.py on drawn photos, save it wit
 
 bench: $(VENV)/test.stamp  ## time pronk against the tutorial flow, write docs/benchmarks.md (BENCH_OPTIONS="--repeats 1")
 	$(BIN)/python benchmarks/bench.py $(BENCH_OPTIONS)
+
+accuracy: $(VENV)/test.stamp  ## train on all sets in $$PRONK_SETS, write docs/accuracy.md (ACCURACY_OPTIONS="--seeds 1")
+	$(BIN)/python benchmarks/sets.py --docs docs --out runs/accuracy $(ACCURACY_OPTIONS)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) demo build dist

@@ -24,6 +24,7 @@ from programs import (
     describe_machine,
     draw,
     drawn_title,
+    fill_marked,
     make_bench,
     make_folder,
     report,
@@ -37,7 +38,7 @@ PARTS = ("demo", "photos", "compare", "stages", "throughput")
 SEED = 42  # of the first repeat
 OTHER_RATE = "1e-4"  # of the second run, where the first has the default
 NAME = "benchmarks"
-MARKS = ("<!-- benchmark -->", "<!-- /benchmark -->")  # around the README's table
+MARK = "benchmark"  # of the README's table
 
 INTRODUCTION = """\
 # Benchmarks
@@ -216,17 +217,6 @@ def write_summary(comparisons: dict[str, dict]) -> str:
     )
 
 
-def fill_marked(text: str, table: str) -> str:
-    r"""Put a table between the marks of a page.
-
-    >>> fill_marked("a\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nb", "new").splitlines()
-    ['a', '<!-- benchmark -->', 'new', '<!-- /benchmark -->', 'b']
-    """
-    begin, end = MARKS
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
-
-
 def publish(content: dict, docs: Path) -> None:
     """Replace the pages, those that people read last."""
     if content["stages"]:
@@ -235,8 +225,8 @@ def publish(content: dict, docs: Path) -> None:
     write_atomically(docs / f"{NAME}.md", write_page(content).encode())
     readme = docs.parent / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if content["comparisons"] and all(mark in text for mark in MARKS):
-        write_atomically(readme, fill_marked(text, write_summary(content["comparisons"])).encode())
+    if content["comparisons"] and text:
+        write_atomically(readme, fill_marked(text, write_summary(content["comparisons"]), MARK).encode())
 
 
 def main() -> None:

@@ -147,6 +147,19 @@ def show_machine(machine: dict) -> str:
     return f"{machine['cores']} core(s) of {machine['processor']}; Python {machine['python']}, {versions}."
 
 
+def fill_marked(text: str, table: str, name: str) -> str:
+    r"""Put a table between the marks of a page; a page without them stays as it is.
+
+    >>> fill_marked("a\n<!-- x -->\nold\n<!-- /x -->\nb", "new", "x").splitlines()
+    ['a', '<!-- x -->', 'new', '<!-- /x -->', 'b']
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if begin not in text or end not in text:
+        return text
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
 def write_results(path: Path, content: dict) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 

@@ -154,8 +154,8 @@ def train_tutorial(args: argparse.Namespace, tree: Path) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path, help="the folder that the paths of split.csv start from")
     parser.add_argument("--split", type=Path, required=True, help="CSV with path,label,part")
     parser.add_argument("--weights", type=Path, required=True, help="MobileNetV2 without top, Keras h5")
@@ -163,7 +163,11 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments(__doc__.splitlines()[0])
     with tempfile.TemporaryDirectory() as folder:
         result = train_tutorial(args, Path(folder))
     args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from pronk.config import Settings
 from pronk.training import recipe
 
 NAMES = (
-    "bench", "bodies", "clients", "compare", "marked", "processes", "programs", "seeds", "serving", "stages",
+    "bench", "bodies", "clients", "compare", "marked", "processes", "programs", "serving", "sets", "stages",
     "throughput",
 )  # fmt: skip
 MACHINE = {"processor": "Z80", "cores": 1, "python": "3.11", "versions": {"numpy": "2.0"}}
@@ -97,6 +97,26 @@ def test_the_page_and_the_readme_hold_the_comparison(programs, comparison, tmp_p
 def test_the_demo_is_measured_with_the_demos_settings():
     """The benchmark passes their weights and image size; the rest follows from these."""
     assert Settings(weights=DEMO.weights, image_size=DEMO.image_size) == DEMO
+
+
+def test_sets_are_compared_by_means_over_seeds(programs, tmp_path):
+    def record(flow, seed, accuracy, loss, seconds):
+        score = {"value": accuracy, "low": 0.0, "high": 1.0, "n": 10}
+        base = {"set": "leaves", "seed": seed, "flow": flow, "accuracy": score, "log_loss": loss}
+        return base | {"wall_seconds": seconds, "peak_memory_mb": 700.0}
+
+    own = {"ece": 0.1, "surest": [[0.9, 1], [0.7, 0]] * 10, "chosen": {"kept": "frozen", "why": "so"}}
+    records = [record("pronk", 1, 0.9, 0.2, 10.0) | own, record("pronk", 2, 0.7, 0.4, 20.0) | own]
+    records += [record("full", 1, 0.6, 0.6, 100.0), record("full", 2, 0.6, 0.6, 200.0)]
+    (tmp_path / "README.md").write_text("before\n<!-- accuracy -->\n<!-- /accuracy -->\nafter\n")
+    (tmp_path / "docs").mkdir()
+    programs["sets"].publish(records, tmp_path / "docs")
+    page = (tmp_path / "docs" / "accuracy.md").read_text()
+    assert "| leaves | full fine-tuning | 0.600 [0.31, 0.83; n 10] | 0.600 |  | 150 | 700 |  |" in page
+    assert "| leaves | pronk | 0.800 [0.49, 0.94; n 10] | 0.300 | 0.100 | 15 | 700 | frozen |" in page
+    assert "on 0.600: 0.50 of the errors, 0.50 of the log-loss, 0.10 of the seconds" in page
+    assert "all sets together, is 0.400" in page
+    assert "| leaves | 60.0 % in 150 s | 80.0 % in 15 s |" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.more
