@@ -113,6 +113,7 @@ class Settings:
         None, "Exit with 1 if the lower end of the test interval is below this.", limits=(0.0, 1.0)
     )
     seed: int = _setting(42, "Seed of split, views and fine-tuning.", limits=(0, 2**32 - 1))
+    rest_class: str = _setting("auto", "Class of all the rest; auto finds it by its name, none: there is none.")
     # One genuine photo in twenty is what people bear to look at twice; 95 % can be promised from 19 photos on.
     coverage: float = _setting(0.95, "Share of genuine photos that are not called unknown.", limits=(0.5, 0.999))
     golden: str = _setting("photos", "drawn keeps your photos out of the model folder.", choices=("photos", "drawn"))

@@ -28,7 +28,8 @@ def test_round_trip(tmp_path):
 def test_the_record_has_the_fields_of_the_contract(whole_bundle):
     record = json.loads((whole_bundle / "model.json").read_text())
     assert list(record) == [
-        "format", "classes", "image", "runtime", "temperature", "unknown", "sets", "files", "weights", "versions",
+        "format", "classes", "image", "runtime", "temperature", "unknown", "sets", "rest_class", "files", "weights",
+        "versions",
     ]  # fmt: skip
     assert record["image"] == {"size": 32, "fit": "crop", "resample": "bilinear"}
     assert {"python", "pronk", "numpy", "pillow", "onnxruntime"} <= record["versions"].keys()
@@ -133,6 +134,7 @@ def test_golden_photos_are_small_upright_and_bare():
         {"files": {f"{i}": "00" for i in range(1000)}},
         {"runtime": "pickle"},
         {"unknown": {"threshold": 1.0}},
+        {"rest_class": "a class that it does not have"},
         {"sets": {"n": 3, "scores": [0.5]}},
         {"format": True},
         {"format": 0},

@@ -149,6 +149,7 @@ def test_it_says_what_people_need_to_know():
     ("changed", "said"),
     [
         ({"unknown": None}, "a photo of anything gets one of its classes"),
+        ({"unknown": None, "rest_class": "not_alpaca"}, "A photo of anything else belongs to `not_alpaca`"),
         ({}, "No file was left out."),
         ({"fine_tuned": None, "comparison": FROZEN}, "Fine-tuning, the second phase, was left out."),
         ({"calibration": None, "unknown": None}, "The probabilities were not calibrated."),

@@ -290,6 +290,7 @@ def test_the_model_says_what_it_is(served_model, inside):
     assert record["accuracy"] is record["photos"] is None, "it travels without its run"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", record["trained"])
     assert record["unknown"] is record["calibrated"] is record["heatmaps"] is True
+    assert record["rest_class"] is None
 
 
 def test_a_run_tells_how_good_it_is(served_model, tmp_path):

@@ -30,7 +30,7 @@ def run(tmp_path_factory, real_photos, real_weights):
     weights = real_weights / "mobilenet_v2_1.0_224_no_top.h5"
     if not weights.is_file():
         pytest.skip(f"{weights} is not there")
-    settings = Settings(weights=str(weights), image_size=160)
+    settings = Settings(weights=str(weights), image_size=160, rest_class="none")
     return make_once(
         tmp_path_factory,
         "real-run",

@@ -117,6 +117,8 @@ def test_a_mistake_leaves_no_run_behind_and_the_same_name_can_be_used(go, photos
         go(data=write_photos(tmp_path / "lonely", 1))
     with pytest.raises(SettingsError):
         go(cache_limit="much")
+    with pytest.raises(SettingsError, match="no class is named 'alpaca'"):
+        go(settings=tiny(rest_class="alpaca"))
     assert not (tmp_path / "run").exists()
     settings = tiny(frozen_only=True, test=0.0)
     result = go(settings=settings, cache=tmp_path / "named", on_progress=lambda *step: said.append(step))
@@ -178,13 +180,18 @@ def test_photos_that_change_during_the_run_are_named_once(go, photos, tiny, tmp_
 
     # A seed of its own, so that views of these photos have to be drawn.
     limits = {"cache": tmp_path / "c", "cache_limit": "20KB"}
-    result = go(settings=tiny(frozen_only=True, seed=5), on_progress=watch, **limits)
+    result = go(settings=tiny(frozen_only=True, seed=5, rest_class="warm"), on_progress=watch, **limits)
     found = sorted((f.path, f.code) for f in result.findings if f.severity == "error")
     assert found == [("cold/1.png", "vanished"), ("warm/2.png", "changed")]
     assert result.metrics.classes == ["cold", "warm"]
     assert len(read_csv(result.folder / "split.csv")) == 26
     assert "cold/1.png" in (result.folder / "report.html").read_text()
     assert sum(path.stat().st_size for path in limits["cache"].rglob("*") if path.is_file()) <= 20_000
+
+    # It is a run with a class of all the rest, too: then no photo is unknown.
+    bundle = Predictor.load(result.folder).bundle
+    assert (bundle.rest_class, bundle.unknown, result.metrics.rest_class) == ("warm", None, "warm")
+    assert "A photo of anything else belongs to “warm”" in (result.folder / "report.html").read_text()
 
 
 def test_a_class_that_vanishes_meanwhile_is_an_error(go, photos, tmp_path, tiny):

@@ -55,6 +55,7 @@ class Bundle:
         runtime: name of its format, a key of FORMATS.
         unknown: how to tell photos of other things, where there were enough validation photos.
         sets: how to answer with several classes, where there were validation photos.
+        rest_class: the class of whatever belongs to no other one; then `unknown` is None.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Bundle:
     runtime: str = TRAINED
     unknown: Unknown | None = None
     sets: SetScores | None = None
+    rest_class: str | None = None
 
     @property
     def model_path(self) -> Path:
@@ -95,6 +97,7 @@ class Bundle:
             "temperature": self.temperature,
             "unknown": self.unknown and self.unknown.to_record(),
             "sets": self.sets and self.sets.to_record(),
+            "rest_class": self.rest_class,
             "files": dict(self.files),
             "weights": dict(self.weights),
             "versions": dict(self.versions),
@@ -134,6 +137,7 @@ def write_bundle(
     runtime: str = TRAINED,
     unknown: Unknown | None = None,
     sets: SetScores | None = None,
+    rest_class: str | None = None,
 ) -> Bundle:
     """Write a model folder; model.json, which names the checksum of everything else, comes last.
 
@@ -143,7 +147,18 @@ def write_bundle(
         write_atomically(folder / name, data)
     files = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
     bundle = Bundle(
-        folder, tuple(classes), size, fit, temperature, files, weights, installed_versions(), runtime, unknown, sets
+        folder,
+        tuple(classes),
+        size,
+        fit,
+        temperature,
+        files,
+        weights,
+        installed_versions(),
+        runtime,
+        unknown,
+        sets,
+        rest_class,
     )
     write_json(folder / MODEL_FILE, bundle.to_record())
     return open_bundle(folder)
@@ -247,6 +262,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         _require(len(files) <= MOST_FILES and all(map(_is_inside, files)), "files", files)
         _require(all(isinstance(digest, str) for digest in files.values()), "files", files)
         _require(runtime in FORMATS, "runtime", runtime)
+        _require(record.get("rest_class") in (None, *classes), "rest_class", record.get("rest_class"))
         return {
             "classes": tuple(classes),
             "size": image["size"],
@@ -258,6 +274,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
             "runtime": runtime,
             "unknown": Unknown.from_record(record["unknown"]) if record.get("unknown") else None,
             "sets": SetScores.from_record(record["sets"]) if record.get("sets") else None,
+            "rest_class": record.get("rest_class"),
         }
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint=COPY_AGAIN) from error

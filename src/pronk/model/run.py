@@ -81,6 +81,7 @@ class EvaluationMetrics:
         test: how it does on the test photos; None where there are none.
         calibration: None where nothing is known.
         unknown: None where the model answers every photo with one of its classes.
+        rest_class: the class of whatever belongs to no other one, if there is one.
     """
 
     classes: Sequence[str]
@@ -88,6 +89,7 @@ class EvaluationMetrics:
     test: JudgedRecord | None
     calibration: CalibrationRecord | None = None
     unknown: UnknownRecord | None = None
+    rest_class: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ class Metrics(EvaluationMetrics):
 
 ORDER = (
     *("classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "calibration", "unknown"),
+    "rest_class",
     *("test", "folds", "curve", "seconds", "peak_memory_mb"),
 )
 

@@ -117,6 +117,7 @@ def write_evaluation(path: Path, predictor: Predictor, evaluation: Evaluation, *
         test=evaluation.result,
         calibration={"temperature": bundle.temperature, "ece": {"test": errors}},
         unknown=threshold_record(bundle.unknown),
+        rest_class=bundle.rest_class,
     )
     content = ReportContent(
         title=title,

@@ -137,6 +137,10 @@ def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAG
         A verdict in a few words, sentences, and limits.
     """
     unknown = metrics.unknown
+    if metrics.rest_class is not None:
+        said = f"A photo of anything else belongs to “{metrics.rest_class}”, the class of all the rest, so no photo is"
+        open_question = "How often it gets that class depends on what else there is, and was not measured: try some."
+        return {"verdict": "", "sentences": [said + " called unknown.", open_question], "limits": []}
     if unknown is None and not isinstance(metrics, Metrics):
         return None
     if unknown is None:

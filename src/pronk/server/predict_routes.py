@@ -79,6 +79,7 @@ class ModelRecord(BaseModel):
     weights: WeightsRecord
     unknown: bool
     coverage: float | None
+    rest_class: str | None
     calibrated: bool
     heatmaps: bool
 

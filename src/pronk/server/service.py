@@ -153,6 +153,7 @@ def _describe(predictor: Predictor) -> dict[str, Any]:
         "weights": {"name": "", "sha256": ""} | dict(bundle.weights),
         "unknown": bundle.unknown is not None,
         "coverage": bundle.unknown.coverage if bundle.unknown else None,
+        "rest_class": bundle.rest_class,
         "calibrated": bundle.sets is not None,
     }
 

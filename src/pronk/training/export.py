@@ -188,6 +188,7 @@ def write_export(
         "weights": bundle.weights,
         "temperature": bundle.temperature,
         "runtime": to,
+        "rest_class": bundle.rest_class,
     }
     runtime = CONVERSIONS[to].open(write_bundle(folder, contents, **options))
     if golden:

@@ -17,6 +17,7 @@ from pronk.analysis.novelty import fit_novelty
 from pronk.backbone.onnx_graphs import write_model, write_suffix
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
+from pronk.dataset.rest_class import find_rest_class
 from pronk.dataset.split import take_in_turn
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
@@ -100,16 +101,20 @@ def cut_suffix(kept: Kept, run: Run) -> bytes | None:
     return write_suffix(kept.weights, size=run.settings.image_size, cut=run.settings.fine_tune_from)
 
 
-def fit_unknown(suffix: bytes | None, features: Features, coverage: float) -> Unknown | None:
+def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) -> Unknown | None:
     """Fit the distance to the training photos, and set its threshold with the validation photos.
 
     Args:
         suffix: the fine-tuned blocks, from `cut_suffix`.
         features: the photos and their cached rows.
-        coverage: share of genuine photos that shall keep below the threshold. Where there are too few validation
-            photos to promise it, the result is None.
+        settings: with the share of genuine photos that shall keep below the threshold, `coverage`.
+
+    Returns:
+        None where there are too few validation photos to promise that, or where a class is that of all the rest.
     """
-    dataset = features.dataset
+    dataset, coverage = features.dataset, settings.coverage
+    if find_rest_class(dataset.classes, settings.rest_class):
+        return None
     train, val = dataset.part("train"), dataset.part("val")
     if conformal_threshold(np.zeros(len(val)), coverage) is None:
         return None
@@ -197,6 +202,7 @@ def write_kept(
         weights={"name": run.backbone.name, "sha256": run.backbone.sha256},
         temperature=temperature,
         unknown=unknown.result(),
+        rest_class=find_rest_class(classes, settings.rest_class),
         sets=calibration.sets,
     )
 

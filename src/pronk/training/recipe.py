@@ -9,6 +9,7 @@ from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
 from pronk.dataset.loading import Dataset, load_dataset, read_split_file, write_split
+from pronk.dataset.rest_class import find_rest_class
 from pronk.dataset.scan import scan_memo
 from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
@@ -71,8 +72,7 @@ def train(
         PronkError: with a hint what to do.
     """
     check_engine(engine, address=address)
-    listing = list_photos(Path(data))  # says what is wrong before a run folder is made
-    settings = make_absolute((settings or Settings()).replace(data=str(data)))
+    listing, settings = prepare(data, settings or Settings())
     folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
     place, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
     keep_out(Path(data), listing, out=folder, cache=place)
@@ -123,6 +123,13 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         beside.comparison.result()
         dataset = dataclasses.replace(features.dataset, findings=features.dataset.findings + judged.lost)
         return Outcome(dataset, frozen, fine_tuned, kept, bundle, judged, beside.studies.result())
+
+
+def prepare(data: Path | str, settings: Settings) -> tuple[Listing, Settings]:
+    """List the photos and complete the settings: what is wrong is said before a run folder is made."""
+    listing = list_photos(Path(data))
+    find_rest_class(listing.classes, settings.rest_class)
+    return listing, make_absolute(settings.replace(data=str(data)))
 
 
 def make_absolute(settings: Settings) -> Settings:

@@ -141,6 +141,7 @@ def summarise(outcome: Outcome, run: Run, usage: Usage) -> Metrics:
         comparison=outcome.kept.comparison,
         calibration={"temperature": bundle.temperature, "ece": errors},
         unknown=threshold_record(bundle.unknown),
+        rest_class=bundle.rest_class,
         test=score_rows(rows["test"], dataset.classes) if rows["test"] else None,
         folds=studies.folds,
         curve=studies.curve,

@@ -13,11 +13,11 @@ export function askInWords(model) {
 
 /** What the model is and how good. */
 export function describeModel(model) {
-    const { photos, trained, unknown, weights } = model;
+    const { photos, trained, weights } = model;
     const seen = photos ? `on ${count(photos.train, "photo")}` : "";
     const when = trained ? new Date(`${trained}T00:00`).toLocaleDateString("en-GB", { dateStyle: "long" }) : "";
     const more = make("dl", {},
-        fact("Other things", unknownInWords(unknown, model.coverage)),
+        fact("Other things", ...[unknownInWords(model)].flat()),
         fact("Name", nameOf(model.name)),
         fact("Sees", `${model.image.size} × ${model.image.size} pixels, ${fitInWords(model.image.fit)}`),
         fact("Started from", nameOf(weights?.name ?? "not known")),
@@ -61,7 +61,8 @@ function nameClasses(classes) {
     return [chips(classes.slice(0, MOST_NAMED)), make("details", {}, make("summary", {}, `${rest.length} more`), chips(rest))];
 }
 
-function unknownInWords(unknown, coverage) {
+function unknownInWords({ unknown, coverage, rest_class: rest }) {
+    if (rest !== null) return ["They belong to ", nameOf(rest), ", the class of all the rest."];
     if (!unknown) return "It cannot tell: a photo of anything gets one of its classes.";
     const kept = coverage ? ` About ${Math.round(100 * coverage)} of 100 genuine photos keep their class.` : "";
     return `It says “none of these” where a photo resembles nothing it learned from.${kept}`;
