@@ -223,10 +223,8 @@ def publish(content: dict, docs: Path) -> None:
         stages.draw_picture(content["stages"], docs / f"{NAME}.svg")
     write_results(docs / f"{NAME}.json", shorten(content))
     write_atomically(docs / f"{NAME}.md", write_page(content).encode())
-    readme = docs.parent / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if content["comparisons"] and text:
-        write_atomically(readme, fill_marked(text, write_summary(content["comparisons"]), MARK).encode())
+    if content["comparisons"]:
+        fill_marked(docs.parent / "README.md", write_summary(content["comparisons"]), MARK)
 
 
 def main() -> None:

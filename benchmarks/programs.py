@@ -147,17 +147,13 @@ def show_machine(machine: dict) -> str:
     return f"{machine['cores']} core(s) of {machine['processor']}; Python {machine['python']}, {versions}."
 
 
-def fill_marked(text: str, table: str, name: str) -> str:
-    r"""Put a table between the marks of a page; a page without them stays as it is.
-
-    >>> fill_marked("a\n<!-- x -->\nold\n<!-- /x -->\nb", "new", "x").splitlines()
-    ['a', '<!-- x -->', 'new', '<!-- /x -->', 'b']
-    """
+def fill_marked(page: Path, table: str, name: str) -> None:
+    """Put a table between the marks of that name; a page without them, or none at all, stays as it is."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if begin not in text or end not in text:
-        return text
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if begin in text and end in text:
+        before, _, rest = text.partition(begin)
+        write_atomically(page, f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}".encode())
 
 
 def write_results(path: Path, content: dict) -> None:

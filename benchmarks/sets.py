@@ -8,7 +8,6 @@ The sets are the folders in $PRONK_SETS, and $PRONK_PHOTOS; the weights are thos
 """
 
 import argparse
-import contextlib
 import csv
 import dataclasses
 import json
@@ -17,9 +16,10 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from unittest import mock
 
 import numpy as np
 from programs import (
@@ -37,7 +37,8 @@ from programs import (
     train_tutorial,
 )
 
-from pronk.analysis.metrics import score, wilson_interval
+from pronk.analysis.metrics import confidence_error, score, wilson_interval
+from pronk.model.evaluation import read_rows
 from pronk.storage.files import write_atomically
 
 SHARES = ("--val", "0.15", "--test", "0.2")  # more test photos than by default: differences are seen sooner
@@ -84,8 +85,7 @@ def run_pronk(bench: Bench, split: Path, seed: int) -> dict:
     metrics = record["metrics"]
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
-    chances = [[float(row[f"p_{name}"]) for name in metrics["classes"]] for row in rows]
-    labels = [metrics["classes"].index(row["label"]) for row in rows]
+    chances, labels = read_rows(rows, metrics["classes"])
     shutil.rmtree(cache)
     chosen = {"kept": metrics["comparison"]["kept"], **(metrics.get("chosen") or {})}
     return record | judge(chances, labels, metrics["classes"]) | {"chosen": chosen}
@@ -93,7 +93,7 @@ def run_pronk(bench: Bench, split: Path, seed: int) -> dict:
 
 def run_former(bench: Bench, split: Path, seed: int) -> dict:
     """Train with the code of another checkout, $PRONK_FORMER."""
-    with environment(PYTHONPATH=os.environ["PRONK_FORMER"]):
+    with mock.patch.dict(os.environ, PYTHONPATH=os.environ["PRONK_FORMER"]):
         return run_pronk(bench, split, seed)
 
 
@@ -122,7 +122,7 @@ RUNNERS: dict[str, Callable[[Bench, Path, int], dict]] = {
 KEPT = ("accuracy", "log_loss", "ece", "surest", "chosen", "wall_seconds", "cpu_seconds", "peak_memory_mb", "load")
 
 
-def judge(chances: list[list[float]], labels: list[int], classes: list[str]) -> dict:
+def judge(chances: Sequence, labels: Sequence, classes: list[str]) -> dict:
     """Return accuracy, log-loss and calibration error, and how sure and how right each answer was."""
     table = np.array(chances)
     scores = score(table, labels, classes)
@@ -130,18 +130,6 @@ def judge(chances: list[list[float]], labels: list[int], classes: list[str]) -> 
         table.max(axis=1).round(4).tolist(), (table.argmax(axis=1) == labels).astype(int).tolist(), strict=True
     )
     return {name: scores[name] for name in SCORES} | {"surest": list(surest)}
-
-
-@contextlib.contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Let processes that are started inside the block find other values."""
-    before = os.environ.copy()
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def measure_sets(args: argparse.Namespace, out: Path) -> list[dict]:
@@ -156,7 +144,7 @@ def measure_sets(args: argparse.Namespace, out: Path) -> list[dict]:
         for seed in args.seeds:
             split = out / f"{name}-{seed}" / "split.csv"
             split.parent.mkdir(exist_ok=True)
-            for flow in args.flows:
+            for flow in (flow for flow in RUNNERS if flow in args.flows):  # pronk first: its split is everybody's
                 if (name, seed, flow) not in done:
                     bench = bench or make_bench(name, data, out=out, **settings)
                     record = RUNNERS[flow](bench, split, seed)
@@ -202,15 +190,10 @@ def group(records: list[dict]) -> dict[str, dict[str, list[dict]]]:
     return {name: {flow: flows[flow] for flow in FLOWS if flow in flows} for name, flows in table.items()}
 
 
-def calibration_error(records: list[dict], bins: int = 10) -> float:
-    """Return the calibration error of all answers together, in bins of equal mass.
-
-    >>> calibration_error([{"surest": [[0.9, 1], [0.9, 0]]}], bins=1)
-    0.4
-    """
-    answers = np.array(sorted(pair for record in records for pair in record["surest"]))
-    parts = np.array_split(answers, bins)
-    return round(float(sum(len(part) * abs(part[:, 0].mean() - part[:, 1].mean()) for part in parts) / len(answers)), 4)
+def calibration_error(records: list[dict]) -> float:
+    """Return the calibration error of all answers together."""
+    surest, is_right = np.array([pair for record in records for pair in record["surest"]]).T
+    return confidence_error(surest, is_right == 1)
 
 
 def write_table(records: list[dict]) -> str:
@@ -294,9 +277,7 @@ def publish(records: list[dict], docs: Path) -> None:
         compare_flows(records),
     ]
     write_atomically(docs / f"{NAME}.md", ("\n\n".join(parts) + "\n").encode())
-    readme = docs.parent / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    write_atomically(readme, fill_marked(text, write_summary(records), NAME).encode())
+    fill_marked(docs.parent / "README.md", write_summary(records), NAME)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -331,6 +312,12 @@ def main() -> None:
     args = parser.parse_args()
     if not args.weights:
         sys.exit("error: no weights\nhint: name them with --weights, or set PRONK_WEIGHTS")
+    unknown = sorted(set(args.flows) - RUNNERS.keys())
+    if unknown or "pronk" not in args.flows or ("former" in args.flows and not os.environ.get("PRONK_FORMER")):
+        sys.exit(
+            f"error: --flows {','.join(args.flows)}\nhint: pronk, whose split all get, and any of {', '.join(FLOWS)};"
+            " former needs PRONK_FORMER, the src of another checkout"
+        )
     records = measure_sets(args, make_folder(args.out, name="sets"))
     if args.docs:
         publish(records, args.docs)

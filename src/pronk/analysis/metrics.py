@@ -173,13 +173,17 @@ def expected_calibration_error(probabilities: Any, labels: Any) -> float:
     never matters. With few photos in a bin the number comes out too high: read it as "about".
     """
     chances, truth = _checked(probabilities, labels)
-    confidence = chances.max(axis=1)
-    hits = (chances.argmax(axis=1) == truth).astype(np.float64)
+    return confidence_error(chances.max(axis=1), chances.argmax(axis=1) == truth)
+
+
+def confidence_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Measure the same for the probabilities of the top classes, float [n], and whether each was right, [n]."""
+    hits = right.astype(np.float64)
     _, tied = np.unique(confidence, return_inverse=True)
     hit_rate = (np.bincount(tied, weights=hits) / np.bincount(tied))[tied]
     order = np.argsort(confidence, kind="stable")
-    gaps = np.array_split((hit_rate - confidence)[order], min(BINS, truth.size))
-    return float(sum(abs(gap.sum()) for gap in gaps) / truth.size)
+    gaps = np.array_split((hit_rate - confidence)[order], min(BINS, hits.size))
+    return float(sum(abs(gap.sum()) for gap in gaps) / hits.size)
 
 
 def confusion_matrix(labels: Any, predicted: Any, classes: int) -> NDArray[np.int64]:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 from pronk.errors import SettingsError
-from pronk.text import visible
 
 AUTO, NONE = "auto", "none"
 
@@ -35,7 +34,7 @@ def find_rest_class(classes: Sequence[str], wanted: str = AUTO) -> str | None:
     if wanted != AUTO:
         raise SettingsError(
             f"rest_class: no class is named {wanted!r}",
-            hint=f"the classes are {', '.join(map(visible, classes))}; --rest-class none says that none is the rest",
+            hint=f"the classes are {', '.join(classes)}; --rest-class none says that none is the rest",
         )
     found = [name for name in classes if _is_rest(name, classes)]
     return found[0] if len(found) == 1 else None
