@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 import pytest
 
@@ -26,4 +27,33 @@ def test_path_and_environment_are_put_back(monkeypatch, tmp_path):
     with leave_out_current_folder():
         assert sys.path == before[0][2:]
         assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert (sys.path, dict(os.environ)) == before
+
+
+def test_an_import_in_another_thread_sees_every_folder(monkeypatch, tmp_path):
+    """It walks along the list of folders while the process starts: Keras is imported meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    before, walk = sys.path[:], iter(sys.path)
+    seen = [next(walk)]
+    with leave_out_current_folder():
+        seen += walk
+    assert seen == before
+
+
+def test_two_that_start_at_once_wait_for_each_other(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    before = sys.path[:], dict(os.environ)
+    entered = threading.Event()
+
+    def start_too():
+        with leave_out_current_folder():
+            entered.set()
+
+    with leave_out_current_folder():
+        other = threading.Thread(target=start_too)
+        other.start()
+        assert not entered.wait(0.2)
+    other.join()
     assert (sys.path, dict(os.environ)) == before

@@ -23,6 +23,7 @@ import pronk
 from pronk.errors import PronkError
 from pronk.pools import available_cores
 
+_starting = threading.RLock()  # of processes: a pool starts some in a thread of its own
 NICENESS = 10  # a second run waits for the import of Keras in the main process, which so gets a core of its own
 
 
@@ -58,19 +59,21 @@ def leave_out_current_folder() -> Iterator[None]:
 
     What lies in it is the user's: a file random.py or queue.py there must not take the place of Python's own.
     """
-    variable, kept = "PYTHONSAFEPATH", sys.path[:]
-    former = os.environ.get(variable)
-    here, own = Path.cwd(), Path(pronk.__file__).resolve().parent.parent
-    os.environ[variable] = "1"
-    sys.path[:] = [entry for entry in kept if own == here.resolve() or Path(entry or here).resolve() != here.resolve()]
-    try:
-        yield
-    finally:
-        sys.path[:] = kept
-        if former is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = former
+    here, own = Path.cwd().resolve(), Path(pronk.__file__).resolve().parent.parent
+    with _starting:
+        variable, kept = "PYTHONSAFEPATH", sys.path
+        former = os.environ.get(variable)
+        os.environ[variable] = "1"
+        # Another list, not a change of this one: an import under way in another thread would pass over an entry of it.
+        sys.path = [entry for entry in kept if own == here or Path(entry or here).resolve() != here]
+        try:
+            yield
+        finally:
+            sys.path = kept
+            if former is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = former
 
 
 class _Worker(LokyProcess):  # type: ignore[misc]
