@@ -3,7 +3,7 @@ import pytest
 
 from helpers.training import digest_arrays, lively_backbone
 from pronk.analysis.head import Head
-from pronk.backbone.architecture import LAYERS
+from pronk.backbone.architecture import HEAD_BLOCKS, LAYERS, split_blocks
 from pronk.backbone.keras_network import (
     build_network,
     build_suffix,
@@ -26,7 +26,7 @@ def backbone():
 @pytest.fixture(scope="module")
 def network(backbone):
     """A network that tests do not change."""
-    return build_network(backbone, classes=3, settings=SETTINGS)
+    return build_network(backbone, HEAD_BLOCKS, classes=3, settings=SETTINGS)
 
 
 def pixels(count, seed=0, size=32):
@@ -64,8 +64,11 @@ def test_cut_equals_whole_bit_for_bit(network):
 
     photos = pixels(3)
     whole = np.asarray(network(photos))
-    prefix = keras.Model(network.input, [network.get_layer(block).output for block in BLOCKS])
-    for block, cut in zip(BLOCKS, prefix(photos), strict=True):
-        joined = np.asarray(build_suffix(network, block)(cut))
+    pools = [network.get_layer(f"{name}_pool").output for name in HEAD_BLOCKS]
+    prefix = keras.Model(network.input, [*(network.get_layer(block).output for block in BLOCKS), *pools])
+    *cuts, p6, p13, p16, _ = map(np.asarray, prefix(photos))
+    for block, cut in zip(BLOCKS, cuts, strict=True):
+        fixed = (p6, p13, p16)[: len(split_blocks(HEAD_BLOCKS, block)[0])]
+        joined = np.asarray(build_suffix(network, block)([cut, np.hstack(fixed)] if fixed else [cut]))
         assert joined.dtype == np.float32
         np.testing.assert_array_equal(joined, whole, err_msg=block)

@@ -5,9 +5,10 @@ import pytest
 
 from helpers.pictures import draw_picture
 from helpers.training import build_prefix, lively_backbone, real_pixels
-from pronk.analysis.head import Head, fit_head
+from pronk.analysis.head import Head, Lesson, fit_head
+from pronk.backbone.architecture import FEATURES, HEAD_BLOCKS, pooled_sizes, split_blocks
 from pronk.backbone.keras_network import build_network, build_suffix, set_head
-from pronk.backbone.onnx_graphs import cut_shape, pooled_size, write_model, write_prefix
+from pronk.backbone.onnx_graphs import cut_shape, write_model, write_prefix, write_suffix
 from pronk.backbone.weights import load_backbone
 from pronk.config import BLOCKS, Settings
 from pronk.model.formats.runtimes import OnnxRuntime
@@ -28,9 +29,9 @@ def run_prefix(model, pixels):
     return session.run(["features", "cut", "cut_channels_last"], {"image": pixels})
 
 
-def head_for(backbone, classes=3):
+def head_for(backbone, classes=3, *, blocks=HEAD_BLOCKS):
     rng = np.random.default_rng(1)
-    kernel = rng.normal(0, 0.02, (pooled_size(backbone.weights), classes)).astype(np.float32)
+    kernel = rng.normal(0, 0.02, (sum(pooled_sizes(backbone.weights, blocks)), classes)).astype(np.float32)
     return Head(kernel, rng.normal(0, 0.1, classes).astype(np.float32))
 
 
@@ -40,35 +41,40 @@ def largest_difference(found, expected):
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize(("alpha", "size"), [(0.35, 96), (1.0, 64), (1.4, 32)])
-def test_model_says_what_keras_says(alpha, size):
+@pytest.mark.parametrize(("alpha", "size", "read"), [(0.35, 96, "multi"), (1.0, 64, "top"), (1.4, 32, "multi")])
+def test_model_says_what_keras_says(alpha, size, read):
     import keras
 
-    backbone = lively_backbone(alpha)
-    settings, head, pixels = Settings(image_size=size), head_for(backbone), pictures(size)
-    network = build_network(backbone, classes=3, settings=settings)
+    backbone, blocks = lively_backbone(alpha), FEATURES[read]
+    settings, head, pixels = Settings(image_size=size), head_for(backbone, blocks=blocks), pictures(size)
+    network = build_network(backbone, blocks, classes=3, settings=settings)
     set_head(network, head)
-    probabilities, pooled = keras.Model(network.input, [network.output, network.get_layer("pool").output])(pixels)
+    probabilities, pooled = keras.Model(network.input, [network.output, network.get_layer("dropout").input])(pixels)
     outputs = OnnxRuntime(write_model(backbone.weights, head, size=size)).run(pixels)
     assert largest_difference(outputs.probabilities, probabilities) < TOLERANCE
     assert largest_difference(outputs.features, pooled) < TOLERANCE
-    np.testing.assert_allclose(outputs.feature_map.mean(axis=(1, 2)), outputs.features, atol=1e-4)
-    assert outputs.feature_map.shape == (4, size // 32, size // 32, pooled_size(backbone.weights))
+    last = sum(pooled_sizes(backbone.weights, FEATURES["top"]))
+    np.testing.assert_allclose(outputs.feature_map.mean(axis=(1, 2)), outputs.features[:, -last:], atol=1e-4)
+    assert outputs.feature_map.shape == (4, size // 32, size // 32, last)
 
 
 def test_every_prefix_says_what_keras_says():
     import keras
 
     backbone, pixels = lively_backbone(0.35, seed=3), pictures(64)
-    network = build_network(backbone, classes=3, settings=Settings(image_size=64))
+    network = build_network(backbone, HEAD_BLOCKS, classes=3, settings=Settings(image_size=64))
     layers = [network.get_layer(name).output for name in (*BLOCKS, "pool")]
     *cuts, pooled = keras.Model(network.input, layers)(pixels)
+    sizes = dict(zip(HEAD_BLOCKS, pooled_sizes(backbone.weights), strict=True))
     for block, expected in zip(BLOCKS, cuts, strict=True):
         features, stored, exact = run_prefix(write_prefix(backbone.weights, size=64, cut=block), pixels)
         assert largest_difference(exact, expected) < TOLERANCE, block
         assert largest_difference(features, pooled) < TOLERANCE, block
         np.testing.assert_array_equal(stored, exact.astype(np.float16))
         assert stored.shape == (4, *cut_shape(backbone.weights, size=64, cut=block))
+        suffix = onnxruntime.InferenceSession(write_suffix(backbone.weights, size=64, cut=block, blocks=HEAD_BLOCKS))
+        changed = sum(sizes[name] for name in split_blocks(HEAD_BLOCKS, block)[1])
+        assert largest_difference(suffix.run(None, {"cut": exact})[0], features[:, -changed:]) < TOLERANCE
 
 
 def test_temperature_divides_the_logits():
@@ -85,7 +91,7 @@ def test_temperature_divides_the_logits():
 def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
     """And the activations at the cut, kept as float16, cost no accuracy."""
     backbone = load_backbone(str(real_weights / "mobilenet_v2_1.0_224_no_top.h5"))
-    network = build_network(backbone, classes=2, settings=Settings(image_size=160))
+    network = build_network(backbone, HEAD_BLOCKS, classes=2, settings=Settings(image_size=160))
     prefix, suffix = build_prefix(network, "block_12_add"), build_suffix(network, "block_12_add")
     photos = real_pixels(real_photos, 300, size=160)
     parts = np.split(photos, 6)
@@ -96,14 +102,15 @@ def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
     )
     targets = np.arange(300) % 2  # the classes take turns
     fitted, judged = slice(0, 60), slice(60, None)
-    head = fit_head(pooled[fitted], targets[fitted], classes=2, weights=np.ones(60), strength=0.03)
+    head = fit_head(Lesson(pooled[fitted], targets[fitted], (), np.ones(60), classes=2), 0.03)
     set_head(network, head)
     model = OnnxRuntime(write_model(backbone.weights, head, size=160))
-    expected = suffix.predict_on_batch(cuts)
+    fixed = pooled[:, : sum(pooled_sizes(backbone.weights, HEAD_BLOCKS[:1]))]
+    expected = suffix.predict_on_batch([cuts, fixed])
     served = np.concatenate([model.run(part).probabilities for part in parts])
     for found, wanted in ((served, expected), (features, pooled), (exact, cuts)):
         assert largest_difference(found, wanted) < TOLERANCE
-    rounded = suffix.predict_on_batch(stored.astype(np.float32))
+    rounded = suffix.predict_on_batch([stored.astype(np.float32), fixed])
     accuracies = [float((p[judged].argmax(axis=1) == targets[judged]).mean()) for p in (expected, rounded)]
     assert accuracies[0] > 0.8
     assert accuracies[1] >= accuracies[0]

@@ -34,6 +34,7 @@ def make_metrics(classes: Sequence[str] = ("alpaca", "not_alpaca"), **changes: A
         "weights": {"name": "imagenet", "sha256": "ab" * 32},
         "frozen": make_phase(45, 49, 0.142),
         "fine_tuned": make_phase(47, 49, 0.121),
+        "chosen": {"features": "multi", "why": "features of several blocks: a lower loss"},
         "comparison": {"gained": 3, "lost": 1, "p": 0.625, "kept": "fine_tuned", "why": "Lower loss."},
         "calibration": {
             "temperature": 1.83,

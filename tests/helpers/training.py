@@ -72,7 +72,7 @@ def build_prefix(network: Any, cut: str) -> Any:
     """The frozen part of a Keras network: image -> [activations at the cut, pooled features]."""
     import keras
 
-    return keras.Model(network.input, [network.get_layer(cut).output, network.get_layer("pool").output])
+    return keras.Model(network.input, [network.get_layer(cut).output, network.get_layer("dropout").input])
 
 
 def draw_tiny(rng: np.random.Generator, label: str, *, size: tuple[int, int] = (56, 44)) -> Image.Image:

@@ -28,8 +28,8 @@ def test_round_trip(tmp_path):
 def test_the_record_has_the_fields_of_the_contract(whole_bundle):
     record = json.loads((whole_bundle / "model.json").read_text())
     assert list(record) == [
-        "format", "classes", "image", "runtime", "temperature", "unknown", "sets", "rest_class", "files", "weights",
-        "versions",
+        "format", "classes", "image", "blocks", "runtime", "temperature", "unknown", "sets", "rest_class", "files",
+        "weights", "versions",
     ]  # fmt: skip
     assert record["image"] == {"size": 32, "fit": "crop", "resample": "bilinear"}
     assert {"python", "pronk", "numpy", "pillow", "onnxruntime"} <= record["versions"].keys()

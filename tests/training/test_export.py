@@ -16,7 +16,7 @@ from helpers.training import change_record, draw_tiny, write_photos
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.novelty import fit_novelty
 from pronk.errors import DataError, ModelError, RunError
-from pronk.model.bundle import open_bundle
+from pronk.model.bundle import open_bundle, open_runtime
 from pronk.model.evaluation import evaluate
 from pronk.model.head_weights import load_head
 from pronk.model.predictor import Predictor
@@ -266,7 +266,8 @@ def test_a_model_without_a_keras_file_says_so(whole_bundle):
 def test_the_threshold_is_set_again_with_the_exports_own_numbers(run, monkeypatch):
     monkeypatch.setattr("pronk.training.export.conformal_threshold", lambda scores, coverage: float(max(scores)) + 1)
     bundle = open_bundle(run)
-    novelty = fit_novelty(np.random.default_rng(0).random((20, 1280), np.float32), np.arange(20) % 2, classes=2)
+    width = open_runtime(bundle).shapes["features"][0]
+    novelty = fit_novelty(np.random.default_rng(0).random((20, width), np.float32), np.arange(20) % 2, classes=2)
     unknown = Unknown(novelty, 0.25, 0.95, 49)
     change_record(bundle.folder, unknown=unknown.to_record())
     exported = open_bundle(export_model(run, "onnx-int8", min_agreement=0.0).folder)

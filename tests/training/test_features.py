@@ -57,12 +57,16 @@ def test_each_photo_has_its_views(extract):
     assert said[-1] == ("extract", 16, 16)
     train = dataset.part("train")
     pooled = features.pooled(train, views=3)
-    assert pooled.shape == (len(train) * 3, 1280)
+    widths = features.extraction.store.pooled
+    assert pooled.shape == (len(train) * 3, sum(widths.values()))
+    np.testing.assert_array_equal(features.reading("top").pooled(train, views=3), pooled[:, -1280:])
     assert pooled.dtype == np.float32
     np.testing.assert_array_equal(pooled[3], features.pooled(train[1:2])[0])
-    cuts = features.cuts(train, view=2)
+    cuts, fixed = features.inputs(train, view=2, cut="block_15_add")
     assert cuts.shape == (len(train), 1, 1, 56)
-    assert cuts.dtype == np.float32
+    assert cuts.dtype == fixed.dtype == np.float32
+    np.testing.assert_array_equal(fixed, pooled[2::3, : sum(widths.values()) - 1280 - widths["block_16_expand_relu"]])
+    assert len(features.reading("top").inputs(train, view=2, cut="block_15_add")) == 1
 
 
 def test_a_second_run_computes_nothing(extract):

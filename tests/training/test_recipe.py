@@ -161,7 +161,13 @@ def test_settings_replay_the_run_though_it_is_stopped_twice(go, photos, tiny_run
     with pytest.raises(KeyboardInterrupt):
         replay(on_progress=stop_at("evaluate", 3))
     result = replay()
-    assert read_run(result.folder) == read_run(tiny_run.folder)
+    again, undisturbed = read_run(result.folder), read_run(tiny_run.folder)
+    # What the first run chose, the second is told.
+    assert (stored["features"], undisturbed["metrics"]["chosen"]["features"]) == ("multi", "multi")
+    told, why = (run["metrics"].pop("chosen")["why"] for run in (again, undisturbed))
+    assert told.endswith("asked for with --features multi")
+    assert why.startswith("features of several blocks: cross-validated")
+    assert again | {"report": again["report"].replace(told, why)} == undisturbed
     assert not (result.folder / ".work").exists()
     assert not (result.folder / ".lock").exists()
 

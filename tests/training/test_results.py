@@ -38,8 +38,8 @@ def test_metrics_have_all_fields_and_only_those(tiny_run, tiny_weights):
     assert metrics == tiny_run.metrics.to_json()
     assert Metrics.from_json(metrics).to_json() == metrics
     assert list(metrics) == [
-        "format", "classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "calibration",
-        "unknown", "rest_class", "test", "folds", "curve", "seconds", "peak_memory_mb",
+        "format", "classes", "counts", "seed", "weights", "chosen", "frozen", "fine_tuned", "comparison",
+        "calibration", "unknown", "rest_class", "test", "folds", "curve", "seconds", "peak_memory_mb",
     ]  # fmt: skip
     assert metrics == metrics | {
         "format": 1,

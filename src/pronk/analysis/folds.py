@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.dealing import assign_folds
-from pronk.analysis.head import choose_strength, class_weights, predict_left_out
+from pronk.analysis.head import Lesson, choose_strength, class_weights, predict_left_out
 from pronk.analysis.metrics import share_record
 from pronk.errors import DataError
 from pronk.pools import start_threads
@@ -126,7 +126,7 @@ def predict_fold(table: FeatureTable, fold: Fold) -> np.ndarray:
 
 def choose_common_strength(table: FeatureTable, *, seed: int) -> float:
     """Choose one regularisation for all folds of a study whose numbers are compared with each other only."""
-    return choose_strength(table.features, table.targets, table.groups, views=1, seed=seed, **_weigh(table))
+    return choose_strength(Lesson(table.features, table.targets, table.groups, **_weigh(table)), seed=seed)
 
 
 def _weigh(table: FeatureTable) -> dict[str, Any]:

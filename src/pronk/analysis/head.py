@@ -12,8 +12,8 @@ import numpy as np
 
 from pronk.analysis.dealing import deal_groups
 
-# From 3e-4 to 0.3 on standardised features; the optimum of every data set tried lies well inside.
-STRENGTHS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+# On standardised features; from the strongest, which is solved in the fewest steps, to the weakest.
+STRENGTHS = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 FOLDS = 4
 MAX_ITERATIONS = 300
 MAX_CROSS_VALIDATED = 2000
@@ -27,7 +27,7 @@ class Head:
     """A Dense layer on pooled features.
 
     Attributes:
-        weights: float32 [1280, C].
+        weights: float32 [d, C].
         bias: float32 [C].
         strength: strength of the regularisation it was fitted with.
     """
@@ -37,7 +37,7 @@ class Head:
     strength: float = 0.0
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Return probabilities, float64 [n, C], for pooled features [n, 1280]."""
+        """Return probabilities, float64 [n, C], for pooled features [n, d]."""
         return softmax((features @ self.weights + self.bias).astype(np.float64))
 
 
@@ -63,65 +63,83 @@ def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
     return np.asarray(len(targets) / (classes * np.maximum(counts, 1)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """Labelled photos to learn from.
+
+    Attributes:
+        features: float32 [n * views, d], a photo's views side by side.
+        targets: class indices, int [n].
+        groups: n names; photos with equal ones are copies of each other, or belong together.
+        weights: one per photo, float [n]; their mean is taken out.
+        classes: number of classes.
+        views: number of views of each photo.
+    """
+
+    features: np.ndarray
+    targets: np.ndarray
+    groups: Sequence[str]
+    weights: np.ndarray
+    classes: int
+    views: int = 1
+
+
 def fit_head(
-    features: np.ndarray,
-    targets: np.ndarray,
-    *,
-    classes: int,
-    weights: np.ndarray,
+    lesson: Lesson,
     strength: float,
+    *,
     on_iteration: Callable[[int, "Head"], None] = lambda number, head: None,
 ) -> Head:
-    """Fit a head to features, float32 [n, d], and class indices, int [n], at one strength of the regularisation.
+    """Fit a head to all views of all photos, at one strength of the regularisation.
 
-    There is one weight per row, float [n]; their mean is taken out. `on_iteration` is called with the number of each
-    finished iteration and the head so far.
+    `on_iteration` is called with the number of each finished iteration and the head so far.
     """
-    scaler, iterations = Scaler.fit(features), itertools.count(1)
+    scaler, iterations = Scaler.fit(lesson.features), itertools.count(1)
 
     def tell(solution: np.ndarray) -> None:
         on_iteration(next(iterations), scaler.unfold(solution, strength))
 
-    problem = _Problem(scaler.transform(features), targets, weights, classes)
+    targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
+    problem = _Problem(scaler.transform(lesson.features), targets, weights, lesson.classes)
     return scaler.unfold(problem.solve(strength, on_solution=tell), strength)
 
 
-def choose_strength(
-    features: np.ndarray,
-    targets: np.ndarray,
-    groups: Sequence[str],
-    *,
-    classes: int,
-    weights: np.ndarray,
-    views: int,
-    seed: int,
-) -> float:
-    """Choose the strength with the lowest cross-validated log-loss on the training photos.
+def choose_strength(lesson: Lesson, *, seed: int) -> float:
+    """Choose the strength with the lowest cross-validated log-loss; where photos are too few, the middle one."""
+    losses = measure_strengths(lesson, seed=seed)
+    return STRENGTHS[len(STRENGTHS) // 2 if losses is None else int(losses.argmin())]
 
-    Folds never divide a group of duplicates; all views of the fitted photos are used, and view 0 of those left out.
-    Features are float32 [n * views, d], a photo's views side by side; targets, groups and weights are one per photo.
+
+def measure_strengths(lesson: Lesson, *, seed: int) -> np.ndarray | None:
+    """Cross-validate a head at each strength.
+
+    Folds never divide a group of duplicates; all views of the fitted photos are used, and view 0 of those left out. The
+    seed and the groups alone deal the folds, so losses of other features of the same photos can be compared.
+
+    Returns:
+        The mean log-loss at each of STRENGTHS, float64 [S]; None where there are too few photos for folds.
     """
     rng = np.random.default_rng(seed)
-    if len(set(groups)) < 2 * FOLDS:
-        return STRENGTHS[len(STRENGTHS) // 2]
-    folds = deal_groups(groups, k=FOLDS, rng=rng)
-    chosen = np.sort(rng.permutation(len(targets))[:MAX_CROSS_VALIDATED])
-    by_photo = features.reshape(len(targets), views, -1)[chosen]
-    targets, folds, weights = targets[chosen], folds[chosen], weights[chosen]
+    if len(set(lesson.groups)) < 2 * FOLDS:
+        return None
+    folds = deal_groups(lesson.groups, k=FOLDS, rng=rng)
+    chosen = np.sort(rng.permutation(len(folds))[:MAX_CROSS_VALIDATED])
+    by_photo = lesson.features.reshape(len(folds), lesson.views, -1)[chosen]
+    targets, folds, weights = lesson.targets[chosen], folds[chosen], lesson.weights[chosen]
     losses = np.zeros(len(STRENGTHS))
     for fold in range(FOLDS):
         fitted, left = folds != fold, folds == fold
         if left.any() and fitted.any():
             predicted = predict_left_out(
                 by_photo[fitted].reshape(-1, by_photo.shape[2]),
-                targets[fitted].repeat(views),
+                targets[fitted].repeat(lesson.views),
                 by_photo[left, 0],
-                classes=classes,
-                weights=weights[fitted].repeat(views),
+                classes=lesson.classes,
+                weights=weights[fitted].repeat(lesson.views),
             )
             given = predicted[:, np.arange(left.sum()), targets[left]]
             losses += -np.log(np.clip(given, 1e-7, None)).sum(axis=1)
-    return STRENGTHS[int(losses.argmin())]
+    return losses / len(chosen)
 
 
 @dataclasses.dataclass(frozen=True)

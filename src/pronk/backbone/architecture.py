@@ -37,6 +37,13 @@ BLOCKS = tuple(
 )
 
 
+# Where the head reads: the outputs of the widest layers at three depths and of the last, from an eighth to a 32nd of
+# the image's side. The network computes them anyway. Errors fall most where photos are unlike those it learned from.
+HEAD_BLOCKS = ("block_6_expand_relu", "block_13_expand_relu", "block_16_expand_relu", "out_relu")
+TOP = HEAD_BLOCKS[-1:]
+FEATURES = {"top": TOP, "multi": HEAD_BLOCKS}
+
+
 @functools.cache
 def layer_shapes(alpha: float) -> Mapping[str, tuple[tuple[int, ...], ...]]:
     """Return the shapes of the arrays by layer name, in the network's order.
@@ -71,6 +78,41 @@ def layer_shapes(alpha: float) -> Mapping[str, tuple[tuple[int, ...], ...]]:
 def blocks_after(cut: str) -> tuple[Block, ...]:
     """Return the blocks that follow a cut."""
     return BLOCKS[[block.output for block in BLOCKS].index(cut) + 1 :]
+
+
+def split_blocks(blocks: Sequence[str], cut: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return those of the head's blocks that lie before a cut, and those after it, which change where it is fine-tuned.
+
+    Example:
+        >>> split_blocks(HEAD_BLOCKS, "block_15_add")
+        (('block_6_expand_relu', 'block_13_expand_relu'), ('block_16_expand_relu', 'out_relu'))
+    """
+    after = {f"{block.name}_expand_relu" for block in blocks_after(cut)} | {"out_relu"}
+    return tuple(name for name in blocks if name not in after), tuple(name for name in blocks if name in after)
+
+
+def pooled_sizes(weights: Mapping[str, Sequence[np.ndarray]], blocks: Sequence[str] = HEAD_BLOCKS) -> tuple[int, ...]:
+    """Return how many pooled features each of the head's blocks has, by the shapes of the weights.
+
+    Example:
+        >>> from pronk.backbone.weights import random_backbone
+        >>> pooled_sizes(random_backbone(alpha=1.0).weights)
+        (192, 576, 960, 1280)
+    """
+    layers = ("Conv_1" if name == "out_relu" else name.removesuffix("_relu") for name in blocks)
+    return tuple(int(weights[layer][0].shape[-1]) for layer in layers)
+
+
+def blocks_of_head(weights: Mapping[str, Sequence[np.ndarray]], features: int) -> tuple[str, ...]:
+    """Return the blocks that a head with so many features reads.
+
+    Raises:
+        ValueError: if no head of pronk has so many.
+    """
+    for blocks in FEATURES.values():
+        if sum(pooled_sizes(weights, blocks)) == features:
+            return blocks
+    raise ValueError(f"a head on {features} features")
 
 
 def _round_channels(value: float) -> int:

@@ -12,46 +12,73 @@ import keras
 import numpy as np
 
 from pronk.analysis.head import Head
-from pronk.backbone.architecture import LAYERS, Backbone, check_weights
+from pronk.backbone.architecture import HEAD_BLOCKS, LAYERS, TOP, Backbone, blocks_of_head, check_weights, split_blocks
 from pronk.backbone.h5 import DAMAGE, open_h5, read_weights
-from pronk.backbone.onnx_graphs import pooled_size
 from pronk.config import Settings
 from pronk.model.guards.files import read_limited, refusal
 
 
-def build_network(backbone: Backbone, *, classes: int, settings: Settings) -> Any:
-    """Build the classifier: uint8 photo -> scaling -> MobileNetV2 -> pooling -> dropout -> Dense with softmax.
+def build_body(backbone: Backbone, *, size: int) -> Any:
+    """Build all but the head: uint8 photo -> scaling -> MobileNetV2.
 
     Scaling to [-1, 1] lies inside, so the model takes pixels as they are. BatchNormalization is set untrainable,
     since in Keras 3 nothing else keeps its moving statistics still during `fit`.
 
     Returns:
-        A `keras.Model`: uint8 [N, size, size, 3] -> float32 [N, C].
+        A `keras.Model`: uint8 [N, size, size, 3] -> float32 [N, size / 32, size / 32, 1280].
     """
-    size = settings.image_size
     image = keras.Input((size, size, 3), dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(image)
-    base = keras.applications.MobileNetV2(
+    body = keras.applications.MobileNetV2(
         input_tensor=x, input_shape=(size, size, 3), alpha=backbone.alpha, include_top=False, weights=None
     )
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(base.output)
+    set_weights(body, backbone.weights)
+    for layer in batch_norms(body):
+        layer.trainable = False
+    return body
+
+
+def add_head(body: Any, blocks: Sequence[str], *, classes: int, settings: Settings) -> Any:
+    """Put a head on a body: pooling of the blocks it reads -> dropout -> Dense with softmax.
+
+    Returns:
+        An ordinary functional `keras.Model`: uint8 [N, size, size, 3] -> float32 [N, C]. It shares the body's layers.
+    """
+    pooled = [
+        keras.layers.GlobalAveragePooling2D(name=_pool_name(name))(body.get_layer(name).output) for name in blocks
+    ]
+    x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="pool")(pooled)
     x = keras.layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
     output = keras.layers.Dense(classes, activation="softmax", name="head")(x)
-    network = keras.Model(image, output, name="pronk")
-    set_weights(network, backbone.weights)
-    for layer in batch_norms(network):
-        layer.trainable = False
-    return network
+    return keras.Model(body.inputs[0], output, name="pronk")
+
+
+def build_network(backbone: Backbone, blocks: Sequence[str] = TOP, *, classes: int, settings: Settings) -> Any:
+    """Build the whole classifier at once: see `build_body` and `add_head`."""
+    return add_head(build_body(backbone, size=settings.image_size), blocks, classes=classes, settings=settings)
 
 
 def build_suffix(network: Any, cut: str) -> Any:
-    """Return the part that is fine-tuned: activations at the cut -> probabilities. It shares the network's layers."""
-    return keras.Model(network.get_layer(cut).output, network.output)
+    """Return the part that is fine-tuned, from activations at the cut to probabilities; it shares the network's layers.
+
+    Where the head reads blocks before the cut, their pooled features, which never change, are a second input.
+    """
+    layers = {layer.name for layer in network.layers}
+    fixed, changed = split_blocks([name for name in HEAD_BLOCKS if _pool_name(name) in layers], cut)
+    inputs = [network.get_layer(cut).output]
+    if not fixed:
+        return keras.Model(inputs, network.output)
+    size = sum(network.get_layer(_pool_name(name)).output.shape[-1] for name in fixed)
+    inputs.append(keras.Input((size,), name="fixed"))
+    x = keras.layers.Concatenate(name="pool")(
+        [inputs[1], *(network.get_layer(_pool_name(name)).output for name in changed)]
+    )
+    return keras.Model(inputs, network.get_layer("head")(network.get_layer("dropout")(x)))
 
 
 def with_features(network: Any) -> Any:
     """Return a model with the outputs of model.onnx: {probabilities, features, feature_map}. It shares the layers."""
-    last_map, pooled = network.get_layer("out_relu").output, network.get_layer("pool").output
+    last_map, pooled = network.get_layer("out_relu").output, network.get_layer("dropout").input
     return keras.Model(
         network.input, {"probabilities": network.output, "features": pooled, "feature_map": last_map}, name="pronk"
     )
@@ -106,7 +133,8 @@ def load_network(path: Path, *, settings: Settings) -> Any:
             backbone, head = _read_layers(file["layers"], path.name)
         except DAMAGE as error:
             raise refusal(f"{path.name} does not hold the layers of a MobileNetV2 with a head: {error!r}") from error
-    network = build_network(backbone, classes=len(head.bias), settings=settings)
+    blocks = blocks_of_head(backbone.weights, len(head.weights))
+    network = build_network(backbone, blocks, classes=len(head.bias), settings=settings)
     set_head(network, head)
     return network
 
@@ -123,9 +151,13 @@ def _read_layers(layers: Any, name: str) -> tuple[Backbone, Head]:
     weights = {layer: read(_kind(layer)) for layer in LAYERS}
     check_weights(weights, name)
     kernel, bias = read("dense")
-    if kernel.shape != (pooled_size(weights), len(bias)):
+    if kernel.ndim != 2 or kernel.shape[1:] != bias.shape or not blocks_of_head(weights, len(kernel)):
         raise ValueError(f"a head of shape {kernel.shape} and {bias.shape}")
     return Backbone(name, "", weights), Head(kernel, bias)
+
+
+def _pool_name(block: str) -> str:
+    return f"{block}_pool"
 
 
 def _kind(layer: str) -> str:

@@ -15,11 +15,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pronk.analysis.head import Head
-from pronk.backbone.architecture import BLOCKS, Block, blocks_after
+from pronk.backbone.architecture import (
+    BLOCKS,
+    HEAD_BLOCKS,
+    TOP,
+    Block,
+    blocks_after,
+    blocks_of_head,
+    pooled_sizes,
+    split_blocks,
+)
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
-PREFIX_VERSION = 1  # raise it when the prefix gives other numbers, so that features kept of the old one are not used
+PREFIX_VERSION = 2  # raise it when the prefix gives other numbers, so that features kept of the old one are not used
 OPSET = 18
 IR_VERSION = 9
 BATCH_NORM_EPSILON = 1e-3
@@ -32,6 +41,7 @@ class GraphWriter:
         self.weights = weights
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.maps: dict[str, str] = {}  # what the head may read, by Keras's names
 
     def constant(self, name: str, value: np.ndarray | np.float32) -> str:
         """Store an array and return its name."""
@@ -73,43 +83,58 @@ class GraphWriter:
         """Add one inverted residual block."""
         name, entry = block.name, x
         if block is not BLOCKS[0]:
-            x = self.convolution(x, f"{name}_expand", f"{name}_expand_BN")
+            x = self.maps[f"{name}_expand_relu"] = self.convolution(x, f"{name}_expand", f"{name}_expand_BN")
         x = self.convolution(x, f"{name}_depthwise", f"{name}_depthwise_BN", stride=block.stride)
         x = self.convolution(x, f"{name}_project", f"{name}_project_BN", relu=False)
         return self.node("Add", [entry, x], block.output) if block.is_residual else x
 
+    def blocks(self, x: str, blocks: Sequence[Block], *, cut: str | None = None) -> str:
+        """Add blocks and the last convolution; return the output of the block that ends at the cut."""
+        cut_output = ""
+        for block in blocks:
+            x = self.block(x, block)
+            cut_output = x if x == cut else cut_output
+        self.maps["out_relu"] = self.convolution(x, "Conv_1", "Conv_1_bn")
+        return cut_output
+
+    def pool(self, blocks: Sequence[str]) -> str:
+        """Add the mean over height and width of the outputs of some blocks, side by side: `features`."""
+        pooled = [self.node("GlobalAveragePool", [self.maps[name]], f"{name}_pooled") for name in blocks]
+        if len(blocks) > 1:
+            pooled = [self.node("Concat", pooled, "pooled", axis=1)]
+        return self.node("Flatten", pooled, "features")
+
 
 def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
-    """Write the frozen network with two ways out: at the cut, a block's last layer, and pooled at its end.
+    """Write the frozen network with two ways out: at the cut, a block's last layer, and the pooled HEAD_BLOCKS.
 
     Returns:
-        An ONNX model: `image` uint8 [N, size, size, 3] -> `features` float32 [N, 1280], `cut` float16 [N, h, w, c].
+        An ONNX model: `image` uint8 [N, size, size, 3] -> `features` float32 [N, 3008], `cut` float16 [N, h, w, c].
     """
     writer = GraphWriter(weights)
-    cut_output, feature_map = _write_network(writer, cut)
-    features = _write_pooling(writer, feature_map)
+    cut_output = _write_network(writer, cut)
+    features = writer.pool(HEAD_BLOCKS)
     channels_last = writer.node("Transpose", [cut_output], "cut_channels_last", perm=[0, 2, 3, 1])
     writer.node("Cast", [channels_last], "cut", to=TensorProto.FLOAT16)
     outputs = [
-        _tensor(features, ["N", pooled_size(weights)]),
+        _tensor(features, ["N", sum(pooled_sizes(weights))]),
         _tensor("cut", ["N", *cut_shape(weights, size=size, cut=cut)], TensorProto.FLOAT16),
     ]
     return _serialize(writer, _image(size), outputs)
 
 
-def write_suffix(weights: Weights, *, size: int, cut: str) -> bytes:
-    """Write what follows the cut, up to the pooled features.
+def write_suffix(weights: Weights, *, size: int, cut: str, blocks: Sequence[str]) -> bytes:
+    """Write what follows the cut, up to the pooled features of those of the head's blocks that lie there.
 
     Returns:
-        An ONNX model: `cut` float32 [N, h, w, c] -> `features` float32 [N, 1280].
+        An ONNX model: `cut` float32 [N, h, w, c] -> `features` float32 [N, d]; the head's other features never change.
     """
     writer = GraphWriter(weights)
     x = writer.node("Transpose", ["cut"], "cut_channels_first", perm=[0, 3, 1, 2])
-    for block in blocks_after(cut):
-        x = writer.block(x, block)
-    features = _write_pooling(writer, writer.convolution(x, "Conv_1", "Conv_1_bn"))
+    writer.blocks(x, blocks_after(cut))
+    _, changed = split_blocks(blocks, cut)
     cut_input = _tensor("cut", ["N", *cut_shape(weights, size=size, cut=cut)])
-    return _serialize(writer, cut_input, [_tensor(features, ["N", pooled_size(weights)])])
+    return _serialize(writer, cut_input, [_tensor(writer.pool(changed), ["N", sum(pooled_sizes(weights, changed))])])
 
 
 def write_model(weights: Weights, head: Head, *, size: int, temperature: float = 1.0) -> bytes:
@@ -117,35 +142,30 @@ def write_model(weights: Weights, head: Head, *, size: int, temperature: float =
 
     Args:
         weights: arrays by layer name.
-        head: the Dense layer, of C classes.
+        head: the Dense layer, of C classes; its d features tell which blocks it reads.
         size: side of the square image in pixels.
         temperature: the logits are divided by it (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     Returns:
         An ONNX model: `image` uint8 [N, size, size, 3] -> `probabilities` float32 [N, C], `features`
-        float32 [N, 1280], `feature_map` float32 [N, size / 32, size / 32, 1280].
+        float32 [N, d], `feature_map` float32 [N, size / 32, size / 32, 1280].
     """
     writer = GraphWriter(weights)
-    _, feature_map = _write_network(writer, None)
-    features = _write_pooling(writer, feature_map)
+    _write_network(writer)
+    features = writer.pool(blocks_of_head(weights, len(head.weights)))
     named = (("head/kernel", head.weights), ("head/bias", head.bias))
     dense = [writer.constant(name, array.astype(np.float32)) for name, array in named]
     logits = writer.node("Gemm", [features, *dense], "logits")
     logits = writer.node("Div", [logits, writer.constant("temperature", np.float32(temperature))], "logits_tempered")
     writer.node("Softmax", [logits], "probabilities", axis=-1)
-    writer.node("Transpose", [feature_map], "feature_map", perm=[0, 2, 3, 1])
-    side, channels = size // 32, pooled_size(weights)
+    writer.node("Transpose", [writer.maps["out_relu"]], "feature_map", perm=[0, 2, 3, 1])
+    side, (channels,) = size // 32, pooled_sizes(weights, TOP)
     outputs = [
         _tensor("probabilities", ["N", len(head.bias)]),
-        _tensor(features, ["N", channels]),
+        _tensor(features, ["N", len(head.weights)]),
         _tensor("feature_map", ["N", side, side, channels]),
     ]
     return _serialize(writer, _image(size), outputs)
-
-
-def pooled_size(weights: Weights) -> int:
-    """Return the number of pooled features."""
-    return int(weights["Conv_1"][0].shape[-1])
 
 
 def cut_shape(weights: Weights, *, size: int, cut: str) -> tuple[int, int, int]:
@@ -178,18 +198,9 @@ def fold_batch_norm(kernel: np.ndarray, batch_norm: Sequence[np.ndarray]) -> tup
     return (ordered * factor[:, None, None, None]).astype(np.float32), (beta - mean * factor).astype(np.float32)
 
 
-def _write_network(writer: GraphWriter, cut: str | None) -> tuple[str, str]:
+def _write_network(writer: GraphWriter, cut: str | None = None) -> str:
     x = writer.convolution(writer.scale("image"), "Conv1", "bn_Conv1", stride=2)
-    cut_output = ""
-    for block in BLOCKS:
-        x = writer.block(x, block)
-        cut_output = x if x == cut else cut_output
-    return cut_output, writer.convolution(x, "Conv_1", "Conv_1_bn")
-
-
-def _write_pooling(writer: GraphWriter, feature_map: str) -> str:
-    pooled = writer.node("GlobalAveragePool", [feature_map], "pooled")
-    return writer.node("Flatten", [pooled], "features")
+    return writer.blocks(x, BLOCKS, cut=cut)
 
 
 def _image(size: int) -> onnx.ValueInfoProto:

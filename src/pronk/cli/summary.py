@@ -48,6 +48,8 @@ def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None
         table.add_row("not called unknown, test", accuracy_text(metrics.test["coverage"], "kept"))
     console.print()
     console.print(table)
+    if metrics.chosen:
+        console.print(f"Chosen for these photos: {metrics.chosen['why']}.", markup=False)
     console.print(_fine_tuning(metrics), markup=False)
     if metrics.test:
         print_confusion(console, metrics.classes, metrics.test["confusion"])

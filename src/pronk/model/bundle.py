@@ -25,11 +25,12 @@ from pronk.model.run import EXPORTS, MODEL, SETTINGS
 from pronk.storage.files import digest_file, write_atomically, write_json
 from pronk.storage.places import is_single_name, lies_in
 
-FORMAT = 1
+FORMAT = 2
+TOP = ("out_relu",)  # what heads read before there were others
 MODEL_FILE = "model.json"
 MOST_BYTES = 8 * 2**20
 MOST_CLASSES = 10_000
-MOST_FILES = 200
+MOST_FILES, MOST_BLOCKS = 200, 20
 LONGEST_NAME = 255
 HIGHEST_TEMPERATURE = 1000.0
 HEAD_FILE = "head.npy"  # beside a model that is not an ONNX file
@@ -51,6 +52,7 @@ class Bundle:
         temperature: the logits are divided by it inside the graph.
         files: sha256 of each file, by its path in the folder.
         weights: name and sha256 of the pre-trained weights.
+        blocks: layers of the network whose pooled outputs the head reads, in order.
         versions: versions of the software that wrote it.
         runtime: name of its format, a key of FORMATS.
         unknown: how to tell photos of other things, where there were enough validation photos.
@@ -66,6 +68,7 @@ class Bundle:
     files: Mapping[str, str]
     weights: Mapping[str, str]
     versions: Mapping[str, str]
+    blocks: tuple[str, ...] = TOP
     runtime: str = TRAINED
     unknown: Unknown | None = None
     sets: SetScores | None = None
@@ -93,6 +96,7 @@ class Bundle:
             "format": FORMAT,
             "classes": list(self.classes),
             "image": {"size": self.size, "fit": self.fit, "resample": "bilinear"},
+            "blocks": list(self.blocks),
             "runtime": self.runtime,
             "temperature": self.temperature,
             "unknown": self.unknown and self.unknown.to_record(),
@@ -133,6 +137,7 @@ def write_bundle(
     size: int,
     fit: str,
     weights: Mapping[str, str],
+    blocks: Iterable[str] = TOP,
     temperature: float = 1.0,
     runtime: str = TRAINED,
     unknown: Unknown | None = None,
@@ -155,6 +160,7 @@ def write_bundle(
         files,
         weights,
         installed_versions(),
+        tuple(blocks),
         runtime,
         unknown,
         sets,
@@ -253,7 +259,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         classes, image, files = record["classes"], record["image"], record["files"]
         temperature = float(record["temperature"])
         # Models written before there were exports name no runtime.
-        runtime = record.get("runtime", TRAINED)
+        runtime, blocks = record.get("runtime", TRAINED), record.get("blocks", TOP)
         _require(isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES, "classes", classes)
         _require(all(map(_is_name, classes)) and len(set(classes)) == len(classes), "classes", classes)
         is_size = type(image["size"]) is int and not CONFIG["image_size"].find_problem(image["size"])
@@ -262,6 +268,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         _require(len(files) <= MOST_FILES and all(map(_is_inside, files)), "files", files)
         _require(all(isinstance(digest, str) for digest in files.values()), "files", files)
         _require(runtime in FORMATS, "runtime", runtime)
+        _require(0 < len(blocks) <= MOST_BLOCKS and all(map(_is_name, blocks)), "blocks", blocks)
         _require(record.get("rest_class") in (None, *classes), "rest_class", record.get("rest_class"))
         return {
             "classes": tuple(classes),
@@ -271,6 +278,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
             "files": dict(files),
             "weights": dict(record["weights"]),
             "versions": dict(record["versions"]),
+            "blocks": tuple(blocks),
             "runtime": runtime,
             "unknown": Unknown.from_record(record["unknown"]) if record.get("unknown") else None,
             "sets": SetScores.from_record(record["sets"]) if record.get("sets") else None,

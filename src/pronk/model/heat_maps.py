@@ -55,6 +55,7 @@ def class_activation_map(feature_map: np.ndarray, weights: np.ndarray, index: in
         >>> class_activation_map(np.array([[[1, 0], [4, 1], [0, 3]]], np.float32), np.eye(2, dtype=np.float32), 0)
         array([[0.25, 1.  , 0.  ]], dtype=float32)
     """
+    weights = weights[-feature_map.shape[-1] :]  # of the last block alone, so far
     heat: np.ndarray = np.maximum(feature_map.astype(np.float32) @ weights[:, index].astype(np.float32), 0)
     return heat / (heat.max(initial=0) or 1)
 

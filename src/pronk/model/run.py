@@ -50,6 +50,13 @@ class ChoiceRecord(ComparisonRecord):
     why: str
 
 
+class ChosenRecord(TypedDict):
+    """What the run chose by itself, or was told: what the head reads ("top" or "multi"), and why, in words."""
+
+    features: str
+    why: str
+
+
 class CalibrationRecord(TypedDict):
     """The temperature, and by part the calibration error `before` and `after` it; None for a part without photos."""
 
@@ -99,6 +106,7 @@ class Metrics(EvaluationMetrics):
     Attributes:
         seed: the run's seed.
         weights: name and sha256 of the pre-trained weights.
+        chosen: what `auto` came to; None in earlier runs.
         frozen: phase 1, with its val record.
         fine_tuned: phase 2; None where it was left out.
         comparison: the two phases on the same photos, and the choice.
@@ -110,6 +118,7 @@ class Metrics(EvaluationMetrics):
 
     seed: int
     weights: Mapping[str, str]
+    chosen: ChosenRecord | None = None
     frozen: PhaseRecord
     fine_tuned: PhaseRecord | None
     comparison: ChoiceRecord
@@ -142,8 +151,8 @@ class Metrics(EvaluationMetrics):
 
 
 ORDER = (
-    *("classes", "counts", "seed", "weights", "frozen", "fine_tuned", "comparison", "calibration", "unknown"),
-    "rest_class",
+    *("classes", "counts", "seed", "weights", "chosen", "frozen", "fine_tuned", "comparison", "calibration"),
+    *("unknown", "rest_class"),
     *("test", "folds", "curve", "seconds", "peak_memory_mb"),
 )
 
@@ -193,5 +202,7 @@ def _check(metrics: Metrics) -> None:
         raise ValueError(f"accuracies must be numbers. Got {accuracies!r:.200}")
     if not all(isinstance(text, str) for text in (metrics.comparison["kept"], metrics.comparison["why"])):
         raise TypeError(f"comparison must say in words what was kept. Got {metrics.comparison!r:.200}")
+    if metrics.chosen and not all(isinstance(text, str) for text in metrics.chosen.values()):
+        raise TypeError(f"chosen must say in words what was chosen. Got {metrics.chosen!r:.200}")
     if not all(isinstance(part["loss"], float | int) for part in phases):
         raise TypeError(f"losses must be numbers. Got {phases!r:.200}")

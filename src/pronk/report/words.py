@@ -87,7 +87,15 @@ def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
         verdict = verdict if gained >= 0 else "Not clearly."
         verdict = verdict if tuned["val"]["loss"] < frozen["val"]["loss"] else "No."
         sentences = _compare_phases(frozen["val"], tuned["val"], comparison)
-    return {"verdict": verdict, "sentences": sentences, "kept": PHASES[kept], "why": why, "rows": rows}
+    chosen = metrics.chosen["why"] if metrics.chosen else ""
+    return {
+        "verdict": verdict,
+        "sentences": sentences,
+        "kept": PHASES[kept],
+        "why": why,
+        "rows": rows,
+        "chosen": chosen,
+    }
 
 
 def _compare_phases(frozen: PartRecord, tuned: PartRecord, comparison: ChoiceRecord) -> list[str]:

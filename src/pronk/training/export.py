@@ -186,6 +186,7 @@ def write_export(
         "size": bundle.size,
         "fit": bundle.fit,
         "weights": bundle.weights,
+        "blocks": bundle.blocks,
         "temperature": bundle.temperature,
         "runtime": to,
         "rest_class": bundle.rest_class,

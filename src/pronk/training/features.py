@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pronk.backbone.onnx_graphs import PREFIX_VERSION, cut_shape, pooled_size, write_prefix
+from pronk.backbone.architecture import FEATURES, HEAD_BLOCKS, pooled_sizes, split_blocks
+from pronk.backbone.onnx_graphs import PREFIX_VERSION, cut_shape, write_prefix
 from pronk.batch.engines import open_engine
 from pronk.batch.ray_cluster import SHARE
 from pronk.dataset.findings import Finding
@@ -42,6 +44,7 @@ class Features:
         computed: number of rows that were not in the cache before.
         decode_seconds: wall time that decoding and drawing took, as a share of the workers' time.
         missing: findings for photos that changed or vanished meanwhile.
+        blocks: those whose pooled features are read, of HEAD_BLOCKS.
     """
 
     dataset: Dataset
@@ -49,15 +52,33 @@ class Features:
     computed: int
     decode_seconds: float
     missing: tuple[Finding, ...]
+    blocks: tuple[str, ...] = HEAD_BLOCKS
+
+    def reading(self, name: str) -> "Features":
+        """Return the same, read as one of FEATURES says."""
+        return dataclasses.replace(self, blocks=FEATURES[name])
 
     def pooled(self, photos: Sequence[Photo], *, views: int = 1) -> np.ndarray:
-        """Return pooled features of views 0 .. views - 1: float32 [n * views, 1280], a photo's views side by side."""
-        rows = [self.row(photo, number)[0] for photo in photos for number in range(views)]
-        return np.stack(rows)
+        """Return pooled features of views 0 .. views - 1: float32 [n * views, d], a photo's views side by side."""
+        columns = self._columns(self.blocks)
+        return np.stack([self.row(photo, number)[0][columns] for photo in photos for number in range(views)])
 
-    def cuts(self, photos: Sequence[Photo], *, view: int) -> np.ndarray:
-        """Return activations at the cut of one view of each photo: float32 [n, h, w, c], stored as float16."""
-        return np.stack([self.row(photo, view)[1] for photo in photos]).astype(np.float32)
+    def inputs(self, photos: Sequence[Photo], *, view: int, cut: str) -> list[np.ndarray]:
+        """Return what the blocks after the cut and the head take of one view of each photo.
+
+        Activations at the cut, float32 [n, h, w, c], stored as float16; and where the head reads blocks before the cut,
+        their pooled features, float32 [n, d].
+        """
+        fixed, _ = split_blocks(self.blocks, cut)
+        rows = [self.row(photo, view) for photo in photos]
+        cuts = np.stack([activations for _, activations in rows]).astype(np.float32)
+        return [cuts, np.stack([pooled[self._columns(fixed)] for pooled, _ in rows])] if fixed else [cuts]
+
+    def _columns(self, blocks: Sequence[str]) -> slice:
+        """Return where in a row the features of some blocks lie that follow each other."""
+        sizes = self.extraction.store.pooled
+        ends = dict(zip(sizes, itertools.accumulate(sizes.values()), strict=True))
+        return slice(ends[blocks[0]] - sizes[blocks[0]], ends[blocks[-1]])
 
     def row(self, photo: Photo, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return one row; a damaged one is computed again."""
@@ -112,7 +133,7 @@ def plan_extraction(root: Path, run: Run) -> Extraction:
     os.utime(prefix)
     store = RowStore(
         CacheKind.ROWS.within(run.cache) / _key(key, settings.fit),
-        (pooled_size(weights),),
+        dict(zip(HEAD_BLOCKS, pooled_sizes(weights), strict=True)),
         cut_shape(weights, size=size, cut=cut),
     )
     return Extraction(root.absolute(), prefix, store, size, settings.fit, settings.seed, run.work / "squares")

@@ -14,6 +14,7 @@ from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, 
 from pronk.analysis.head import Head
 from pronk.analysis.metrics import log_loss, mcnemar_exact
 from pronk.analysis.novelty import fit_novelty
+from pronk.backbone.architecture import FEATURES
 from pronk.backbone.onnx_graphs import write_model, write_suffix
 from pronk.config import Settings
 from pronk.dataset.loading import Dataset, Photo
@@ -98,7 +99,8 @@ def cut_suffix(kept: Kept, run: Run) -> bytes | None:
     """Return the fine-tuned blocks as an ONNX graph; None for the frozen network, whose features are in the cache."""
     if kept.weights is run.backbone.weights:
         return None
-    return write_suffix(kept.weights, size=run.settings.image_size, cut=run.settings.fine_tune_from)
+    blocks = FEATURES[run.settings.features]
+    return write_suffix(kept.weights, size=run.settings.image_size, cut=run.settings.fine_tune_from, blocks=blocks)
 
 
 def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) -> Unknown | None:
@@ -119,21 +121,25 @@ def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) ->
     if conformal_threshold(np.zeros(len(val)), coverage) is None:
         return None
     session = None if suffix is None else open_session(suffix, threads=available_cores())
-    rows = _pool_features(session, features, train)
+    rows = _pool_features(session, features, train, settings.fine_tune_from)
     # Its many small products take forty times as long where several threads wait for each other.
     with threadpool_limits(1):
         novelty = fit_novelty(rows, dataset.targets(train), classes=len(dataset.classes))
-    threshold = conformal_threshold(novelty.distance(_pool_features(session, features, val)), coverage)
+    judged = _pool_features(session, features, val, settings.fine_tune_from)
+    threshold = conformal_threshold(novelty.distance(judged), coverage)
     assert threshold is not None
     return Unknown(novelty, threshold, coverage, len(val))
 
 
-def _pool_features(session: Any, features: Features, photos: tuple[Photo, ...]) -> np.ndarray:
-    """Return float32 [n, 1280] of the photos as they are: from the cache, or through the fine-tuned blocks."""
+def _pool_features(session: Any, features: Features, photos: tuple[Photo, ...], cut: str) -> np.ndarray:
+    """Return float32 [n, d] of the photos as they are: from the cache, or through the fine-tuned blocks."""
     if session is None:
         return features.pooled(photos)
-    chunks = (photos[i : i + PHOTOS_AT_ONCE] for i in range(0, len(photos), PHOTOS_AT_ONCE))
-    return np.concatenate([session.run(["features"], {"cut": features.cuts(part, view=0)})[0] for part in chunks])
+    rows = []
+    for start in range(0, len(photos), PHOTOS_AT_ONCE):
+        cuts, *fixed = features.inputs(photos[start : start + PHOTOS_AT_ONCE], view=0, cut=cut)
+        rows.append(np.hstack([*fixed, *session.run(["features"], {"cut": cuts})]))
+    return np.concatenate(rows)
 
 
 def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
@@ -201,6 +207,7 @@ def write_kept(
         fit=settings.fit,
         weights={"name": run.backbone.name, "sha256": run.backbone.sha256},
         temperature=temperature,
+        blocks=FEATURES[settings.features],
         unknown=unknown.result(),
         rest_class=find_rest_class(classes, settings.rest_class),
         sets=calibration.sets,

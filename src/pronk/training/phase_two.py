@@ -26,7 +26,7 @@ from pronk.training.features import Features
 from pronk.training.phase_one import Fit, Frozen, HistoryRow, history_row, measure_fit
 from pronk.training.run_folder import Run
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # activations at the cut, targets, weights
+Batch = tuple[list[np.ndarray], np.ndarray, np.ndarray]  # what `Features.inputs` gives, targets, weights
 
 logger = logging.getLogger(__name__)
 DIGEST_BYTES = 32
@@ -112,9 +112,9 @@ class FineTuning:
                 # Its random numbers are no part of any checkpoint, so they are set, not carried on.
                 layer.seed_generator.state.assign(np.array([self.settings.seed, self.epoch], "uint32"))
         losses, accuracies, sizes, weighted_sizes = [], [], [], []
-        for step, (activations, targets, weights) in enumerate(batches, start=1):
+        for step, (inputs, targets, weights) in enumerate(batches, start=1):
             # Keras forgets the batches before with each call.
-            logs = self.suffix.train_on_batch(activations, targets, sample_weight=weights, return_dict=True)
+            logs = self.suffix.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
             losses.append(logs["loss"])
             accuracies.append(logs["accuracy"])
             sizes.append(len(targets))
@@ -163,7 +163,7 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     before, steps = (state.epoch - 1) * count, settings.epochs * count
     train = state.run_epoch(batches, lambda step: run.on_progress("fine_tune", before + step, steps))
     val = features.dataset.part("val")
-    judged = _predict(state.suffix, features, val, settings.batch_size)
+    judged = _predict(state.suffix, features, val, settings)
     if not np.isfinite(judged).all():
         raise SettingsError(
             f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
@@ -190,8 +190,9 @@ def _read_batches(features: Features, settings: Settings, epoch: int) -> tuple[I
 
     def read() -> Iterator[Batch]:
         for chosen in batches:
-            cuts = features.cuts([photos[i] for i in chosen], view=epoch % settings.views)
-            yield cuts, targets[chosen], weights[chosen]
+            batch = [photos[i] for i in chosen]
+            inputs = features.inputs(batch, view=epoch % settings.views, cut=settings.fine_tune_from)
+            yield inputs, targets[chosen], weights[chosen]
 
     return read(), len(batches)
 
@@ -208,11 +209,11 @@ def cut_evenly(order: np.ndarray, most: int) -> np.ndarray:
     return np.resize(order, (steps, -(-len(order) // steps)))
 
 
-def _predict(suffix: Any, features: Features, photos: Sequence[Photo], size: int) -> np.ndarray:
+def _predict(suffix: Any, features: Features, photos: Sequence[Photo], settings: Settings) -> np.ndarray:
     """Predict in batches of one size, so that one trace serves all."""
-    batches = cut_evenly(np.arange(len(photos)), size)
-    cuts = (features.cuts([photos[i] for i in chosen], view=0) for chosen in batches)
-    outputs = [np.asarray(suffix.predict_on_batch(batch), np.float64) for batch in cuts]
+    batches = ([photos[i] for i in chosen] for chosen in cut_evenly(np.arange(len(photos)), settings.batch_size))
+    inputs = (features.inputs(batch, view=0, cut=settings.fine_tune_from) for batch in batches)
+    outputs = [np.asarray(suffix.predict_on_batch(given), np.float64) for given in inputs]
     return np.concatenate(outputs)[: len(photos)]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from pronk.backbone.weights import load_backbone
 from pronk.batch.engines import check_engine
@@ -83,8 +84,8 @@ def train(
         with start_workers() as pool:
             run = Run(settings, backbone, folder, place, pool, engine, address, on_progress)
             outcome = take_steps(listing, run, usage)
-        metrics = summarise(outcome, run, usage)
-        write_results(outcome, metrics, run)
+        metrics = summarise(outcome, usage)
+        write_results(outcome, metrics)
     trim(place, limit=limit)
     return finish(folder, metrics, settings, outcome.findings)
 
@@ -92,7 +93,7 @@ def train(
 def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
     """Check, extract, train twice, choose, write and judge; `pronk.training.schedule` says what runs beside that."""
     with Beside(run) as beside:
-        beside.at_start(len(listing.classes))
+        beside.at_start()
         with usage.stage("check"):
             dataset = split_photos(listing, run)
         with usage.stage("extract"):
@@ -102,8 +103,9 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         keep_split(run.folder, features.dataset)
         with usage.stage("head"):
             frozen = solve_head(features, run)
-        beside.after_phase_one(features)
-        network = beside.network.result()
+        run, features = run.settle(features=frozen.features), features.reading(frozen.features)
+        beside.after_phase_one(features, run)
+        network = build_classifier(beside.body.result(), features, run)
         fine_tuned = None
         if not run.settings.frozen_only:
             with usage.stage("fine_tune"):
@@ -122,7 +124,7 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
             judged = judge(bundle, features, run, views=beside.example.result())
         beside.comparison.result()
         dataset = dataclasses.replace(features.dataset, findings=features.dataset.findings + judged.lost)
-        return Outcome(dataset, frozen, fine_tuned, kept, bundle, judged, beside.studies.result())
+        return Outcome(run, dataset, frozen, fine_tuned, kept, bundle, judged, beside.studies.result())
 
 
 def prepare(data: Path | str, settings: Settings) -> tuple[Listing, Settings]:
@@ -161,6 +163,13 @@ def solve_head(features: Features, run: Run) -> Frozen:
     frozen = run.pool.submit(train_head, features, run.settings).result()
     run.on_progress("head", len(frozen.history), len(frozen.history))
     return frozen
+
+
+def build_classifier(body: Any, features: Features, run: Run) -> Any:
+    """Put the head that was chosen on the Keras model."""
+    from pronk.backbone.keras_network import add_head
+
+    return add_head(body, features.blocks, classes=len(features.dataset.classes), settings=run.settings)
 
 
 def keep_split(folder: Path, dataset: Dataset) -> None:

@@ -36,7 +36,7 @@ from pronk.training.kept_model import Kept
 from pronk.training.phase_one import Frozen
 from pronk.training.phase_two import FineTuned
 from pronk.training.rows import PhotoViews, draw_wanted, load_square
-from pronk.training.run_folder import Run
+from pronk.training.run_folder import Run, write_settings
 from pronk.training.surveys import Studies
 from pronk.training.usage import Usage
 
@@ -64,6 +64,7 @@ class Outcome:
     """What the steps of a run came to.
 
     Attributes:
+        run: with the settings as chosen.
         dataset: the photos, and all that was found in them.
         frozen: the result of phase 1.
         fine_tuned: the result of phase 2; None where it was left out.
@@ -73,6 +74,7 @@ class Outcome:
         studies: studies of the features.
     """
 
+    run: Run
     dataset: Dataset
     frozen: Frozen
     fine_tuned: FineTuned | None
@@ -123,9 +125,9 @@ def draw_example(features: Features, settings: Settings) -> list[np.ndarray]:
     return [] if isinstance(drawn, Finding) else list(drawn)  # it may be gone by now
 
 
-def summarise(outcome: Outcome, run: Run, usage: Usage) -> Metrics:
+def summarise(outcome: Outcome, usage: Usage) -> Metrics:
     """Return the numbers of metrics.json."""
-    dataset, bundle, studies = outcome.dataset, outcome.bundle, outcome.studies
+    run, dataset, bundle, studies = outcome.run, outcome.dataset, outcome.bundle, outcome.studies
     rows = {part: [row for row in outcome.judged.rows if row["part"] == part] for part in ("val", "test")}
     errors = {
         part: calibration_errors(some, dataset.classes, bundle.temperature) if some else None
@@ -136,6 +138,7 @@ def summarise(outcome: Outcome, run: Run, usage: Usage) -> Metrics:
         counts=dataset.counts,
         seed=run.settings.seed,
         weights={"name": run.backbone.name, "sha256": run.backbone.sha256},
+        chosen={"features": run.settings.features, "why": outcome.frozen.why},
         frozen=_phase_record(outcome.frozen, dataset),
         fine_tuned=_phase_record(outcome.fine_tuned, dataset) if outcome.fine_tuned else None,
         comparison=outcome.kept.comparison,
@@ -156,9 +159,10 @@ def _phase_record(phase: Frozen | FineTuned, dataset: Dataset) -> PhaseRecord:
     return {"val": {"accuracy": accuracy_record(correct), "loss": log_loss(probabilities, targets)}}
 
 
-def write_results(outcome: Outcome, metrics: Metrics, run: Run) -> None:
+def write_results(outcome: Outcome, metrics: Metrics) -> None:
     """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
-    folder, dataset, studies = run.folder, outcome.dataset, outcome.studies
+    run, dataset, studies = outcome.run, outcome.dataset, outcome.studies
+    folder = run.folder
     write_csv(folder / HISTORY, HISTORY_COLUMNS, outcome.history)
     write_csv(folder / PREDICTIONS, row_columns(dataset.classes), outcome.judged.rows)
     if studies.folds:
@@ -181,6 +185,8 @@ def write_results(outcome: Outcome, metrics: Metrics, run: Run) -> None:
         model_path=str(folder),
     )
     write_atomically(folder / REPORT, render_report(content).encode())
+    # Only now: until a run is done, what goes on with it chooses again, and comes to the same.
+    write_settings(folder, run.settings)
     write_json(folder / METRICS, metrics.to_json())
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,18 @@ class RowStore:
 
     Attributes:
         folder: where the rows are.
-        pooled_shape: shape of the float32 pooled features, such as (1280,).
+        pooled: number of float32 pooled features by block, in order.
         cut_shape: shape of the float16 activations, such as (14, 14, 96).
     """
 
     folder: Path
-    pooled_shape: tuple[int, ...]
+    pooled: Mapping[str, int]
     cut_shape: tuple[int, ...]
 
     @property
     def row_bytes(self) -> int:
         """Size of one row's file."""
-        return len(MAGIC) + 4 + 4 * math.prod(self.pooled_shape) + 2 * math.prod(self.cut_shape)
+        return len(MAGIC) + 4 + 4 * sum(self.pooled.values()) + 2 * math.prod(self.cut_shape)
 
     def path(self, key: str) -> Path:
         """Return the file of a row."""
@@ -76,8 +76,8 @@ class RowStore:
             return None
         if zlib.crc32(body) != int.from_bytes(data[len(MAGIC) : start], "little"):
             return None
-        size = math.prod(self.pooled_shape)
-        pooled = np.frombuffer(data, "<f4", count=size, offset=start).reshape(self.pooled_shape)
+        size = sum(self.pooled.values())
+        pooled = np.frombuffer(data, "<f4", count=size, offset=start)
         cut = np.frombuffer(data, "<f2", offset=start + 4 * size).reshape(self.cut_shape)
         return pooled, cut
 

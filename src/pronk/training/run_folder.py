@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 from pronk.backbone.architecture import Backbone
 from pronk.config import Settings, read_settings, to_toml
@@ -41,6 +42,10 @@ class Run:
     engine: str = "local"
     address: str | None = None
     on_progress: Progress = no_progress
+
+    def settle(self, **chosen: Any) -> "Run":
+        """Return the run with what was chosen in the place of `auto`."""
+        return dataclasses.replace(self, settings=self.settings.replace(**chosen))
 
     @property
     def work(self) -> Path:
@@ -96,13 +101,18 @@ def hold_run(folder: Path, settings: Settings, *, resume: bool) -> Iterator[bool
         remove_leftovers(folder)
         done = (folder / METRICS).is_file()
         if not done:
-            write_atomically(folder / SETTINGS, to_toml(settings).encode("utf-8", "surrogateescape"))
+            write_settings(folder, settings)
         try:
             yield done
         except BaseException:
             _remove_if_empty(folder)
             raise
         shutil.rmtree(folder / WORK, ignore_errors=True)
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write settings.toml, which replays the run."""
+    write_atomically(folder / SETTINGS, to_toml(settings).encode("utf-8", "surrogateescape"))
 
 
 def _taken(folder: Path) -> RunError:
@@ -123,7 +133,9 @@ def _check_settings(folder: Path, settings: Settings) -> None:
         raise RunError(f"{folder} is not a run folder", hint="name another --out")
     former = read_settings(folder / SETTINGS)
     current = tomllib.loads(to_toml(settings))
-    different = sorted(name for name in former.keys() | current.keys() if former.get(name) != current.get(name))
+    # A run that is done says there what `auto` came to.
+    asked = {name for name in former.keys() | current.keys() if current.get(name) != "auto" or name not in former}
+    different = sorted(name for name in asked if former.get(name) != current.get(name))
     if different:
         raise RunError(
             f"{folder} was started with other settings: {', '.join(different)}",

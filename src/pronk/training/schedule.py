@@ -17,7 +17,7 @@ class Beside:
 
     | result     | runs in                | starts after            | asked for by      |
     |------------|------------------------|-------------------------|-------------------|
-    | network    | a thread: Keras's import leaves the workers the other core | the start | phase 2 |
+    | body       | a thread: Keras's import leaves the workers the other core | the start | phase 2 |
     | golden     | a worker               | phase 1                 | writing the model |
     | studies    | a worker               | phase 1                 | the report        |
     | example    | a worker               | phase 1                 | the report        |
@@ -34,13 +34,14 @@ class Beside:
     def __exit__(self, *exception: object) -> None:
         gc.unfreeze()
 
-    def at_start(self, classes: int) -> None:
+    def at_start(self) -> None:
         """While the workers check the photos, extract features and solve for the head, import Keras."""
-        self.network = start_beside(lambda: import_network(self.run, classes))
+        self.body = start_beside(lambda: import_network(self.run))
 
-    def after_phase_one(self, features: Features) -> None:
-        """While phase 2 trains, look at the photos in other ways."""
-        pool, settings = self.run.pool, self.run.settings
+    def after_phase_one(self, features: Features, run: Run) -> None:
+        """While phase 2 trains, look at the photos in other ways; the run knows by now what was chosen."""
+        self.run = run
+        pool, settings = run.pool, run.settings
         self.golden = pool.submit(choose_golden, features.dataset, settings)
         self.studies = pool.submit(study, features, settings)
         self.example = pool.submit(draw_example, features, settings)
@@ -55,8 +56,8 @@ class Beside:
         self.comparison = start_beside(lambda: compare_frameworks(network, bundle))
 
 
-def import_network(run: Run, classes: int) -> Any:
-    """Build the Keras model; importing the framework is most of it.
+def import_network(run: Run) -> Any:
+    """Build the Keras model but for its head, of which nothing is known yet; importing the framework is most of it.
 
     No garbage is looked for meanwhile among the million objects that it makes to stay, which is a quarter of its time,
     nor among them afterwards, until `gc.unfreeze`.
@@ -64,9 +65,9 @@ def import_network(run: Run, classes: int) -> Any:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        from pronk.backbone.keras_network import build_network
+        from pronk.backbone.keras_network import build_body
 
-        return build_network(run.backbone, classes=classes, settings=run.settings)
+        return build_body(run.backbone, size=run.settings.image_size)
     finally:
         gc.freeze()
         if was_enabled:

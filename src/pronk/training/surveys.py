@@ -22,6 +22,7 @@ from pronk.progress import Progress, no_progress
 from pronk.report.gallery import show_suspicions
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.training.features import Features, extract_features
+from pronk.training.phase_one import choose_features
 from pronk.training.run_folder import Run
 from pronk.training.workers import start_workers
 
@@ -61,7 +62,8 @@ def survey(
         photos=tuple(photo for photo in dataset.photos if photo.path not in gone),
         findings=dataset.findings + features.missing,
     )
-    return dataset, make_table(features, dataset.photos)
+    chosen, _ = choose_features(features, dataset.photos, settings)
+    return dataset, make_table(features.reading(chosen), dataset.photos)
 
 
 def curve(

@@ -27,7 +27,7 @@ PAIR = Schema(frozenset((1, 2)))  # of an operator set, and of a note
 # depends on the size of the photo and the channels of the convolutions.
 OPERATORS: Mapping[bytes, frozenset[bytes]] = {
     **dict.fromkeys(b"Add Clip Div Flatten Gemm GlobalAveragePool Mul Sub".split(), frozenset()),
-    **dict.fromkeys((b"DequantizeLinear", b"QuantizeLinear", b"Softmax"), frozenset((b"axis",))),
+    **dict.fromkeys((b"Concat", b"DequantizeLinear", b"QuantizeLinear", b"Softmax"), frozenset((b"axis",))),
     b"Cast": frozenset((b"to",)),
     b"Conv": frozenset((b"group", b"kernel_shape", b"pads", b"strides")),
     b"Transpose": frozenset((b"perm",)),
@@ -95,7 +95,8 @@ def _check_node(node: memoryview, budget: Iterator[int]) -> tuple[bytes, list[by
 
 def _check_inputs(operator: bytes, inputs: list[bytes], constants: Mapping[bytes, list[int]]) -> None:
     varying = [place for place, name in enumerate(inputs) if name not in constants]
-    if varying != ([0, 1] if operator == b"Add" else [0]) and not (operator == b"DequantizeLinear" and not varying):
+    varies = {b"Add": [0, 1], b"Concat": list(range(len(inputs)))}.get(operator, [0])
+    if varying != varies and not (operator == b"DequantizeLinear" and not varying):
         raise refusal(f"{show(operator)} has constants where none belong")
     if operator in BY_A_NUMBER and any(math.prod(constants[name]) != 1 for name in inputs[1:]):
         raise refusal(f"{show(operator)} has a constant of shape {constants[inputs[1]]}")
