@@ -135,7 +135,7 @@ def test_scores_that_cannot_be_are_refused(changes):
 
 def make_unknown(**changes):
     rng = np.random.default_rng(0)
-    novelty = fit_novelty(rng.random((40, 32), np.float32), np.arange(40) % 2, classes=2)
+    novelty = fit_novelty(rng.random((40, 32), np.float32), np.arange(40) % 2)
     return Unknown(novelty, **({"threshold": 0.5, "coverage": 0.95, "n": 49} | changes))
 
 

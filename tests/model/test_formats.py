@@ -55,7 +55,7 @@ def test_opening_a_folder_imports_no_runtime(whole_bundle):
 def test_a_distance_for_other_features_is_refused(whole_bundle):
     bundle = open_bundle(whole_bundle)
     for features, fits in ((1280, True), (64, False)):
-        unknown = Unknown(fit_novelty(np.eye(4, features), np.arange(4) % 2, classes=2), 0.5, 0.95, 49)
+        unknown = Unknown(fit_novelty(np.eye(4, features), np.arange(4) % 2), 0.5, 0.95, 49)
         changed = dataclasses.replace(bundle, unknown=unknown)
         with contextlib.nullcontext() if fits else pytest.raises(ModelError, match=r"does not fit its model\.json"):
             open_runtime(changed)

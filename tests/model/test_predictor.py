@@ -96,7 +96,7 @@ def test_the_self_test_runs_once_per_runtime(bundle_copy, tmp_path, monkeypatch)
 
 
 def test_features_that_are_no_numbers_are_a_damaged_model(predictor, photos):
-    novelty = fit_novelty(np.eye(4, 1280), np.arange(4) % 2, classes=2)
+    novelty = fit_novelty(np.eye(4, 1280), np.arange(4) % 2)
     bundle = dataclasses.replace(predictor.bundle, unknown=Unknown(novelty, 0.5, 0.95, 49))
 
     class Broken:

@@ -267,7 +267,7 @@ def test_the_threshold_is_set_again_with_the_exports_own_numbers(run, monkeypatc
     monkeypatch.setattr("pronk.training.export.conformal_threshold", lambda scores, coverage: float(max(scores)) + 1)
     bundle = open_bundle(run)
     width = open_runtime(bundle).shapes["features"][0]
-    novelty = fit_novelty(np.random.default_rng(0).random((20, width), np.float32), np.arange(20) % 2, classes=2)
+    novelty = fit_novelty(np.random.default_rng(0).random((20, width), np.float32), np.arange(20) % 2)
     unknown = Unknown(novelty, 0.25, 0.95, 49)
     change_record(bundle.folder, unknown=unknown.to_record())
     exported = open_bundle(export_model(run, "onnx-int8", min_agreement=0.0).folder)

@@ -122,9 +122,9 @@ def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) ->
         return None
     session = None if suffix is None else open_session(suffix, threads=available_cores())
     rows = _pool_features(session, features, train, settings.fine_tune_from)
-    # Its many small products take forty times as long where several threads wait for each other.
+    # On one thread, so that what is kept does not depend on the number of cores.
     with threadpool_limits(1):
-        novelty = fit_novelty(rows, dataset.targets(train), classes=len(dataset.classes))
+        novelty = fit_novelty(rows, dataset.targets(train))
     judged = _pool_features(session, features, val, settings.fine_tune_from)
     threshold = conformal_threshold(novelty.distance(judged), coverage)
     assert threshold is not None
