@@ -60,5 +60,5 @@ def test_wide_networks_have_more_features(tmp_path):
     assert {name: output["shape"] for name, output in recipe["outputs"].items()} == {
         "probabilities": ["N", 2],
         "features": ["N", 1664],
-        "feature_map": ["N", 1, 1, 1664],
+        "heat": ["N", 1, 1, 2],
     }

@@ -19,13 +19,11 @@ def pixels(count):
 
 
 def test_outputs_have_the_shapes_of_the_contract(whole_bundle):
-    outputs = open_runtime(open_bundle(whole_bundle)).run(pixels(3))
+    outputs = open_runtime(open_bundle(whole_bundle)).run(pixels(3), heat=True)
     assert outputs.probabilities.shape == (3, 2)
     assert outputs.features.shape == (3, 1280)
-    assert outputs.feature_map.shape == (3, 1, 1, 1280)
-    assert {array.dtype for array in (outputs.probabilities, outputs.features, outputs.feature_map)} == {
-        np.dtype(np.float32)
-    }
+    assert outputs.heat.shape == (3, 1, 1, 2)
+    assert {array.dtype for array in vars(outputs).values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(outputs.probabilities.sum(axis=1), 1, atol=1e-5)
 
 

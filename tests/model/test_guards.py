@@ -24,6 +24,7 @@ from helpers.fuzzing import mutate
 from helpers.training import digest_arrays, lively_backbone, write_h5
 from helpers.wire import field, make_onnx
 from pronk.analysis.head import Head
+from pronk.backbone.architecture import pooled_sizes
 from pronk.backbone.h5 import open_h5, read_weights
 from pronk.backbone.onnx_graphs import write_model
 from pronk.backbone.weights import random_backbone
@@ -176,6 +177,7 @@ HOSTILE = {
 CHILD = """
 import json, os, sys, time
 from pathlib import Path
+from pronk.backbone.architecture import pooled_sizes
 from pronk.backbone.h5 import open_h5, read_weights
 from pronk.backbone.weights import load_backbone
 from pronk.errors import ModelError
@@ -302,7 +304,7 @@ def tensor(**changes):
 
 def test_what_pronk_and_the_quantiser_write_passes():
     weights = random_backbone(alpha=1.4).weights
-    head = np.zeros((weights["Conv_1"][0].shape[-1], 3), np.float32)
+    head = np.zeros((sum(pooled_sizes(weights)), 3), np.float32)
     check_onnx(write_model(weights, Head(head, head[0]), size=32, temperature=2))
     typed = [helper.make_tensor(str(kind), kind, [2], [1, 2]) for kind in (1, 2, 3, 7)]
     check_onnx(make_onnx(arrays=[*typed, helper.make_tensor("none", 1, [0], [])]).SerializeToString())
@@ -334,9 +336,18 @@ def with_constant(kind, shape, *, dequantised=False):
     return make_onnx([*nodes, helper.make_node(kind, ["image", "a"], ["out"])], arrays)
 
 
+def enlarging(*scales, times=1, **options):
+    resize = helper.make_node("Resize", ["image", "", "scales"], ["out"], **options)
+    return make_onnx([resize] * times, [numpy_helper.from_array(np.array(scales, np.float32), "scales")])
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
+        (enlarging(1, 1, 2, 4), "enlarges 1 array"),
+        (enlarging(1, 1, 2, 2, times=3), "enlarges 3 arrays"),
+        (enlarging(1, 1, 2, 2, mode="cubic"), "the setting 'mode' 'cubic'"),
+        (enlarging(1, 1, 2, 2, axes=[2, 3]), "the setting 'axes'"),
         (make_onnx(arrays=[make_outside("weights.bin")]), "another file"),
         (make_onnx(arrays=[tensor(data_location=1)]), "another place"),
         (node("Add", value=make_outside("weights.bin")), "an array inside a node"),
@@ -487,6 +498,7 @@ sys.path.insert(0, sys.argv[1])
 import h5py, numpy as np
 from helpers.fuzzing import mutate
 from pronk.errors import ModelError
+from pronk.backbone.architecture import pooled_sizes
 from pronk.backbone.h5 import open_h5
 buffer, refused = io.BytesIO(), 0
 with h5py.File(buffer, "w") as file:
@@ -511,7 +523,13 @@ print(refused)
 
 
 def make_tflite(
-    *, codes=((3, 3, None), (114, 114, None)), buffers=((0, 0),), shapes=((1, 32, 32, 3),), more=0, graphs=1
+    *,
+    codes=((3, 3, None), (114, 114, None)),
+    buffers=((0, 0),),
+    shapes=((1, 32, 32, 3),),
+    more=0,
+    graphs=1,
+    sides=(56, 56),
 ):
     """A small file of the schema: operator codes, one graph with tensors, buffers."""
     flatbuffers = pytest.importorskip("flatbuffers")
@@ -541,7 +559,13 @@ def make_tflite(
             builder.PrependInt32(side)
         tensors.append(table(11, (offset, 0, builder.EndVector(), 0)))
     held = [table(3, ("Uint64", 1, start, 0), ("Uint64", 2, size, 0)) for start, size in buffers]
-    made_graphs = vector([table(5, (offset, 0, vector(tensors), 0))] * graphs)
+    size = builder.CreateByteVector(struct.pack(f"<{len(sides)}i", *sides))
+    held.append(table(3, (offset, 0, size, 0)))
+    tensors.append(table(11, ("Uint32", 2, len(held) - 1, 0)))
+    inputs = builder.CreateNumpyVector(np.array([0, len(tensors) - 1], np.int32))
+    enlarging = table(5, ("Uint32", 0, len(made_codes), 0), (offset, 1, inputs, 0))
+    made_codes.append(table(4, ("Int8", 0, 23, 0)))
+    made_graphs = vector([table(5, (offset, 0, vector(tensors), 0), (offset, 3, vector([enlarging]), 0))] * graphs)
     made_codes, held = vector(made_codes), vector(held)
     slots = [(offset, 1, made_codes, 0), (offset, 2, made_graphs, 0), (offset, 4, held, 0)]
     slots += [(offset, 8, vector([]), 0)] if more else []
@@ -556,10 +580,12 @@ def make_tflite(
         ({"codes": [(3, 3, "mine")]}, "operator 3 'mine'"),
         ({"codes": [(3, 129, None)]}, "operator 129"),
         ({"codes": [(-1, -1, None)]}, "operator -1"),
-        ({"codes": [(3, 3, None)] * 65}, "65 kinds"),
+        ({"codes": [(3, 3, None)] * 65}, "66 kinds"),
         ({"buffers": [(2**40, 5)]}, f"data at byte {2**40}"),
         ({"shapes": [(2**20, 2**20)]}, "shape"),
         ({"shapes": [(-1, 3)]}, "shape"),
+        ({"sides": (56, 2**20)}, "by any amount"),
+        ({"sides": ()}, "by any amount"),
         ({"more": 1}, "another file"),
         ({"graphs": 2}, "2 graphs"),
     ],

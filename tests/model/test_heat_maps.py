@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import shutil
@@ -14,25 +13,28 @@ from helpers.commands import HOSTILE
 from helpers.pictures import draw_picture, write_pictures
 from helpers.training import lively_backbone
 from pronk.analysis.head import Head
+from pronk.backbone.architecture import FEATURES, pooled_sizes
+from pronk.backbone.keras_network import build_network, set_head, with_features
 from pronk.backbone.onnx_graphs import write_model
-from pronk.errors import ModelError, SettingsError, StorageError
-from pronk.model.bundle import open_bundle, write_bundle
+from pronk.config import Settings
+from pronk.errors import SettingsError, StorageError
+from pronk.model.bundle import write_bundle
 from pronk.model.formats.runtimes import OnnxRuntime
-from pronk.model.head_weights import load_head, read_head
 from pronk.model.heat_maps import COLOURS, LONGEST_SIDE, STRONGEST, UNSEEN, class_activation_map, draw_overlay, explain
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import fit_pixels
 
 CLASSES = ("circle", "square", "triangle")
 RNG = np.random.default_rng(3)
-KERNEL = RNG.normal(0, 0.02, (1280, 3)).astype(np.float32)
+BACKBONE = lively_backbone(0.35)
+KERNEL = RNG.normal(0, 0.02, (sum(pooled_sizes(BACKBONE.weights)), 3)).astype(np.float32)
 BIAS = RNG.normal(0, 0.1, 3).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """One small model per way to make a photo square, by that way's name."""
-    model = write_model(lively_backbone(0.35).weights, Head(KERNEL, BIAS), size=96)
+    model = write_model(BACKBONE.weights, Head(KERNEL, BIAS), size=96)
     folder, folders = tmp_path_factory.mktemp("models"), {}
     for fit in ("crop", "pad", "squash"):
         weights = {"name": "random", "sha256": ""}
@@ -56,32 +58,67 @@ def in_order(folder):
 
 
 def test_heat_is_what_speaks_for_the_class():
-    maps = np.array([[[1, 0], [2, 0]], [[0, 3], [0, 0]]], np.float32)
-    kernel = np.array([[1, -1], [0.5, 2]], np.float32)
-    heat = class_activation_map(maps, kernel, 0)
+    maps = np.array([[[1, -1], [2, -2]], [[1.5, 6], [0, 0]]], np.float32)
+    heat = class_activation_map(maps, 0)
     assert heat.dtype == np.float32
     np.testing.assert_array_equal(heat, np.array([[0.5, 1], [0.75, 0]], np.float32))
-    np.testing.assert_array_equal(class_activation_map(maps, kernel, 1), np.array([[0, 0], [1, 0]], np.float32))
+    np.testing.assert_array_equal(class_activation_map(maps, 1), np.array([[0, 0], [1, 0]], np.float32))
+
+
+def test_a_loud_corner_does_not_silence_the_rest():
+    maps = np.full((10, 10, 1), 0.5, np.float32)
+    maps[0, 0], maps[5:] = 9, 1
+    heat = class_activation_map(maps, 0)
+    assert (heat[0, 0], heat[1, 0], heat[9, 9]) == (1, 0.5, 1)
 
 
 def test_where_nothing_speaks_for_the_class_there_is_no_heat():
-    assert not class_activation_map(np.ones((3, 4, 2), np.float32), np.full((2, 1), -1, np.float32), 0).any()
-    assert class_activation_map(np.zeros((3, 4, 2), np.float32), np.ones((2, 1), np.float32), 0).shape == (3, 4)
-    tiny = class_activation_map(np.full((1, 2, 1), 1e-42, np.float32), np.ones((1, 1), np.float32), 0)
+    assert not class_activation_map(np.full((3, 4, 1), -1, np.float32), 0).any()
+    assert class_activation_map(np.zeros((3, 4, 2), np.float32), 0).shape == (3, 4)
+    tiny = class_activation_map(np.full((1, 2, 1), 1e-42, np.float32), 0)
     np.testing.assert_array_equal(tiny, np.ones((1, 2), np.float32))
 
 
-def test_the_map_adds_up_to_the_logit_of_the_class():
-    """Before negative values are cut off; so it is Grad-CAM, where pooling and one Dense layer follow the map."""
-    pixels = np.stack([fit_pixels(draw_picture(CLASSES[i % 3], i), size=96) for i in range(20)])
-    model = write_model(lively_backbone(0.35).weights, Head(KERNEL, BIAS), size=96)
-    outputs, head = OnnxRuntime(model).run(pixels), read_head(model)
-    logits = (outputs.feature_map @ head).mean(axis=(1, 2))
-    np.testing.assert_allclose(logits, outputs.features @ head, atol=1e-4)
-    odds = np.exp(logits + BIAS)
+@pytest.mark.parametrize(("read", "side"), [("top", 3), ("multi", 12)])
+def test_the_map_adds_up_to_the_logit_of_the_class(read, side):
+    """And is what gradients say: it is Grad-CAM of each block, where pooling and one Dense layer follow the maps."""
+    import keras
+    import tensorflow as tf
+
+    blocks = FEATURES[read]
+    head = Head(KERNEL[-sum(pooled_sizes(BACKBONE.weights, blocks)) :], BIAS)
+    pixels = np.stack([fit_pixels(draw_picture(CLASSES[i % 3], i), size=96) for i in range(8)])
+    outputs = OnnxRuntime(write_model(BACKBONE.weights, head, size=96, temperature=1.5)).run(pixels, heat=True)
+    assert outputs.heat.shape == (8, side, side, 3)
+    logits = outputs.heat.mean(axis=(1, 2))
+    np.testing.assert_allclose(logits, outputs.features @ head.weights, atol=1e-4)
+    odds = np.exp((logits + BIAS) / 1.5)
     np.testing.assert_allclose(outputs.probabilities, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
-    for maps, index in zip(outputs.feature_map, outputs.probabilities.argmax(axis=1), strict=True):
-        assert class_activation_map(maps, head, index).max() == 1
+
+    network = build_network(BACKBONE, blocks, classes=3, settings=Settings(image_size=96))
+    set_head(network, head)
+    maps = [network.get_layer(name).output for name in blocks]
+    pool = keras.Model(maps, network.get_layer("dropout").input)
+    seen = [tf.constant(keras.Model(network.input, one)(pixels)) for one in maps]
+    with tf.GradientTape() as tape:
+        tape.watch(seen)
+        logit = tf.reduce_sum((pool(seen) @ head.weights)[:, 1])
+    expected = np.zeros((8, 1, 1))
+    for value, gradient in zip(reversed(seen), reversed(tape.gradient(logit, seen)), strict=True):
+        part = (value * gradient).numpy().sum(axis=3) * value.shape[1] * value.shape[2]
+        expected = part + (double(expected) if 1 < expected.shape[1] < part.shape[1] else expected)
+    np.testing.assert_allclose(outputs.heat[..., 1], expected, atol=1e-4)
+    from_keras = with_features(network)(pixels)["heat"]
+    np.testing.assert_allclose(outputs.heat, from_keras, atol=1e-4)
+
+
+def double(maps):
+    """Spread maps [n, h, w] to twice their sides, bilinearly: each value lies a quarter from the nearest one."""
+    for axis in (1, 2):
+        before, after = (np.take(maps, np.arange(maps.shape[axis]) + step, axis, mode="clip") for step in (-1, 1))
+        pair = np.stack([0.75 * maps + 0.25 * before, 0.75 * maps + 0.25 * after], axis + 1)
+        maps = pair.reshape([-1 if side == axis else n for side, n in enumerate(maps.shape)])
+    return maps
 
 
 def test_the_colours_are_those_of_plasma():
@@ -177,8 +214,8 @@ def test_the_pictures(predictor, photos, tmp_path):
     assert (overlay.format, overlay.mode, overlay.size, beside.size) == ("PNG", "RGB", (240, 160), (480, 160))
     assert beside.crop((0, 0, 240, 160)).tobytes() == photo.tobytes()
     assert beside.crop((240, 0, 480, 160)).tobytes() == overlay.tobytes()
-    outputs = predictor.runtime.run(fit_pixels(photo, size=96)[None])
-    heat = class_activation_map(outputs.feature_map[0], KERNEL, int(outputs.probabilities[0].argmax()))
+    outputs = predictor.runtime.run(fit_pixels(photo, size=96)[None], heat=True)
+    heat = class_activation_map(outputs.heat[0], int(outputs.probabilities[0].argmax()))
     assert overlay.tobytes() == draw_overlay(photo, heat, fit="crop").tobytes()
 
 
@@ -286,11 +323,3 @@ def test_impossible_names_have_their_error(predictor, tmp_path):
     records = explain(predictor, ["a\0b.jpg", "a\0b/c.jpg", "\ud800.jpg", "x" * 300], out=tmp_path / "maps")
     assert {record["error"]["code"] for record in records} <= {"vanished", "unreadable"}
     assert not (tmp_path / "maps").exists()
-
-
-def test_a_head_for_other_classes_or_of_other_numbers_is_refused(models, tmp_path):
-    model = write_model(lively_backbone(0.35).weights, Head(np.full((1280, 3), np.nan), BIAS), size=96)
-    damaged = write_bundle(tmp_path, {"model.onnx": model}, classes=CLASSES, size=96, fit="crop", weights={})
-    for bundle in (damaged, dataclasses.replace(open_bundle(models["crop"]), classes=CLASSES[:2])):
-        with pytest.raises(ModelError, match="does not fit"):
-            load_head(bundle)

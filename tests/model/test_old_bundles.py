@@ -2,11 +2,11 @@
 
 import zipfile
 
+import numpy as np
 import pytest
 
 from helpers import FIXTURES
 from helpers.commands import ok, run_inside
-from pronk.model.head_weights import load_head
 from pronk.model.predictor import Predictor
 
 ARCHIVES = sorted(FIXTURES.glob("bundle-format-*.zip"))
@@ -25,14 +25,24 @@ def test_there_is_one_of_the_first_format():
     assert "bundle-format-1" in [archive.stem for archive in ARCHIVES]
 
 
+def check_heat(predictor, *, tolerance):
+    """Between photos the log-odds of the classes differ as the means of their heat do: the bias falls out."""
+    photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    answers = [predictor.runtime.run(photo[None], heat=True) for photo in photos]
+    odds = [np.log(one.probabilities[0, 0] / one.probabilities[0, 1]) for one in answers]
+    heat = [one.heat.mean(axis=(0, 1, 2)) @ [1, -1] / predictor.bundle.temperature for one in answers]
+    assert abs(odds[1] - odds[0]) > 0.1
+    assert heat[1] - heat[0] == pytest.approx(odds[1] - odds[0], abs=tolerance)
+
+
 def test_it_opens_and_answers_as_it_did(old_run):
     predictor = Predictor.load(old_run)
     checks = predictor.verify()
     assert len(checks) == 8
     assert all(check["ok"] for check in checks)
     assert predictor.classes == ("cold", "warm")
-    assert load_head(predictor.bundle).shape == (1280, 2)
     bundle = predictor.bundle
+    check_heat(predictor, tolerance=1e-4)
     assert (bundle.unknown.coverage, bundle.unknown.n) == (0.95, bundle.sets.n)
     prediction = predictor.predict_one(old_run / "model" / "golden" / "1.jpg")
     record = prediction.record(coverage=0.9)
@@ -44,7 +54,9 @@ def test_it_opens_and_answers_as_it_did(old_run):
 def test_so_do_its_exports(old_run, export):
     if EXPORTS[export]:
         pytest.importorskip(EXPORTS[export], reason="LiteRT is not installed")
-    checks = Predictor.load(old_run / export).verify()
+    predictor = Predictor.load(old_run / export)
+    check_heat(predictor, tolerance=1e-2 if "int8" in export else 1e-4)
+    checks = predictor.verify()
     assert len(checks) == 8
     assert all(check["ok"] for check in checks)
 

@@ -19,9 +19,7 @@ from helpers.bad_files import HOSTILE_NAMES, STORED, exif, make_samples
 from helpers.metrics import make_metrics
 from helpers.pictures import LABELS, draw_picture, encode
 from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
-from pronk.model.bundle import write_bundle
-from pronk.model.formats.runtimes import OnnxRuntime
-from pronk.model.head_weights import read_head
+from pronk.model.bundle import open_runtime, write_bundle
 from pronk.model.heat_maps import class_activation_map, draw_overlay
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import decode, fit_pixels
@@ -208,13 +206,14 @@ def test_forms_without_a_photo(inside, body, status, caplog):
 
 @pytest.fixture(scope="module", params=["crop", "pad", "squash"])
 def fitting(request, served_model, tmp_path_factory):
-    """A server, its model file's bytes, and the way in which it makes photos square."""
+    """A server, its model, and the way in which it makes photos square."""
     data = (served_model / "model.onnx").read_bytes()
     folder = tmp_path_factory.mktemp(request.param) / "model"
     weights = {"name": "random", "sha256": ""}
-    write_bundle(folder, {"model.onnx": data}, classes=("cold", "warm"), size=32, fit=request.param, weights=weights)
+    made = {"classes": ("cold", "warm"), "size": 32, "fit": request.param, "weights": weights}
+    model = open_runtime(write_bundle(folder, {"model.onnx": data}, **made))
     with serve_inside(folder) as server:
-        yield server, data, request.param
+        yield server, model, request.param
 
 
 # By hand, of an upright photo twice as wide as high: left, top, width and height of the square that the network sees.
@@ -236,9 +235,9 @@ def test_heat_maps_are_those_of_the_command(fitting):
     data = encode(draw_picture("square", 5, (96, 48)), "PNG")
     record, picture = explained(server, data)
     photo = decode(data, min_side=32).image
-    outputs = OnnxRuntime(model).run(fit_pixels(photo, size=32, fit=fit)[None])
+    outputs = model.run(fit_pixels(photo, size=32, fit=fit)[None], heat=True)
     index = int(outputs.probabilities[0].argmax())
-    heat = class_activation_map(outputs.feature_map[0], read_head(model), index)
+    heat = class_activation_map(outputs.heat[0], index)
     assert record["heatmap"]["label"] == ("cold", "warm")[index] == record["scores"][0]["label"]
     assert picture.size == (32, 32)
     assert 0 < np.asarray(picture)[..., 3].max() <= 158

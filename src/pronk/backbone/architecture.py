@@ -37,9 +37,10 @@ BLOCKS = tuple(
 )
 
 
-# Where the head reads: the outputs of the widest layers at three depths and of the last, from an eighth to a 32nd of
-# the image's side. The network computes them anyway. Errors fall most where photos are unlike those it learned from.
-HEAD_BLOCKS = ("block_6_expand_relu", "block_13_expand_relu", "block_16_expand_relu", "out_relu")
+# Where the head reads: the outputs of the widest layers at three depths and of the last, with the stride of each. The
+# network computes them anyway. Errors fall most where photos are unlike those it learned from.
+HEAD_STRIDES = {"block_6_expand_relu": 8, "block_13_expand_relu": 16, "block_16_expand_relu": 32, "out_relu": 32}
+HEAD_BLOCKS = tuple(HEAD_STRIDES)
 TOP = HEAD_BLOCKS[-1:]
 FEATURES = {"top": TOP, "multi": HEAD_BLOCKS}
 

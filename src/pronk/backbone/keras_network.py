@@ -63,8 +63,7 @@ def build_suffix(network: Any, cut: str) -> Any:
 
     Where the head reads blocks before the cut, their pooled features, which never change, are a second input.
     """
-    layers = {layer.name for layer in network.layers}
-    fixed, changed = split_blocks([name for name in HEAD_BLOCKS if _pool_name(name) in layers], cut)
+    fixed, changed = split_blocks(_blocks_of(network), cut)
     inputs = [network.get_layer(cut).output]
     if not fixed:
         return keras.Model(inputs, network.output)
@@ -76,12 +75,24 @@ def build_suffix(network: Any, cut: str) -> Any:
     return keras.Model(inputs, network.get_layer("head")(network.get_layer("dropout")(x)))
 
 
-def with_features(network: Any) -> Any:
-    """Return a model with the outputs of model.onnx: {probabilities, features, feature_map}. It shares the layers."""
-    last_map, pooled = network.get_layer("out_relu").output, network.get_layer("dropout").input
-    return keras.Model(
-        network.input, {"probabilities": network.output, "features": pooled, "feature_map": last_map}, name="pronk"
-    )
+def with_features(network: Any, *, temperature: float = 1.0) -> Any:
+    """Return a model with the outputs of model.onnx: {probabilities, features, heat}. It shares the layers.
+
+    The head was divided by the temperature; heat is that of the logits before.
+    """
+    blocks, kernel = _blocks_of(network), get_head(network).weights * temperature
+    maps = [network.get_layer(name).output for name in blocks]
+    parts = np.split(kernel, np.cumsum([x.shape[-1] for x in maps])[:-1])
+    heat = None
+    for name, x, part in zip(reversed(blocks), reversed(maps), reversed(parts), strict=True):
+        shown = keras.layers.Conv2D(kernel.shape[1], 1, use_bias=False, name=f"{name}_heat")
+        told = shown(x)
+        shown.set_weights([part[None, None]])
+        if heat is not None and heat.shape[1] < told.shape[1]:
+            heat = keras.layers.UpSampling2D(interpolation="bilinear", name=f"{name}_spread")(heat)
+        heat = told if heat is None else keras.layers.Add(name=f"{name}_sum")([heat, told])
+    outputs = {"probabilities": network.output, "features": network.get_layer("dropout").input, "heat": heat}
+    return keras.Model(network.input, outputs, name="pronk")
 
 
 def batch_norms(model: Any) -> Iterator[Any]:
@@ -154,6 +165,11 @@ def _read_layers(layers: Any, name: str) -> tuple[Backbone, Head]:
     if kernel.ndim != 2 or kernel.shape[1:] != bias.shape or not blocks_of_head(weights, len(kernel)):
         raise ValueError(f"a head of shape {kernel.shape} and {bias.shape}")
     return Backbone(name, "", weights), Head(kernel, bias)
+
+
+def _blocks_of(network: Any) -> tuple[str, ...]:
+    layers = {layer.name for layer in network.layers}
+    return tuple(name for name in HEAD_BLOCKS if _pool_name(name) in layers)
 
 
 def _pool_name(block: str) -> str:

@@ -18,7 +18,7 @@ from pronk.analysis.head import Head
 from pronk.backbone.architecture import (
     BLOCKS,
     HEAD_BLOCKS,
-    TOP,
+    HEAD_STRIDES,
     Block,
     blocks_after,
     blocks_of_head,
@@ -104,6 +104,30 @@ class GraphWriter:
             pooled = [self.node("Concat", pooled, "pooled", axis=1)]
         return self.node("Flatten", pooled, "features")
 
+    def head(self, head: Head, blocks: Sequence[str]) -> None:
+        """Add the head as a convolution per block: of the pooled features for `logits`, of the maps for `heat`.
+
+        A coarser map is spread to twice its sides by bilinear interpolation, and the next finer one is added. Its edges
+        are clamped, so that it keeps its mean: that of a class's heat is the logit without the bias.
+        """
+        sizes = pooled_sizes(self.weights, blocks)
+        parts = np.split(head.weights.astype(np.float32), np.cumsum(sizes)[:-1])
+        doubling = self.constant("heat/scales", np.array([1, 1, 2, 2], np.float32))
+        logits = heat = ""
+        stride = HEAD_STRIDES[blocks[-1]]
+        for name, part in zip(reversed(blocks), reversed(parts), strict=True):
+            kernel = self.constant(f"head/{name}", part.T[:, :, None, None])
+            bias = [] if logits else [self.constant("head/bias", head.bias.astype(np.float32))]
+            told = self.node("Conv", [f"{name}_pooled", kernel, *bias], f"logits/{name}")
+            logits = self.node("Add", [logits, told], f"logits/{name}/sum") if logits else told
+            shown = self.node("Conv", [self.maps[name], kernel], f"heat/{name}")
+            if stride > HEAD_STRIDES[name]:
+                stride = HEAD_STRIDES[name]
+                heat = self.node("Resize", [heat, "", doubling], f"heat/{name}/spread", mode="linear")
+            heat = self.node("Add", [heat, shown], f"heat/{name}/sum") if heat else shown
+        self.node("Flatten", [logits], "logits")
+        self.node("Transpose", [heat], "heat", perm=[0, 2, 3, 1])
+
 
 def write_prefix(weights: Weights, *, size: int, cut: str) -> bytes:
     """Write the frozen network with two ways out: at the cut, a block's last layer, and the pooled HEAD_BLOCKS.
@@ -148,22 +172,22 @@ def write_model(weights: Weights, head: Head, *, size: int, temperature: float =
 
     Returns:
         An ONNX model: `image` uint8 [N, size, size, 3] -> `probabilities` float32 [N, C], `features`
-        float32 [N, d], `feature_map` float32 [N, size / 32, size / 32, 1280].
+        float32 [N, d], and `heat` float32 [N, h, w, C]: where in the photo each class's logit, but for the bias,
+        comes from, whose mean it is (Zhou et al. 2016, https://arxiv.org/abs/1512.04150). The sides h and w are those
+        of the finest map that the head reads: size / 8, or size / 32 for the last block alone.
     """
     writer = GraphWriter(weights)
     _write_network(writer)
-    features = writer.pool(blocks_of_head(weights, len(head.weights)))
-    named = (("head/kernel", head.weights), ("head/bias", head.bias))
-    dense = [writer.constant(name, array.astype(np.float32)) for name, array in named]
-    logits = writer.node("Gemm", [features, *dense], "logits")
-    logits = writer.node("Div", [logits, writer.constant("temperature", np.float32(temperature))], "logits_tempered")
-    writer.node("Softmax", [logits], "probabilities", axis=-1)
-    writer.node("Transpose", [writer.maps["out_relu"]], "feature_map", perm=[0, 2, 3, 1])
-    side, (channels,) = size // 32, pooled_sizes(weights, TOP)
+    blocks = blocks_of_head(weights, len(head.weights))
+    writer.pool(blocks)
+    writer.head(head, blocks)
+    divisor = writer.constant("temperature", np.float32(temperature))
+    writer.node("Softmax", [writer.node("Div", ["logits", divisor], "logits/tempered")], "probabilities", axis=-1)
+    side, classes = size // HEAD_STRIDES[blocks[0]], len(head.bias)
     outputs = [
-        _tensor("probabilities", ["N", len(head.bias)]),
-        _tensor(features, ["N", len(head.weights)]),
-        _tensor("feature_map", ["N", side, side, channels]),
+        _tensor("probabilities", ["N", classes]),
+        _tensor("features", ["N", len(head.weights)]),
+        _tensor("heat", ["N", side, side, classes]),
     ]
     return _serialize(writer, _image(size), outputs)
 

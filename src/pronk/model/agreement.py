@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.metrics import AccuracyRecord, accuracy_record
-from pronk.model.formats.runtimes import Outputs, Runtime
+from pronk.model.formats.runtimes import Runtime
 from pronk.pools import available_cores, run_in_order, start_threads
 
 WARM_UP_RUNS = 3
@@ -36,11 +36,10 @@ def run_all(runtime: Runtime, photos: Sequence[np.ndarray]) -> tuple[np.ndarray,
     """Run photos one at a time on all cores, as they are served, and stack what comes out.
 
     Returns:
-        Probabilities, float32 [n, C], and features, float32 [n, 1280]; feature maps would take much memory.
+        Probabilities, float32 [n, C], and features, float32 [n, d].
     """
-    outputs = list(run_in_order(lambda pixels: _without_map(runtime.run(pixels[None])), photos))
-    probabilities, features = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    return probabilities, features
+    outputs = list(run_in_order(lambda pixels: runtime.run(pixels[None]), photos))
+    return np.concatenate([one.probabilities for one in outputs]), np.concatenate([one.features for one in outputs])
 
 
 def compare_answers(reference: np.ndarray, exported: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def measure_speed(runtime: Runtime, photos: Sequence[np.ndarray]) -> Speed:
         # Each thread runs once before time counts: some runtimes open the model anew for each.
         list(pool.map(lambda photo: (runtime.run(photo), together.wait()), pixels[: available_cores()]))
         started = time.perf_counter()
-        for _ in pool.map(lambda photo: _without_map(runtime.run(photo)), pixels):
+        for _ in pool.map(runtime.run, pixels):
             pass
         seconds = time.perf_counter() - started
     p50, p95 = np.percentile(times, [50, 95])
@@ -93,7 +92,3 @@ def count_bytes(model: Path) -> int:
     """Return the size of a model file, or of all files of a model folder."""
     files = model.rglob("*") if model.is_dir() else [model]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _without_map(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
-    return outputs.probabilities, outputs.features

@@ -21,6 +21,7 @@ from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.formats.runtimes import Runtime
 from pronk.model.formats.table import FORMATS, TRAINED, Format
 from pronk.model.guards.files import check_ordinary, read_limited
+from pronk.model.head_weights import HEAD_FILE, FirstFormat
 from pronk.model.run import EXPORTS, MODEL, SETTINGS
 from pronk.storage.files import digest_file, write_atomically, write_json
 from pronk.storage.places import is_single_name, lies_in
@@ -33,7 +34,6 @@ MOST_CLASSES = 10_000
 MOST_FILES, MOST_BLOCKS = 200, 20
 LONGEST_NAME = 255
 HIGHEST_TEMPERATURE = 1000.0
-HEAD_FILE = "head.npy"  # beside a model that is not an ONNX file
 GOLDEN_SIDE = 512
 GOLDEN_EXPECTED = "golden/expected.json"
 MOST_GOLDEN = 64
@@ -204,8 +204,14 @@ def open_runtime(bundle: Bundle) -> Runtime:
     wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
     if bundle.unknown:
         wanted["features"] = [bundle.unknown.novelty.centre.size]
-    if any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
+    heat = runtime.shapes.get("heat")
+    sides = [[bundle.size // stride] * 2 for stride in (8, 32)]
+    fits = heat is None or (heat[:-1] in sides and heat[-1] == len(bundle.classes))
+    if not fits or any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
         raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
+    if heat is None:
+        file = bundle.folder / HEAD_FILE if HEAD_FILE in bundle.files else bundle.model_path
+        return FirstFormat(runtime, file, classes=len(bundle.classes))
     return runtime
 
 

@@ -1,56 +1,72 @@
-"""Bundle -> the weights of its head, which heat maps need; read without a framework."""
+"""Model of the first format -> heat, from its last map and its head's weights; later ones give it themselves."""
 
+import dataclasses
+import functools
 import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pronk.errors import COPY_AGAIN, ModelError
-from pronk.model.bundle import HEAD_FILE, Bundle
+from pronk.model.formats.runtimes import Outputs, Runtime
 from pronk.model.guards.onnx import GRAPH, MAX_PARTS, MODEL, TENSOR
 from pronk.model.guards.protobuf import integers_of, only, parts_of, read_message, text_of
 
 FLOAT = 1
 HEAD_KERNEL = b"head/kernel"
+HEAD_FILE = "head.npy"  # beside a model that is not an ONNX file
 HEAD_BYTES = 2**14  # for each class: up to 4,096 features
 
 
-def load_head(bundle: Bundle) -> np.ndarray:
-    """Read the weights of a bundle's head: from its ONNX file, or from the array beside a model of another kind.
+class FirstFormat:
+    """A model of the first format, opened.
+
+    Args:
+        runtime: runs it, and gives its last map, float32 [n, h, w, d], in the place of heat.
+        file: holds the weights of its head: the model itself, or the array beside it; read when heat is asked for.
+        classes: number of classes.
+    """
+
+    def __init__(self, runtime: Runtime, file: Path, *, classes: int) -> None:
+        self.shapes: Mapping[str, list[Any]] = runtime.shapes
+        self._runtime = runtime
+        self._head = functools.cache(lambda: load_head(file, classes=classes))
+
+    def run(self, pixels: np.ndarray, *, heat: bool = False) -> Outputs:
+        """As `Runtime` says."""
+        outputs = self._runtime.run(pixels, heat=heat)
+        return dataclasses.replace(outputs, heat=outputs.heat @ self._head()) if heat else outputs
+
+
+def load_head(path: Path, *, classes: int) -> np.ndarray:
+    """Read the weights of a head from an ONNX file, or from the array beside a model of another kind.
 
     Returns:
-        Weights of dtype float32 and shape (d, C): how much each of the d pooled features, usually 1280, speaks for each
-        class.
+        Weights of dtype float32 and shape (d, C): how much each of the d pooled features speaks for each class.
 
     Raises:
         ModelError: if it is damaged or does not fit the classes.
     """
-    path = bundle.folder / HEAD_FILE
-    if HEAD_FILE not in bundle.files:
-        path = bundle.model_path
-        weights = read_head(path.read_bytes())
-    else:
-        try:
-            data = path.read_bytes()
-            if len(data) > HEAD_BYTES * len(bundle.classes):  # NumPy makes room for what the header claims
-                raise ValueError(f"{len(data)} bytes")
+    try:
+        data = path.read_bytes()
+        if path.name != HEAD_FILE:
+            weights = read_head(data)
+        elif len(data) > HEAD_BYTES * classes:  # NumPy makes room for what the header claims
+            raise ValueError(f"{len(data)} bytes")
+        else:
             weights = np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise ModelError(f"{path} is damaged: {error}", hint=COPY_AGAIN) from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path} is damaged: {error}", hint=COPY_AGAIN) from error
     is_whole = weights.dtype == np.float32 and np.isfinite(weights).all()
-    if weights.ndim != 2 or weights.shape[1] != len(bundle.classes) or not is_whole:
+    if weights.ndim != 2 or weights.shape[1] != classes or not is_whole:
         raise ModelError(f"{path} does not fit its model.json", hint=COPY_AGAIN)
     return weights
 
 
-def write_head(weights: np.ndarray) -> bytes:
-    """Return the bytes of the array that lies beside a model which is not an ONNX file."""
-    buffer = io.BytesIO()
-    np.save(buffer, weights.astype(np.float32))
-    return buffer.getvalue()
-
-
 def read_head(model: bytes) -> np.ndarray:
-    """Read the weights of the head, as `load_head` returns them, out of the bytes of a model.onnx.
+    """Read the weights of the head out of the bytes of a model.onnx: float32 [d, C].
 
     Raises:
         ModelError: if the file is damaged, or holds no such weights in float32.

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from pronk.errors import ImageError, SettingsError, StorageError
-from pronk.model.head_weights import load_head
 from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import load_image, load_photo, read_bytes
 from pronk.pools import run_in_order
@@ -26,6 +25,8 @@ LONGEST_STEM = 180  # bytes: room for "-beside", a number and the ending of a te
 # evenly from dark blue to gold, for colour-blind eyes too, and its pinks and oranges are rare in photos.
 ANCHORS = ((13, 8, 135), (76, 2, 161), (126, 3, 168), (170, 35, 149), (204, 71, 120), (230, 108, 92), (248, 149, 64),
            (253, 197, 39))  # fmt: skip
+# Where the network pads with zeros, at the corners, a few places may speak louder than all else in the photo.
+STRONG = 0.97
 STRONGEST = 0.62  # share of the colour where the heat is 1: the photo stays visible there too
 UNSEEN = 0.35  # brightness that is left of what the network did not see
 LEVELS = np.linspace(0, 1, 256)
@@ -35,29 +36,29 @@ OPACITY = (255 * STRONGEST * LEVELS + 0.5).astype(np.uint8)
 ENLARGE = Image.Resampling.BICUBIC
 
 
-def class_activation_map(feature_map: np.ndarray, weights: np.ndarray, index: int) -> np.ndarray:
+def class_activation_map(heat: np.ndarray, index: int) -> np.ndarray:
     """Tell where a photo speaks for a class.
 
     This is the class activation map of Zhou et al. 2016 (https://arxiv.org/abs/1512.04150) without what speaks
-    against the class. Where pooling and one Dense layer follow the feature map, as here, it equals Grad-CAM
-    (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) up to a factor, and is exact: its mean, before
-    negative values are cut off, is the class's logit without the bias.
+    against the class, summed over all blocks that the head reads. Where pooling and one Dense layer follow the maps, as
+    here, it equals Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) up to a factor, and is exact: its
+    mean, before negative values are cut off, is the class's logit without the bias.
 
     Args:
-        feature_map: last activations for one photo, float32 [h, w, 1280].
-        weights: weights of the head, float32 [1280, C], from `pronk.model.head_weights.load_head`.
+        heat: what the model says of one photo, float32 [h, w, C]; see `pronk.model.formats.runtimes.Outputs`.
         index: number of the class.
 
     Returns:
-        Heat from 0 to 1, float32 [h, w]; the largest is 1, unless nothing speaks for the class: then all are 0.
+        Heat from 0 to 1, float32 [h, w]: 1 at the strongest 3 % of the places, unless nothing speaks for the class:
+        then all are 0.
 
     Example:
-        >>> class_activation_map(np.array([[[1, 0], [4, 1], [0, 3]]], np.float32), np.eye(2, dtype=np.float32), 0)
+        >>> class_activation_map(np.array([[[1, 0], [4, 1], [0, 3]]], np.float32), 0)
         array([[0.25, 1.  , 0.  ]], dtype=float32)
     """
-    weights = weights[-feature_map.shape[-1] :]  # of the last block alone, so far
-    heat: np.ndarray = np.maximum(feature_map.astype(np.float32) @ weights[:, index].astype(np.float32), 0)
-    return heat / (heat.max(initial=0) or 1)
+    positive: np.ndarray = np.maximum(heat[:, :, index].astype(np.float32), 0)
+    strong = float(np.quantile(positive, STRONG, method="higher")) or float(positive.max()) or 1.0
+    return np.asarray(np.minimum(positive / strong, 1))
 
 
 def draw_overlay(image: Image.Image, heat: np.ndarray, *, fit: str = "squash") -> Image.Image:
@@ -143,10 +144,9 @@ def explain(
     folder, photos, records = Path(out), list(paths), []
     index = _find_class(predictor.classes, label)
     _check_folder(folder, photos)
-    weights = load_head(predictor.bundle)
     names = _choose_names(folder, photos)
     tasks = zip(photos, names, strict=True)
-    for record in run_in_order(lambda task: _explain_one(predictor, weights, index, task[0], folder / task[1]), tasks):
+    for record in run_in_order(lambda task: _explain_one(predictor, index, task[0], folder / task[1]), tasks):
         records.append(record)
         on_progress("explain", len(records), len(photos))
     return records
@@ -213,18 +213,16 @@ def _files_of(name: str) -> tuple[str, str]:
     return f"{name}.png", f"{name}-beside.png"
 
 
-def _explain_one(
-    predictor: Predictor, weights: np.ndarray, index: int | None, path: Path | str, target: Path
-) -> dict[str, Any]:
+def _explain_one(predictor: Predictor, index: int | None, path: Path | str, target: Path) -> dict[str, Any]:
     """Draw one photo's heat map and return its record."""
     record: dict[str, Any] = {"path": os.fspath(path), "label": None, "score": None, "image": None, "error": None}
     try:
         pixels, photo = _load(Path(path), predictor)
     except ImageError as error:
         return record | {"error": Prediction(record["path"], predictor.classes, None, error).record()["error"]}
-    outputs = predictor.runtime.run(pixels[None])
+    outputs = predictor.runtime.run(pixels[None], heat=True)
     chosen = int(outputs.probabilities[0].argmax()) if index is None else index
-    heat = class_activation_map(outputs.feature_map[0], weights, chosen)
+    heat = class_activation_map(outputs.heat[0], chosen)
     overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit)
     beside = Image.new("RGB", (2 * photo.width, photo.height))
     beside.paste(photo, (0, 0))

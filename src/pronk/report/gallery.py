@@ -18,7 +18,6 @@ from pronk.config import Settings
 from pronk.dataset.loading import Dataset, read_photo
 from pronk.dataset.split import take_in_turn
 from pronk.errors import ImageError
-from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_overlay
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_image, load_pixels, read_bytes
@@ -79,7 +78,6 @@ def make_gallery(
             are gone by now have no picture.
         views: one photo as the network saw it in training, uint8 [size, size, 3] each.
     """
-    weights = load_head(predictor.bundle)
 
     def show(row: Row) -> tuple[str, str] | None:
         try:
@@ -89,7 +87,7 @@ def make_gallery(
 
     def explain(row: Row) -> Explained | None:
         try:
-            return _explain(predictor, weights, row, load(row))
+            return _explain(predictor, row, load(row))
         except ImageError:
             return None
 
@@ -105,12 +103,12 @@ def make_gallery(
         )
 
 
-def _explain(predictor: Predictor, weights: np.ndarray, row: Row, pixels: np.ndarray) -> Explained:
-    feature_map = predictor.runtime.run(pixels[None]).feature_map[0]
+def _explain(predictor: Predictor, row: Row, pixels: np.ndarray) -> Explained:
+    maps = predictor.runtime.run(pixels[None], heat=True).heat[0]
     photo = Image.fromarray(pixels)
 
     def heat(label: str) -> str:
-        activation = class_activation_map(feature_map, weights, predictor.classes.index(label))
+        activation = class_activation_map(maps, predictor.classes.index(label))
         return encode_picture(np.asarray(draw_overlay(photo, activation)), side=PICTURE_SIDE)
 
     truth = None if row["label"] == row["predicted"] else heat(row["label"])

@@ -16,7 +16,6 @@ import numpy as np
 
 from pronk.errors import ImageError, ModelError, PronkError, RunError
 from pronk.model.bundle import MODEL_FILE
-from pronk.model.head_weights import load_head
 from pronk.model.heat_maps import class_activation_map, draw_heat, seen_box
 from pronk.model.predictor import Prediction, Predictor
 from pronk.model.run import Metrics, read_metrics
@@ -30,11 +29,10 @@ LARGE_BYTES = 2**21  # decoding a usual photo takes less; large ones are convert
 
 @dataclasses.dataclass(frozen=True)
 class OpenModel:
-    """A model that answers, with the weights of its head, float32 [d, C], where it has them to draw heat maps."""
+    """A model that answers, and what is said of it."""
 
     folder: Path
     predictor: Predictor
-    weights: np.ndarray | None
     record: dict[str, Any]
 
 
@@ -104,9 +102,7 @@ class Service:
                 predictor.prove()
             size = predictor.bundle.size
             predictor.predict_proba(np.zeros((1, size, size, 3), np.uint8))  # the first photo would wait longest
-            weights = _load_weights(predictor)
-            record = _describe(predictor) | {"heatmaps": weights is not None}
-            self._model = OpenModel(folder, predictor, weights, record)
+            self._model = OpenModel(folder, predictor, _describe(predictor) | {"heatmaps": _has_heat(predictor)})
             _call_allocator("malloc_trim", 0)  # opening leaves some 20 MB of free memory with the process
             return self._model
 
@@ -167,11 +163,14 @@ def _read_metrics(predictor: Predictor) -> Metrics | None:
     return metrics if tuple(metrics.classes) == predictor.classes else None
 
 
-def _load_weights(predictor: Predictor) -> np.ndarray | None:
+def _has_heat(predictor: Predictor) -> bool:
+    # A model of the first format may be whole but for the weights of its head.
+    size = predictor.bundle.size
     try:
-        return load_head(predictor.bundle)
+        predictor.runtime.run(np.zeros((1, size, size, 3), np.uint8), heat=True)
     except ModelError:
-        return None
+        return False
+    return True
 
 
 def _answer(model: OpenModel, data: bytes, name: str, explain: bool) -> PhotoAnswer:
@@ -179,20 +178,20 @@ def _answer(model: OpenModel, data: bytes, name: str, explain: bool) -> PhotoAns
     heatmap, hint = None, ""
     try:
         image, pixels = load_photo(data, size=predictor.bundle.size, fit=predictor.bundle.fit)
-        outputs = predictor.runtime.run(pixels[None])
+        explain = explain and model.record["heatmaps"]
+        outputs = predictor.runtime.run(pixels[None], heat=explain)
         prediction = predictor.answer(name, outputs)
-        if explain and model.weights is not None:
-            heatmap = _draw(model, outputs.feature_map[0], prediction, image.size)
+        if explain:
+            heatmap = _draw(model, outputs.heat[0], prediction, image.size)
     except ImageError as error:
         prediction, hint = Prediction(name, predictor.classes, None, error), error.hint
     return PhotoAnswer(prediction, hint, heatmap, 1000 * (time.perf_counter() - started))
 
 
-def _draw(model: OpenModel, feature_map: np.ndarray, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
-    assert model.weights is not None, "the caller looked"
+def _draw(model: OpenModel, heat: np.ndarray, prediction: Prediction, size: tuple[int, int]) -> dict[str, Any]:
     assert prediction.probabilities is not None, "no photo without an error lacks them"
     bundle, index = model.predictor.bundle, int(prediction.probabilities.argmax())
-    picture = draw_heat(class_activation_map(feature_map, model.weights, index), side=bundle.size)
+    picture = draw_heat(class_activation_map(heat, index), side=bundle.size)
     uri = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return {"label": bundle.classes[index], "image": uri, "box": list(seen_box(size, bundle.fit))}
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from pronk.config import Settings
 from pronk.errors import ModelError
-from pronk.model.bundle import HEAD_FILE, Bundle, open_runtime
+from pronk.model.bundle import Bundle, open_runtime
 from pronk.model.formats.runtimes import OUTPUTS, Outputs, Runtime, load_onnxruntime
 from pronk.model.formats.table import FORMATS
-from pronk.model.head_weights import load_head, write_head
 
-# The head keeps its float32 weights, which are few and read by heat maps, and probabilities finer steps than 1 / 256.
-HEAD_NODES = ["logits", "logits_tempered", "probabilities"]
+# The head keeps its float32 weights, which are few, and probabilities and heat finer steps than 1 / 256; features of
+# different blocks have ranges of their own.
+HEAD_NODES = ("pooled", "logits", "probabilities", "heat")  # by the first part of a node's name
 Contents = Mapping[str, bytes]
 
 
@@ -38,10 +38,7 @@ def convert(bundle: Bundle, to: str, samples: np.ndarray) -> dict[str, bytes]:
     Raises:
         ModelError: if the model cannot be converted.
     """
-    contents = dict(CONVERSIONS[to].write(bundle, samples))
-    if not to.startswith("onnx"):
-        contents[HEAD_FILE] = write_head(load_head(bundle))
-    return contents
+    return dict(CONVERSIONS[to].write(bundle, samples))
 
 
 def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
@@ -51,8 +48,10 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
     of the alpaca photos changes its class.
     """
     load_onnxruntime()
+    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    nodes = [node.name for node in onnx.load(bundle.model_path).graph.node]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / FORMATS["onnx-int8"].path
         quantize_static(
@@ -64,7 +63,7 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QUInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=HEAD_NODES,
+            nodes_to_exclude=[name for name in nodes if name.split("/")[0] in HEAD_NODES],
         )
         return {path.name: path.read_bytes()}
 
@@ -114,15 +113,15 @@ class FrameworkRuntime:
         self.shapes: Mapping[str, list[Any]] = {}
         self._predict = predict
 
-    def run(self, pixels: np.ndarray) -> Outputs:
+    def run(self, pixels: np.ndarray, *, heat: bool = False) -> Outputs:
         """Run uint8 pixels [n, size, size, 3]."""
         given = self._predict(pixels)
-        return Outputs(*(np.asarray(given[name], np.float32) for name in OUTPUTS))
+        return Outputs(*(np.asarray(given[name], np.float32) for name in OUTPUTS[: 2 + heat]))
 
 
 def open_keras(bundle: Bundle) -> Runtime:
     """Open a keras export with whatever backend Keras has."""
-    return FrameworkRuntime(_load_network(bundle.model_path, bundle.size).predict_on_batch)
+    return FrameworkRuntime(_load_network(bundle.model_path, bundle).predict_on_batch)
 
 
 def open_savedmodel(bundle: Bundle) -> Runtime:
@@ -168,7 +167,7 @@ class _Samples:
 
 def _export(bundle: Bundle, path: Path, **options: Any) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    network = _load_network(_keras_file(bundle), bundle.size)
+    network = _load_network(_keras_file(bundle), bundle)
     try:
         with _quiet():
             network.export(path, verbose=False, **options)
@@ -179,10 +178,11 @@ def _export(bundle: Bundle, path: Path, **options: Any) -> None:
         ) from error
 
 
-def _load_network(path: Path, size: int) -> Any:
+def _load_network(path: Path, bundle: Bundle) -> Any:
     from pronk.backbone.keras_network import load_network, with_features
 
-    return with_features(load_network(path, settings=Settings(image_size=size)))
+    network = load_network(path, settings=Settings(image_size=bundle.size))
+    return with_features(network, temperature=bundle.temperature)
 
 
 def _keras_file(bundle: Bundle) -> Path:

@@ -4,9 +4,9 @@ import json
 from string import Template
 from typing import Any
 
-from pronk.model.bundle import Bundle
+from pronk.model.bundle import Bundle, open_runtime
+from pronk.model.formats.runtimes import OUTPUTS
 from pronk.model.formats.table import FORMATS
-from pronk.model.head_weights import load_head
 from pronk.text import visible
 
 # Not quite centred: where the rest is odd, its last row or column goes below or to the right, as in photos/decoding.py.
@@ -92,8 +92,7 @@ def describe_decoding(bundle: Bundle, to: str) -> dict[str, Any]:
     """Say how a photo becomes the input of the model, and what comes out."""
     shapes: dict[str, list[int]] = {"probabilities": [len(bundle.classes)]}
     if to != "keras":
-        side, features = bundle.size // 32, len(load_head(bundle))
-        shapes |= {"features": [features], "feature_map": [side, side, features]}
+        shapes = {name: shape for name, shape in open_runtime(bundle).shapes.items() if name in OUTPUTS}
     return {
         "model": FORMATS[to].path,
         "steps": list_steps(bundle.fit, size=bundle.size),

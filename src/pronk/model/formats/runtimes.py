@@ -13,7 +13,8 @@ import numpy as np
 
 from pronk.errors import COPY_AGAIN, ModelError, need_extra
 
-OUTPUTS = ("probabilities", "features", "feature_map")
+OUTPUTS = ("probabilities", "features", "heat")
+FIRST_MAP = "feature_map"  # in the place of heat in models of the first format; see `pronk.model.head_weights`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Outputs:
 
     Attributes:
         probabilities: float32 [n, C].
-        features: float32 [n, d]; d is 1280, and more where the network is wider than usual.
-        feature_map: float32 [n, h, w, d].
+        features: float32 [n, d], the pooled features that the head reads.
+        heat: where each class's logit comes from, float32 [n, h, w, C]; its mean over h and w is the logit, before
+            the temperature, without the bias. Of no photo where nobody asked.
     """
 
     probabilities: np.ndarray
     features: np.ndarray
-    feature_map: np.ndarray
+    heat: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
 
 
 class Runtime(Protocol):
@@ -38,8 +40,8 @@ class Runtime(Protocol):
     def shapes(self) -> Mapping[str, list[Any]]:
         """Shapes of the inputs and outputs by name, without the number of photos."""
 
-    def run(self, pixels: np.ndarray) -> Outputs:
-        """Run uint8 pixels [n, size, size, 3]; may be called from several threads at once."""
+    def run(self, pixels: np.ndarray, *, heat: bool = False) -> Outputs:
+        """Run uint8 pixels [n, size, size, 3], with heat or without; several threads may call at once."""
 
 
 class OnnxRuntime:
@@ -47,15 +49,14 @@ class OnnxRuntime:
 
     def __init__(self, model: bytes) -> None:
         self._session = open_session(model)
+        named = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.shapes = {value.name: value.shape[1:] for value in named}
+        self._options = load_onnxruntime().RunOptions()
+        self._options.only_execute_path_to_fetches = True  # heat takes time, too
 
-    @property
-    def shapes(self) -> dict[str, list[Any]]:
+    def run(self, pixels: np.ndarray, *, heat: bool = False) -> Outputs:
         """As `Runtime` says."""
-        return {value.name: value.shape[1:] for value in (*self._session.get_inputs(), *self._session.get_outputs())}
-
-    def run(self, pixels: np.ndarray) -> Outputs:
-        """As `Runtime` says."""
-        return Outputs(*self._session.run(list(OUTPUTS), {"image": pixels}))
+        return Outputs(*self._session.run(name_outputs(self.shapes, heat=heat), {"image": pixels}, self._options))
 
 
 def open_session(model: bytes, *, threads: int = 1) -> Any:
@@ -96,16 +97,22 @@ class LiteRtRuntime:
         named = [*details.items(), *outputs.items()]
         self.shapes = {name: [int(side) for side in detail["shape_signature"][1:]] for name, detail in named}
 
-    def run(self, pixels: np.ndarray) -> Outputs:
+    def run(self, pixels: np.ndarray, *, heat: bool = False) -> Outputs:
         """As `Runtime` says."""
         given = self._open()(image=pixels)
         # The arrays are views of the interpreter's own memory, which its next run overwrites.
-        return Outputs(*(np.array(given[name]) for name in OUTPUTS))
+        return Outputs(*(np.array(given[name]) for name in name_outputs(self.shapes, heat=heat)))
 
     def _open(self) -> Any:
         if not hasattr(self._own, "runner"):
             self._own.runner = self._interpreter(model_content=self._model, num_threads=1).get_signature_runner()
         return self._own.runner
+
+
+def name_outputs(shapes: Mapping[str, list[Any]], *, heat: bool) -> list[str]:
+    """Name what to ask a model for, with the map that heat is made of in the place of heat where it has none."""
+    *names, last = OUTPUTS
+    return [*names, last if last in shapes else FIRST_MAP] if heat else names
 
 
 def describe_runtime(module: str) -> str:

@@ -16,7 +16,7 @@ MODEL = Schema(frozenset(range(1, 8)), frozenset((8, 14)), {20: "training info",
 GRAPH = Schema(frozenset((2, 10)), frozenset((1, 5, 11, 12, 13)), {15: "sparse arrays"})
 NODE = Schema(frozenset((3, 4, 6, 7)), frozenset((1, 2, 5)), {8: "an overloaded operator"})
 ATTRIBUTE = Schema(
-    frozenset((1, 3, 20)),
+    frozenset((1, 3, 4, 20)),
     frozenset((8,)),
     {5: "an array inside a node"} | dict.fromkeys((6, 11), "a graph inside a node"),
 )
@@ -30,8 +30,10 @@ OPERATORS: Mapping[bytes, frozenset[bytes]] = {
     **dict.fromkeys((b"Concat", b"DequantizeLinear", b"QuantizeLinear", b"Softmax"), frozenset((b"axis",))),
     b"Cast": frozenset((b"to",)),
     b"Conv": frozenset((b"group", b"kernel_shape", b"pads", b"strides")),
+    b"Resize": frozenset((b"mode",)),
     b"Transpose": frozenset((b"perm",)),
 }
+DOUBLING, MOST_DOUBLINGS = np.array([1, 1, 2, 2], "<f4").tobytes(), 2  # scales of a Resize: others take any memory
 BY_A_NUMBER = (b"Div", b"Mul", b"Sub")
 DOMAINS = (b"", b"ai.onnx")
 NOTES = (b"onnx.infer", b"onnx.quant.pre_process")  # left by ONNX Runtime's quantiser; `ort_config` sets options
@@ -59,13 +61,18 @@ def check_onnx(data: bytes) -> None:
         if key not in NOTES:
             raise refusal(f"it has the setting {show(key)}")
     graph = read_message(only(parts_of(model, 7), "graph"), GRAPH, budget)
-    constants = dict(_check_tensor(tensor, budget) for tensor in parts_of(graph, 5))
+    tensors = [_check_tensor(tensor, budget) for tensor in parts_of(graph, 5)]
+    constants = {name: shape for name, shape, _ in tensors} | {b"": []}  # an input left out
+    doublings = {name for name, _, content in tensors if content == DOUBLING}
     nodes = [_check_node(node, budget) for node in parts_of(graph, 1)]
     for operator, (first, *_), outputs in nodes:
         if operator == b"DequantizeLinear" and first in constants:
             constants |= dict.fromkeys(outputs, constants[first])
     for operator, inputs, _ in nodes:
         _check_inputs(operator, inputs, constants)
+    spread = [inputs for operator, inputs, _ in nodes if operator == b"Resize"]
+    if len(spread) > MOST_DOUBLINGS or any(len(names) != 3 or names[2] not in doublings for names in spread):
+        raise refusal(f"it enlarges {len(spread)} arrays")
 
 
 def _check_domain(domain: bytes) -> None:
@@ -83,10 +90,12 @@ def _check_node(node: memoryview, budget: Iterator[int]) -> tuple[bytes, list[by
     for attribute in parts_of(fields, 5):
         setting = read_message(attribute, ATTRIBUTE, budget)
         name, values = text_of(setting, 1), integers_of(setting, 3) + integers_of(setting, 8)
+        word = text_of(setting, 4)
         most = MAX_GROUP if name == b"group" else MAX_SETTING
         # Such as the padding of a convolution, which would take any amount of memory.
-        if name not in OPERATORS[operator] or any(abs(value) > most for value in values):
-            raise refusal(f"{show(operator)} has the setting {show(name)} {values}")
+        fits = word == (b"linear" if name == b"mode" else b"")
+        if name not in OPERATORS[operator] or not fits or any(abs(value) > most for value in values):
+            raise refusal(f"{show(operator)} has the setting {show(name)} {show(word)} {values}")
     inputs, outputs = ([bytes(part) for part in parts_of(fields, number)] for number in (1, 2))
     if not inputs:
         raise refusal(f"{show(operator)} has no input")
@@ -102,8 +111,8 @@ def _check_inputs(operator: bytes, inputs: list[bytes], constants: Mapping[bytes
         raise refusal(f"{show(operator)} has a constant of shape {constants[inputs[1]]}")
 
 
-def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> tuple[bytes, list[int]]:
-    """Return its name and shape."""
+def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> tuple[bytes, list[int], bytes]:
+    """Return its name, its shape, and its content where that is four floats."""
     fields = read_message(tensor, TENSOR, budget)
     if fields[14] not in ([], [0]):
         raise refusal(f"it has an array in another place: {show(fields[14][0])}")
@@ -123,4 +132,5 @@ def _check_tensor(tensor: memoryview, budget: Iterator[int]) -> tuple[bytes, lis
             raise refusal(f"it has an array of type {kind} and shape {shape} in {len(content)} bytes of field {number}")
     if len(held) != 1 and (held or count):
         raise refusal(f"it has an array of shape {shape} in {len(held)} fields")
-    return bytes(only(parts_of(fields, 8), "name of an array")), shape
+    scales = text_of(fields, RAW) if (kind, shape) == (1, [4]) else b""
+    return bytes(only(parts_of(fields, 8), "name of an array")), shape, scales

@@ -15,9 +15,11 @@ from pronk.model.guards.files import MAX_BYTES, refusal, show
 LONGEST_VECTOR = 20_000
 MAX_ELEMENTS = 2**28
 MOST_OPERATORS = 64
-# By the numbers of LiteRT's schema: ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE, FULLY_CONNECTED,
-# MUL, RELU, RELU6, RESHAPE, SOFTMAX, PAD, TRANSPOSE, MEAN, SUB, DIV, SQUEEZE, CAST, MAXIMUM, MINIMUM, QUANTIZE.
-LITERT_OPERATORS = frozenset((0, 1, 3, 4, 6, 9, 18, 19, 21, 22, 25, 34, 39, 40, 41, 42, 43, 53, 55, 57, 114))
+# By the numbers of LiteRT's schema: ADD, AVERAGE_POOL_2D, CONCATENATION, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE,
+# FULLY_CONNECTED, MUL, RELU, RELU6, RESHAPE, RESIZE_BILINEAR, SOFTMAX, PAD, TRANSPOSE, MEAN, SUB, DIV, SQUEEZE, CAST,
+# MAXIMUM, MINIMUM, QUANTIZE.
+LITERT_OPERATORS = frozenset((0, 1, 2, 3, 4, 6, 9, 18, 19, 21, 22, 23, 25, 34, 39, 40, 41, 42, 43, 53, 55, 57, 114))
+RESIZE_BILINEAR, MOST_SIDE = 23, 128  # an eighth of the largest photo: its size is a constant, not a shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +87,13 @@ def check_tflite(data: bytes) -> None:
     codes = model.tables(1)
     if len(codes) > MOST_OPERATORS:
         raise refusal(f"it has {len(codes)} kinds of operator")
+    numbers = []
     for code in codes:
         # The runtime takes the larger one: the first was too small for new operators.
         number = max(code.number(0, "b"), code.number(3, "i"))
         if code.has(1) or number not in LITERT_OPERATORS:
             raise refusal(f"it has the operator {number} {show(code.text(1))}")
+        numbers.append(number)
     for buffer in model.tables(4):
         start, size = buffer.number(1, "Q"), buffer.number(2, "Q")
         if start + size > len(data):
@@ -106,6 +110,18 @@ def check_tflite(data: bytes) -> None:
             raise refusal("it has data in another file")
         if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
             raise refusal(f"it has an array of shape {shape}")
+    _check_enlarging(graphs[0], numbers, model.tables(4))
+
+
+def _check_enlarging(graph: Table, codes: list[int], buffers: list[Table]) -> None:
+    tensors = graph.tables(0)
+    for operator in graph.tables(3):
+        code, inputs = operator.number(0), operator.numbers(1)
+        if code < len(codes) and codes[code] == RESIZE_BILINEAR:
+            places = [tensors[place].number(2) for place in inputs[1:] if 0 <= place < len(tensors)]
+            sizes = [buffers[place].text(0) for place in places if place < len(buffers)]
+            if len(sizes) != 1 or len(sizes[0]) != 8 or max(struct.unpack("<2i", sizes[0])) > MOST_SIDE:
+                raise refusal("it enlarges an array by any amount")
 
 
 def _read(data: bytes, position: int, kind: str) -> int:
