@@ -74,16 +74,6 @@ def test_every_prefix_says_what_keras_says():
         assert largest_difference(suffix.run(None, {"cut": exact})[0], features[:, -changed:]) < TOLERANCE
 
 
-def test_temperature_divides_the_logits():
-    backbone, pixels = lively_backbone(0.35), pictures(32)
-    head = head_for(backbone)
-    plain, cooled = (
-        OnnxRuntime(write_model(backbone.weights, head, size=32, temperature=t)).run(pixels) for t in (1.0, 2.0)
-    )
-    expected = np.sqrt(plain.probabilities)
-    np.testing.assert_allclose(cooled.probabilities, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
-
-
 @pytest.mark.more
 def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
     """And the activations at the cut, kept as float16, cost no accuracy."""

@@ -523,13 +523,7 @@ print(refused)
 
 
 def make_tflite(
-    *,
-    codes=((3, 3, None), (114, 114, None)),
-    buffers=((0, 0),),
-    shapes=((1, 32, 32, 3),),
-    more=0,
-    graphs=1,
-    sides=(56, 56),
+    *, codes=((3, 3, None), (114, 114, None)), buffers=((0, 0),), shapes=((1, 32, 32, 3),), sides=(56, 56), **counts
 ):
     """A small file of the schema: operator codes, one graph with tensors, buffers."""
     flatbuffers = pytest.importorskip("flatbuffers")
@@ -565,10 +559,12 @@ def make_tflite(
     inputs = builder.CreateNumpyVector(np.array([0, len(tensors) - 1], np.int32))
     enlarging = table(5, ("Uint32", 0, len(made_codes), 0), (offset, 1, inputs, 0))
     made_codes.append(table(4, ("Int8", 0, 23, 0)))
-    made_graphs = vector([table(5, (offset, 0, vector(tensors), 0), (offset, 3, vector([enlarging]), 0))] * graphs)
+    made_graphs = vector(
+        [table(5, (offset, 0, vector(tensors), 0), (offset, 3, vector([enlarging]), 0))] * counts.get("graphs", 1)
+    )
     made_codes, held = vector(made_codes), vector(held)
     slots = [(offset, 1, made_codes, 0), (offset, 2, made_graphs, 0), (offset, 4, held, 0)]
-    slots += [(offset, 8, vector([]), 0)] if more else []
+    slots += [(offset, 8, vector([]), 0)] if counts.get("more") else []
     builder.Finish(table(10, ("Uint32", 0, 3, 0), *slots), file_identifier=b"TFL3")
     return bytes(builder.Output())
 

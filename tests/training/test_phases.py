@@ -16,20 +16,13 @@ from pronk.config import Settings
 from pronk.dataset.loading import load_dataset
 from pronk.errors import RunError, SettingsError
 from pronk.training.features import Features, extract_features
-from pronk.training.phase_one import train_head
+from pronk.training.phase_one import choose_features, train_head
 from pronk.training.phase_two import FineTuning, cut_evenly, fine_tune, load_checkpoint, save_checkpoint
 from pronk.training.run_folder import Run
 
 SETTINGS = Settings(
-    features="multi",
-    image_size=32,
-    views=2,
-    epochs=3,
-    patience=3,
-    learning_rate=1e-3,
-    fine_tune_from="block_15_add",
-    batch_size=8,
-)
+    image_size=32, views=2, features="multi", epochs=3, patience=3, fine_tune_from="block_15_add", batch_size=8
+).replace(learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,7 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def rows(backbone, tmp_path_factory):
+def features(backbone, tmp_path_factory):
     """The cached rows of 20 photos to learn from and 4 to judge by."""
     base = tmp_path_factory.mktemp("features")
     dataset = load_dataset(write_photos(base / "photos", 14))
@@ -47,13 +40,8 @@ def rows(backbone, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def frozen(rows):
-    return train_head(rows, SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def features(rows, frozen):
-    return rows.reading(frozen.features)
+def frozen(features):
+    return train_head(features, SETTINGS)
 
 
 def tune(backbone, features, frozen, folder, *, settings=SETTINGS, stop_after=None):
@@ -117,6 +105,22 @@ def test_phase_1_never_sees_validation_photos(features, frozen, monkeypatch):
     again = train_head(features, SETTINGS)
     np.testing.assert_array_equal(again.head.weights, frozen.head.weights)
     assert not np.array_equal(again.val_probabilities, frozen.val_probabilities)
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"), [({1280: 0.2, 1904: 0.1}, "multi"), ({1280: 0.1, 1904: 0.2}, "top"), ({}, "multi")]
+)
+def test_the_head_reads_what_is_judged_better(features, monkeypatch, losses, chosen):
+    """Where there are too few photos to judge, it reads several blocks."""
+
+    def measure(lesson, *, seed):
+        assert lesson.views == 1
+        return np.array([9, losses[lesson.features.shape[1]]]) if losses else None
+
+    monkeypatch.setattr("pronk.training.phase_one.measure_strengths", measure)
+    found, why = choose_features(features, features.dataset.part("train"), SETTINGS.replace(features="auto"))
+    assert found == chosen
+    assert ("0.1000, with" in why) if losses else ("too few" in why)
 
 
 # --- phase 2
