@@ -3,8 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pronk.analysis import head as head_module
-from pronk.analysis.head import STRENGTHS, Lesson, choose_strength, fit_head
+from pronk.analysis.head import STRENGTHS, Lesson, choose_strength, fit_head, measure_strengths
 
 
 def blobs(count, classes, *, features=12, seed=0, spread=1.5):
@@ -69,19 +68,21 @@ def test_each_iteration_is_told_and_the_loss_falls():
     np.testing.assert_array_equal(steps[-1][1].weights, head.weights)
 
 
-def choose(X, targets, groups, *, views=1):
-    return choose_strength(Lesson(X, targets, groups, np.ones(len(targets)), 2, views), seed=0)
+def choose(X, targets, groups):
+    return choose_strength(Lesson(X, targets, groups, np.ones(len(targets)), classes=2), seed=0)
 
 
-def test_noise_wants_more_regularisation_than_signal(monkeypatch):
+def test_noise_wants_more_regularisation_than_signal():
     groups = [f"g{i}" for i in range(120)]
     clear, targets = blobs(120, 2, spread=0.3)
     noise = np.random.default_rng(0).normal(size=clear.shape).astype(np.float32)
     assert choose(noise, targets, groups) == max(STRENGTHS)
     assert choose(clear, targets, groups) < max(STRENGTHS)
     assert choose(clear[:6], targets[:6], groups[:6]) == STRENGTHS[len(STRENGTHS) // 2], "too few for folds"
-    monkeypatch.setattr(head_module, "MAX_CROSS_VALIDATED", 40)
-    assert choose(np.repeat(clear, 2, axis=0), targets, groups, views=2) < max(STRENGTHS)
+    both = Lesson(np.repeat(clear, 2, axis=0), targets, groups, np.ones(120), classes=2, views=2)
+    losses, of_few = measure_strengths(both, seed=0), measure_strengths(both, seed=0, most=40)
+    assert losses.argmin() > 0
+    assert of_few.min() > losses.min(), "20 photos tell less than 120"
 
 
 def test_folds_never_divide_a_group():

@@ -16,7 +16,7 @@ from pronk.analysis.dealing import deal_groups
 STRENGTHS = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 FOLDS = 4
 MAX_ITERATIONS = 300
-MAX_CROSS_VALIDATED = 2000
+MAX_CROSS_VALIDATED = 2000  # rows: a view of a photo each
 TOLERANCE = 1e-5
 LEAST_DEVIATION = 1e-3  # of the features' mean deviation
 MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
@@ -110,8 +110,8 @@ def choose_strength(lesson: Lesson, *, seed: int) -> float:
     return STRENGTHS[len(STRENGTHS) // 2 if losses is None else int(losses.argmin())]
 
 
-def measure_strengths(lesson: Lesson, *, seed: int) -> np.ndarray | None:
-    """Cross-validate a head at each strength.
+def measure_strengths(lesson: Lesson, *, seed: int, most: int = MAX_CROSS_VALIDATED) -> np.ndarray | None:
+    """Cross-validate a head at each strength, on at most so many rows.
 
     Folds never divide a group of duplicates; all views of the fitted photos are used, and view 0 of those left out. The
     seed and the groups alone deal the folds, so losses of other features of the same photos can be compared.
@@ -123,7 +123,7 @@ def measure_strengths(lesson: Lesson, *, seed: int) -> np.ndarray | None:
     if len(set(lesson.groups)) < 2 * FOLDS:
         return None
     folds = deal_groups(lesson.groups, k=FOLDS, rng=rng)
-    chosen = np.sort(rng.permutation(len(folds))[:MAX_CROSS_VALIDATED])
+    chosen = np.sort(rng.permutation(len(folds))[: most // lesson.views])
     by_photo = lesson.features.reshape(len(folds), lesson.views, -1)[chosen]
     targets, folds, weights = lesson.targets[chosen], folds[chosen], lesson.weights[chosen]
     losses = np.zeros(len(STRENGTHS))

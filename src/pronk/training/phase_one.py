@@ -15,6 +15,7 @@ from pronk.dataset.loading import Photo
 from pronk.training.features import Features
 
 READS = {"top": "features of the last block", "multi": "features of several blocks"}
+MOST_COMPARED = 1000  # photos by which features are chosen
 HistoryRow = dict[str, Any]  # a row of history.csv
 
 
@@ -72,7 +73,9 @@ def choose_features(features: Features, photos: Sequence[Photo], settings: Setti
     if settings.features != "auto":
         return settings.features, f"{READS[settings.features]}: asked for with --features {settings.features}"
     lessons = {name: _make_lesson(features.reading(name), photos, settings, views=1) for name in FEATURES}
-    measured = {name: measure_strengths(lesson, seed=settings.seed) for name, lesson in lessons.items()}
+    measured = {
+        name: measure_strengths(lesson, seed=settings.seed, most=MOST_COMPARED) for name, lesson in lessons.items()
+    }
     losses = {name: float(found.min()) for name, found in measured.items() if found is not None}
     if not losses:
         return "multi", f"{READS['multi']}: too few photos to compare them with others"
