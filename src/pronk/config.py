@@ -11,18 +11,8 @@ from typing import Any, get_args
 
 from pronk.errors import SettingsError
 
+AUTO = ("auto",)  # chosen by the photos
 BLOCKS = (*(f"block_{number}_add" for number in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15)), "block_16_project_BN")
-
-
-@dataclasses.dataclass(frozen=True)
-class ByWeights:
-    """A default that is another one where the network has never seen a photo; `Settings` takes its pick."""
-
-    usual: Any
-    offline: Any
-
-    def __repr__(self) -> str:
-        return f"{self.usual}; offline: {self.offline}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +22,7 @@ class Setting:
     Attributes:
         help: one sentence.
         limits: lowest and highest value, or None.
-        choices: all values that are allowed, or none where that is said by `limits` or nothing.
+        choices: all values that are allowed beside those within the limits; none where nothing is said of them.
         is_option: False where it is set in a file or in Python alone.
     """
 
@@ -43,15 +33,18 @@ class Setting:
 
     def find_problem(self, value: object) -> str:
         """Say what a value of the right type must be and is not, or nothing."""
-        if self.choices and value not in self.choices:
-            return f"must be one of {', '.join(map(str, self.choices))}. Got {value!r}"
-        if self.limits and isinstance(value, int | float) and not self.limits[0] <= value <= self.limits[1]:
-            return f"must be from {self.limits[0]:g} to {self.limits[1]:g}. Got {value!r}"
-        return ""
+        if value is None or value in self.choices:
+            return ""
+        allowed = [f"one of {', '.join(map(str, self.choices))}"] if self.choices else []
+        if self.limits:
+            low, high = self.limits
+            if isinstance(value, int | float) and low <= value <= high:
+                return ""
+            allowed = [*self.choices, f"from {low:g} to {high:g}"]
+        return f"must be {' or '.join(allowed)}. Got {value!r}" if allowed else ""
 
 
-def _setting(default: Any, help: str, *, offline: Any = None, **known: Any) -> Any:
-    default = default if offline is None else ByWeights(default, offline)
+def _setting(default: Any, help: str, **known: Any) -> Any:
     return dataclasses.field(default=default, metadata={"setting": Setting(help, **known)})
 
 
@@ -59,9 +52,8 @@ def _setting(default: Any, help: str, *, offline: Any = None, **known: Any) -> A
 class Settings:
     """What determines a run, besides the photos themselves.
 
-    `pronk train --config RUN/settings.toml` replays a run from the file that `to_toml` writes. A network that has
-    never seen a photo (`weights="offline"`) has to learn from yours what ImageNet's brings along: it gets other
-    defaults.
+    `pronk train --config RUN/settings.toml` replays a run from the file that `to_toml` writes; what `auto` came to
+    stands there as chosen.
 
     Attributes:
         {attributes}
@@ -70,10 +62,8 @@ class Settings:
         SettingsError: naming everything that is wrong.
 
     Example:
-        >>> Settings(views=2).views
-        2
-        >>> Settings(weights="offline").fine_tune_from
-        'block_2_add'
+        >>> Settings(views=2).views, Settings().views
+        (2, 'auto')
     """
 
     data: str = _setting("", "Folder or CSV of the photos, so that a run can be replayed.", is_option=False)
@@ -94,19 +84,13 @@ class Settings:
         "What the head reads: the last block, several, or auto by cross-validation.",
         choices=("auto", "top", "multi"),
     )
-    # With 1, 2 and 4 views the frozen head reaches .965, .965 and .961 on the alpaca photos (ten seeds): a second
-    # view is there for fine-tuning, and each further one costs as much time again.
-    views: int = _setting(2, "Augmented views per training photo.", offline=8, limits=(1, 64))
-    # On the alpaca photos (six seeds, the same learning rate) fine-tuning from block 14 or 15 on lowers the validation
-    # loss alike (.055 to .036 and .039), and the test photos like block 15 better (loss .174 and .150, accuracy .942
-    # and .949), at two thirds of the time. Block 12 takes twice as long as 14 and is no better there.
-    # Offline: nearly all blocks, in larger steps, for longer: .80 of the test photos over three seeds.
-    fine_tune_from: str = _setting(
-        "block_15_add", "Blocks after this one are fine-tuned.", offline="block_2_add", choices=BLOCKS
+    # What `auto` comes to, and why, stands in training/plan.py.
+    views: int | str = _setting("auto", "Augmented views per training photo.", limits=(1, 64), choices=AUTO)
+    fine_tune_from: str = _setting("auto", "Blocks after this one are fine-tuned.", choices=(*AUTO, *BLOCKS))
+    epochs: int | str = _setting("auto", "Epochs of phase 2.", limits=(1, 1000), choices=AUTO)
+    learning_rate: float | str = _setting(
+        "auto", "Largest step of phase 2, as a share of the weights.", limits=(1e-9, 1.0), choices=AUTO
     )
-    epochs: int = _setting(10, "Most epochs of phase 2.", offline=20, limits=(1, 1000))
-    # At 1e-4 the best epoch has a higher validation loss, at 1e-5 it comes later; from block 12 on 3e-5 overfits.
-    learning_rate: float = _setting(3e-5, "Learning rate of phase 2.", offline=5e-4, limits=(1e-9, 1.0))
     frozen_only: bool = _setting(False, "Leave out phase 2.")
     class_weights: str = _setting("auto", "auto balances above 3:1.", choices=("auto", "none", "balanced"))
     keep: str = _setting(
@@ -124,17 +108,10 @@ class Settings:
     # One genuine photo in twenty is what people bear to look at twice; 95 % can be promised from 19 photos on.
     coverage: float = _setting(0.95, "Share of genuine photos that are not called unknown.", limits=(0.5, 0.999))
     golden: str = _setting("photos", "drawn keeps your photos out of the model folder.", choices=("photos", "drawn"))
-    batch_size: int = _setting(32, "Photos per step of phase 2.", limits=(1, 4096), is_option=False)
+    batch_size: int = _setting(16, "Photos per step of phase 2.", limits=(1, 4096), is_option=False)
     dropout: float = _setting(0.2, "Share of pooled features dropped in phase 2.", limits=(0.0, 0.9), is_option=False)
-    patience: int = _setting(
-        2, "Epochs without a lower validation loss before phase 2 stops.", offline=5, limits=(1, 1000), is_option=False
-    )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, ByWeights):
-                object.__setattr__(self, field.name, value.offline if self.weights == "offline" else value.usual)
         problems = find_problems(self)
         if problems:
             raise SettingsError("; ".join(problems), hint="see `pronk train --help` for what is allowed")
@@ -205,14 +182,13 @@ _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or 
 
 
 def _convert(name: str, value: object, kind: Any) -> tuple[object, str]:
-    if value is None and NoneType in get_args(kind):
-        return value, ""
-    wanted = kind if isinstance(kind, type) else next(option for option in get_args(kind) if option is not NoneType)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    kinds = get_args(kind) or (kind,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if type(value) is wanted:
+    if type(value) in kinds:
         return value, ""
-    return value, f"{name} must be {_NAMES[wanted]}. Got {value!r}"
+    wanted = " or ".join(_NAMES[one] for one in kinds if one is not NoneType)
+    return value, f"{name} must be {wanted}. Got {value!r}"
 
 
 def _toml_value(value: object) -> str:

@@ -94,7 +94,7 @@ def write_photos(folder: Path, per_class: int, *, classes: Sequence[str] = CLASS
 
 def tiny_settings(weights: Path | str, **changes: Any) -> Settings:
     """Settings of a run that takes seconds."""
-    values = {"image_size": 32, "views": 2, "epochs": 2, "learning_rate": 1e-3, "fine_tune_from": "block_15_add"}
+    values = {"image_size": 32, "views": 2, "epochs": 2, "learning_rate": 0.01, "fine_tune_from": "block_15_add"}
     return Settings(weights=str(weights), **(values | {"batch_size": 8} | changes))
 
 

@@ -119,11 +119,11 @@ def test_what_is_quoted_stays_what_it_was(text):
 
 
 def test_it_says_what_people_need_to_know():
-    card = words(make_card(fit="pad"))
+    card = words(make_card(fit="pad", fine_tune_from="block_15_add", epochs=8, learning_rate=0.005))
     for text in (
         "`alpaca`, `not_alpaca`.",
         "Accuracy on 49 test photos it never saw: 95.9 % (95 % interval 86.3 % to 98.9 %)",
-        "The blocks after `block_15_add` were fine-tuned",
+        "The blocks after `block_15_add` were fine-tuned together with that head for 8 epochs",
         "Kept: the **fine-tuned** model (validation log-loss 0.2 frozen)",
         "| `alpaca` | 100 | 21 | 21 | 142 |",
         "seed 42",

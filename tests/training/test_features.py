@@ -40,7 +40,7 @@ def extract(tmp_path, photos, backbone, pool):
     def run(settings=SETTINGS, *, split=None, dataset=None, backbone=backbone, **options):
         dataset = dataset or load_dataset(photos, seed=settings.seed, split=split)
         run = Run(settings, backbone, tmp_path / "run", tmp_path / "cache", pool, **options)
-        return dataset, extract_features(dataset, run)
+        return dataset, extract_features(dataset, run, views=settings.views)
 
     return run
 
@@ -62,11 +62,11 @@ def test_each_photo_has_its_views(extract):
     np.testing.assert_array_equal(features.reading("top").pooled(train, views=3), pooled[:, -1280:])
     assert pooled.dtype == np.float32
     np.testing.assert_array_equal(pooled[3], features.pooled(train[1:2])[0])
-    cuts, fixed = features.inputs(train, view=2, cut="block_15_add")
+    cuts, fixed = features.inputs(train, [2] * len(train))
     assert cuts.shape == (len(train), 1, 1, 56)
     assert cuts.dtype == fixed.dtype == np.float32
     np.testing.assert_array_equal(fixed, pooled[2::3, : sum(widths.values()) - 1280 - widths["block_16_expand_relu"]])
-    assert len(features.reading("top").inputs(train, view=2, cut="block_15_add")) == 1
+    assert len(features.reading("top").inputs(train)) == 1
 
 
 def test_a_second_run_computes_nothing(extract):

@@ -16,13 +16,20 @@ from pronk.config import Settings
 from pronk.dataset.loading import load_dataset
 from pronk.errors import RunError, SettingsError
 from pronk.training.features import Features, extract_features
-from pronk.training.phase_one import choose_features, train_head
-from pronk.training.phase_two import FineTuning, cut_evenly, fine_tune, load_checkpoint, save_checkpoint
+from pronk.training.phase_one import train_head
+from pronk.training.phase_two import SHARES, FineTuning, cut_evenly, fine_tune, load_checkpoint, save_checkpoint
+from pronk.training.plan import Pace, Plan
 from pronk.training.run_folder import Run
 
 SETTINGS = Settings(
-    image_size=32, views=2, features="multi", epochs=3, patience=3, fine_tune_from="block_15_add", batch_size=8
-).replace(learning_rate=1e-3)
+    features="multi",
+    image_size=32,
+    views=2,
+    fine_tune_from="block_15_add",
+    batch_size=8,
+)
+PACE = Pace(views=2, epochs=3, learning_rate=0.02)
+PLAN = Plan("multi", 0.01, "block_15_add", PACE, "")
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +38,25 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def features(backbone, tmp_path_factory):
+def rows(backbone, tmp_path_factory):
     """The cached rows of 20 photos to learn from and 4 to judge by."""
     base = tmp_path_factory.mktemp("features")
     dataset = load_dataset(write_photos(base / "photos", 14))
     with ThreadPoolExecutor(2) as pool:
-        return extract_features(dataset, Run(SETTINGS, backbone, base / "run", base / "cache", pool))
+        return extract_features(dataset, Run(SETTINGS, backbone, base / "run", base / "cache", pool), views=2)
+
+
+@pytest.fixture(scope="module")
+def features(rows):
+    return rows.reading(PLAN.features)
 
 
 @pytest.fixture(scope="module")
 def frozen(features):
-    return train_head(features, SETTINGS)
+    return train_head(features, PLAN, SETTINGS)
 
 
-def tune(backbone, features, frozen, folder, *, settings=SETTINGS, stop_after=None):
+def tune(backbone, features, frozen, folder, *, pace=PACE, settings=SETTINGS, stop_after=None):
     """Fine-tune in a new network, as a new process would; perhaps stopped in the step after some epochs."""
     network = build_network(backbone, features.blocks, classes=2, settings=settings)
     steps = -(-features.dataset.counts["train"] // settings.batch_size)
@@ -55,7 +67,7 @@ def tune(backbone, features, frozen, folder, *, settings=SETTINGS, stop_after=No
             raise KeyboardInterrupt
 
     run = Run(settings, backbone, folder, folder, None, on_progress=watch)
-    return network, fine_tune(network, frozen, features, run)
+    return network, fine_tune(network, frozen, features, pace, run)
 
 
 @pytest.fixture(scope="module")
@@ -93,34 +105,23 @@ def test_phase_1_has_a_row_per_iteration(frozen, features):
 
 
 def change(monkeypatch, method, make):
-    """Let a method of features give something else, made of the photos and what it gave."""
+    """Let a method of features give something else, made of the photos, their views and what it gave."""
     real = getattr(Features, method)
-    monkeypatch.setattr(
-        Features, method, lambda self, photos, **views: make(photos, views, real(self, photos, **views))
-    )
+
+    def changed(self, photos, *views, **named):
+        return make(photos, *views, **named, given=real(self, photos, *views, **named))
+
+    monkeypatch.setattr(Features, method, changed)
 
 
 def test_phase_1_never_sees_validation_photos(features, frozen, monkeypatch):
-    change(monkeypatch, "pooled", lambda photos, views, rows: rows if photos[0].part == "train" else rows[::-1])
-    again = train_head(features, SETTINGS)
+    def turn(photos, *, given, views=1):
+        return given if photos[0].part == "train" else given[::-1]
+
+    change(monkeypatch, "pooled", turn)
+    again = train_head(features, PLAN, SETTINGS)
     np.testing.assert_array_equal(again.head.weights, frozen.head.weights)
     assert not np.array_equal(again.val_probabilities, frozen.val_probabilities)
-
-
-@pytest.mark.parametrize(
-    ("losses", "chosen"), [({1280: 0.2, 1904: 0.1}, "multi"), ({1280: 0.1, 1904: 0.2}, "top"), ({}, "multi")]
-)
-def test_the_head_reads_what_is_judged_better(features, monkeypatch, losses, chosen):
-    """Where there are too few photos to judge, it reads several blocks."""
-
-    def measure(lesson, *, seed, most):
-        assert lesson.views == 1
-        return np.array([9, losses[lesson.features.shape[1]]]) if losses else None
-
-    monkeypatch.setattr("pronk.training.phase_one.measure_strengths", measure)
-    found, why = choose_features(features, features.dataset.part("train"), SETTINGS.replace(features="auto"))
-    assert found == chosen
-    assert ("0.1000, with" in why) if losses else ("too few" in why)
 
 
 # --- phase 2
@@ -148,12 +149,28 @@ def test_phase_2_moves_the_top_and_nothing_else(tuned, backbone):
         assert digest_arrays(layer.get_weights()) == digest_arrays(backbone.weights[layer.name])
 
 
-def test_the_best_epoch_is_kept(tuned, features):
-    _, result = tuned
-    losses = [row["val_loss"] for row in result.history]
-    assert result.best_epoch == 1 + int(np.argmin(losses))
-    assert log_loss(result.val_probabilities, features.dataset.targets(features.dataset.part("val"))) == min(losses)
-    assert {row["learning_rate"] for row in result.history} == {SETTINGS.learning_rate}
+def test_the_rate_rises_and_falls_to_nothing(tuned):
+    rates = [row["learning_rate"] for row in tuned[1].history]
+    assert max(rates) <= PACE.learning_rate
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < PACE.learning_rate / 10
+
+
+@pytest.mark.parametrize("keep", ["best", "fine-tuned"])
+def test_the_share_with_the_lowest_validation_loss_is_taken(keep, backbone, features, frozen, tmp_path):
+    """And the weights are that mean of the frozen and the fine-tuned ones, or the latter where that is asked for."""
+    pace = Pace(2, 3, 0.3)
+    _, whole = tune(backbone, features, frozen, tmp_path, pace=pace, settings=SETTINGS.replace(keep="fine-tuned"))
+    network, result = tune(backbone, features, frozen, tmp_path, pace=pace, settings=SETTINGS.replace(keep=keep))
+    val = features.dataset.part("val")
+    targets, suffix = features.dataset.targets(val), build_suffix(network, "block_15_add")
+    assert whole.share == 1
+    assert log_loss(result.val_probabilities, targets) <= log_loss(whole.val_probabilities, targets)
+    for name, arrays in result.weights.items():
+        for old, new, found in zip(backbone.weights[name], whole.weights[name], arrays, strict=True):
+            np.testing.assert_allclose(found, old + result.share * (new - old), atol=1e-6)
+    np.testing.assert_allclose(suffix.predict_on_batch(features.inputs(val)), result.val_probabilities, atol=1e-6)
+    assert result.share == 1 if keep == "fine-tuned" else result.share in SHARES
 
 
 def test_stopped_after_an_epoch_it_ends_the_same(tuned, backbone, features, frozen, tmp_path):
@@ -167,25 +184,27 @@ def test_stopped_after_an_epoch_it_ends_the_same(tuned, backbone, features, froz
 
 
 def test_weights_that_blow_up_are_named(backbone, features, frozen, tmp_path, monkeypatch):
-    def spoil(photos, views, inputs):
-        return [inputs[0] * (np.nan if photos[0].part == "train" else 1), *inputs[1:]]
+    def spoil(photos, views=(), *, given):
+        return [given[0] * (np.nan if photos[0].part == "train" else 1), *given[1:]]
 
     change(monkeypatch, "inputs", spoil)
     with pytest.raises(SettingsError, match="epoch 1") as caught:
-        tune(backbone, features, frozen, tmp_path, settings=SETTINGS.replace(epochs=1))
+        tune(backbone, features, frozen, tmp_path)
     assert "--learning-rate" in caught.value.hint
 
 
-def test_every_view_is_read_in_turn(backbone, features, frozen, tmp_path, monkeypatch):
+def test_every_photo_is_read_in_every_view(backbone, features, frozen, tmp_path, monkeypatch):
     asked = []
 
-    def note(photos, views, inputs):
-        asked.append((photos[0].part, views["view"]))
-        return inputs
+    def note(photos, views=(), *, given):
+        asked.extend(zip((photo.path for photo in photos), views, strict=False))
+        return given
 
     change(monkeypatch, "inputs", note)
-    tune(backbone, features, frozen, tmp_path, settings=SETTINGS.replace(epochs=2))
-    assert asked == [*[("train", 1)] * 3, ("val", 0), *[("train", 0)] * 3, ("val", 0)]
+    tune(backbone, features, frozen, tmp_path, pace=Pace(2, 2, 1e-3))
+    train = features.dataset.part("train")
+    assert set(asked) == {(photo.path, view) for photo in train for view in range(2)}
+    assert len({view for _, view in asked[: SETTINGS.batch_size]}) == 2, "a batch holds several"
 
 
 @given(count=st.integers(1, 400), most=st.integers(1, 64))
@@ -199,9 +218,6 @@ def test_batches_are_equal_and_hold_every_photo(count, most):
 # --- its state
 
 
-PATIENT = SETTINGS.replace(epochs=5, patience=2)
-
-
 @pytest.fixture(scope="module")
 def suffix(backbone):
     return build_suffix(build_network(backbone, classes=2, settings=SETTINGS), "block_15_add")
@@ -209,7 +225,7 @@ def suffix(backbone):
 
 def test_an_epoch_counts_all_of_its_batches(suffix):
     """Without dropout and learning nothing, loss and accuracy are those of a forward pass over the whole epoch."""
-    state = FineTuning(suffix, PATIENT.replace(learning_rate=1e-9))
+    state = FineTuning(suffix, Pace(2, 1, 1e-9), SETTINGS, steps=3)
     suffix.get_layer("dropout").rate = 0.0
     rng = np.random.default_rng(3)
     X, targets = rng.normal(size=(12, 1, 1, 56)).astype(np.float32), np.arange(12) % 2
@@ -222,18 +238,6 @@ def test_an_epoch_counts_all_of_its_batches(suffix):
     right = probabilities.argmax(axis=1) == targets
     assert loss == pytest.approx((losses * weights).mean(), rel=1e-4)
     assert accuracy == pytest.approx(np.average(right, weights=weights), rel=1e-5)
-
-
-def test_patience_and_epochs_end_it(suffix):
-    state = FineTuning(suffix, PATIENT)
-    losses = iter([1.0, 0.5, float("nan"), 0.5, 0.4])
-    ended = []
-    while not state.is_done:
-        state.epoch += 1
-        state.keep_if_best(next(losses), np.array([[0.25, 0.75]]))
-        ended.append((state.epoch, state.best_epoch))
-    # Neither an equal loss nor one that is not a number is better.
-    assert ended == [(1, 1), (2, 2), (3, 2), (4, 2)]
 
 
 # --- its checkpoints

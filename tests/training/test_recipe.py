@@ -51,10 +51,10 @@ def go(tmp_path, photos, tiny_weights, tiny_run, workers_inside):
 # --- what is kept
 
 
-def chosen(frozen, tuned, keep="best"):
+def chosen(frozen, tuned, keep="best", share=1.0):
     """Choose between phases with validation probabilities of the first class, which is the true one."""
     first, second = (np.array([[p, 1 - p] for p in values]) for values in (frozen, tuned))
-    one, two = Frozen("frozen head", (), first), FineTuned("tuned head", {"tuned": []}, (), second, 1)
+    one, two = Frozen("frozen head", "start", (), first), FineTuned("tuned head", {"tuned": []}, (), second, share)
     run = Run(tiny_settings("w", keep=keep), Backbone("stub", "", {"plain": []}), Path(), Path(), None)
     return choose(one, two, np.zeros(len(first), int), run)
 
@@ -66,6 +66,7 @@ def test_the_lower_validation_loss_wins_and_not_the_accuracy():
     assert chosen([0.7, 0.7], [0.7, 0.7]).comparison["kept"] == "frozen", "where both are equal"
     kept = chosen([0.51, 0.51, 0.51], [0.9, 0.9, 0.49])
     assert (kept.comparison["kept"], kept.head, list(kept.weights)) == ("fine_tuned", "tuned head", ["tuned"])
+    assert chosen([0.5], [0.9], share=0.25).comparison["kept"] == "mixed"
     assert (kept.comparison["gained"], kept.comparison["lost"], kept.comparison["p"]) == (0, 1, 1.0)
 
 

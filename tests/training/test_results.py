@@ -110,9 +110,9 @@ def test_the_history_has_a_row_per_iteration_and_epoch(tiny_run):
     for phase, phase_rows in by_phase.items():
         assert [int(row["epoch"]) for row in phase_rows] == list(range(1, len(phase_rows) + 1))
         assert all(float(row[name]) >= 0 for row in phase_rows for name in list(row)[2:])
-        best = min(float(row["val_loss"]) for row in phase_rows)
-        judged = getattr(tiny_run.metrics, phase)["val"]["loss"]
-        assert judged == (best if phase == "fine_tuned" else float(phase_rows[-1]["val_loss"]))
+        judged, last = getattr(tiny_run.metrics, phase)["val"]["loss"], float(phase_rows[-1]["val_loss"])
+        # Phase 2 is judged by its best mean with the frozen network.
+        assert judged == pytest.approx(last) or (phase == "fine_tuned" and judged < last)
     assert len(by_phase["fine_tuned"]) == 2
 
 
@@ -135,7 +135,7 @@ def test_photos_that_change_before_the_end_are_left_out_once(whole_bundle, tmp_p
     draw_tiny(np.random.default_rng(5), "cold").save(dataset.root / replaced)
     (dataset.root / cut).write_bytes((dataset.root / cut).read_bytes()[:100])
     run = Run(tiny_settings("w"), lively_backbone(0.35), tmp_path / "run", tmp_path / "cache", None)
-    features = Features(dataset, plan_extraction(dataset.root, run), 0, 0.0, ())
+    features = Features(dataset, plan_extraction(dataset.root, run), 0, 0.0, (), views=1)
     found = judge(open_bundle(whole_bundle), features, run)
     assert sorted((finding.path, finding.code) for finding in found.lost) == sorted(
         [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]

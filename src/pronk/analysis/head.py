@@ -7,6 +7,7 @@ the squared norm of the weights, minimised by L-BFGS (Byrd et al. 1995) and chec
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from pronk.analysis.dealing import deal_groups
 
 # On standardised features; from the strongest, which is solved in the fewest steps, to the weakest.
 STRENGTHS = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+MIDDLE_STRENGTH = 1e-2
 FOLDS = 4
 MAX_ITERATIONS = 300
-MAX_CROSS_VALIDATED = 2000  # rows: a view of a photo each
+MAX_CROSS_VALIDATED = 1000  # photos
 TOLERANCE = 1e-5
 LEAST_DEVIATION = 1e-3  # of the features' mean deviation
 MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
@@ -84,62 +86,75 @@ class Lesson:
     views: int = 1
 
 
-def fit_head(
+class Strengths(NamedTuple):
+    """Cross-validated log-loss and accuracy at each of STRENGTHS, float64 [S]."""
+
+    losses: np.ndarray
+    accuracies: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """The place of the strength with the lowest log-loss."""
+        return int(self.losses.argmin())
+
+
+def fit_heads(
     lesson: Lesson,
-    strength: float,
+    strengths: Sequence[float],
     *,
     on_iteration: Callable[[int, "Head"], None] = lambda number, head: None,
-) -> Head:
-    """Fit a head to all views of all photos, at one strength of the regularisation.
+) -> list[Head]:
+    """Fit a head to all views of all photos at each strength of the regularisation, from the strongest on.
 
-    `on_iteration` is called with the number of each finished iteration and the head so far.
+    Each starts at the one before. `on_iteration` is called with the number of each finished iteration and the head so
+    far.
     """
     scaler, iterations = Scaler.fit(lesson.features), itertools.count(1)
-
-    def tell(solution: np.ndarray) -> None:
-        on_iteration(next(iterations), scaler.unfold(solution, strength))
-
     targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
     problem = _Problem(scaler.transform(lesson.features), targets, weights, lesson.classes)
-    return scaler.unfold(problem.solve(strength, on_solution=tell), strength)
+    solution, heads = None, list[Head]()
+    for strength in strengths:
+
+        def tell(found: np.ndarray, strength: float = strength) -> None:
+            on_iteration(next(iterations), scaler.unfold(found, strength))
+
+        solution = problem.solve(strength, start=solution, on_solution=tell)
+        heads.append(scaler.unfold(solution, strength))
+    return heads
 
 
 def choose_strength(lesson: Lesson, *, seed: int) -> float:
     """Choose the strength with the lowest cross-validated log-loss; where photos are too few, the middle one."""
-    losses = measure_strengths(lesson, seed=seed)
-    return STRENGTHS[len(STRENGTHS) // 2 if losses is None else int(losses.argmin())]
+    measured = measure_strengths(lesson, seed=seed)
+    return MIDDLE_STRENGTH if measured is None else STRENGTHS[measured.best]
 
 
-def measure_strengths(lesson: Lesson, *, seed: int, most: int = MAX_CROSS_VALIDATED) -> np.ndarray | None:
-    """Cross-validate a head at each strength, on at most so many rows.
+def measure_strengths(lesson: Lesson, *, seed: int) -> Strengths | None:
+    """Cross-validate a head at each strength.
 
-    Folds never divide a group of duplicates; all views of the fitted photos are used, and view 0 of those left out. The
-    seed and the groups alone deal the folds, so losses of other features of the same photos can be compared.
+    The lesson has one view of each photo. Folds never divide a group of duplicates; the seed and the groups alone deal
+    them, so losses of other features of the same photos can be compared.
 
-    Returns:
-        The mean log-loss at each of STRENGTHS, float64 [S]; None where there are too few photos for folds.
+    None is returned where there are too few photos for folds.
     """
     rng = np.random.default_rng(seed)
     if len(set(lesson.groups)) < 2 * FOLDS:
         return None
     folds = deal_groups(lesson.groups, k=FOLDS, rng=rng)
-    chosen = np.sort(rng.permutation(len(folds))[: most // lesson.views])
-    by_photo = lesson.features.reshape(len(folds), lesson.views, -1)[chosen]
-    targets, folds, weights = lesson.targets[chosen], folds[chosen], lesson.weights[chosen]
-    losses = np.zeros(len(STRENGTHS))
+    chosen = np.sort(rng.permutation(len(folds))[:MAX_CROSS_VALIDATED])
+    X, targets, weights = lesson.features[chosen], lesson.targets[chosen], lesson.weights[chosen]
+    folds = folds[chosen]
+    losses, right = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     for fold in range(FOLDS):
         fitted, left = folds != fold, folds == fold
         if left.any() and fitted.any():
             predicted = predict_left_out(
-                by_photo[fitted].reshape(-1, by_photo.shape[2]),
-                targets[fitted].repeat(lesson.views),
-                by_photo[left, 0],
-                classes=lesson.classes,
-                weights=weights[fitted].repeat(lesson.views),
+                X[fitted], targets[fitted], X[left], classes=lesson.classes, weights=weights[fitted]
             )
             given = predicted[:, np.arange(left.sum()), targets[left]]
             losses += -np.log(np.clip(given, 1e-7, None)).sum(axis=1)
-    return losses / len(chosen)
+            right += (predicted.argmax(axis=2) == targets[left]).sum(axis=1)
+    return Strengths(losses / len(chosen), right / len(chosen))
 
 
 @dataclasses.dataclass(frozen=True)

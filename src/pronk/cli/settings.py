@@ -29,11 +29,25 @@ def settings_options(*names: str, **helps: str) -> Callable[[Command], Command]:
     return decorate
 
 
+class AutoOr(click.ParamType[Any]):
+    """A number, or the word auto."""
+
+    def __init__(self, number: click.ParamType[Any]) -> None:
+        self.number = number
+        self.name = f"auto|{number.name}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return auto or the number."""
+        return value if value == "auto" else self.number.convert(value, param, ctx)
+
+
 def _make_option(name: str, text: str) -> Callable[[Command], Command]:
     field = next(field for field in dataclasses.fields(Settings) if field.name == name)
     kind: Any = field.type if isinstance(field.type, type) else field.type.__args__[0]  # type: ignore[union-attr]
     text += "" if field.default in (None, False) else f"  [default: {field.default}]"
-    choices = SETTINGS[name].choices
+    choices, limits = SETTINGS[name].choices, SETTINGS[name].limits
+    if choices and limits:
+        kind = AutoOr(click.types.convert_type(kind))
     return click.option(
         "--" + name.replace("_", "-"),
         is_flag=kind is bool,

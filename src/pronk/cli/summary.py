@@ -98,7 +98,7 @@ def _fine_tuning(metrics: "Metrics") -> str:
         return "Fine-tuning was left out."
     gained, lost, p = comparison["gained"], comparison["lost"], comparison["p"]
     helped = "helped" if gained > lost else "lowered the validation loss"
-    helped = helped if comparison["kept"] == "fine_tuned" else "did not help, so the frozen model was kept"
+    helped = helped if comparison["kept"] != "frozen" else "did not help, so the frozen model was kept"
     if comparison["why"].startswith("asked"):
         helped = f"was compared; the {comparison['kept'].replace('_', '-')} model was kept as asked"
     changed = f"{plural(gained, 'photo')} gained, {lost} lost (exact McNemar p = {p:.2g})"

@@ -44,16 +44,20 @@ class PhaseRecord(TypedDict):
 
 
 class ChoiceRecord(ComparisonRecord):
-    """Phase 2 against phase 1 on the same photos, which of them was kept ("frozen" or "fine_tuned"), and why."""
+    """Phase 2 against phase 1 on the same photos, what was kept (frozen, fine_tuned or mixed), and why."""
 
     kept: str
     why: str
 
 
 class ChosenRecord(TypedDict):
-    """What the run chose by itself, or was told: what the head reads ("top" or "multi"), and why, in words."""
+    """What the run chose by itself, or was told: what the head reads ("top" or "multi"), how phase 2 goes, and why."""
 
     features: str
+    views: int
+    fine_tune_from: str
+    epochs: int
+    learning_rate: float
     why: str
 
 
@@ -202,7 +206,7 @@ def _check(metrics: Metrics) -> None:
         raise ValueError(f"accuracies must be numbers. Got {accuracies!r:.200}")
     if not all(isinstance(text, str) for text in (metrics.comparison["kept"], metrics.comparison["why"])):
         raise TypeError(f"comparison must say in words what was kept. Got {metrics.comparison!r:.200}")
-    if metrics.chosen and not all(isinstance(text, str) for text in metrics.chosen.values()):
+    if metrics.chosen and not all(isinstance(metrics.chosen.get(name), str) for name in ("features", "why")):
         raise TypeError(f"chosen must say in words what was chosen. Got {metrics.chosen!r:.200}")
     if not all(isinstance(part["loss"], float | int) for part in phases):
         raise TypeError(f"losses must be numbers. Got {phases!r:.200}")

@@ -20,6 +20,7 @@ from pronk.model.run import Metrics
 from pronk.pools import available_cores
 from pronk.report.pages import render_page
 from pronk.report.words import PARTS, WIDE
+from pronk.report.words import PHASES as NAMES
 from pronk.text import percent, visible
 
 PHASES = {"frozen": "frozen network, new head", "fine_tuned": "fine-tuned"}
@@ -53,6 +54,7 @@ def render_card(
         title=Path(settings.data).name or "photos",
         **metrics.to_json(),
         phases=[(name, phase["val"]) for key, name in PHASES.items() if (phase := getattr(metrics, key))],
+        kept=NAMES[metrics.comparison["kept"]],
         class_counts=class_counts or {},
         left_out=sorted(Counter(finding.code for finding in findings if finding.severity == "error").items()),
         licence=LICENCES.get(weights, OTHER_LICENCE),

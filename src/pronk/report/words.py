@@ -14,7 +14,7 @@ from pronk.text import percent, plural
 WIDE = 0.12  # an interval this wide deserves a word
 USUAL_COVERAGE = 0.95
 PARTS = {"train": "training", "val": "validation", "test": "test"}
-PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
+PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned", "mixed": "partly fine-tuned"}
 
 
 def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
         if not trained:
             sentences.append("Photos the model was trained on would make this number too good.")
     elif isinstance(metrics, Metrics):
-        kept = (metrics.comparison["kept"] == "fine_tuned" and metrics.fine_tuned) or metrics.frozen
+        kept = (metrics.comparison["kept"] != "frozen" and metrics.fine_tuned) or metrics.frozen
         accuracy, tone = kept["val"]["accuracy"], "unsure"
         sentences = [
             "No photos were set aside as a test, so there is no fully honest number.",
@@ -77,8 +77,9 @@ def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
     if not isinstance(metrics, Metrics):
         return None
     frozen, tuned, comparison = metrics.frozen, metrics.fine_tuned, metrics.comparison
-    models = [("frozen", "frozen network, new head", frozen), ("fine_tuned", "fine-tuned top blocks", tuned)]
     kept, why = comparison["kept"], comparison["why"]
+    second = ("mixed", "partly fine-tuned blocks") if kept == "mixed" else ("fine_tuned", "fine-tuned blocks")
+    models = [("frozen", "frozen network, new head", frozen), (*second, tuned)]
     rows = [{"name": text, "val": model["val"], "kept": key == kept} for key, text, model in models if model]
     verdict, sentences = "Fine-tuning was not run.", list[str]()
     if tuned is not None:

@@ -40,7 +40,7 @@ class PhaseResult(Accuracy):
 class Summary:
     """What a finished run has come to: the kept model on the test photos, and both phases on the validation photos.
 
-    There is no accuracy where there were too few photos to set any aside. `kept` is "frozen" or "fine_tuned".
+    There is no accuracy where there were too few photos to set any aside. `kept` is "frozen", "fine_tuned" or "mixed".
     """
 
     accuracy: Accuracy | None

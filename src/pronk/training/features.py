@@ -8,7 +8,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pronk.backbone.architecture import FEATURES, HEAD_BLOCKS, pooled_sizes, spl
 from pronk.backbone.onnx_graphs import PREFIX_VERSION, cut_shape, write_prefix
 from pronk.batch.engines import open_engine
 from pronk.batch.ray_cluster import SHARE
+from pronk.config import Settings
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.errors import DataError, ImageError
@@ -44,6 +45,7 @@ class Features:
         computed: number of rows that were not in the cache before.
         decode_seconds: wall time that decoding and drawing took, as a share of the workers' time.
         missing: findings for photos that changed or vanished meanwhile.
+        views: number of views of each training photo.
         blocks: those whose pooled features are read, of HEAD_BLOCKS.
     """
 
@@ -52,25 +54,30 @@ class Features:
     computed: int
     decode_seconds: float
     missing: tuple[Finding, ...]
+    views: int
     blocks: tuple[str, ...] = HEAD_BLOCKS
 
     def reading(self, name: str) -> "Features":
         """Return the same, read as one of FEATURES says."""
         return dataclasses.replace(self, blocks=FEATURES[name])
 
+    def without_missing(self) -> "Features":
+        """Return the same without the photos that cannot be used any more."""
+        return dataclasses.replace(self, dataset=self.dataset.without(self.missing), missing=())
+
     def pooled(self, photos: Sequence[Photo], *, views: int = 1) -> np.ndarray:
         """Return pooled features of views 0 .. views - 1: float32 [n * views, d], a photo's views side by side."""
         columns = self._columns(self.blocks)
         return np.stack([self.row(photo, number)[0][columns] for photo in photos for number in range(views)])
 
-    def inputs(self, photos: Sequence[Photo], *, view: int, cut: str) -> list[np.ndarray]:
-        """Return what the blocks after the cut and the head take of one view of each photo.
+    def inputs(self, photos: Sequence[Photo], views: Iterable[int] = itertools.repeat(0)) -> list[np.ndarray]:
+        """Return what the blocks after the cut and the head take of photos, each in one of its views.
 
         Activations at the cut, float32 [n, h, w, c], stored as float16; and where the head reads blocks before the cut,
         their pooled features, float32 [n, d].
         """
-        fixed, _ = split_blocks(self.blocks, cut)
-        rows = [self.row(photo, view) for photo in photos]
+        fixed, _ = split_blocks(self.blocks, self.extraction.cut)
+        rows = [self.row(photo, view) for photo, view in zip(photos, views, strict=False)]
         cuts = np.stack([activations for _, activations in rows]).astype(np.float32)
         return [cuts, np.stack([pooled[self._columns(fixed)] for pooled, _ in rows])] if fixed else [cuts]
 
@@ -92,8 +99,8 @@ class Features:
         return row
 
 
-def extract_features(dataset: Dataset, run: Run) -> Features:
-    """Compute the rows that the cache lacks: all views of training photos, view 0 of the others.
+def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
+    """Compute the rows that the cache lacks: some views of training photos, view 0 of the others.
 
     The photos that are judged at the end are kept as pixels too, so that none is decoded twice, and a second run
     decodes them while it waits for the import of Keras. Not so by the machines of a cluster: they need to see the
@@ -106,8 +113,21 @@ def extract_features(dataset: Dataset, run: Run) -> Features:
     """
     extraction = plan_extraction(dataset.root, run)
     shutil.rmtree(extraction.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
-    is_local = run.engine == "local"
-    wanted = list(_find_missing(dataset, extraction, run.settings.views, SQUARES_BYTES if is_local else 0))
+    square_bytes = SQUARES_BYTES if run.engine == "local" else 0
+    wanted = list(_find_missing(dataset.photos, extraction, views, square_bytes))
+    return _compute_missing(wanted, Features(dataset, extraction, 0, 0.0, (), views), run)
+
+
+def extract_views(features: Features, run: Run, *, views: int) -> Features:
+    """Compute further views of the training photos, after `extract_features` and in the same way."""
+    if views <= features.views:
+        return features
+    wanted = list(_find_missing(features.dataset.part("train"), features.extraction, views, 0))
+    return _compute_missing(wanted, dataclasses.replace(features, views=views), run)
+
+
+def _compute_missing(wanted: Sequence[PhotoViews], features: Features, run: Run) -> Features:
+    extraction = features.extraction
     computed = sum(len(one.numbers) for one in wanted)
     ensure_space(run.cache, computed * extraction.store.row_bytes)
     findings: list[Finding] = []
@@ -117,15 +137,20 @@ def extract_features(dataset: Dataset, run: Run) -> Features:
         decode_seconds += extracted.decode_seconds / workers
         done += extracted.photos
         run.on_progress("extract", done, len(wanted))
-    if not is_local:
-        _doubt(findings, dataset, extraction)
-    return Features(dataset, extraction, computed, decode_seconds, tuple(findings))
+    if run.engine != "local":
+        _doubt(findings, features.dataset, extraction)
+    return dataclasses.replace(
+        features,
+        computed=features.computed + computed,
+        decode_seconds=features.decode_seconds + decode_seconds,
+        missing=tuple(findings),
+    )
 
 
 def plan_extraction(root: Path, run: Run) -> Extraction:
     """Write the prefix into the cache, and name the folders of its rows and of the pixels to be judged."""
     weights, settings = run.backbone.weights, run.settings
-    size, cut = settings.image_size, settings.fine_tune_from
+    size, cut = settings.image_size, find_cut(settings)
     key = _key(PREFIX_VERSION, DECODING_VERSION, VIEWS_VERSION, run.backbone.sha256, size, cut)
     prefix = CacheKind.PREFIX.within(run.cache) / f"{key}.onnx"
     if not prefix.is_file():
@@ -136,13 +161,22 @@ def plan_extraction(root: Path, run: Run) -> Extraction:
         dict(zip(HEAD_BLOCKS, pooled_sizes(weights), strict=True)),
         cut_shape(weights, size=size, cut=cut),
     )
-    return Extraction(root.absolute(), prefix, store, size, settings.fit, settings.seed, run.work / "squares")
+    return Extraction(root.absolute(), prefix, store, cut, size, settings.fit, settings.seed, run.work / "squares")
 
 
-def _find_missing(dataset: Dataset, extraction: Extraction, views: int, square_bytes: int) -> Iterator[PhotoViews]:
+def find_cut(settings: Settings) -> str:
+    """Return the layer after which blocks are fine-tuned; it must be known before any photo is looked at."""
+    if settings.fine_tune_from != "auto":
+        return settings.fine_tune_from
+    return "block_2_add" if settings.weights == "offline" else "block_5_add"
+
+
+def _find_missing(
+    photos: Sequence[Photo], extraction: Extraction, views: int, square_bytes: int
+) -> Iterator[PhotoViews]:
     seen: set[str] = set()
     squares = square_bytes // (extraction.size**2 * 3)
-    for photo in dataset.photos:
+    for photo in photos:
         wanted = range(views if photo.part == "train" else 1)
         keys = {number: row_key(photo, number, extraction.seed) for number in wanted}
         numbers = tuple(n for n, key in keys.items() if key not in seen and not extraction.store.has(key))

@@ -79,11 +79,14 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
     after, asked = fine_tuned.val_probabilities, run.settings.keep
     losses = log_loss(before, targets), log_loss(after, targets)
     better = losses[1] < losses[0] if asked == "best" else asked == "fine-tuned"
-    why = f"validation log-loss {losses[0]:.4f} frozen, {losses[1]:.4f} fine-tuned"
+    share, name = fine_tuned.share, "fine-tuned"
+    if share < 1:
+        name = f"{100 * share:.0f} % of the way from frozen to fine-tuned"
+    why = f"validation log-loss {losses[0]:.4f} frozen, {losses[1]:.4f} {name}"
     if asked != "best":
         why = f"asked for with --keep {asked}; {why}"
     test = mcnemar_exact(before.argmax(axis=1) == targets, after.argmax(axis=1) == targets)
-    comparison = ChoiceRecord(**test, kept="fine_tuned" if better else "frozen", why=why)
+    comparison = ChoiceRecord(**test, kept=("fine_tuned" if share == 1 else "mixed") if better else "frozen", why=why)
     if better:
         return Kept(fine_tuned.head, fine_tuned.weights, after, comparison)
     return Kept(frozen.head, weights, before, comparison)
@@ -95,12 +98,12 @@ def calibrate(kept: Kept, targets: np.ndarray) -> Calibration:
     return Calibration(temperature, SetScores.fit(temper(kept.val_probabilities, temperature), targets))
 
 
-def cut_suffix(kept: Kept, run: Run) -> bytes | None:
+def cut_suffix(kept: Kept, features: Features, run: Run) -> bytes | None:
     """Return the fine-tuned blocks as an ONNX graph; None for the frozen network, whose features are in the cache."""
     if kept.weights is run.backbone.weights:
         return None
-    blocks = FEATURES[run.settings.features]
-    return write_suffix(kept.weights, size=run.settings.image_size, cut=run.settings.fine_tune_from, blocks=blocks)
+    extraction = features.extraction
+    return write_suffix(kept.weights, size=extraction.size, cut=extraction.cut, blocks=features.blocks)
 
 
 def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) -> Unknown | None:
@@ -121,23 +124,23 @@ def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) ->
     if conformal_threshold(np.zeros(len(val)), coverage) is None:
         return None
     session = None if suffix is None else open_session(suffix, threads=available_cores())
-    rows = _pool_features(session, features, train, settings.fine_tune_from)
+    rows = _pool_features(session, features, train)
     # On one thread, so that what is kept does not depend on the number of cores.
     with threadpool_limits(1):
         novelty = fit_novelty(rows, dataset.targets(train))
-    judged = _pool_features(session, features, val, settings.fine_tune_from)
+    judged = _pool_features(session, features, val)
     threshold = conformal_threshold(novelty.distance(judged), coverage)
     assert threshold is not None
     return Unknown(novelty, threshold, coverage, len(val))
 
 
-def _pool_features(session: Any, features: Features, photos: tuple[Photo, ...], cut: str) -> np.ndarray:
+def _pool_features(session: Any, features: Features, photos: tuple[Photo, ...]) -> np.ndarray:
     """Return float32 [n, d] of the photos as they are: from the cache, or through the fine-tuned blocks."""
     if session is None:
         return features.pooled(photos)
     rows = []
     for start in range(0, len(photos), PHOTOS_AT_ONCE):
-        cuts, *fixed = features.inputs(photos[start : start + PHOTOS_AT_ONCE], view=0, cut=cut)
+        cuts, *fixed = features.inputs(photos[start : start + PHOTOS_AT_ONCE])
         rows.append(np.hstack([*fixed, *session.run(["features"], {"cut": cuts})]))
     return np.concatenate(rows)
 

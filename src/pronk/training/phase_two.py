@@ -18,21 +18,22 @@ from typing import Any
 import numpy as np
 
 from pronk.analysis.head import Head, class_weights
+from pronk.analysis.metrics import log_loss
 from pronk.config import Settings
 from pronk.dataset.loading import Photo
 from pronk.errors import RunError, SettingsError
 from pronk.storage.files import write_atomically
 from pronk.training.features import Features
 from pronk.training.phase_one import Fit, Frozen, HistoryRow, history_row, measure_fit
+from pronk.training.plan import Pace
 from pronk.training.run_folder import Run
 
 Batch = tuple[list[np.ndarray], np.ndarray, np.ndarray]  # what `Features.inputs` gives, targets, weights
 
 logger = logging.getLogger(__name__)
 DIGEST_BYTES = 32
-# An epoch that lowers the mean log-loss by less is not worth its time: .001 is a tenth of a percent of likelihood.
-LEAST_GAIN = 1e-3
-STATE = ("epoch", "best_epoch", "best_loss", "waited", "reference", "history")  # of a checkpoint, beside its arrays
+WARM_UP = 0.1  # share of the steps in which the rate rises from 0; over the others it falls to 0 again
+SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,66 +41,67 @@ class FineTuned:
     """What phase 2 made.
 
     Attributes:
-        head: the Dense layer of the best epoch.
-        weights: arrays by layer name of the best epoch, for the whole MobileNetV2.
+        head: the Dense layer.
+        weights: arrays by layer name, for the whole MobileNetV2.
         history: one row per epoch.
-        val_probabilities: float64 [n, C] of the validation photos in the best epoch.
-        best_epoch: the one with the lowest validation loss, counted from 1.
+        val_probabilities: float64 [n, C] of the validation photos.
+        share: weight of what phase 2 ended with in the mean of it and the frozen network; 1 is that alone.
     """
 
     head: Head
     weights: Mapping[str, Sequence[np.ndarray]]
     history: tuple[HistoryRow, ...]
     val_probabilities: np.ndarray
-    best_epoch: int
+    share: float = 1.0
 
 
-def fine_tune(network: Any, frozen: Frozen, features: Features, run: Run) -> FineTuned:
-    """Train the blocks after the cut and the head on cached activations, until the validation loss rises.
+def fine_tune(network: Any, frozen: Frozen, features: Features, pace: Pace, run: Run) -> FineTuned:
+    """Train the blocks after the cut and the head on cached activations, at a rate that falls to 0.
 
-    The whole Keras model `network` holds the best epoch's weights afterwards. Where the run folder holds checkpoints,
-    training goes on from them. Progress is told as ("fine_tune", steps done, steps of all epochs).
+    The whole Keras model `network` holds the resulting weights afterwards: the mean of those at the end and of the
+    frozen ones (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903) with the share that has the lowest validation
+    loss. Where the run folder holds checkpoints, training goes on from them. Progress is told as ("fine_tune", steps
+    done, steps of all epochs).
     """
     from pronk.backbone.keras_network import build_suffix, get_head, get_weights, set_head
 
+    suffix = build_suffix(network, features.extraction.cut)
     set_head(network, frozen.head)
-    state = FineTuning(build_suffix(network, run.settings.fine_tune_from), run.settings)
+    before = suffix.get_weights()
+    set_head(network, frozen.start)
+    state = FineTuning(suffix, pace, run.settings, steps=_count_steps(features, run.settings))
     state.restore(run.work)
-    while not state.is_done:
+    while state.epoch < pace.epochs:
         _train_epoch(state, features, run)
         state.save(run.work)
     run.on_progress("fine_tune", state.epoch, state.epoch)
-    state.suffix.set_weights(state.best)
-    return FineTuned(
-        get_head(network), get_weights(network), tuple(state.history), state.best_probabilities, state.best_epoch
-    )
+    share, judged = _mix(suffix, before, features, run.settings)
+    return FineTuned(get_head(network), get_weights(network), tuple(state.history), judged, share)
 
 
 class FineTuning:
-    """The state of phase 2: a Keras model of the top blocks and head, its optimizer, and the best epoch so far."""
+    """The state of phase 2: a Keras model of the top blocks and head, and its optimizer.
 
-    def __init__(self, suffix: Any, settings: Settings) -> None:
+    The steps of Adafactor (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235) are in proportion to the size of a
+    layer's weights, so that one rate suits layers, and sets of photos, for which no single absolute rate is right.
+    """
+
+    def __init__(self, suffix: Any, pace: Pace, settings: Settings, *, steps: int) -> None:
         import keras
 
         self.suffix = suffix
         self.settings = settings
-        self.optimizer = keras.optimizers.Adam(settings.learning_rate)
+        self.steps = pace.epochs * steps
+        warm_up = max(1, round(WARM_UP * self.steps))
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, self.steps - warm_up), warmup_target=pace.learning_rate, warmup_steps=warm_up
+        )
+        self.optimizer = keras.optimizers.Adafactor(rate, relative_step=False)
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # made here, or the step is traced twice
         suffix.compile(self.optimizer, loss="sparse_categorical_crossentropy", weighted_metrics=[accuracy])
         self.optimizer.build(suffix.trainable_variables)
         self.epoch = 0
-        self.best_epoch = 0
-        self.best_loss = np.inf
-        self.best = suffix.get_weights()
-        self.best_probabilities = np.empty((0, 0))
-        self.waited = 0
-        self.reference = np.inf
         self.history: list[HistoryRow] = []
-
-    @property
-    def is_done(self) -> bool:
-        """Tell whether all epochs are done, or the validation loss has stopped falling."""
-        return self.epoch >= self.settings.epochs or self.waited >= self.settings.patience
 
     def run_epoch(self, batches: Iterable[Batch], on_step: Callable[[int], None]) -> Fit:
         """Train on batches; return loss and accuracy over the whole epoch.
@@ -122,22 +124,11 @@ class FineTuning:
             on_step(step)
         return Fit(float(np.average(losses, weights=sizes)), float(np.average(accuracies, weights=weighted_sizes)))
 
-    def keep_if_best(self, val_loss: float, val_probabilities: np.ndarray) -> None:
-        """Remember the weights if the validation loss is the lowest so far; count epochs that hardly lower it."""
-        self.waited += 1
-        if val_loss < self.reference - LEAST_GAIN:
-            self.reference, self.waited = val_loss, 0
-        if val_loss < self.best_loss:
-            self.best_epoch, self.best_loss = self.epoch, val_loss
-            self.best, self.best_probabilities = self.suffix.get_weights(), val_probabilities
-
     def save(self, folder: Path) -> None:
         """Write a checkpoint."""
         arrays = {f"weight{i}": value for i, value in enumerate(self.suffix.get_weights())}
-        arrays |= {f"best{i}": value for i, value in enumerate(self.best)}
         arrays |= {f"optimizer{i}": np.asarray(value) for i, value in enumerate(self.optimizer.variables)}
-        arrays["val_probabilities"] = self.best_probabilities
-        save_checkpoint(folder, self.epoch, arrays, {name: getattr(self, name) for name in STATE})
+        save_checkpoint(folder, self.epoch, arrays, {"epoch": self.epoch, "history": self.history})
 
     def restore(self, folder: Path) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
@@ -145,56 +136,65 @@ class FineTuning:
         if loaded is None:
             return
         arrays, state = loaded
-        count = len(self.best)
-        self.suffix.set_weights([arrays[f"weight{i}"] for i in range(count)])
-        self.best = [arrays[f"best{i}"] for i in range(count)]
-        self.best_probabilities = arrays["val_probabilities"]
+        self.suffix.set_weights([arrays[f"weight{i}"] for i in range(len(self.suffix.get_weights()))])
         for i, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer{i}"])
-        for name in STATE:
-            setattr(self, name, state[name])
+        self.epoch, self.history = state["epoch"], state["history"]
 
 
 def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     started = time.perf_counter()
     settings = run.settings
     state.epoch += 1
-    batches, count = _read_batches(features, settings, state.epoch)
-    before, steps = (state.epoch - 1) * count, settings.epochs * count
-    train = state.run_epoch(batches, lambda step: run.on_progress("fine_tune", before + step, steps))
+    before = (state.epoch - 1) * _count_steps(features, settings)
+    batches = _read_batches(features, settings, state.epoch)
+    train = state.run_epoch(batches, lambda step: run.on_progress("fine_tune", before + step, state.steps))
     val = features.dataset.part("val")
     judged = _predict(state.suffix, features, val, settings)
     if not np.isfinite(judged).all():
         raise SettingsError(
             f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
-            hint=f"try a --learning-rate below {settings.learning_rate:g}, or --frozen-only",
+            hint="try a smaller --learning-rate, or --frozen-only",
         )
     fits = {"train": train, "val": measure_fit(judged, features.dataset.targets(val))}
-    rate = settings.learning_rate
+    rate = float(state.optimizer.learning_rate)
     state.history.append(history_row("fine_tuned", state.epoch, **fits, learning_rate=rate, started=started))
-    state.keep_if_best(fits["val"].loss, judged)
 
 
-def _read_batches(features: Features, settings: Settings, epoch: int) -> tuple[Iterator[Batch], int]:
-    """Return the batches of one epoch, read from the cache as they are asked for, and their number.
+def _mix(suffix: Any, before: list[np.ndarray], features: Features, settings: Settings) -> tuple[float, np.ndarray]:
+    """Set the weights to the best mean of those before and after; return its share and validation probabilities."""
+    after, photos = suffix.get_weights(), features.dataset.part("val")
+    targets, judged = features.dataset.targets(photos), {}
+
+    def set_share(share: float) -> None:
+        suffix.set_weights([old + np.float32(share) * (new - old) for old, new in zip(before, after, strict=True)])
+
+    for share in SHARES if settings.keep == "best" else SHARES[-1:]:
+        set_share(share)
+        judged[share] = _predict(suffix, features, photos, settings)
+    best = min(judged, key=lambda share: log_loss(judged[share], targets))
+    set_share(best)
+    return best, judged[best]
+
+
+def _count_steps(features: Features, settings: Settings) -> int:
+    return -(-features.dataset.counts["train"] // settings.batch_size)
+
+
+def _read_batches(features: Features, settings: Settings, epoch: int) -> Iterator[Batch]:
+    """Yield the batches of one epoch, read from the cache as they are asked for.
 
     All have the same size, so that the training step is traced once, and as few photos as possible come up twice to
-    fill the last one.
+    fill the last one. Each photo goes through its views epoch by epoch, and each batch holds several.
     """
     dataset = features.dataset
     photos = dataset.part("train")
     targets = dataset.targets(photos)
     weights = class_weights(targets, len(dataset.classes), settings.class_weights)[targets]
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(photos))
-    batches = cut_evenly(order, settings.batch_size)
-
-    def read() -> Iterator[Batch]:
-        for chosen in batches:
-            batch = [photos[i] for i in chosen]
-            inputs = features.inputs(batch, view=epoch % settings.views, cut=settings.fine_tune_from)
-            yield inputs, targets[chosen], weights[chosen]
-
-    return read(), len(batches)
+    for chosen in cut_evenly(order, settings.batch_size):
+        views = (chosen + epoch) % features.views
+        yield features.inputs([photos[i] for i in chosen], views.tolist()), targets[chosen], weights[chosen]
 
 
 def cut_evenly(order: np.ndarray, most: int) -> np.ndarray:
@@ -212,7 +212,7 @@ def cut_evenly(order: np.ndarray, most: int) -> np.ndarray:
 def _predict(suffix: Any, features: Features, photos: Sequence[Photo], settings: Settings) -> np.ndarray:
     """Predict in batches of one size, so that one trace serves all."""
     batches = ([photos[i] for i in chosen] for chosen in cut_evenly(np.arange(len(photos)), settings.batch_size))
-    inputs = (features.inputs(batch, view=0, cut=settings.fine_tune_from) for batch in batches)
+    inputs = (features.inputs(batch) for batch in batches)
     outputs = [np.asarray(suffix.predict_on_batch(given), np.float64) for given in inputs]
     return np.concatenate(outputs)[: len(photos)]
 

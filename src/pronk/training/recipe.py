@@ -16,10 +16,11 @@ from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
-from pronk.training.features import Features, extract_features
+from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
 from pronk.training.phase_one import Frozen, train_head
 from pronk.training.phase_two import fine_tune
+from pronk.training.plan import LEAST_VIEWS, Plan, make_plan
 from pronk.training.results import Outcome, judge, summarise, write_results
 from pronk.training.run_folder import Run, hold_run, keep_out, new_run_folder
 from pronk.training.schedule import Beside
@@ -97,19 +98,22 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         with usage.stage("check"):
             dataset = split_photos(listing, run)
         with usage.stage("extract"):
-            features = extract_features(dataset, run)
-        usage.add("decode", features.decode_seconds)
-        features = dataclasses.replace(features, dataset=features.dataset.without(features.missing))
-        keep_split(run.folder, features.dataset)
+            features = extract_features(dataset, run, views=LEAST_VIEWS).without_missing()
         with usage.stage("head"):
-            frozen = solve_head(features, run)
-        run, features = run.settle(features=frozen.features), features.reading(frozen.features)
+            plan = run.pool.submit(make_plan, features, run.settings).result()
+        with usage.stage("extract"):
+            features = extract_views(features, run, views=plan.pace.views).without_missing().reading(plan.features)
+        usage.add("decode", features.decode_seconds)
+        keep_split(run.folder, features.dataset)
+        run = run.settle(**plan.chosen)
+        with usage.stage("head"):
+            frozen = solve_head(features, plan, run)
         beside.after_phase_one(features, run)
         network = build_classifier(beside.body.result(), features, run)
         fine_tuned = None
         if not run.settings.frozen_only:
             with usage.stage("fine_tune"):
-                fine_tuned = fine_tune(network, frozen, features, run)
+                fine_tuned = fine_tune(network, frozen, features, plan.pace, run)
         targets = features.dataset.targets(features.dataset.part("val"))
         kept = choose(frozen, fine_tuned, targets, run)
         run.on_progress("export", 0, 1)
@@ -124,7 +128,7 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
             judged = judge(bundle, features, run, views=beside.example.result())
         beside.comparison.result()
         dataset = dataclasses.replace(features.dataset, findings=features.dataset.findings + judged.lost)
-        return Outcome(run, dataset, frozen, fine_tuned, kept, bundle, judged, beside.studies.result())
+        return Outcome(run, plan, dataset, frozen, fine_tuned, kept, bundle, judged, beside.studies.result())
 
 
 def prepare(data: Path | str, settings: Settings) -> tuple[Listing, Settings]:
@@ -158,9 +162,9 @@ def split_photos(listing: Listing, run: Run) -> Dataset:
     )
 
 
-def solve_head(features: Features, run: Run) -> Frozen:
+def solve_head(features: Features, plan: Plan, run: Run) -> Frozen:
     """Do phase 1 in a worker: this process is busy with the import of Keras."""
-    frozen = run.pool.submit(train_head, features, run.settings).result()
+    frozen = run.pool.submit(train_head, features, plan, run.settings).result()
     run.on_progress("head", len(frozen.history), len(frozen.history))
     return frozen
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pronk.model.run import (
     MODEL,
     PREDICTIONS,
     REPORT,
+    ChosenRecord,
     Metrics,
     PhaseRecord,
     threshold_record,
@@ -35,6 +36,7 @@ from pronk.training.features import Features
 from pronk.training.kept_model import Kept
 from pronk.training.phase_one import Frozen
 from pronk.training.phase_two import FineTuned
+from pronk.training.plan import Plan
 from pronk.training.rows import PhotoViews, draw_wanted, load_square
 from pronk.training.run_folder import Run, write_settings
 from pronk.training.surveys import Studies
@@ -65,6 +67,7 @@ class Outcome:
 
     Attributes:
         run: with the settings as chosen.
+        plan: what was chosen, and why.
         dataset: the photos, and all that was found in them.
         frozen: the result of phase 1.
         fine_tuned: the result of phase 2; None where it was left out.
@@ -75,6 +78,7 @@ class Outcome:
     """
 
     run: Run
+    plan: Plan
     dataset: Dataset
     frozen: Frozen
     fine_tuned: FineTuned | None
@@ -118,7 +122,7 @@ def judge(bundle: Bundle, features: Features, run: Run, *, views: Sequence[np.nd
 
 def draw_example(features: Features, settings: Settings) -> list[np.ndarray]:
     """Draw one training photo as it is and augmented nine ways; nothing where the run has no augmentation."""
-    if settings.views == 1:
+    if features.views == 1:
         return []
     photo = features.dataset.part("train")[0]
     drawn = draw_wanted(features.extraction, PhotoViews(photo, tuple(range(1 + VIEWS_SHOWN))))
@@ -138,7 +142,7 @@ def summarise(outcome: Outcome, usage: Usage) -> Metrics:
         counts=dataset.counts,
         seed=run.settings.seed,
         weights={"name": run.backbone.name, "sha256": run.backbone.sha256},
-        chosen={"features": run.settings.features, "why": outcome.frozen.why},
+        chosen=cast(ChosenRecord, {**outcome.plan.chosen, "why": outcome.plan.why}),
         frozen=_phase_record(outcome.frozen, dataset),
         fine_tuned=_phase_record(outcome.fine_tuned, dataset) if outcome.fine_tuned else None,
         comparison=outcome.kept.comparison,

@@ -114,6 +114,7 @@ class Extraction:
         root: the folder that paths of photos are relative to.
         prefix: file of the frozen blocks, as an ONNX graph.
         store: the rows.
+        cut: last layer of the frozen blocks.
         size: side of the square the network sees, in pixels.
         fit: how a photo becomes that square.
         seed: the seed of the views.
@@ -123,6 +124,7 @@ class Extraction:
     root: Path
     prefix: Path
     store: RowStore
+    cut: str
     size: int
     fit: str
     seed: int

@@ -48,7 +48,7 @@ class Beside:
 
     def after_choice(self, kept: Kept, features: Features) -> None:
         """While the model is written, fit the distance by which it tells photos of other things."""
-        suffix = cut_suffix(kept, self.run)
+        suffix = cut_suffix(kept, features, self.run)
         self.unknown = self.run.pool.submit(fit_unknown, suffix, features, self.run.settings)
 
     def after_writing(self, network: Any, bundle: Bundle) -> None:

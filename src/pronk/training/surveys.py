@@ -22,7 +22,7 @@ from pronk.progress import Progress, no_progress
 from pronk.report.gallery import show_suspicions
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
 from pronk.training.features import Features, extract_features
-from pronk.training.phase_one import choose_features
+from pronk.training.plan import choose_reading
 from pronk.training.run_folder import Run
 from pronk.training.workers import start_workers
 
@@ -46,7 +46,7 @@ def survey(
     Returns:
         The usable photos, not split, with what was found wrong; and a table of one row per photo, in the same order.
     """
-    settings = dataclasses.replace(settings or Settings(), data=str(data), views=1)
+    settings = dataclasses.replace(settings or Settings(), data=str(data))
     place = Path(cache) if cache else default_cache()
     with start_workers() as pool, tempfile.TemporaryDirectory() as folder:
         dataset = load_unsplit(
@@ -54,7 +54,7 @@ def survey(
         )
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
         run = Run(settings, backbone, Path(folder), place, pool, on_progress=on_progress)
-        features = extract_features(dataset, run)
+        features = extract_features(dataset, run, views=1)
     trim(place, limit=parse_size(DEFAULT_LIMIT))
     gone = {finding.path for finding in features.missing}
     dataset = dataclasses.replace(
@@ -62,8 +62,8 @@ def survey(
         photos=tuple(photo for photo in dataset.photos if photo.path not in gone),
         findings=dataset.findings + features.missing,
     )
-    chosen, _ = choose_features(features, dataset.photos, settings)
-    return dataset, make_table(features.reading(chosen), dataset.photos)
+    reading, _ = choose_reading(features, dataset.photos, settings)
+    return dataset, make_table(features.reading(reading.features), dataset.photos)
 
 
 def curve(

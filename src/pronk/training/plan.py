@@ -1,0 +1,136 @@
+"""Cross-validated heads on view 0 -> the plan of a run: what the head reads, and how long phase 2 goes on.
+
+Time is spent where it buys something: where the frozen network is nearly always right, a long phase 2 finds little to
+mend, and has many good features to spoil.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from pronk.analysis.head import MIDDLE_STRENGTH, STRENGTHS, Lesson, class_weights, measure_strengths
+from pronk.backbone.architecture import FEATURES
+from pronk.config import Settings
+from pronk.dataset.loading import Photo
+from pronk.training.features import Features
+
+READS = {"top": "features of the last block", "multi": "features of several blocks"}
+LEAST_VIEWS = 2  # all that `auto` takes where more would not pay
+SOLVED = 0.95  # cross-validated accuracy of the frozen network from which on phase 2 stays short
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How far phase 2 goes.
+
+    Attributes:
+        views: augmented views per training photo.
+        epochs: passes over the training photos.
+        learning_rate: the largest step, as a share of the weights.
+    """
+
+    views: int
+    epochs: int
+    learning_rate: float
+
+
+LONG = Pace(views=6, epochs=8, learning_rate=5e-3)
+MOST_ROWS, MOST_STEPS = 6000, 4000  # of photos times views, and photos times epochs: of many photos each is needed less
+SHORT = Pace(views=LEAST_VIEWS, epochs=2, learning_rate=1e-3)
+OFFLINE = Pace(views=8, epochs=20, learning_rate=1e-2)  # the network has never seen a photo
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What was asked for, or chosen by the training photos.
+
+    Attributes:
+        features: what the head reads, a key of FEATURES.
+        strength: strength of the head's regularisation.
+        fine_tune_from: last layer of the frozen blocks.
+        pace: how far phase 2 goes.
+        why: the reasons, in words.
+    """
+
+    features: str
+    strength: float
+    fine_tune_from: str
+    pace: Pace
+    why: str
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The settings that come to the same without `auto`."""
+        return {"features": self.features, "fine_tune_from": self.fine_tune_from, **dataclasses.asdict(self.pace)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a head may read.
+
+    Attributes:
+        features: a key of FEATURES.
+        strength: the best strength of the head's regularisation.
+        loss: cross-validated log-loss, in nats; None where there are too few photos for folds, as with accuracy.
+        accuracy: cross-validated accuracy.
+    """
+
+    features: str
+    strength: float
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+def make_plan(features: Features, settings: Settings) -> Plan:
+    """Choose what `auto` stands for, by the training photos alone."""
+    photos = features.dataset.part("train")
+    reading, why = choose_reading(features, photos, settings)
+    pace = SHORT if reading.accuracy is not None and reading.accuracy >= SOLVED else _fit_long(len(photos))
+    pace = OFFLINE if settings.weights == "offline" else pace
+    asked = {name: getattr(settings, name) for name in dataclasses.asdict(pace)}
+    pace = dataclasses.replace(pace, **{name: value for name, value in asked.items() if value != "auto"})
+    if reading.accuracy is not None and "auto" in asked.values():
+        length = "a short" if reading.accuracy >= SOLVED else "a long"
+        why += f"; {length} phase 2, since the frozen network is right on {100 * reading.accuracy:.0f} %"
+    return Plan(reading.features, reading.strength, features.extraction.cut, pace, why)
+
+
+def choose_reading(features: Features, photos: Sequence[Photo], settings: Settings) -> tuple[Reading, str]:
+    """Choose what a head reads, by the lower cross-validated log-loss on view 0; return the reason in words too."""
+    asked = settings.features
+    names = FEATURES if asked == "auto" else (asked,)
+    found = sorted(
+        (_measure(features, photos, settings, name) for name in names), key=lambda reading: reading.loss or 0
+    )
+    best = found[0]
+    if asked != "auto":
+        return best, f"{READS[asked]}: asked for with --features {asked}"
+    if best.loss is None:
+        return Reading("multi", best.strength), f"{READS['multi']}: too few photos to compare them with others"
+    why = f"cross-validated log-loss {best.loss:.4f}, with {READS[found[1].features]} {found[1].loss:.4f}"
+    return best, f"{READS[best.features]}: {why}"
+
+
+def make_lesson(features: Features, photos: Sequence[Photo], settings: Settings, *, views: int = 1) -> Lesson:
+    """Return some views of photos with their classes, weights and groups."""
+    dataset = features.dataset
+    targets, classes = dataset.targets(photos), len(dataset.classes)
+    weights = class_weights(targets, classes, settings.class_weights)[targets]
+    X = features.pooled(photos, views=views)
+    return Lesson(X, targets, [photo.group for photo in photos], weights, classes, views)
+
+
+def _fit_long(photos: int) -> Pace:
+    views, epochs = MOST_ROWS // photos, MOST_STEPS // photos
+    return dataclasses.replace(
+        LONG, views=max(LEAST_VIEWS, min(LONG.views, views)), epochs=max(3, min(LONG.epochs, epochs))
+    )
+
+
+def _measure(features: Features, photos: Sequence[Photo], settings: Settings, name: str) -> Reading:
+    # Views do not change which strength is best: by a factor of three at most, over 29 splits of ten sets.
+    measured = measure_strengths(make_lesson(features.reading(name), photos, settings), seed=settings.seed)
+    if measured is None:
+        return Reading(name, MIDDLE_STRENGTH)
+    best = measured.best
+    return Reading(name, STRENGTHS[best], float(measured.losses[best]), float(measured.accuracies[best]))
