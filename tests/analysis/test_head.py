@@ -4,7 +4,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from pronk.analysis import head as head_module
-from pronk.analysis.head import MIDDLE_STRENGTH, STRENGTHS, Lesson, choose_strength, fit_heads, measure_strengths
+from pronk.analysis.head import MIDDLE_STRENGTH, STRENGTHS, Lesson, choose_strength, fit_head, measure_strengths
 
 
 def blobs(count, classes, *, features=12, seed=0, spread=1.5):
@@ -34,7 +34,7 @@ def sklearn_probabilities(X, targets, weights, strength, judged):
 def test_it_ends_where_scikit_learn_ends(classes, strength):
     X, targets = blobs(120, classes)
     judged, _ = blobs(60, classes, seed=0, spread=2)
-    head = fit_heads(Lesson(X, targets, (), np.ones(120), classes), [strength])[0]
+    head = fit_head(Lesson(X, targets, (), np.ones(120), classes), strength)
     expected = sklearn_probabilities(X, targets, np.ones(120), strength, judged)
     np.testing.assert_allclose(head.predict_proba(judged), expected, atol=2e-3)
 
@@ -43,16 +43,16 @@ def test_it_ends_where_scikit_learn_ends(classes, strength):
 def test_weights_of_rows_count_as_in_scikit_learn(classes):
     X, targets = blobs(90, classes)
     weights = np.random.default_rng(1).uniform(0.2, 5, 90)
-    head = fit_heads(Lesson(X, targets, (), weights, classes), [0.01])[0]
+    head = fit_head(Lesson(X, targets, (), weights, classes), 0.01)
     np.testing.assert_allclose(head.predict_proba(X), sklearn_probabilities(X, targets, weights, 0.01, X), atol=2e-3)
-    scaled = fit_heads(Lesson(X, targets, (), 7 * weights, classes), [0.01])[0]
+    scaled = fit_head(Lesson(X, targets, (), 7 * weights, classes), 0.01)
     np.testing.assert_allclose(scaled.predict_proba(X), head.predict_proba(X), atol=1e-4)
 
 
 def test_constant_and_dead_features_do_no_harm():
     X, targets = blobs(60, 2)
     X[:, 3], X[:, 4] = 0.0, 6.0
-    head = fit_heads(Lesson(X, targets, (), np.ones(60), 2), [0.01])[0]
+    head = fit_head(Lesson(X, targets, (), np.ones(60), 2), 0.01)
     assert np.isfinite(head.weights).all()
     assert not head.weights[3].any()
     assert not head.weights[4].any()
@@ -61,7 +61,7 @@ def test_constant_and_dead_features_do_no_harm():
 def test_each_iteration_is_told_and_the_loss_falls():
     X, targets = blobs(80, 3)
     steps = []
-    (head,) = fit_heads(Lesson(X, targets, (), np.ones(80), 3), [0.01], on_iteration=lambda *step: steps.append(step))
+    head = fit_head(Lesson(X, targets, (), np.ones(80), 3), 0.01, on_iteration=lambda *step: steps.append(step))
     assert [number for number, _ in steps] == list(range(1, len(steps) + 1))
     losses = [-np.log(so_far.predict_proba(X)[np.arange(80), targets]).mean() for _, so_far in steps]
     assert len(losses) > 3

@@ -5,7 +5,7 @@ import pytest
 
 from helpers.pictures import draw_picture
 from helpers.training import build_prefix, lively_backbone, real_pixels
-from pronk.analysis.head import Head, Lesson, fit_heads
+from pronk.analysis.head import Head, Lesson, fit_head
 from pronk.backbone.architecture import FEATURES, HEAD_BLOCKS, pooled_sizes, split_blocks
 from pronk.backbone.keras_network import build_network, build_suffix, set_head
 from pronk.backbone.onnx_graphs import cut_shape, write_model, write_prefix, write_suffix
@@ -89,7 +89,7 @@ def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
     )
     targets = np.arange(300) % 2  # the classes take turns
     fitted, judged = slice(0, 60), slice(60, None)
-    head = fit_heads(Lesson(pooled[fitted], targets[fitted], (), np.ones(60), classes=2), [0.03])[0]
+    head = fit_head(Lesson(pooled[fitted], targets[fitted], (), np.ones(60), classes=2), 0.03)
     set_head(network, head)
     model = OnnxRuntime(write_model(backbone.weights, head, size=160))
     fixed = pooled[:, : sum(pooled_sizes(backbone.weights, HEAD_BLOCKS[:1]))]

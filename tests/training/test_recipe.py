@@ -54,7 +54,7 @@ def go(tmp_path, photos, tiny_weights, tiny_run, workers_inside):
 def chosen(frozen, tuned, keep="best", share=1.0):
     """Choose between phases with validation probabilities of the first class, which is the true one."""
     first, second = (np.array([[p, 1 - p] for p in values]) for values in (frozen, tuned))
-    one, two = Frozen("frozen head", "start", (), first), FineTuned("tuned head", {"tuned": []}, (), second, share)
+    one, two = Frozen("frozen head", (), first), FineTuned("tuned head", {"tuned": []}, (), second, share)
     run = Run(tiny_settings("w", keep=keep), Backbone("stub", "", {"plain": []}), Path(), Path(), None)
     return choose(one, two, np.zeros(len(first), int), run)
 

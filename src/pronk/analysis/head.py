@@ -98,29 +98,24 @@ class Strengths(NamedTuple):
         return int(self.losses.argmin())
 
 
-def fit_heads(
+def fit_head(
     lesson: Lesson,
-    strengths: Sequence[float],
+    strength: float,
     *,
     on_iteration: Callable[[int, "Head"], None] = lambda number, head: None,
-) -> list[Head]:
-    """Fit a head to all views of all photos at each strength of the regularisation, from the strongest on.
+) -> Head:
+    """Fit a head to all views of all photos, at one strength of the regularisation.
 
-    Each starts at the one before. `on_iteration` is called with the number of each finished iteration and the head so
-    far.
+    `on_iteration` is called with the number of each finished iteration and the head so far.
     """
     scaler, iterations = Scaler.fit(lesson.features), itertools.count(1)
+
+    def tell(solution: np.ndarray) -> None:
+        on_iteration(next(iterations), scaler.unfold(solution, strength))
+
     targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
     problem = _Problem(scaler.transform(lesson.features), targets, weights, lesson.classes)
-    solution, heads = None, list[Head]()
-    for strength in strengths:
-
-        def tell(found: np.ndarray, strength: float = strength) -> None:
-            on_iteration(next(iterations), scaler.unfold(found, strength))
-
-        solution = problem.solve(strength, start=solution, on_solution=tell)
-        heads.append(scaler.unfold(solution, strength))
-    return heads
+    return scaler.unfold(problem.solve(strength, on_solution=tell), strength)
 
 
 def choose_strength(lesson: Lesson, *, seed: int) -> float:

@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pronk.analysis.head import Head, fit_heads
+from pronk.analysis.head import Head, fit_head
 from pronk.analysis.metrics import log_loss
 from pronk.config import Settings
 from pronk.training.features import Features
 from pronk.training.plan import Plan, make_lesson
 
 HistoryRow = dict[str, Any]  # a row of history.csv
-OPENNESS = 10  # times as strong is the regularisation of the head that phase 2 starts with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +21,11 @@ class Frozen:
 
     Attributes:
         head: solved to its optimum.
-        start: the head for phase 2, which still errs on training photos: one that knows them by heart has nothing to
-            teach the blocks below it.
         history: one row per iteration of the solver.
         val_probabilities: float64 [n, C] of the validation photos.
     """
 
     head: Head
-    start: Head
     history: tuple[HistoryRow, ...]
     val_probabilities: np.ndarray
 
@@ -64,11 +60,8 @@ def train_head(features: Features, plan: Plan, settings: Settings) -> Frozen:
     """Solve for the head on all views of the training photos."""
     train, val = features.dataset.part("train"), features.dataset.part("val")
     lesson = make_lesson(features, train, settings, views=features.views)
-    targets, val_X, val_targets = (
-        lesson.targets.repeat(lesson.views),
-        features.pooled(val),
-        features.dataset.targets(val),
-    )
+    targets, val_targets = lesson.targets.repeat(lesson.views), features.dataset.targets(val)
+    val_X = features.pooled(val)
     history: list[HistoryRow] = []
     started = time.perf_counter()
 
@@ -81,5 +74,5 @@ def train_head(features: Features, plan: Plan, settings: Settings) -> Frozen:
         history.append(history_row("frozen", iteration, **fits, learning_rate=0.0, started=started))
         started = time.perf_counter()
 
-    start, head = fit_heads(lesson, [OPENNESS * plan.strength, plan.strength], on_iteration=record)
-    return Frozen(head, start, tuple(history), head.predict_proba(val_X))
+    head = fit_head(lesson, plan.strength, on_iteration=record)
+    return Frozen(head, tuple(history), head.predict_proba(val_X))

@@ -68,7 +68,6 @@ def fine_tune(network: Any, frozen: Frozen, features: Features, pace: Pace, run:
     suffix = build_suffix(network, features.extraction.cut)
     set_head(network, frozen.head)
     before = suffix.get_weights()
-    set_head(network, frozen.start)
     state = FineTuning(suffix, pace, run.settings, steps=_count_steps(features, run.settings))
     state.restore(run.work)
     while state.epoch < pace.epochs:
