@@ -36,7 +36,7 @@ from pronk.storage.files import write_atomically
 
 PARTS = ("demo", "photos", "compare", "stages", "throughput")
 SEED = 42  # of the first repeat
-OTHER_RATE = "1e-4"  # of the second run, where the first has the default
+OTHER_RATE = "0.004"  # of the second run, where the first has the default
 NAME = "benchmarks"
 MARK = "benchmark"  # of the README's table
 
@@ -100,12 +100,12 @@ def find_weights() -> Path | None:
     return path
 
 
-def open_demo(out: Path, *, image_size: int | None, weights: Path) -> tuple[Bench, str]:
-    """Draw the photos of `pronk demo`; return them with the learning rate of the second run."""
+def open_demo(out: Path, *, image_size: int | None, weights: Path) -> Bench:
+    """Draw the photos of `pronk demo`."""
     from pronk.cli.demo import PHOTOS_PER_CLASS, SETTINGS
     from pronk.photos.drawing import draw_photos
 
-    bench = make_bench(
+    return make_bench(
         "drawn by pronk demo",
         draw_photos(out / "photos", photos_per_class=PHOTOS_PER_CLASS),
         weights=weights,
@@ -113,11 +113,10 @@ def open_demo(out: Path, *, image_size: int | None, weights: Path) -> tuple[Benc
         out=out,
         train_options=("--weights", "offline"),  # by this name it brings its own defaults
     )
-    return bench, f"{SETTINGS.learning_rate / 2:g}"
 
 
-def open_benches(args: argparse.Namespace, out: Path) -> list[tuple[Bench, str]]:
-    """Find or draw all sets of photos, each with the learning rate of its second run."""
+def open_benches(args: argparse.Namespace, out: Path) -> list[Bench]:
+    """Find or draw all sets of photos."""
     from pronk.backbone.weights import OFFLINE_FILE
     from pronk.config import Settings
 
@@ -130,12 +129,12 @@ def open_benches(args: argparse.Namespace, out: Path) -> list[tuple[Bench, str]]
         benches.append(open_demo(out / "demo", image_size=args.image_size, weights=offline))
     if "photos" not in args.skip and photos and imagenet:
         rest = {"weights": weights, "image_size": size, "out": make_folder(out / "photos", name="")}
-        benches.append((make_bench(Path(photos).resolve().name, Path(photos), **rest), OTHER_RATE))
+        benches.append(make_bench(Path(photos).resolve().name, Path(photos), **rest))
     elif "photos" not in args.skip:
         report("no photos but drawn ones: PRONK_PHOTOS and PRONK_WEIGHTS are not both set")
     if args.drawn:
         rest = {"weights": weights, "image_size": size, "out": make_folder(out / "drawn", name="")}
-        benches.append((make_bench(drawn_title(), draw(args.drawn, out / "drawn" / "photos"), **rest), OTHER_RATE))
+        benches.append(make_bench(drawn_title(), draw(args.drawn, out / "drawn" / "photos"), **rest))
     return benches
 
 
@@ -143,8 +142,8 @@ def measure_all(args: argparse.Namespace, out: Path) -> dict:
     """Run every part that is not skipped; return all records."""
     content: dict = {"machine": describe_machine(), "comparisons": {}, "stages": {}, "throughput": None}
     benches = open_benches(args, out)
-    for bench, rate in benches:
-        rest = {"repeats": args.repeats, "seed": SEED, "learning_rate": rate}
+    for bench in benches:
+        rest = {"repeats": args.repeats, "seed": SEED, "learning_rate": OTHER_RATE}
         if "compare" not in args.skip:
             report(f"{bench.title}: pronk and the tutorial flow")
             content["comparisons"][bench.title] = compare.compare(bench, **rest)

@@ -30,11 +30,12 @@ def write_default_prefix(folder: Path, weights: Path | None) -> Path:
     from pronk.backbone.onnx_graphs import write_prefix
     from pronk.backbone.weights import load_backbone, random_backbone
     from pronk.config import Settings
+    from pronk.training.features import find_cut
 
     backbone = load_backbone(str(weights)) if weights else random_backbone(alpha=1.0)
     settings = Settings()
     path = folder / "prefix.onnx"
-    path.write_bytes(write_prefix(backbone.weights, size=settings.image_size, cut=settings.fine_tune_from))
+    path.write_bytes(write_prefix(backbone.weights, size=settings.image_size, cut=find_cut(settings)))
     return path
 
 
