@@ -58,7 +58,7 @@ def test_so_do_its_exports(old_run, export):
     if EXPORTS[export]:
         pytest.importorskip(EXPORTS[export], reason="LiteRT is not installed")
     predictor = Predictor.load(old_run / export)
-    check_heat(predictor, tolerance=1e-2 if "int8" in export else 1e-4)
+    check_heat(predictor, tolerance=3e-2 if "int8" in export else 1e-4)
     checks = predictor.verify()
     assert len(checks) == 8
     assert all(check["ok"] for check in checks)
