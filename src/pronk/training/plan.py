@@ -81,6 +81,11 @@ class Reading:
     accuracy: float | None = None
 
 
+def least_views(settings: Settings) -> int:
+    """Return the views that are needed whatever the plan will be."""
+    return settings.views if isinstance(settings.views, int) else LEAST_VIEWS
+
+
 def make_plan(features: Features, settings: Settings) -> Plan:
     """Choose what `auto` stands for, by the training photos alone."""
     photos = features.dataset.part("train")
@@ -90,8 +95,8 @@ def make_plan(features: Features, settings: Settings) -> Plan:
     asked = {name: getattr(settings, name) for name in dataclasses.asdict(pace)}
     pace = dataclasses.replace(pace, **{name: value for name, value in asked.items() if value != "auto"})
     if reading.accuracy is not None and "auto" in asked.values():
-        length = "a short" if reading.accuracy >= SOLVED else "a long"
-        why += f"; {length} phase 2, since the frozen network is right on {100 * reading.accuracy:.0f} %"
+        length = "short" if reading.accuracy >= SOLVED else "long"
+        why += f"; a {length} phase 2, since the frozen network is right on {reading.accuracy:.0%} of photos left out"
     return Plan(reading.features, reading.strength, features.extraction.cut, pace, why)
 
 

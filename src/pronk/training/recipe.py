@@ -20,7 +20,7 @@ from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
 from pronk.training.phase_one import Frozen, train_head
 from pronk.training.phase_two import fine_tune
-from pronk.training.plan import LEAST_VIEWS, Plan, make_plan
+from pronk.training.plan import Plan, least_views, make_plan
 from pronk.training.results import Outcome, judge, summarise, write_results
 from pronk.training.run_folder import Run, hold_run, keep_out, new_run_folder
 from pronk.training.schedule import Beside
@@ -98,7 +98,7 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         with usage.stage("check"):
             dataset = split_photos(listing, run)
         with usage.stage("extract"):
-            features = extract_features(dataset, run, views=LEAST_VIEWS).without_missing()
+            features = extract_features(dataset, run, views=least_views(run.settings)).without_missing()
         with usage.stage("head"):
             plan = run.pool.submit(make_plan, features, run.settings).result()
         with usage.stage("extract"):
