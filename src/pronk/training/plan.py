@@ -16,7 +16,9 @@ from pronk.training.features import Features
 
 READS = {"top": "features of the last block", "multi": "features of several blocks"}
 LEAST_VIEWS = 2  # all that `auto` takes where more would not pay
-SOLVED = 0.95  # cross-validated accuracy of the frozen network from which on phase 2 stays short
+# Cross-validated accuracy of the frozen network, which learns from three photos of four there, from which on phase 2
+# stays short. On the three sets above it (of ten, one split each) a long one lowers the test loss of none.
+SOLVED = 0.92
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Pace:
     learning_rate: float
 
 
+# Over the seven others the test log-loss is .63 of the frozen head's (geometric mean, one split each). Traffic signs
+# come from .85 to .18: at 1e-2 to .31 (6 epochs), at 3e-3 to .33 (6 epochs), with 4 views and 6 epochs to .28, from
+# block 9 on to .21. In absolute steps (Adam, 1e-4 and 3e-4) no rate suits both them and textures.
 LONG = Pace(views=6, epochs=8, learning_rate=5e-3)
 MOST_ROWS, MOST_STEPS = 6000, 4000  # of photos times views, and photos times epochs: of many photos each is needed less
 SHORT = Pace(views=LEAST_VIEWS, epochs=2, learning_rate=1e-3)
