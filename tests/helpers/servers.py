@@ -5,7 +5,6 @@ import dataclasses
 import http.client
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -121,15 +120,12 @@ def start_server(
 
 
 def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
-    lines: queue.Queue[bytes] = queue.Queue()
     assert process.stdout is not None
-    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
-    try:
-        line = lines.get(timeout=START_SECONDS).decode().strip()
-    except queue.Empty:
-        line = ""
+    patience = threading.Timer(START_SECONDS, process.kill)
+    patience.start()
+    line = process.stdout.readline().decode().strip()
+    patience.cancel()
     if not line.startswith("http"):
-        _end(process)
         raise AssertionError(f"the server did not start: {log.read_text(encoding='utf-8', errors='replace')}")
     return line
 

@@ -145,12 +145,6 @@ def test_what_is_wrong_with_a_photo_is_said_as_elsewhere(inside, sample):
     assert record["heatmap"] is None
 
 
-@pytest.mark.parametrize("query", ["", "?explain=true"])
-def test_a_request_without_any_photo_is_refused(inside, query):
-    for options in ({"content": b""}, {"json": as_json(b"")}):
-        refused(inside.post(f"/v1/predict{query}", **options), 422, "zero_byte")
-
-
 def test_every_error_has_its_status():
     for error, status in (
         (SettingsError("x"), 422), (RunError("x"), 409), (ModelError("x"), 409), (StorageError("x"), 507),

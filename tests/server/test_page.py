@@ -1,12 +1,8 @@
-"""The page of `pronk serve` as a person meets it: photos in, answers out; classes in, a model out.
-
-$PRONK_PICTURES names a folder that gets the picture in the documents.
-"""
+"""The page of `pronk serve` as a person meets it: photos in, answers out; classes in, a model out."""
 
 import base64
 import csv
 import io
-import os
 import re
 import shutil
 import signal
@@ -24,7 +20,6 @@ from helpers.browser import (
     PHONE,
     find_overhang,
     find_violations,
-    look_around,
     notice,
     photograph,
     read_text,
@@ -44,7 +39,6 @@ pytestmark = [pytest.mark.more, pytest.mark.skipif(bool(say_what_is_missing()), 
 
 TOKEN = "open-sesame"
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-PICTURE_WIDTH, PICTURE_COLOURS, PICTURE_BYTES = 1000, 256, 150_000
 
 FORMULAS = ("=HYPERLINK(1)", "+1", "@sum, really", "-2", "\u001b[31m")
 HOSTILE_NAMES = [f"{name}.jpg" for name in (*NAMES, *FORMULAS) if name.isascii() or "\udce9" not in name]
@@ -613,8 +607,7 @@ def test_the_camera_fills_a_class(desk):
 
 
 def test_a_training_fails_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, school, tmp_path):
-    pictures = os.environ.get("PRONK_PICTURES")
-    photos = draw_photos(tmp_path / "photos", photos_per_class=80 if pictures else 6, size=(320, 240))
+    photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(320, 240))
     for kind in DEMO_KINDS:
         fill_class(desk, kind, photos / kind)
     assert re.match(
@@ -658,8 +651,6 @@ def test_a_training_fails_is_stopped_or_becomes_a_model_to_try_and_take_along(de
     assert [card["state"] for card in answers(desk, len(drawn))] == ["done"] * len(drawn)
     change_model(desk, school, run["name"])
     assert notice(desk, host=school.address) == []
-    if pictures:
-        write_picture(desk, school, drawn, Path(pictures) / "page.png")
 
 
 def watch_training(chrome):
@@ -687,19 +678,6 @@ def change_model(chrome, school, name):
     find(chrome, "#again button").click()
     answers(chrome, len(DEMO_KINDS))
     assert "Answered by the model" not in read_text(chrome)
-
-
-def write_picture(chrome, running, photos, path):
-    """Write the picture for the documents: small, and of drawn photos only."""
-    open_page(chrome, running, width=PICTURE_WIDTH)
-    hand_over(chrome, DROP, photos)
-    answers(chrome, len(photos))
-    chrome.execute_script("document.querySelector('footer').hidden = true")
-    look_around(chrome, unfold=False)
-    time.sleep(1)
-    picture = Image.open(io.BytesIO(photograph(chrome))).convert("RGB")
-    picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-    assert path.stat().st_size < PICTURE_BYTES
 
 
 def test_without_scripts_or_a_work_folder_it_says_what_it_needs(chrome, server):

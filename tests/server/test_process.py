@@ -67,10 +67,6 @@ def test_a_taken_port(served_model):
     assert f"--port {port + 1}" in error.hint
 
 
-def test_a_model_that_is_not_there(tmp_path):
-    assert "no model at" in fails(run_pronk("serve", tmp_path / "gone", "--port", "0"))
-
-
 def test_without_the_extra_the_message_names_it(served_model, tmp_path):
     (tmp_path / "httptools.py").write_text("raise ModuleNotFoundError('none', name='httptools')")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
@@ -126,9 +122,6 @@ def test_it_finishes_what_it_began(served_model):
 def test_whoever_sends_too_much_reads_why(server):
     """Python's clients read the answer only after they have sent all."""
     body = bytes(11_000_000)
-    reply = server.ask("POST", "/v1/predict", body)
-    assert (reply.status, reply.headers["connection"]) == (413, "close")
-    assert "11.0 MB, and 10.0 MB are allowed" in reply.json()["error"]
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{server.address}v1/predict", body, timeout=20)
     assert "--body-limit" in json.loads(caught.value.read())["hint"]
