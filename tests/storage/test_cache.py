@@ -14,7 +14,7 @@ from pronk.errors import SettingsError, StorageError
 from pronk.storage.cache import clear, default_cache, ensure_space, measure, parse_size, trim
 from pronk.training.rows import RowStore
 
-SHAPES = ((5,), (2, 3, 4))
+SHAPES = ({"out_relu": 5}, (2, 3, 4))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def store(tmp_path):
 
 def row(seed=0):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=SHAPES[0]).astype(np.float32), rng.normal(size=SHAPES[1]).astype(np.float16)
+    return rng.normal(size=5).astype(np.float32), rng.normal(size=SHAPES[1]).astype(np.float16)
 
 
 def fill(store, count):
@@ -47,7 +47,7 @@ def test_a_row_comes_back_in_the_agreed_precision(store):
         np.testing.assert_array_equal(found, wanted)
     assert store.path("key").stat().st_size == store.row_bytes
     assert store.has("key")
-    assert RowStore(store.folder, (6,), SHAPES[1]).read("key") is None, "of another shape"
+    assert RowStore(store.folder, {"out_relu": 6}, SHAPES[1]).read("key") is None, "of another shape"
 
 
 def test_a_damaged_row_is_none(store):
