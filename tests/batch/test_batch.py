@@ -259,20 +259,6 @@ def test_a_task_of_a_discarded_plan_writes_nothing(whole_bundle, photos, tmp_pat
     assert not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_a_run_killed_while_it_tidied_up_is_done(whole_bundle, photos, tmp_path, gone):
-    out = tmp_path / "o.jsonl"
-    with mock.patch.object(batching, "clear_work", side_effect=Killed), pytest.raises(Killed):
-        predict(whole_bundle, photos, out=out)
-    rows = out.read_bytes()
-    if gone:
-        out.unlink()  # nobody has the answers any more
-    done, _, remarks = predict(whole_bundle, photos, out=out)
-    assert (done.photos, remarks) == (20, [] if gone else ["everything was done already"])
-    assert out.read_bytes() == rows
-    assert listing(tmp_path) == ["o.jsonl", "photos"]
-
-
 def test_two_processes_do_not_write_one_file(whole_bundle, photos, tmp_path):
     with (
         lock_work(tmp_path / ".o.csv.parts"),
@@ -364,19 +350,33 @@ def test_killed_at_random_points(whole_bundle, tmp_path, per_class, shards, kill
     assert listing(tmp_path) == ["o.jsonl", "photos"], "nothing else is left"
 
 
-@pytest.mark.parametrize("point", ["joined", "finished.json"])
-def test_killed_at_the_very_end(whole_bundle, photos, tmp_path, point):
+ALL_DONE = "goes on: 20 of 20 shards are done"
+
+
+@pytest.mark.parametrize(
+    ("point", "gone", "remarks"),
+    [
+        ("joined", False, [ALL_DONE]),
+        ("finished.json", False, [ALL_DONE]),
+        ("tidying up", False, ["everything was done already"]),
+        ("tidying up", True, []),
+    ],
+)
+def test_killed_at_the_very_end(whole_bundle, photos, tmp_path, point, gone, remarks):
     out, replace = tmp_path / "o.jsonl", Path.replace
 
-    def kill(self, target):
-        if point in self.name:
+    def kill(self, target=None):
+        if target is None or point in self.name:
             raise Killed
         return replace(self, target)
 
-    with mock.patch.object(Path, "replace", kill), pytest.raises(Killed):
+    tidy = mock.patch.object(batching, "clear_work", kill if point == "tidying up" else batching.clear_work)
+    with mock.patch.object(Path, "replace", kill), tidy, pytest.raises(Killed):
         predict(whole_bundle, photos, out=out)
-    assert out.exists() == (point == "finished.json")
-    assert predict(whole_bundle, photos, out=out)[2] == ["goes on: 20 of 20 shards are done"]
+    assert out.exists() == (point != "joined")
+    if gone:
+        out.unlink()  # nobody has the answers any more
+    assert predict(whole_bundle, photos, out=out)[2] == remarks
     assert out.read_text() == predict(whole_bundle, photos, form="jsonl")[1]
     assert listing(tmp_path) == ["o.jsonl", "photos"]
 

@@ -21,9 +21,6 @@ from pronk.errors import MissingExtra, PronkError, SettingsError
 def test_an_unknown_engine_is_refused():
     with pytest.raises(SettingsError, match="--engine must be one of local, ray"), open_engine("dask"):
         pass
-    with pytest.raises(SettingsError, match="--address needs a cluster") as raised:
-        check_engine("local", address="head:6379")
-    assert raised.value.hint == "add --engine ray"
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

@@ -207,20 +207,6 @@ def test_errors_come_back_as_they_are_and_stdout_stays_clean(nodes, tmp_path, ca
 
 
 @more
-def test_rows_are_whole_though_a_node_is_killed(nodes, photos, whole_bundle, expected, tmp_path):
-    out = tmp_path / "out.jsonl"
-    process = start_predicting(photos, whole_bundle, out, nodes.address)
-    wait_for_parts(process, out, 4)
-    nodes.lose_second()
-    try:
-        assert process.poll() is None
-        finish(process)
-    finally:
-        nodes.heal()
-    assert out.read_bytes() == expected
-
-
-@more
 def test_what_is_not_a_cluster_is_named_soon(ray_environment, photos, whole_bundle, tmp_path):
     """Ray itself would try for minutes."""
     with socket.create_server(("0.0.0.0", 0)) as server:
@@ -302,11 +288,13 @@ def test_a_wrong_token_is_named(nodes, photos, whole_bundle, tmp_path):
     assert b"Traceback" not in done.stderr
 
 
-@slow
-@pytest.mark.parametrize("victim", ["node", "driver"])
-def test_killed_at_ten_random_points(photos, expected, nodes, whole_bundle, sessions, tmp_path, victim):
+@pytest.mark.parametrize(
+    ("victim", "times"),
+    [pytest.param("node", 1, marks=more), *(pytest.param(victim, 10, marks=slow) for victim in ("node", "driver"))],
+)
+def test_killed_at_random_points(photos, expected, nodes, whole_bundle, sessions, tmp_path, victim, times):
     rng = random.Random(victim)
-    for number in range(10):
+    for number in range(times):
         nodes.heal()
         out, address = tmp_path / f"{number}.jsonl", nodes.address if victim == "node" else None
         sessions.append(process := start_predicting(photos, whole_bundle, out, address))
