@@ -23,20 +23,14 @@ def found(checkup):
     return sorted((finding.code, finding.path) for finding in checkup.findings)
 
 
-@pytest.mark.more
-def test_of_200_planted_faults_nearly_all_are_found_and_clean_photos_are_not_accused(tmp_path):
-    planted = plant(tmp_path / "photos", draw_clean(PHOTOS_PER_FAULT * 10 + 150), per_kind=10)
-    assert len(planted.expected) == 200
+@pytest.mark.parametrize("per_kind", [3, pytest.param(10, marks=pytest.mark.more)])
+def test_planted_faults_are_found_and_clean_photos_are_not_accused(tmp_path, per_kind):
+    planted = plant(tmp_path / "photos", draw_clean(PHOTOS_PER_FAULT * per_kind + 15 * per_kind), per_kind=per_kind)
+    assert len(planted.expected) == 20 * per_kind
     assert len({code for _, code in planted.expected}) == 19  # truncated JPEG and PNG share one
     missed, wrong = compare(planted, check(planted.root).findings)
-    assert len(missed) <= 2, missed
+    assert len(missed) <= len(planted.expected) // 100, missed
     assert len(wrong) <= len(planted.clean) // 100, wrong
-
-
-def test_some_of_each_kind_of_planted_fault_are_found(tmp_path):
-    planted = plant(tmp_path / "photos", draw_clean(PHOTOS_PER_FAULT * 3 + 30), per_kind=3)
-    missed, wrong = compare(planted, check(planted.root).findings)
-    assert (missed, wrong) == ([], [])
 
 
 @pytest.mark.more
@@ -92,9 +86,6 @@ def test_the_record_is_json_and_says_why(photo_folder):
     assert all(finding.values()) or not finding["related"]
     assert {row["severity"] for row in record["findings"]} <= set(SEVERITIES)
     assert [row["kind"] for row in record["shortcuts"]][:2] == ["file_size", "dimensions"]
-
-
-# The page
 
 
 HOSTILE = ("<script>alert(1)<_script>.jpg", "\u202egpj.exe", "{{ 7 * 7 }}.jpg", "caf\udce9.jpg", '"><img src=x>.jpg')

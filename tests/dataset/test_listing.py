@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pronk.dataset.listing import PART_FOLDERS, list_files, list_leniently, list_photos, natural_key
+from pronk.dataset.listing import list_files, list_leniently, list_photos, natural_key
 from pronk.errors import DataError
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=12)
@@ -28,9 +28,6 @@ def codes(listing):
     return [(finding.path, finding.code) for finding in listing.findings]
 
 
-# Natural order
-
-
 @given(st.integers(0, 10**30), st.integers(0, 10**30), names)
 def test_numbers_are_compared_by_value(first, second, start):
     keys = natural_key(f"{start}_{first}"), natural_key(f"{start}_{second}")
@@ -49,9 +46,6 @@ def test_any_names_have_one_order(texts):
 def test_odd_digits_are_no_trouble(name):
     assert natural_key(name) == natural_key(name)
     assert natural_key(name) != natural_key("1")
-
-
-# Class folders
 
 
 def test_class_folders(tmp_path):
@@ -123,9 +117,6 @@ def test_paths_too_long_to_open_are_named_and_the_rest_is_listed(tmp_path):
     assert len(str(tmp_path / listing.entries[1].path)) > 4000
 
 
-# Parts
-
-
 def test_findings_in_a_part_layout_name_paths_that_exist(tmp_path):
     make(
         tmp_path,
@@ -149,28 +140,11 @@ def test_findings_in_a_part_layout_name_paths_that_exist(tmp_path):
     assert all((tmp_path / path).exists() for path, _ in found)
 
 
-@pytest.mark.parametrize(("name", "part"), PART_FOLDERS.items())
-def test_each_name_of_a_part(tmp_path, name, part):
-    other = "train" if part != "train" else "test"
-    make(tmp_path, f"{name.title()}/cat/1.jpg", f"{name.title()}/dog/1.jpg", f"{other}/cat/2.jpg", f"{other}/dog/2.jpg")
-    listing = list_photos(tmp_path)
-    assert listing.classes == ("cat", "dog")
-    assert {entry.path: entry.part for entry in listing.entries} == {
-        f"{name.title()}/cat/1.jpg": part,
-        f"{name.title()}/dog/1.jpg": part,
-        f"{other}/cat/2.jpg": other,
-        f"{other}/dog/2.jpg": other,
-    }
-
-
 def test_a_class_named_like_a_part_is_a_class(tmp_path):
     make(tmp_path, "train/1.jpg", "bus/1.jpg")
     listing = list_photos(tmp_path)
     assert listing.classes == ("bus", "train")
     assert {entry.part for entry in listing.entries} == {None}
-
-
-# CSV
 
 
 def test_csv_with_and_without_parts(tmp_path):
@@ -211,9 +185,6 @@ def test_a_faulty_csv_is_an_error_that_says_where(tmp_path, text, said):
     file.write_text(text, encoding="utf-16")
     with pytest.raises(DataError):
         list_photos(file)
-
-
-# Refusals
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,6 @@ def test_unreadable_files_have_a_reason():
     }
 
 
-# Files that change meanwhile
-
-
 def test_files_may_change_while_they_are_looked_at(tmp_path):
     root = write_pictures(tmp_path / "photos", labels=("cat", "dog"), count=150, size=(64, 48))
     listed = list_photos(root)
