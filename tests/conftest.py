@@ -12,7 +12,8 @@ from helpers import FIXTURES
 from helpers.browser import FAKE_CAMERA, open_browser, say_what_is_missing
 from helpers.pictures import write_pictures
 from helpers.sharing import locked
-from helpers.training import bundle_copy, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
+from helpers.training import bundle_copy, photos, tiny_photos, tiny_run, tiny_weights, whole_bundle, workers_inside  # noqa: F401 - fixtures
+from pronk.model.predictor import Predictor
 
 # A time limit for each example fails where the machine is busy, and says nothing about the code.
 hypothesis.settings.register_profile("pronk", deadline=None)
@@ -49,6 +50,12 @@ def served_model(tmp_path_factory):
     with zipfile.ZipFile(FIXTURES / "bundle-format-1.zip") as archive:
         archive.extractall(folder)
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def predictor(served_model):
+    """That model, opened in Python."""
+    return Predictor.load(served_model)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from helpers.pictures import draw_picture, encode
 from pronk.server.app import Limits, make_app
 from pronk.server.gateway import Access
 from pronk.server.service import Service
-from pronk.storage.files import digest_file
 
 HERE = Access("127.0.0.1")
 # What a server hands to an app, where a test calls it as a server does.
@@ -22,12 +20,7 @@ SCOPE = {"type": "http", "query_string": b"", "headers": [(b"host", b"localhost"
 
 
 class Inside:
-    """A server that is asked without a network in between.
-
-    Attributes:
-        app: the whole of it, as uvicorn would call it.
-        service: the service behind it.
-    """
+    """A server that is asked without a network in between; uvicorn would call its app."""
 
     def __init__(self, model: Path | None = None, *, access: Access = HERE, limits: Limits | None = None) -> None:
         self.service = Service(threads=2)
@@ -79,22 +72,6 @@ PHOTO = encode(draw_picture("circle", 7))
 def form(*files, field="photo"):
     """Files for httpx: (name, data) each."""
     return [(field, file) for file in files]
-
-
-def rename_classes(folder, classes):
-    """Call the classes of a model otherwise."""
-    record = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(record | {"classes": list(classes)}))
-    return folder
-
-
-def break_promise(folder):
-    """Golden answers that the model does not give; the record's checksum is right."""
-    answers = {f"{number}.jpg": [1.0, 0.0] for number in range(1, 9)}
-    (folder / "golden" / "expected.json").write_text(json.dumps(answers))
-    stored = json.loads((folder / "model.json").read_text())
-    stored["files"]["golden/expected.json"] = digest_file(folder / "golden" / "expected.json")
-    (folder / "model.json").write_text(json.dumps(stored))
 
 
 PATHS = [

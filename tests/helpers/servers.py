@@ -32,24 +32,13 @@ class Reply:
 
 
 class Running:
-    """A server in a process of its own.
-
-    Attributes:
-        address: the printed address, `http://127.0.0.1:PORT/`.
-        port: the address's port.
-        process: the process that serves.
-        log: the file that gets its standard error.
-    """
+    """A server in a process of its own, at the printed address; the log gets its standard error."""
 
     def __init__(self, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.address = address
         self.port = urlsplit(address).port or 80
         self.process = process
         self.log = log
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     @property
     def is_alive(self) -> bool:
@@ -96,13 +85,9 @@ def start_server(
     env: dict[str, str] | None = None,
     command: Sequence[str | Path] = (sys.executable, "-m", "pronk", "serve"),
 ) -> Iterator[Running]:
-    """Start `pronk serve` on a free port, and end it with the block.
+    """Start `pronk serve` on a free port, with more variables of the environment, and end it with the block.
 
-    Args:
-        model: the model to serve; None teaches first.
-        options: more of the command line.
-        env: more variables of its environment.
-        command: the start of the command line; tests of the tests give another.
+    Without a model it teaches first; a test that watches what the server does gives another command.
     """
     with contextlib.ExitStack() as stack:
         log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "server.log"

@@ -133,6 +133,12 @@ def real_pixels(folder: Path, count: int, *, size: int) -> np.ndarray:
 
 
 @pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two class folders of 6 tiny photos each, to predict and to change."""
+    return write_photos(tmp_path / "photos", 6)
+
+
+@pytest.fixture
 def workers_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads do what worker processes do, which saves starting these."""
 

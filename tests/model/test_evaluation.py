@@ -3,15 +3,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 import pronk
-from helpers.training import write_photos
 from pronk.errors import DataError
 from pronk.model.predictor import Predictor
 from pronk.storage.files import digest_file, write_csv
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return write_photos(tmp_path / "photos", 6)
 
 
 def test_the_numbers_are_those_of_its_predictions(whole_bundle, photos):

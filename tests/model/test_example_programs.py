@@ -1,33 +1,21 @@
 """How a photo becomes the model's input: the words and the code say what pronk does."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.bad_files import exif
+from helpers.pictures import encode
 from pronk.model.formats.example_programs import write_decoding
 from pronk.photos.decoding import load_pixels
-
-
-def encode(pixels, kind="PNG", **options):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
-
 
 ramp = np.linspace(0, 1, 96 * 64).reshape(64, 96)
 COLOURS = (255 * np.stack([ramp, ramp[::-1], 1 - ramp, ramp[:, ::-1]], -1)).astype(np.uint8)
 PHOTOS = {
-    "colours": encode(COLOURS[..., :3]),
-    "transparent": encode(COLOURS),
-    "16 bits": encode((65535 * ramp).astype(np.uint16)),
-    "turned": encode(
-        COLOURS[..., :3],
-        "JPEG",
-        quality=95,
-        exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06" + bytes(6),
-    ),
+    "colours": encode(Image.fromarray(COLOURS[..., :3]), "PNG"),
+    "transparent": encode(Image.fromarray(COLOURS), "PNG"),
+    "16 bits": encode(Image.fromarray((65535 * ramp).astype(np.uint16)), "PNG"),
+    "turned": encode(Image.fromarray(COLOURS[..., :3]), quality=95, exif=exif(6)),
 }
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from helpers import FIXTURES
-from helpers.commands import ok, run_inside
 from pronk.model.bundle import FORMAT, read_record
 from pronk.model.predictor import Predictor
 
@@ -62,7 +61,3 @@ def test_so_do_its_exports(old_run, export):
     checks = predictor.verify()
     assert len(checks) == 8
     assert all(check["ok"] for check in checks)
-
-
-def test_the_command_line_takes_it(old_run):
-    assert "8 golden photos" in ok(run_inside("verify", old_run))

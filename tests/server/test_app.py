@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.asgi import PHOTO, break_promise, form, refused, rename_classes, serve_inside
+from helpers.asgi import PHOTO, form, refused, serve_inside
 from helpers.bad_files import HOSTILE_NAMES, STORED, exif, make_samples
 from helpers.metrics import make_metrics
 from helpers.pictures import LABELS, draw_picture, encode
+from helpers.training import change_answers, change_record
 from pronk.errors import ImageError, MissingExtra, ModelError, Reason, RunError, SettingsError, StorageError
 from pronk.model.bundle import open_runtime, write_bundle
 from pronk.model.heat_maps import class_activation_map, draw_overlay
-from pronk.model.predictor import Predictor
 from pronk.photos.decoding import decode, fit_pixels
 from pronk.photos.formats import SUFFIXES
 from pronk.server import service
@@ -35,11 +35,6 @@ BAD = [sample for sample in SAMPLES if sample not in GOOD]
 BODY_STATUS = {Reason.TOO_LARGE: 413, Reason.TOO_MANY_PIXELS: 413, Reason.UNSUPPORTED_FORMAT: 415,
                Reason.NOT_AN_IMAGE: 415}  # fmt: skip
 RECORD = ["path", "label", "score", "scores", "unknown", "distance", "error", "milliseconds", "heatmap"]
-
-
-@pytest.fixture(scope="module")
-def predictor(served_model):
-    return Predictor.load(served_model)
 
 
 def as_json(data, **parameters):
@@ -312,12 +307,15 @@ def test_without_a_model():
             assert refused(empty.ask(method, path, content=PHOTO), 503, "not_ready")["hint"]
 
 
+WRONG_ANSWERS = json.dumps({f"{number}.jpg": [1.0, 0.0] for number in range(1, 9)})
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
         (shutil.rmtree, "no model at"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"broken"), "model.onnx"),
-        (break_promise, "fails its self-test"),
+        (lambda folder: change_answers(folder, WRONG_ANSWERS), "fails its self-test"),
         (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
     ],
     ids=["gone", "file", "promise", "record"],
@@ -461,7 +459,7 @@ def test_requests_under_way_keep_their_model(served_model, tmp_path, monkeypatch
         asking = threading.Thread(target=lambda: replies.append(server.post("/v1/predict", files=files)))
         asking.start()
         assert begun.wait(20)
-        rename_classes(folder, ("cats", "dogs"))
+        change_record(folder, classes=["cats", "dogs"])
         record = server.post("/v1/model/reload").json()
         assert record == server.get("/v1/model").json()
         assert record["classes"] == ["cats", "dogs"]

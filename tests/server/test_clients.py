@@ -7,7 +7,6 @@ import pytest
 
 from helpers.pictures import LABELS, draw_picture, encode
 from helpers.servers import start_server
-from pronk.model.predictor import Predictor
 
 TOKEN = "a token, not a secret"
 PHOTOS = [encode(draw_picture(label, 4)) for label in LABELS]
@@ -18,14 +17,6 @@ def server(served_model, tmp_path_factory):
     work = tmp_path_factory.mktemp("clients") / "work"
     with start_server(served_model, "--token", TOKEN, "--work", work, "--weights", "offline") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def predictor(served_model):
-    return Predictor.load(served_model)
-
-
-# --- Hugging Face
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +40,6 @@ def test_hugging_faces_client_tells_what_is_wrong(hugging_face):
         hugging_face.image_classification(PHOTOS[0][:500])
     assert caught.value.response.json()["code"] == "truncated"
 
-
-# --- the description
 
 # All checks are on. What a schema cannot say is added to the answers that are right for some of them: which bytes are
 # a photo, which names of classes are taken, and what is too much.

@@ -52,7 +52,7 @@ def bad(usual, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(served_model, scenarios):
     with start_server(served_model) as running:
-        yield scenarios.Server(running.port, running.pid)
+        yield scenarios.Server(running.port, running.process.pid)
 
 
 # First, on a server that has done nothing yet.

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.asgi import rename_classes
 from helpers.browser import (
     DESK,
     PHONE,
@@ -30,7 +29,7 @@ from helpers.commands import wait_for
 from helpers.pages import HIDDEN, NAMES
 from helpers.pictures import encode
 from helpers.servers import start_server
-from helpers.training import draw_tiny
+from helpers.training import change_record, draw_tiny
 from pronk.model.predictor import Predictor
 from pronk.photos.drawing import DEMO_KINDS, draw_photo, draw_photos
 from pronk.text import percent, visible
@@ -350,7 +349,8 @@ def test_without_a_camera_it_says_why_and_the_camera_app_takes_the_photo(page, t
 def hostile_server(served_model, tmp_path_factory):
     """A server of a model whose classes have hostile names."""
     folder = Path(shutil.copytree(served_model, tmp_path_factory.mktemp("hostile") / HOSTILE_CLASSES[0]))
-    with start_server(rename_classes(folder, HOSTILE_CLASSES)) as running:
+    change_record(folder, classes=HOSTILE_CLASSES)
+    with start_server(folder) as running:
         running.model = folder
         yield running
 
