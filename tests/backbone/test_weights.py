@@ -102,15 +102,6 @@ def test_imagenet_without_network_names_file_folder_and_other_ways(tmp_path, mon
     assert not imagenet_path(1.0).exists()
 
 
-def test_no_such_file_names_the_other_ways():
-    with pytest.raises(ModelError, match=r"no weights at 'gone\.h5'") as caught:
-        load_backbone("gone.h5")
-    assert "offline" in caught.value.hint
-
-
-# --- files that are not what they seem
-
-
 NAME = "block_1_expand/block_1_expand/kernel:0"
 
 

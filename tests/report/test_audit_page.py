@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import time
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
+from helpers.commands import wait_for
 from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, write_if_possible
 from helpers.pictures import draw_picture, encode
 from pronk.analysis.labels import Neighbour, Suspicion
@@ -57,9 +57,6 @@ def write_page(folder, suspicions):
     return page
 
 
-# --- without a browser
-
-
 def test_the_page_is_one_file_of_bounded_size(tmp_path):
     rng = np.random.default_rng(0)
     suspicions = make_suspicions(tmp_path, [f"{'x' * 40}-" for _ in range(40)])
@@ -82,9 +79,6 @@ def test_a_photo_that_is_another_by_now_is_not_shown(tmp_path):
     text = render_audit(suspicions, root=tmp_path, classes=CLASSES, data="photos", photos=9, accuracy=0.9)
     assert text.count("The photo cannot be read, or is another by now.") == 1
     assert text.count('alt="The photo ') == 1
-
-
-# --- in a browser
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +122,7 @@ def save(chrome, folder):
     folder.mkdir()
     chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
     press(chrome, "\ue007")  # Enter
-    until = time.monotonic() + 30
-    while not (folder / "review.csv").exists() and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for((folder / "review.csv").exists)
     return folder / "review.csv"
 
 

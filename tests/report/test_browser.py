@@ -45,9 +45,6 @@ LABELS = ("x<", "\"'><img src=x onerror=alert(1)>\u202e\nb")
 CODES = ("truncated", "zero_byte", "leak", "<intruder>")
 
 
-# --- the pages
-
-
 @pytest.fixture(scope="module")
 def hostile_run(tmp_path_factory, tiny_weights):
     """A run on photos with hostile names, whose labels are luck, so that many answers are wrong."""
@@ -136,9 +133,6 @@ def write_page(folder, content):
     return page
 
 
-# --- what a person meets
-
-
 @pytest.mark.parametrize(
     ("name", "names", "width", "dark"),
     [
@@ -188,9 +182,6 @@ def test_without_scripts_it_says_the_same(chrome, crowded_page):
 def test_nothing_is_cut_off_on_paper(chrome, crowded_page):
     visit(chrome, crowded_page, width=PAPER, media="print")
     assert find_overhang(chrome, width=PAPER) == []
-
-
-# --- the tests themselves
 
 
 def test_a_bad_page_is_noticed(chrome, tmp_path):

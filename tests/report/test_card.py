@@ -51,9 +51,6 @@ def words(card):
     return " ".join(card.split())
 
 
-# --- the header
-
-
 def test_the_header_is_that_of_model_hubs():
     found = header(make_card(data="/home/somebody/alpaca"))
     assert found["license"] == "other"
@@ -113,9 +110,6 @@ def test_what_is_quoted_stays_what_it_was(text):
     assert yaml.safe_load(quote_yaml(text)) == visible(text)
     assert re.fullmatch(r"`[^`|\n]*`", quote_code(text))
     assert not re.search(r"[`*_\[\]<>|]", escape_markdown(text))
-
-
-# --- the words
 
 
 def test_it_says_what_people_need_to_know():
@@ -184,9 +178,6 @@ def test_it_tells_no_folder_and_no_time():
     assert not re.search(r"somebody|private|old\.csv|secret|90\.0|1234|20\d\d-\d\d", card)
     assert "or from a former split" in words(card)
     assert card == make_card(data="/media/alpaca", split="other.csv", group_by="(.*)")
-
-
-# --- the code
 
 
 def test_its_lines_are_those_of_the_example():

@@ -85,9 +85,6 @@ def test_all_right_is_a_line_at_the_top():
     assert marks(svg["Loss"], "first") == [156.0]
 
 
-# --- how sure, how right
-
-
 def test_too_few_answers_have_no_calibration():
     assert draw_calibration(answers([0.9] * 15, [True] * 15)) is None
     assert draw_calibration(answers([0.9] * 50, [True] * 50, part="val")) is None

@@ -17,9 +17,6 @@ def closed(served_model):
         yield server
 
 
-# --- the name of the server
-
-
 @pytest.mark.parametrize(
     ("access", "allowed", "not_allowed"),
     [
@@ -59,8 +56,6 @@ def test_every_name_where_everybody_may_come(served_model):
             assert answer.status_code == (200 if host else 403)
 
 
-# --- pages of other sites
-
 OURS = "http://127.0.0.1:8000"
 
 
@@ -95,9 +90,6 @@ def test_pages_of_other_sites_change_nothing(inside, headers, status):
         else:
             assert answer.json() if answer.status_code == 200 else answer.json()["code"] != "forbidden"
     assert inside.get("/v1/model", headers=sent).status_code == 200, "what changes nothing needs no proof"
-
-
-# --- tokens
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.bad_files import HOSTILE_NAMES
+from helpers.commands import listing
 from pronk.errors import RunError, StorageError
 from pronk.storage.files import (
     lock_folder,
@@ -26,10 +27,6 @@ from pronk.storage.files import (
 
 file_names = st.binary(min_size=1, max_size=20).map(os.fsdecode)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | file_names
-
-
-def names(folder):
-    return [path.name for path in folder.iterdir()]
 
 
 @pytest.fixture
@@ -45,7 +42,7 @@ def test_writing_creates_replaces_and_leaves_nothing_else(tmp_path, durable):
     for data in (b"first", b"", b"second" * 1000):
         write_atomically(path, data, durable=durable)
         assert path.read_bytes() == data
-    assert names(path.parent) == ["model.onnx"]
+    assert listing(path.parent) == ["model.onnx"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
@@ -57,7 +54,7 @@ def test_a_failed_write_leaves_the_former_file(former, call, code):
     assert str(caught.value) == f"cannot write {former}: {os.strerror(code)}"
     assert caught.value.hint
     assert former.read_bytes() == b"former"
-    assert names(former.parent) == ["model.onnx"]
+    assert listing(former.parent) == ["model.onnx"]
 
 
 def test_a_write_cut_short_leaves_the_former_file(former):
@@ -69,7 +66,7 @@ def test_a_write_cut_short_leaves_the_former_file(former):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert former.read_bytes() == b"former"
-    assert names(former.parent) == ["model.onnx"]
+    assert listing(former.parent) == ["model.onnx"]
 
 
 def test_a_file_in_the_way_of_a_folder_is_named(former):
