@@ -150,11 +150,7 @@ class Backbone:
 
 
 def check_weights(weights: Mapping[str, Sequence[np.ndarray]], path: Path | str) -> None:
-    """Refuse arrays by layer name that are not those of a MobileNetV2.
-
-    Raises:
-        ModelError: naming the file they come from.
-    """
+    """Refuse arrays by layer name that are not those of a MobileNetV2, by a ModelError that names their file."""
     expected = layer_shapes(Backbone(str(path), "", weights).alpha)
     for layer, arrays in weights.items():
         if tuple(array.shape for array in arrays) != expected[layer]:

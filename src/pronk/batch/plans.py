@@ -16,7 +16,7 @@ from pronk.errors import RunError
 from pronk.model.predictor import Prediction
 from pronk.moving.journal import find_journal
 from pronk.pools import available_cores
-from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically, write_json
+from pronk.storage.files import guard_writes, lock_folder, remove_leftovers, write_atomically, write_json
 
 FORMAT = 1
 MOST_PER_SHARD = 64  # about a second of one core: little to do again, and waiting for the disk is 1 % of it
@@ -26,18 +26,12 @@ PLAN, PHOTOS, FINISHED = "plan.json", "photos.jsonl", "finished.json"
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A request made definite: whoever asks for the same goes on with an unfinished plan.
+    """A request made definite, its paths absolute: whoever asks for the same goes on with an unfinished plan.
 
     Attributes:
-        model: absolute path as it was named.
-        digest: sha256 of its model.json.
+        digest: sha256 of the model's model.json.
         asked: sha256 of the paths of photos, as typed or listed on standard input.
         folder: base of relative paths; empty where there are none.
-        top: classes per photo.
-        unknown: keep or off.
-        coverage: probability of the prediction sets, where they are wanted.
-        sort_into: absolute path of a folder, if wanted.
-        mode: how photos get there: link, copy or move.
     """
 
     model: str
@@ -89,15 +83,9 @@ class Plan:
 
 @contextlib.contextmanager
 def lock_work(work: Path) -> Iterator[None]:
-    """Hold a work folder for this process; where it is empty afterwards, it is removed.
-
-    Raises:
-        RunError: if another process holds it.
-    """
-    try:
+    """Hold a work folder, as `lock_folder` does; where it is empty afterwards, it is removed."""
+    with guard_writes(work):
         work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(work, error) from error
     try:
         with lock_folder(work):
             remove_leftovers(work)
@@ -186,14 +174,12 @@ def read_finished(plan: Plan) -> dict[str, int] | None:
 
 def clear_work(work: Path) -> None:
     """Remove a plan and its parts."""
-    try:
+    with guard_writes(work):
         for part in work.glob("part-*.jsonl"):
             part.unlink(missing_ok=True)
         # A finished plan without parts must not seem to have everything before it, so the mark goes last.
         for name in (PLAN, PHOTOS, FINISHED):
             (work / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(work, error) from error
 
 
 def _read_plan(work: Path) -> Plan | None:

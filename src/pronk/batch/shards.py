@@ -81,11 +81,7 @@ def _count_failed(rows: list[Record]) -> int:
 
 
 def read_rows(plan: Plan) -> Iterator[tuple[Record, State | None]]:
-    """Yield the records of a plan whose shards are all done, with the states of their files.
-
-    Raises:
-        RunError: where a part was damaged since it was written.
-    """
+    """Yield the records of a finished plan with the states of their files; RunError for a part damaged since."""
     for shard in range(plan.shards):
         rows = read_part(plan, shard)
         if rows is None:

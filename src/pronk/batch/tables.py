@@ -80,11 +80,7 @@ def write_text(form: str, records: Iterable[Record], columns: list[str]) -> Iter
 
 
 def save_records(out: Path, form: str, records: Iterable[Record], columns: list[str], *, work: Path) -> None:
-    """Write records, taken one by one, to a file that is whole or absent; it grows in `work`, on the same disk.
-
-    Raises:
-        StorageError: naming the path and the cause.
-    """
+    """Write records, taken one by one, to a file that is whole or absent; it grows in `work`, on the same disk."""
     growing = work / ".joined.tmp"
     try:
         with growing.open("wb") as file:

@@ -81,12 +81,7 @@ _FAULTS = (
     Fault("too_large", "error", "Files that are too large", "It could take all memory to open it.", True),
     Fault("unreadable", "error", "Files that may not be read", "Nothing is learned from it.", True),
     Fault("not_regular_file", "error", "Neither files nor folders that can be listed", "Nothing is learned from it."),
-    Fault(
-        "vanished",
-        "error",
-        "Files that disappeared, or never were there",
-        "Nobody can look at what is not there.",
-    ),
+    Fault("vanished", "error", "Files that disappeared, or never were there", "Nobody can look at what is not there."),
     Fault("changed", "error", "Files that changed meanwhile", "What was measured would not be what was learned."),
     Fault(
         "label_conflict",

@@ -86,7 +86,7 @@ def scan_folder(
     memo: Path | None = None,
     on_progress: Progress = no_progress,
 ) -> FolderScan:
-    """Look at every listed file once, and find copies, with the arguments of `scan_photos` and `group_photos`."""
+    """Look at every listed file once, and find copies, with the arguments of `load_dataset`."""
     scans = scan_photos(listing, pool=pool, memo=memo, on_progress=on_progress)
     usable = tuple(scan for scan in scans if scan.content is not None)
     groups, copies = group_photos(usable, group_by, on_progress=on_progress)
@@ -98,14 +98,7 @@ def scan_folder(
 def scan_photos(
     listing: Listing, *, pool: Executor | None = None, memo: Path | None = None, on_progress: Progress = no_progress
 ) -> list[Scan]:
-    """Look at every listed file once, on all cores.
-
-    Args:
-        listing: from `list_photos`.
-        pool: worker processes; None uses threads of this one.
-        memo: folder that remembers what was seen, by content; None looks at everything anew.
-        on_progress: called with ("check", done, total).
-    """
+    """Look at every listed file once, on all cores; the other arguments are those of `load_dataset`."""
     scans: list[Scan] = []
     starts = range(0, len(listing.entries), FILES_PER_TASK)
     batches = (listing.entries[start : start + FILES_PER_TASK] for start in starts)

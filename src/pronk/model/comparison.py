@@ -64,8 +64,6 @@ class Comparison:
     """Two models on the same photos; `compare` makes it.
 
     Attributes:
-        a: the first model.
-        b: the second model.
         difference: accuracy of b minus that of a, with its 95 % interval for paired answers.
         gained: photos that only b gets right.
         lost: photos that only a gets right.
@@ -161,12 +159,9 @@ def compare(
 
 
 def read_answers(bundle: Bundle) -> Answers:
-    """Read what a run wrote down about its test photos.
+    """Read what a run wrote down about its test photos; ModelError where that is nothing, or cannot be true.
 
     The bundle is the run's own model: an export may answer otherwise than what was written down.
-
-    Raises:
-        ModelError: if there is nothing to read, or it cannot be true.
     """
     folder = bundle.run_folder
     predictions = folder / PREDICTIONS
@@ -193,11 +188,7 @@ def read_answers(bundle: Bundle) -> Answers:
 
 
 def collect_answers(a: Evaluation, b: Evaluation) -> tuple[Answers, Answers, list[Finding]]:
-    """Arrange the evaluations of two models on the same folder as `read_answers` does, so that either can be paired.
-
-    Returns:
-        The answers of each, and the photos that could not be used.
-    """
+    """Arrange the evaluations of two models on one folder as `read_answers` does, and name the photos of no use."""
     digests = {path: digest_file(a.root / path) for path in {row["path"] for row in (*a.rows, *b.rows)}}
     unusable = {finding.path: finding for finding in (*a.findings, *b.findings) if finding.path not in digests}
     return _answers_of(a, digests), _answers_of(b, digests), list(unusable.values())

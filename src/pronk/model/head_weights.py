@@ -66,11 +66,7 @@ def load_head(path: Path, *, classes: int) -> np.ndarray:
 
 
 def read_head(model: bytes) -> np.ndarray:
-    """Read the weights of the head out of the bytes of a model.onnx: float32 [d, C].
-
-    Raises:
-        ModelError: if the file is damaged, or holds no such weights in float32.
-    """
+    """Read the weights of the head out of a model.onnx: float32 [d, C]; ModelError where there are none."""
     budget = iter(range(MAX_PARTS))
     graph = read_message(only(parts_of(read_message(model, MODEL, budget), 7), "graph"), GRAPH, budget)
     arrays = [read_message(array, TENSOR, budget) for array in parts_of(graph, 5)]

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from pronk.errors import DataError
 from pronk.moving.placing import DISK_ERRORS, KINDS, Action, place, take_back
-from pronk.storage.files import digest_file, format_csv_line, lock_folder, storage_error, write_atomically
+from pronk.storage.files import digest_file, format_csv_line, guard_writes, lock_folder, storage_error, write_atomically
 from pronk.storage.places import find_free
 from pronk.text import fold
 
@@ -91,12 +91,10 @@ class Journal:
         """Write rows and wait until the disk holds them."""
         if not rows:
             return
-        try:
+        with guard_writes(self.path):
             self._file.write("".join(map(format_csv_line, rows)).encode("utf-8", "surrogateescape"))
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise storage_error(self.path, error) from error
 
 
 def refuse_link(kind: str, source: Path) -> None:
@@ -117,20 +115,16 @@ def open_journal(folder: Path, run: str) -> Iterator[Journal]:
         RunError: if another process holds the folder.
         StorageError: if nothing can be written there.
     """
-    try:
+    with guard_writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(folder, error) from error
     with lock_folder(folder):
         path = find_journal(folder, run)
         if path is None:
             path = find_free(folder / f"{NAME}.csv")
             begin = format_csv_line(COLUMNS) + format_csv_line(["run", run, "", ""])
             write_atomically(path, begin.encode())
-        try:
+        with guard_writes(path):
             file = path.open("r+b")
-        except OSError as error:
-            raise storage_error(path, error) from error
         with file:
             _cut_torn_row(file)
             yield Journal(path, run, file)

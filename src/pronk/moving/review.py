@@ -17,7 +17,7 @@ from pronk.dataset.listing import Entry, Listing, list_photos
 from pronk.errors import DataError, SettingsError, StorageError
 from pronk.moving.journal import Journal, Undone, find_journal, open_journal, undo
 from pronk.moving.placing import Action
-from pronk.storage.files import find_digest, format_csv_line, read_csv, storage_error, write_atomically
+from pronk.storage.files import find_digest, format_csv_line, guard_writes, read_csv, write_atomically
 from pronk.storage.places import is_single_name, lies_in, overlap
 
 COLUMNS = ("path", "digest", "given", "action", "label")
@@ -50,11 +50,7 @@ class Applied:
 
 
 def read_review(path: Path) -> tuple[Decision, ...]:
-    """Read the decisions of a review.
-
-    Raises:
-        DataError: naming everything that is wrong with it, by line.
-    """
+    """Read the decisions of a review, or raise a DataError that names everything that is wrong with it, by line."""
     decisions: list[Decision] = []
     problems = []
     try:
@@ -109,11 +105,7 @@ def match_decisions(
 
 
 def check_labels(decisions: Iterable[Decision], classes: Iterable[str]) -> None:
-    """Refuse labels that are not classes: a slip of the pen would make a new one.
-
-    Raises:
-        DataError: naming them.
-    """
+    """Refuse labels that are not classes, by a DataError that names them: a slip of the pen would make a new one."""
     known = set(classes)
     unknown = {decision.label for decision in decisions if decision.action == "move"} - known
     if unknown:
@@ -176,10 +168,8 @@ def remove_list(review: Path, data: Path, out: Path, *, split: Path | None = Non
         raise DataError(f"there is no {out} to take back", hint="name the list with --out")
     if _read(out) != content:
         raise DataError(f"{out} is not what this review makes of the photos", hint="remove it yourself if it may go")
-    try:
+    with guard_writes(out):
         out.unlink()
-    except OSError as error:
-        raise storage_error(out, error) from error
 
 
 def _correct(review: Path, data: Path, out: Path, split: Path | None) -> tuple[Applied, bytes]:

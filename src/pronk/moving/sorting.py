@@ -31,21 +31,13 @@ class Sorted:
 
 
 def read_state(path: str) -> State:
-    """Return what tells whether a file is still the same: size, time of change in ns, inode.
-
-    Raises:
-        OSError: if it is not there.
-    """
+    """Return what tells whether a file is still the same: size, time of change in ns, inode; OSError if gone."""
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def check_folder_names(classes: Sequence[str], *, windows: bool = os.name == "nt") -> None:
-    """Refuse classes that cannot be folder names; a model from a stranger may have any.
-
-    Raises:
-        ModelError: naming these classes.
-    """
+    """Refuse classes that cannot be folder names, by a ModelError; a model from a stranger may have any."""
     wrong = [name for name in classes if not _is_folder_name(name, windows)]
     by_case: dict[str, str] = {}
     for name in classes:

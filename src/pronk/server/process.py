@@ -41,7 +41,6 @@ class ServeOptions:
         access: who may use the server, with the address to listen on.
         port: port to listen on; 0 takes any that is free.
         body_limit: most that one request may send, as in "10MB".
-        version: version of pronk.
     """
 
     model: Path | None
@@ -94,11 +93,7 @@ def _parse_limit(text: str) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port; 0 is any that is free.
-
-    Raises:
-        StorageError: where the port is taken or the host is not this machine.
-    """
+    """Take a port, 0 for any that is free; StorageError where it is taken, or the host is not this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends without delay only where the protocol is named: else each answer waits 40 ms for a client's receipt.
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

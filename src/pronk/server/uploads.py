@@ -111,11 +111,7 @@ def _declared_length(request: Request) -> int | None:
 
 
 def parse_uploads(content_type: str, body: bytes) -> Uploads:
-    """Find the photos in a body.
-
-    Raises:
-        HttpError: 400 where the form or the JSON is broken, 413 for too many photos, 422 for none.
-    """
+    """Find the photos in a body; HttpError 400 for a broken form or JSON, 413 for too many photos, 422 for none."""
     kind, options = parse_options_header(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
         return Uploads(_parse_form(options.get(b"boundary", b""), body))

@@ -19,7 +19,7 @@ from pronk.photos.decoding import decode, load_image
 from pronk.photos.formats import FORMATS
 from pronk.server.http_errors import HttpError
 from pronk.storage import places
-from pronk.storage.files import lock_folder, remove_leftovers, storage_error, sync_folder, write_atomically
+from pronk.storage.files import guard_writes, lock_folder, remove_leftovers, sync_folder, write_atomically
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, leads_elsewhere
 from pronk.text import fold, plural, visible
 
@@ -63,7 +63,7 @@ class Workspace:
     def create(self, name: str) -> PhotoClass:
         """Make a class without photos."""
         name = check_name(name)
-        with self._changing, _storage_errors(self.photos / name):
+        with self._changing, guard_writes(self.photos / name):
             self._check_free(name)
             (self.photos / name).mkdir()
             sync_folder(self.photos)
@@ -72,7 +72,7 @@ class Workspace:
     def rename(self, name: str, new: str) -> PhotoClass:
         """Give a class another name; its photos stay."""
         new = check_name(new)
-        with self._changing, _storage_errors(self.photos / new):
+        with self._changing, guard_writes(self.photos / new):
             folder = self._find(name)
             self._check_free(new, but=folder.name)
             folder = folder.rename(self.photos / new)
@@ -83,7 +83,7 @@ class Workspace:
         """Delete a class and the photos that were added here; with other files in it HttpError 409, and all stays."""
         with self._changing:
             folder = self._find(name)
-            with _storage_errors(folder):
+            with guard_writes(folder):
                 paths = sorted(folder.iterdir())
                 others = [path for path in paths if not _is_ours(path)]
                 if others:
@@ -118,7 +118,7 @@ class Workspace:
         """Delete one photo."""
         with self._changing:
             path = self._find_photo(name, photo_id)
-            with _storage_errors(path):
+            with guard_writes(path):
                 path.unlink()
                 sync_folder(path.parent)
 
@@ -149,7 +149,7 @@ class Workspace:
             _refuse(f"too few photos: {', '.join(short)}", f"show at least {MIN_PHOTOS} of each class, or delete it")
 
     def _folders(self) -> list[Path]:
-        with _storage_errors(self.photos):
+        with guard_writes(self.photos):
             paths = sorted(self.photos.iterdir(), key=lambda path: natural_key(path.name))
         # A link, or a link above it, resolves to another path.
         return [path for path in paths if not find_fault(path.name) and path.is_dir() and not leads_elsewhere(path)]
@@ -189,7 +189,7 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
     """
     workspace = Workspace(folder)
     own = (workspace.photos, workspace.runs, workspace.cache)
-    with _storage_errors(folder):
+    with guard_writes(folder):
         for path in own:
             path.mkdir(parents=True, exist_ok=True)
     for path in own:
@@ -267,11 +267,3 @@ def _is_ours(path: Path) -> bool:
 
 def _refuse(message: str, hint: str) -> None:
     raise HttpError(422, message, code="usage", hint=hint)
-
-
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(path, error) from error

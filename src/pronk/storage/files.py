@@ -56,6 +56,15 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     )
 
 
+@contextlib.contextmanager
+def guard_writes(path: Path) -> Iterator[None]:
+    """Turn every OSError of a block into a StorageError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file atomically, in a fixed form."""
     # Names that are not UTF-8 arrive as lone surrogates, which only JSON's ASCII escapes can hold.
@@ -129,10 +138,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         RunError: naming the process that holds it.
     """
     path = folder / ".lock"
-    try:
+    with guard_writes(path):
         file = path.open("a+b", buffering=0)
-    except OSError as error:
-        raise storage_error(path, error) from error
     with file:
         if not (_try_lock(file.fileno()) and _is_same_file(path, file.fileno())):
             file.seek(0)
