@@ -105,11 +105,7 @@ def pooled_sizes(weights: Mapping[str, Sequence[np.ndarray]], blocks: Sequence[s
 
 
 def blocks_of_head(weights: Mapping[str, Sequence[np.ndarray]], features: int) -> tuple[str, ...]:
-    """Return the blocks that a head with so many features reads.
-
-    Raises:
-        ValueError: if no head of pronk has so many.
-    """
+    """Return the blocks that a head with so many features reads; ValueError if no head of pronk has so many."""
     for blocks in FEATURES.values():
         if sum(pooled_sizes(weights, blocks)) == features:
             return blocks

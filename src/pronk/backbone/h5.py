@@ -30,11 +30,7 @@ DAMAGE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticE
 
 @contextlib.contextmanager
 def open_h5(data: bytes) -> Iterator[h5py.File]:
-    """Open an HDF5 file of weights after all of its objects have been checked.
-
-    Raises:
-        ModelError: if it is none, or anything in it is elsewhere, no number, or larger than the file.
-    """
+    """Open an HDF5 file of checked weights; ModelError for what is elsewhere, no number, or larger than the file."""
     if len(data) > MAX_BYTES:
         raise refusal(f"it has {len(data)} bytes")
     try:
@@ -50,11 +46,7 @@ def open_h5(data: bytes) -> Iterator[h5py.File]:
 
 
 def read_weights(data: bytes) -> bytes:
-    """Return the bytes of a .keras file's weights, without Keras and without looking at anything else in it.
-
-    Raises:
-        ModelError: if it is not the zip that pronk saves.
-    """
+    """Return the bytes of a .keras file's weights, and look at nothing else; ModelError if pronk saves no such zip."""
     if len(data) < END_BYTES or data[:4] != b"PK\x03\x04":
         raise refusal("it is not a .keras file")
     # A directory of millions of entries takes gigabytes as soon as it is opened.

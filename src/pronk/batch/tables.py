@@ -20,11 +20,7 @@ Record = dict[str, Any]
 
 
 def choose_form(form: str | None, out: Path | None) -> str:
-    """Return the form of rows: the given one, else that of the file's suffix, else a table.
-
-    Raises:
-        SettingsError: if the suffix says nothing, or Parquet has no file to go to.
-    """
+    """Return the form of rows: as given, or by the suffix, or a table; SettingsError where that cannot be."""
     if out and not form and out.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"--out must end in {', '.join(SUFFIXES)}. Got {str(out)!r}", hint="or add --format")
     form = form or (SUFFIXES[out.suffix.lower()] if out else "table")

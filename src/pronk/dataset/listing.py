@@ -126,11 +126,7 @@ def _list_folder(data: Path) -> Listing:
 
 
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Read a CSV that a person may have written.
-
-    Raises:
-        DataError: if it cannot be read, or has no rows with these columns.
-    """
+    """Read a CSV that a person may have written; DataError if it has no rows with these columns."""
     names, hint = ",".join(columns), f"the first line reads: {','.join(columns)}"
     try:
         rows = read_csv(path)

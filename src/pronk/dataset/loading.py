@@ -252,11 +252,7 @@ def _names(classes: list[str]) -> str:
 
 
 def read_photo(root: Path, photo: Photo) -> bytes:
-    """Return the bytes of a photo's file, if they are still those that were split.
-
-    Raises:
-        ImageError: if the file was removed or replaced.
-    """
+    """Return the bytes of a photo's file; ImageError if it was removed or replaced since it was split."""
     data = read_bytes(root / photo.path)
     if hashlib.sha256(data).hexdigest() != photo.digest:
         raise ImageError(Reason.CHANGED, "was replaced during the run", hint="run the command again")

@@ -33,11 +33,7 @@ class Speed:
 
 
 def run_all(runtime: Runtime, photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Run photos one at a time on all cores, as they are served, and stack what comes out.
-
-    Returns:
-        Probabilities, float32 [n, C], and features, float32 [n, d].
-    """
+    """Run photos one at a time on all cores, as they are served: probabilities [n, C] and features [n, d], float32."""
     outputs = list(run_in_order(lambda pixels: runtime.run(pixels[None]), photos))
     return np.concatenate([one.probabilities for one in outputs]), np.concatenate([one.features for one in outputs])
 

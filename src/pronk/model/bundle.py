@@ -108,11 +108,7 @@ class Bundle:
         }
 
     def golden(self) -> dict[str, list[float]]:
-        """Return the expected probabilities of the golden photos, by path in the folder; none where it has none.
-
-        Raises:
-            ModelError: if they do not fit the classes or the files.
-        """
+        """Return the golden photos' expected probabilities by path, if any; ModelError where they do not fit."""
         if GOLDEN_EXPECTED not in self.files:
             return {}
         path = self.folder / GOLDEN_EXPECTED
@@ -238,11 +234,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read the object of model.json.
-
-    Raises:
-        ModelError: if it is damaged, or of a format that a newer version writes.
-    """
+    """Read the object of model.json; ModelError if it is damaged, or of a format that a newer version writes."""
     path = folder / MODEL_FILE
     check_ordinary(path, most=MOST_BYTES)
     try:

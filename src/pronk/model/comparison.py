@@ -64,6 +64,8 @@ class Comparison:
     """Two models on the same photos; `compare` makes it.
 
     Attributes:
+        a: the first model.
+        b: the second model.
         difference: accuracy of b minus that of a, with its 95 % interval for paired answers.
         gained: photos that only b gets right.
         lost: photos that only a gets right.

@@ -114,11 +114,9 @@ def row_columns(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def score_rows(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> JudgedRecord:
-    """Turn rows of predictions.csv into the `test` part of metrics.json.
+    """Turn rows of predictions.csv into the `test` part of metrics.json: `score`, and `coverage`.
 
-    Returns:
-        The numbers of `pronk.analysis.metrics.score`, and as `coverage` the share of photos that the model did not call
-        unknown; None where it cannot tell.
+    That is the share of photos that the model did not call unknown; None where it cannot tell.
     """
     coverage = None
     if all(row.get("distance") is not None for row in rows):

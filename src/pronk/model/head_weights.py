@@ -41,13 +41,9 @@ class FirstFormat:
 
 
 def load_head(path: Path, *, classes: int) -> np.ndarray:
-    """Read the weights of a head from an ONNX file, or from the array beside a model of another kind.
+    """Read a head from an ONNX file, or from the array beside a model of another kind, or raise a ModelError.
 
-    Returns:
-        Weights of dtype float32 and shape (d, C): how much each of the d pooled features speaks for each class.
-
-    Raises:
-        ModelError: if it is damaged or does not fit the classes.
+    Its weights, float32 (d, C), say how much each of the d pooled features speaks for each class.
     """
     try:
         data = path.read_bytes()

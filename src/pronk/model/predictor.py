@@ -157,11 +157,7 @@ class Predictor:
         return run_in_order(lambda source: self._predict(source, load or self._load), sources)
 
     def answer(self, path: str, outputs: Outputs) -> Prediction:
-        """Say what the outputs of the runtime for one photo mean.
-
-        Raises:
-            ModelError: if they hold values that are not finite numbers.
-        """
+        """Say what the runtime's outputs for one photo mean; ModelError if they are not finite numbers."""
         unknown = self.bundle.unknown
         try:
             distance = float(unknown.novelty.distance(outputs.features)[0]) if unknown else None
@@ -189,11 +185,7 @@ class Predictor:
         return checks
 
     def prove(self) -> None:
-        """Refuse a model whose golden photos come out otherwise than where it was trained.
-
-        Raises:
-            ModelError: with the largest difference.
-        """
+        """Raise a ModelError where golden photos come out otherwise than where the model was trained."""
         problem = self.find_problem(self.verify())
         if problem:
             raise problem

@@ -140,8 +140,7 @@ class Metrics(EvaluationMetrics):
     def from_json(cls, record: Mapping[str, Any]) -> "Metrics":
         """Read the object of metrics.json; earlier runs lack what was not measured then.
 
-        Raises:
-            ValueError: if anything in it cannot be true. Also KeyError, TypeError and AttributeError.
+        If anything in it cannot be true, it raises ValueError, KeyError, TypeError or AttributeError.
         """
         if record["format"] != FORMAT:
             raise ValueError(f"metrics.json has format {record['format']!r}")
@@ -162,11 +161,7 @@ ORDER = (
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """Return the numbers of a finished run.
-
-    Raises:
-        RunError: if they are not there or damaged.
-    """
+    """Return the numbers of a finished run; RunError if they are not there or damaged."""
     try:
         check_ordinary(folder / METRICS, most=MOST_BYTES)
         return Metrics.from_json(json.loads((folder / METRICS).read_bytes()))
@@ -180,11 +175,7 @@ def threshold_record(unknown: Unknown | None) -> UnknownRecord | None:
 
 
 def read_split(folder: Path) -> tuple[Photo, ...]:
-    """Return the photos of a run, with their parts and digests.
-
-    Raises:
-        RunError: if its split.csv is not there or damaged, as beside a model that was copied without its run.
-    """
+    """Return the photos of a run, with parts and digests; RunError where, as beside a copied model, no split.csv is."""
     try:
         check_ordinary(folder / SPLIT)
         return read_split_file(folder / SPLIT)

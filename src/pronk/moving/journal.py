@@ -54,10 +54,8 @@ class Journal:
     def plan(self, kind: str, source: Path, target: Path, *, digest: str = "") -> Action:
         """Plan an action, and take a name for it: the target's, or one with a number where that is not free.
 
-        Both paths are absolute; the digest, a sha256, is that of the file where it is known already.
-
-        Raises:
-            OSError: saying why the file cannot be moved or read.
+        Both paths are absolute; the digest, a sha256, is that of the file where it is known already. An OSError says
+        why the file cannot be moved or read.
         """
         refuse_link(kind, source)
         digest = digest or digest_file(source)
@@ -68,8 +66,7 @@ class Journal:
     def perform(self, actions: Collection[Action]) -> list[tuple[Action, str]]:
         """Record actions, then do them; return those that failed, with the reason.
 
-        Raises:
-            StorageError: if the disk is full or cannot be written; the same actions can be performed again.
+        After a StorageError, from a disk that is full or cannot be written, they can be performed again.
         """
         fresh = [action for action in actions if self._by_source.get(action.source) != action]
         self.append([*_missing_folders(fresh), *map(dataclasses.astuple, fresh)])

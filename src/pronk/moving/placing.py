@@ -36,8 +36,7 @@ class Action:
 def place(action: Action, run: str) -> None:
     """Do an action, or what of it is not done yet; its target is free, or a killed process has begun this very action.
 
-    Raises:
-        OSError: saying why it cannot be done; the source is still there.
+    After an OSError, which says why it cannot be done, the source is still there.
     """
     source, target = Path(action.source), Path(action.target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +78,7 @@ def _place_copy(action: Action, run: str) -> None:
 
 
 def take_back(action: Action, run: str) -> str:
-    """Reverse an action, or return why that would lose something.
-
-    Raises:
-        OSError: saying why it cannot be done.
-    """
+    """Reverse an action, or return why that would lose something; OSError where it cannot be done."""
     source, target = Path(action.source), Path(action.target)
     with contextlib.suppress(OSError):
         _temporary(action, run).unlink(missing_ok=True)

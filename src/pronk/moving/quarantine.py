@@ -25,11 +25,7 @@ class Quarantined:
 
 
 def check_folders(data: Path, folder: Path) -> None:
-    """Refuse, before anything is looked at, what cannot be moved or would come back into the data.
-
-    Raises:
-        SettingsError: if `data` is a CSV, or one of the two folders lies inside the other.
-    """
+    """Refuse at once, by a SettingsError, a CSV, whose rows would point nowhere, and folders inside each other."""
     if data.is_file():
         raise SettingsError(
             f"--fix moves files of a folder, and {str(data)!r} is a list of files: its rows would point nowhere",

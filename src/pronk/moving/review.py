@@ -158,11 +158,7 @@ def write_list(review: Path, data: Path, out: Path, *, split: Path | None = None
 
 
 def remove_list(review: Path, data: Path, out: Path, *, split: Path | None = None) -> None:
-    """Take back what `write_list` did with the same arguments.
-
-    Raises:
-        DataError: if the list is not what it wrote.
-    """
+    """Take back what `write_list` did with the same arguments; DataError if the list is not what it wrote."""
     _, content = _correct(review, data, out, split)
     if not os.path.lexists(out):
         raise DataError(f"there is no {out} to take back", hint="name the list with --out")
@@ -269,11 +265,7 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
 
 
 def undo_moves(review: Path, data: Path, quarantine: Path) -> Undone:
-    """Take back what `move_photos` did with the same arguments.
-
-    Raises:
-        DataError: if there is nothing, or nothing any more, to take back.
-    """
+    """Take back what `move_photos` did with the same arguments; DataError if nothing is left of it."""
     _check_folders(data, quarantine)
     read_review(review)
     journal = find_journal(quarantine.absolute(), _name_run(review, data))

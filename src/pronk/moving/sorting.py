@@ -57,10 +57,7 @@ def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str]
     """Refuse to sort into a folder where photos to predict and sorted ones would mix.
 
     No folder among the arguments (paths as typed) may hold it, or the next run would predict what this one sorted; and
-    no photo may lie in one of its class folders.
-
-    Raises:
-        SettingsError: naming both.
+    no photo may lie in one of its class folders. The SettingsError names both.
     """
     place = folder.resolve()
     for argument in filter(os.path.isdir, arguments):

@@ -90,10 +90,7 @@ class Service:
     def open(self, folder: Path) -> OpenModel:
         """Open a model, let it prove itself with its golden photos, and only then answer with it.
 
-        Requests that are under way keep the model they began with.
-
-        Raises:
-            ModelError: and the former model stays.
+        Requests that are under way keep the model they began with; after a ModelError the former one stays.
         """
         with self._replacing:
             predictor = Predictor.load(folder)

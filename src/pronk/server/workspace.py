@@ -100,11 +100,7 @@ class Workspace:
                 sync_folder(self.photos)
 
     def add(self, name: str, data: bytes) -> str:
-        """Keep a photo as it is and return its id; one that is there already is not kept twice.
-
-        Raises:
-            ImageError: with its reason, where training could not use it.
-        """
+        """Keep a photo once, as it is, and return its id; ImageError where training could not use it."""
         self._find(name)
         kind = decode(data, min_side=THUMBNAIL_SIDE // 2).format
         photo_id = hashlib.sha256(data).hexdigest()[:16] + FORMATS[kind].suffixes[0]

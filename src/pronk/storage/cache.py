@@ -53,11 +53,7 @@ def default_cache() -> Path:
 
 
 def parse_size(text: str, *, option: str = "--cache-limit") -> int:
-    """Turn "10GB" into bytes.
-
-    Raises:
-        SettingsError: if it is not a number with one of KB, MB, GB, TB; it names the option.
-    """
+    """Turn "10GB" into bytes; SettingsError, by the name of the option, if it is no number with KB, MB, GB or TB."""
     unit = text.strip().upper()[-2:]
     with contextlib.suppress(ValueError, KeyError, OverflowError):
         size = int(float(text.strip()[:-2]) * UNITS[unit])

@@ -132,11 +132,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system frees the lock of a killed process.
-
-    Raises:
-        RunError: naming the process that holds it.
-    """
+    """Hold a folder, or raise a RunError that names its holder; the system frees the lock of a killed process."""
     path = folder / ".lock"
     with guard_writes(path):
         file = path.open("a+b", buffering=0)

@@ -32,13 +32,9 @@ class Schema(NamedTuple):
 
 
 def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, Value]]:
-    """Read a message's fields in the order of the bytes.
+    """Yield the number of each field of a message, and its value: an int, or a view of its bytes.
 
-    Yields:
-        Number of each field, and its value: an int, or a view of its bytes.
-
-    Raises:
-        ModelError: where the bytes are not a message, once reading reaches that place.
+    Where the bytes are not a message, a ModelError comes once reading reaches that place.
     """
     view, position = memoryview(message), 0
     while position < len(view):
