@@ -38,9 +38,6 @@ def assert_no_group_straddles(dataset):
     assert all(len(found) == 1 for found in by_group.values())
 
 
-# Class folders
-
-
 def test_a_folder_of_class_folders(photo_folder):
     dataset = load_dataset(photo_folder)
     assert dataset.classes == LABELS
@@ -68,9 +65,6 @@ def test_same_seed_same_split_whatever_the_names(photo_folder, tmp_path):
     by_digest = [{photo.digest: photo.part for photo in dataset.photos} for dataset in (first, load_dataset(renamed))]
     assert by_digest[0] == {photo.digest: photo.part for photo in load_dataset(renamed, seed=3).photos}
     assert by_digest[0] != by_digest[1]
-
-
-# Copies
 
 
 def test_of_200_planted_copies_none_straddles_the_split(tmp_path):
@@ -109,9 +103,6 @@ def test_group_by_keeps_frames_together(photo_folder):
         assert len({photo.group for photo in dataset.photos}) == 12
     with pytest.raises(DataError, match="not a regular expression"):
         load_dataset(photo_folder, group_by="(")
-
-
-# Given parts
 
 
 def arrange(photo_folder, root, folders):
@@ -171,9 +162,6 @@ def test_csv_without_and_with_parts(photo_folder):
     assert dataset.counts == {"train": 24, "val": 6, "test": 6}
 
 
-# What a checkup tells, too
-
-
 def test_findings_and_shortcuts_of_the_photos_come_along(photo_folder):
     (photo_folder / "circle" / "small?.jpg").write_bytes(encode(draw_picture("circle", 77, (48, 30))))
     dataset = load_dataset(photo_folder)
@@ -183,9 +171,6 @@ def test_findings_and_shortcuts_of_the_photos_come_along(photo_folder):
     assert warns["colour"], "each shape has its colour"
     assert not warns["camera"]
     assert load_unsplit(photo_folder).shortcuts == dataset.shortcuts
-
-
-# A former split
 
 
 def test_a_former_split_is_kept_and_new_photos_are_assigned(photo_folder, tmp_path):
@@ -235,9 +220,6 @@ def test_a_faulty_split_is_an_error(photo_folder, tmp_path, text, said):
     with pytest.raises(DataError, match=said) as caught:
         load_dataset(photo_folder, split=file)
     assert caught.value.hint
-
-
-# Hopeless and thin data sets
 
 
 PHOTO = encode(draw_picture("circle", 1))

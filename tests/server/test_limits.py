@@ -45,9 +45,6 @@ def still_answers(server: Inside):
     assert server.post("/v1/predict", content=PHOTO).status_code == 200
 
 
-# --- bytes
-
-
 def test_large_bodies_are_refused(narrow):
     declared = narrow.post("/v1/predict", content=bytes(200_001))
     body = refused(declared, 413, "too_large")
@@ -88,9 +85,6 @@ def test_bodies_of_all_together_are_bounded(served_model):
         assert server.post("/v1/predict", content=PHOTO).status_code == 200
 
 
-# --- time
-
-
 def test_slow_bodies_are_given_up(narrow):
     started = time.monotonic()
     answer = narrow.post("/v1/predict", content=slowly(bytes(10_000)))
@@ -111,9 +105,6 @@ def test_slow_work_is_given_up(served_model, monkeypatch):
         assert 0.3 < time.monotonic() - started < 10
         assert "within 0.4 s" in refused(answer, 503, "busy")["error"]
         assert answer.headers["retry-after"] == "1"
-
-
-# --- places
 
 
 def test_a_full_server_says_so_at_once(narrow):
@@ -161,9 +152,6 @@ def test_clients_that_go_away_leave_nothing_behind(narrow):
 
     asyncio.run(go_away())
     still_answers(narrow)
-
-
-# --- connections
 
 
 async def echo(scope, receive, send):

@@ -35,9 +35,6 @@ def server(served_model):
         yield running
 
 
-# --- mistakes
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -73,9 +70,6 @@ def test_without_the_extra_the_message_names_it(served_model, tmp_path):
     text = fails(run_pronk("serve", served_model, "--port", "0", env=env))
     assert "pronk serve needs packages that are not installed" in text
     assert 'pip install "pronk[serve]"' in text
-
-
-# --- start and end
 
 
 def test_a_second_ctrl_c_ends_it_at_once(served_model):
@@ -116,9 +110,6 @@ def test_it_finishes_what_it_began(served_model):
         assert server.process.wait(20) == 0
 
 
-# --- limits
-
-
 def test_whoever_sends_too_much_reads_why(server):
     """Python's clients read the answer only after they have sent all."""
     body = bytes(11_000_000)
@@ -140,9 +131,6 @@ def test_limit_and_token_are_options(served_model):
         assert server.ask("GET", "/healthz").status == 200
         assert server.ask("GET", "/metrics").status == 401
         assert "\nt\n" not in server.words()
-
-
-# --- the same as elsewhere
 
 
 @pytest.mark.more
@@ -189,8 +177,6 @@ def test_it_says_where_it_is_and_writes_and_changes_nothing(served_model, tmp_pa
     assert {path: digest_file(path) for path in served_model.rglob("*") if path.is_file()} == before
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
-
-# --- under load: no request that it took is lost
 
 NAMES = ("blue", "green")
 

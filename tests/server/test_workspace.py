@@ -47,9 +47,6 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-# --- names
-
-
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -123,9 +120,6 @@ def test_nothing_outside_is_written_or_read(tmp_path_factory, name, new, photo_i
             assert path.is_dir() if depth == 1 else re.fullmatch(PHOTO_ID, path.name)
 
 
-# --- photos
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_every_format_gets_its_ending(workspace, kind):
     workspace.create("cats")
@@ -156,9 +150,6 @@ def test_a_photo_that_was_damaged_on_disk_is_written_again(workspace, photo):
         workspace.thumbnail("cats", path.name)
     workspace.add("cats", photo)
     assert path.read_bytes() == photo
-
-
-# --- folders
 
 
 def test_deleting_a_class_takes_only_what_was_added_here(workspace, photo):
@@ -267,9 +258,6 @@ def test_threads_do_not_disturb_each_other(workspace, photo):
         list(pool.map(change, range(8)))
     assert len(made) == 1
     assert sorted(len(one.photos) for one in workspace.classes()) == [0, 8]
-
-
-# --- enough to train on
 
 
 def fill(workspace, counts):
