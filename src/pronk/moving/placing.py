@@ -40,7 +40,7 @@ def place(action: Action, run: str) -> None:
     """
     source, target = Path(action.source), Path(action.target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if _is_placed(action):
+    if is_placed(action):
         if action.kind == "move" and os.path.lexists(source):
             _remove_copy(source, target, action.digest)
         return
@@ -85,7 +85,7 @@ def take_back(action: Action, run: str) -> str:
     if not os.path.lexists(target):
         lost = action.kind == "move" and not os.path.lexists(source)
         return "it is neither here nor where it came from" if lost else ""
-    if not _is_placed(action):
+    if not is_placed(action):
         return "it was changed, or is another file by now"
     if action.kind == "move" and not os.path.lexists(source):
         place(Action("move", action.target, action.source, action.digest), run)
@@ -103,7 +103,8 @@ def _temporary(action: Action, run: str) -> Path:
     return Path(action.target).with_name(f".{action.digest[:16]}-{run[:16]}.tmp")
 
 
-def _is_placed(action: Action) -> bool:
+def is_placed(action: Action) -> bool:
+    """Tell whether the target is the file itself, or has its content."""
     source, target = Path(action.source), Path(action.target)
     return _is_same(source, target) or find_digest(target) == action.digest
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pronk.errors import ModelError, SettingsError
 from pronk.moving.journal import Journal, open_journal, refuse_link
-from pronk.moving.placing import Action
+from pronk.moving.placing import Action, is_placed
 from pronk.storage.files import digest_file
 from pronk.storage.places import UNKNOWN, can_be_folder, enclosing, lies_in, number_names
 from pronk.text import fold
@@ -162,16 +162,10 @@ class _Sorter:
             taken = self.journal.has_taken(os.fspath(target))
             if not taken and not os.path.lexists(target):
                 return target
-            if self.mode != "move" and not taken and _has_content(target, source, digest):
+            same = Action(self.mode, os.fspath(source), os.fspath(target), digest)
+            if self.mode != "move" and not taken and is_placed(same):
                 return None
         raise AssertionError("numbers do not end")
-
-
-def _has_content(target: Path, source: Path, digest: str) -> bool:
-    try:
-        return target.samefile(source) or (target.is_file() and digest_file(target) == digest)
-    except OSError:
-        return False
 
 
 def _is_folder_name(name: str, windows: bool) -> bool:
