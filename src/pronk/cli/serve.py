@@ -53,9 +53,9 @@ def serve(model: Path | None, token: str | None, host: str, allow_anyone: bool, 
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
         raise click.UsageError("--token must be printable ASCII without spaces around it")
     with need_extra("serve", "pronk serve"):
-        from pronk.server.gateway import Access, is_loopback
+        from pronk.server.gateway import LOOPBACK, Access
         from pronk.server.process import ServeOptions, serve_model
-    if not (is_loopback(host) or token or allow_anyone):
+    if not (host.lower() in LOOPBACK or token or allow_anyone):
         raise click.UsageError(
             f"on --host {host} others can reach the server: name a --token T, or --allow-anyone to let everybody in"
         )

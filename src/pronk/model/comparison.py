@@ -199,8 +199,7 @@ def collect_answers(a: Evaluation, b: Evaluation) -> tuple[Answers, Answers, lis
 def match_answers(a: Answers, b: Answers) -> tuple[list[Pair], list[Finding]]:
     """Pair the answers to each photo that is fair to both models; of copies the first stands for all.
 
-    Returns:
-        Pairs in natural order of their paths, and a finding for each photo that is left out.
+    Returns pairs in natural order of their paths, and a finding for each photo that is left out.
     """
     pairs: list[Pair] = []
     findings: list[Finding] = []

@@ -78,8 +78,7 @@ def match_decisions(
 ) -> tuple[list[tuple[Entry, Decision]], list[tuple[str, str]]]:
     """Find the photo of each decision: by its path, else by its content, for not every program keeps every name.
 
-    Returns:
-        Photos with their decisions, and path and reason of decisions whose photo is gone or is another by now.
+    Returns photos with their decisions, and path and reason of decisions whose photo is gone or is another by now.
     """
     by_path = {entry.path: entry for entry in listing.entries}
     paths = [Path(decision.path).as_posix() for decision in decisions]

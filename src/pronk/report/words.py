@@ -20,8 +20,7 @@ PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned", "mixed": "partly fine-
 def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
     """Say how good the model is and how sure that is.
 
-    Returns:
-        A `tone` (good, unsure, bad or none), sentences, the accuracy, and as `baseline` the share of the largest class.
+    Returns a `tone` (good, unsure, bad or none), sentences, accuracy, and as `baseline` the share of the largest class.
     """
     test, trained, baseline = metrics.test, isinstance(metrics, Metrics), None
     accuracy: AccuracyRecord | None = None
@@ -120,8 +119,7 @@ def _compare_phases(frozen: PartRecord, tuned: PartRecord, comparison: ChoiceRec
 def describe_calibration(metrics: EvaluationMetrics) -> dict[str, Any] | None:
     """Say what the temperature does, and how far certainty and hit rate lie apart; None where that is not known.
 
-    Returns:
-        A verdict in a few words, sentences, and as `rows` the calibration errors of each part.
+    Returns a verdict in a few words, sentences, and as `rows` the calibration errors of each part.
     """
     calibration = metrics.calibration
     rows = [(part, error) for part, error in calibration["ece"].items() if error] if calibration else []
@@ -142,8 +140,7 @@ def describe_calibration(metrics: EvaluationMetrics) -> dict[str, Any] | None:
 def describe_unknown(metrics: EvaluationMetrics, *, asked: float = USUAL_COVERAGE) -> dict[str, Any] | None:
     """Say how many genuine photos kept their class, against what was promised (`asked`); None where that is not known.
 
-    Returns:
-        A verdict in a few words, sentences, and limits.
+    Returns a verdict in a few words, sentences, and limits.
     """
     unknown = metrics.unknown
     if metrics.rest_class is not None:

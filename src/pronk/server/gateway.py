@@ -28,7 +28,7 @@ HEADERS = {
     "permissions-policy": "camera=(self), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # names that only this machine can reach
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What needs no token: the page holds no data, and whoever watches the server's health has none.
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
@@ -213,8 +213,3 @@ def _name_of(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:  # a bracket that is never closed
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    return host.lower() in LOOPBACK
