@@ -74,7 +74,8 @@ def test_phase_2_stays_short_where_little_is_left_to_mend(plan):
     assert plan(losses, 0.91).pace == LONG
     assert plan(losses, 0.96).pace == SHORT
     assert "96%" in plan(losses, 0.96).why
-    assert plan(losses, 0.96, weights="offline").pace == OFFLINE
+    assert plan(losses, 0.91, weights="offline").pace == OFFLINE
+    assert plan(losses, 0.96, weights="offline").pace == SHORT
 
 
 def test_of_many_photos_fewer_views_and_epochs_are_needed(plan):
