@@ -482,6 +482,7 @@ show(
     colours=["black" if p.label == CLASSES[t] else WRONG for p, t in zip(shown, truth[six], strict=True)],
 )
 metrics = result.metrics
+print("chosen:", metrics.chosen["why"])
 print("report:", (result.folder / "report.html").as_posix())
 print("kept:  ", metrics.comparison["kept"].replace("_", "-"), "network;", metrics.comparison["why"])
 for finding in result.findings:
@@ -522,6 +523,9 @@ Markdown(
 # - The frozen blocks give the same features for the same view each time. pronk computes them once and keeps them; we
 #   computed them ten times.
 # - A head on fixed features has one best solution. pronk solves for it; we walked towards it for five epochs.
+# - What suits the photos is asked of them: whether the head reads the last block alone, as ours does, or several, which
+#   helps most where photos are unlike ImageNet's; how long to fine-tune; and how much of that to keep. Where the frozen
+#   network is nearly always right, phase 2 stays short.
 # - Copies and near copies of a photo never end up on both sides of the split, and photos are turned the way the
 #   camera was held, which `image_dataset_from_directory` does not do.
 # - BatchNormalization stays still, fine-tuning is kept only where it lowers the validation loss, and every accuracy
