@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pronk.config import BLOCKS, SETTINGS, Settings, find_problems, read_settings, to_toml
+from pronk.config import BLOCKS, CHANGES, SETTINGS, Settings, find_problems, read_settings, to_toml
 from pronk.errors import SettingsError
 
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(os.fsdecode)
@@ -25,6 +25,7 @@ settings = st.builds(
     image_size=st.integers(1, 32).map(lambda n: 32 * n),
     fit=st.sampled_from(CHOICES["fit"]),
     views=st.just("auto") | st.integers(1, 64),
+    augment=st.just("auto") | st.lists(st.sampled_from(CHANGES), min_size=1).map(",".join),
     fine_tune_from=st.sampled_from(BLOCKS),
     learning_rate=st.just("auto") | st.floats(1e-9, 1),
     frozen_only=st.booleans(),
@@ -101,6 +102,9 @@ def test_only_known_choices(name):
         ({"image_size": 200}, "--image-size must be a multiple of 32"),
         ({"learning_rate": float("nan")}, "--learning-rate must be auto or from"),
         ({"views": "two"}, "--views must be auto or from 1 to 64. Got 'two'"),
+        ({"augment": "crop,flip"}, "--augment knows auto, none, crop, .* with commas. Got 'crop,flip'"),
+        ({"augment": ""}, "--augment knows"),
+        ({"augment": "none", "views": 2}, "--augment none leaves the photo itself. Got --views 2"),
         ({"group_by": "("}, "--group-by must be a regular expression"),
         ({"fail_under": 0.5, "test": 0.0}, "--fail-under needs a test part"),
         ({"frozen_only": True, "keep": "fine-tuned"}, "--keep fine-tuned needs phase 2"),

@@ -12,6 +12,9 @@ from typing import Any, get_args
 from pronk.errors import SettingsError
 
 AUTO = ("auto",)  # chosen by the photos
+Changes = tuple[str, ...]  # some of CHANGES, in this order
+CHANGES: Changes = ("crop", "turn", "stretch", "mirror", "brightness", "colour", "upside-down", "quarter-turns")
+USUAL: Changes = CHANGES[:6]
 BLOCKS = (*(f"block_{number}_add" for number in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15)), "block_16_project_BN")
 
 
@@ -86,6 +89,7 @@ class Settings:
     )
     # What `auto` comes to, and why, stands in training/plan.py.
     views: int | str = _setting("auto", "Augmented views per training photo.", limits=(1, 64), choices=AUTO)
+    augment: str = _setting("auto", f"What views differ in, of {', '.join(CHANGES)}; none; or auto.")
     fine_tune_from: str = _setting("auto", "Blocks after this one are fine-tuned.", choices=(*AUTO, *BLOCKS))
     epochs: int | str = _setting("auto", "Epochs of phase 2.", limits=(1, 1000), choices=AUTO)
     learning_rate: float | str = _setting(
@@ -142,6 +146,10 @@ def find_problems(settings: Settings) -> list[str]:
         problems.append("--fail-under needs a test part. Got --test 0")
     if settings.frozen_only and settings.keep == "fine-tuned":
         problems.append("--keep fine-tuned needs phase 2. Got --frozen-only")
+    if settings.augment not in ("auto", "none") and set(settings.augment.split(",")) - set(CHANGES):
+        problems.append(f"--augment knows auto, none, {', '.join(CHANGES)}, with commas. Got {settings.augment!r}")
+    if settings.augment == "none" and settings.views not in ("auto", 1):
+        problems.append(f"--augment none leaves the photo itself. Got --views {settings.views}")
     if settings.group_by is not None:
         try:
             re.compile(settings.group_by)
@@ -150,6 +158,16 @@ def find_problems(settings: Settings) -> list[str]:
     if settings.image_size % 32:
         problems.append(f"--image-size must be a multiple of 32. Got {settings.image_size}")
     return problems
+
+
+def parse_changes(augment: str) -> Changes:
+    """Return the changes that a setting names, in the order of CHANGES; `auto` are the usual ones.
+
+    Example:
+        >>> parse_changes("mirror,crop"), parse_changes("none")
+        (('crop', 'mirror'), ())
+    """
+    return USUAL if augment == "auto" else tuple(name for name in CHANGES if name in augment.split(","))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

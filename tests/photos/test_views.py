@@ -4,29 +4,47 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from helpers.pictures import draw_picture, encode
+from pronk.config import CHANGES, USUAL
 from pronk.photos.decoding import decode, load_pixels
 from pronk.photos.drawing import draw_photo
 from pronk.photos.views import draw_views, view_generator
 
 FITS = ("crop", "pad", "squash")
+TURNS = {"mirror", "upside-down", "quarter-turns"}
 PHOTO = draw_picture("circle", 1, (128, 96))
 
 
-def views(numbers, *, image=PHOTO, fit="crop", digest="d1", seed=42, size=64):
-    return draw_views(image, size=size, fit=fit, numbers=numbers, digest=digest, seed=seed)
+def views(numbers, changes=USUAL, *, image=PHOTO, fit="crop", digest="d1", seed=42, size=64):
+    return draw_views(image, changes, size=size, fit=fit, numbers=numbers, digest=digest, seed=seed)
 
 
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=5), st.sampled_from(FITS), st.integers(0, 2**32), st.text())
+some_changes = st.sets(st.sampled_from(CHANGES))
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=5), some_changes, st.sampled_from(FITS), st.integers(0, 2**32))
 @settings(max_examples=40)
-def test_a_view_depends_on_photo_number_and_seed_alone(numbers, fit, seed, digest):
-    together = views(numbers, fit=fit, seed=seed, digest=digest)
-    alone = [views([number], fit=fit, seed=seed, digest=digest)[0] for number in numbers]
+def test_a_view_depends_on_photo_number_seed_and_changes_alone(numbers, changes, fit, seed):
+    together = views(numbers, changes, fit=fit, seed=seed)
+    alone = [views([number], changes, fit=fit, seed=seed)[0] for number in numbers]
     np.testing.assert_array_equal(together, np.stack(alone))
     assert together.dtype == np.uint8
     assert together.shape == (len(numbers), 64, 64, 3)
+
+
+@given(some_changes, st.integers(1, 8))
+@settings(max_examples=40)
+def test_a_change_leaves_the_others_as_they_were(changes, number):
+    """Turning a finished view over is the same as a view that has these changes too."""
+    plain, turned = views([number], changes - TURNS)[0], views([number], changes)[0]
+    ways = [np.rot90(plain[:, ::way], quarters) for way in (1, -1) for quarters in range(4)]
+    assert any(np.array_equal(turned, way) for way in (ways if changes & TURNS else [plain]))
+
+
+def test_without_changes_a_view_is_the_photo():
+    square = draw_picture("circle", 1, (64, 64))
+    np.testing.assert_array_equal(views([3], (), image=square)[0], np.asarray(square))
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -68,9 +86,11 @@ def test_views_show_the_photo(fit, size):
         assert view.std() > 0.3 * base.std()
 
 
-def test_half_of_the_views_are_mirrored():
-    halves = Image.new("RGB", (64, 64), "black")
-    halves.paste("white", (32, 0, 64, 64))
-    drawn = views(range(1, 201), image=halves, size=32).mean(axis=3)
-    mirrored = drawn[:, :, :8].mean(axis=(1, 2)) > drawn[:, :, -8:].mean(axis=(1, 2))
-    assert 70 < mirrored.sum() < 130
+@pytest.mark.parametrize(("change", "ways"), [("mirror", 2), ("upside-down", 2), ("quarter-turns", 4)])
+def test_each_way_to_turn_a_photo_is_as_frequent(change, ways):
+    drawn = views(range(1, 401), {change}, size=16)
+    _, counts = np.unique(drawn.reshape(400, -1), axis=0, return_counts=True)
+    assert len(counts) == ways
+    assert (abs(counts * ways / 400 - 1) < 0.3).all()
+    both = views(range(1, 401), {"mirror", change}, size=16)
+    assert len(np.unique(both.reshape(400, -1), axis=0)) == {"mirror": 2, "upside-down": 4, "quarter-turns": 8}[change]

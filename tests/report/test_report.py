@@ -64,7 +64,7 @@ def content():
             "alpaca": {"train": 100, "val": 24, "test": 24},
             "not_alpaca": {"train": 129, "val": 25, "test": 25},
         },
-        settings={"views": 4, "frozen_only": False, "group_by": None, "image": {"size": 224}},
+        settings={"views": 4, "augment": "crop,mirror", "frozen_only": False, "group_by": None, "image": {"size": 224}},
         model_path="runs/my alpacas-1",
     )
 
@@ -194,7 +194,11 @@ def warmed(temperature):
         ("fine_tuning", {}, ["luck alone could well do that (exact McNemar test, p = 0.625)", "Lower loss."]),
         ("fine_tuning", {"fine_tuned": None, "comparison": FROZEN}, ["Fine-tuning was not run.", "Kept: the frozen"]),
         ("data", {}, ["alpaca 100 24 24 148", "all 229 49 49 327"]),
-        ("settings", {}, ["views 4 frozen_only false group_by – image.size 224", "fine-tune 1 min 16 s"]),
+        (
+            "settings",
+            {},
+            ["views 4 augment crop,mirror frozen_only false group_by – image.size 224", "fine-tune 1 min 16 s"],
+        ),
         ("settings", {}, ["Peak memory: 1,234 MiB"]),
         ("use", {}, ["pronk predict 'runs/my alpacas-1' photo.jpg", "pronk evaluate 'runs/my alpacas-1' "]),
         ("calibration", {}, [OF_TEST, EFFECT, "validation photos 5.0 % 2.0 % test photos 6.1 % 3.5 %"]),
@@ -314,6 +318,7 @@ def test_telling_answers_are_shown_with_heat_maps(content):
     assert section(page, "right").count("<img") == 2
     assert section(page, "views").count("<img") == 10
     assert "this run used the first 4" in words(section(page, "views"))
+    assert "They differ in: crop, mirror." in words(section(page, "views"))
 
 
 def test_of_many_mistakes_the_rest_is_counted(content):

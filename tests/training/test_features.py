@@ -11,7 +11,7 @@ from pronk.errors import DataError, StorageError
 from pronk.photos.decoding import load_pixels
 from pronk.training import features as features_module
 from pronk.training.features import extract_features, plan_extraction
-from pronk.training.rows import load_square, row_key
+from pronk.training.rows import load_square
 from pronk.training.run_folder import Run
 
 SETTINGS = tiny_settings("unused", views=3)
@@ -95,14 +95,15 @@ def test_more_photos_compute_their_views_only(extract, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"image_size": 64}, {"fit": "pad"}, {"fine_tune_from": "block_14_add"}, {"seed": 43}]
+    ("name", "value"),
+    [("image_size", 64), ("fit", "pad"), ("fine_tune_from", "block_14_add"), ("seed", 43), ("augment", "crop")],
 )
-def test_what_changes_the_numbers_is_computed_anew(extract, changes):
+def test_what_changes_the_numbers_is_computed_anew(extract, name, value):
     dataset, _ = extract()
-    settings = SETTINGS.replace(**changes)
+    settings = SETTINGS.replace(**{name: value})
     computed = extract(settings, dataset=dataset)[1].computed
-    # View 0, the photo itself, does not depend on the seed.
-    expected = rows_of(dataset) - (len(dataset.photos) if "seed" in changes else 0)
+    # View 0, the photo itself, depends neither on the seed nor on what other views differ in.
+    expected = rows_of(dataset) - (len(dataset.photos) if name in ("seed", "augment") else 0)
     assert computed == expected
     other = dataclasses.replace(lively_backbone(0.35, seed=8), sha256="another")
     assert extract(settings, dataset=dataset, backbone=other)[1].computed == rows_of(dataset)
@@ -121,7 +122,7 @@ def test_a_damaged_row_is_computed_again(extract, how):
     dataset, features = extract()
     photo = dataset.part("train")[0]
     expected = features.row(photo, 1)
-    path = features.extraction.store.path(row_key(photo, 1, SETTINGS.seed))
+    path = features.extraction.store.path(features.extraction.row_key(photo, 1))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.unlink() if how == "gone" else path.write_bytes(data if how == "flipped" else data[:50])
@@ -133,7 +134,7 @@ def test_a_damaged_row_is_computed_again(extract, how):
 def test_a_damaged_row_whose_photo_changed_is_an_error(extract, photos):
     dataset, features = extract()
     photo = dataset.part("train")[0]
-    features.extraction.store.path(row_key(photo, 1, SETTINGS.seed)).unlink()
+    features.extraction.store.path(features.extraction.row_key(photo, 1)).unlink()
     (photos / photo.path).write_bytes(b"")
     with pytest.raises(DataError, match=f"{photo.path} changed"):
         features.row(photo, 1)

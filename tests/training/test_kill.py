@@ -42,7 +42,7 @@ def command(tiny_run, base, *, cache=None):
     """Train as `tiny_run` was, in a folder of its own and, unless another is named, with a cache of its own."""
     settings = tiny_run.folder / "settings.toml"
     place = ("--out", base / "run", "--cache", cache or base / "cache")
-    return ["train", "--config", settings, "--features", "auto", *place, "--resume", "--quiet"]
+    return ["train", "--config", settings, "--features", "auto", "--augment", "auto", *place, "--resume", "--quiet"]
 
 
 def start(arguments, *, killer=()):

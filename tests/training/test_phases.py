@@ -29,7 +29,7 @@ SETTINGS = Settings(
     batch_size=8,
 )
 PACE = Pace(views=2, epochs=3, learning_rate=0.02)
-PLAN = Plan("multi", 0.01, "block_15_add", PACE, "")
+PLAN = Plan("multi", 0.01, "block_15_add", "crop", PACE, "")
 
 
 @pytest.fixture(scope="module")

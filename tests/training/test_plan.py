@@ -1,17 +1,22 @@
 """What `auto` comes to: chosen by the training photos alone, and said in words."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from helpers.training import CLASSES
+from helpers.training import CLASSES, lively_backbone, tiny_settings
 from pronk.analysis.head import STRENGTHS, Strengths
 from pronk.backbone.architecture import FEATURES
-from pronk.config import Settings
-from pronk.dataset.loading import Dataset, Photo
+from pronk.config import USUAL, Settings
+from pronk.dataset.loading import Dataset, Photo, load_dataset
 from pronk.training import plan as plan_module
-from pronk.training.plan import LONG, OFFLINE, SHORT, make_plan
+from pronk.training.features import extract_features
+from pronk.training.plan import LONG, OFFLINE, SHORT, Reading, choose_changes, make_plan
+from pronk.training.run_folder import Run
 
 WIDTHS = {"top": 1280, "multi": 1904}
 
@@ -22,26 +27,31 @@ class Rows:
 
     photos: int
     name: str = "multi"
+    extraction = SimpleNamespace(cut="block_5_add")
 
     @property
     def dataset(self):
         photos = tuple(Photo(f"{i}.png", CLASSES[i % 2], "train", "", f"g{i}") for i in range(self.photos))
         return Dataset(None, CLASSES, photos, (), len(photos))
 
-    @property
-    def extraction(self):
-        return type("Extraction", (), {"cut": "block_5_add"})
-
     def reading(self, name):
         return Rows(self.photos, name)
 
+    def changed(self, changes):
+        return self
+
     def pooled(self, photos, *, views):
-        assert views == 1
-        return np.zeros((len(photos), WIDTHS[self.name]), np.float32)
+        return np.zeros((len(photos) * views, WIDTHS[self.name]), np.float32)
 
 
 @pytest.fixture
-def plan(monkeypatch):
+def pool():
+    with ThreadPoolExecutor(2) as threads:
+        yield threads
+
+
+@pytest.fixture
+def plan(monkeypatch, pool):
     """Make a plan where cross-validation finds these losses, and this accuracy."""
 
     def make(losses, accuracy=0.8, *, photos=100, **settings):
@@ -54,7 +64,7 @@ def plan(monkeypatch):
             return Strengths(found, np.full(len(STRENGTHS), accuracy))
 
         monkeypatch.setattr(plan_module, "measure_strengths", measure)
-        return make_plan(Rows(photos), Settings(**settings))
+        return make_plan(Rows(photos), Run(Settings(**settings), None, None, None, pool))
 
     return make
 
@@ -86,7 +96,54 @@ def test_of_many_photos_fewer_views_and_epochs_are_needed(plan):
 
 
 def test_what_was_asked_for_stays(plan):
-    found = plan({"top": 0.2, "multi": 0.1}, views=3, epochs=5, learning_rate=0.1, features="top")
-    expected = {"features": "top", "fine_tune_from": "block_5_add", "views": 3, "epochs": 5, "learning_rate": 0.1}
+    found = plan({"top": 0.2, "multi": 0.1}, views=3, epochs=5, learning_rate=0.1, features="top", augment="turn,crop")
+    pace = {"views": 3, "epochs": 5, "learning_rate": 0.1}
+    expected = {"features": "top", "fine_tune_from": "block_5_add", "augment": "turn,crop", **pace}
     assert found.chosen == expected
     assert plan({"top": 0.2, "multi": 0.1}, **expected).chosen == expected, "a replay comes to the same"
+
+
+def test_without_augmentation_there_is_one_view(plan):
+    losses = {"top": 0.2, "multi": 0.1}
+    assert (plan(losses, augment="none").pace.views, plan(losses, augment="none").augment) == (1, "none")
+    assert plan(losses, augment="crop").pace == plan(losses).pace
+    usual = ",".join(USUAL)
+    assert (plan(losses).augment, plan(losses, 0.96).augment, plan({}).augment) == (usual, usual, usual)
+
+
+@pytest.fixture
+def ask(tmp_path, pool):
+    """Ask photos of two classes, 24 each, drawn by a function of class and random numbers, what views may differ in."""
+
+    def choose(draw):
+        rng = np.random.default_rng(0)
+        for label in CLASSES:
+            (tmp_path / "photos" / label).mkdir(parents=True)
+            for number in range(24):
+                Image.fromarray(draw(label, rng)).save(tmp_path / "photos" / label / f"{number}.png")
+        run = Run(tiny_settings("unused"), lively_backbone(0.35), tmp_path / "run", tmp_path / "cache", pool)
+        features = extract_features(load_dataset(tmp_path / "photos"), run, views=2)
+        augment, reasons = choose_changes(features, Reading("multi", 0.1), run)
+        assert choose_changes(features, Reading("multi", 0.1), run) == (augment, reasons)
+        return set(augment.split(",")), ". ".join(reasons)
+
+    return choose
+
+
+def draw_halves(label, rng, axis):
+    """Draw a picture whose first half is bright for "cold", and the last for "warm"."""
+    picture = np.full((40, 40, 3), rng.integers(30, 90))
+    np.moveaxis(picture, axis, 0)[slice(20) if label == "cold" else slice(20, 40)] += rng.integers(40, 120)
+    return (picture + rng.integers(0, 40, picture.shape)).astype(np.uint8)
+
+
+def test_views_are_not_mirrored_where_classes_differ_by_direction(ask):
+    changes, why = ask(lambda label, rng: draw_halves(label, rng, 1))
+    assert not changes & {"mirror", "quarter-turns"}
+    assert "views are not mirrored, which would cost" in why
+
+
+def test_views_are_mirrored_where_classes_differ_from_top_to_bottom(ask):
+    changes, _ = ask(lambda label, rng: draw_halves(label, rng, 0))
+    assert changes >= set(USUAL)
+    assert "upside-down" not in changes

@@ -136,20 +136,36 @@ def measure_strengths(lesson: Lesson, *, seed: int) -> Strengths | None:
     if len(set(lesson.groups)) < 2 * FOLDS:
         return None
     folds = deal_groups(lesson.groups, k=FOLDS, rng=rng)
-    chosen = np.sort(rng.permutation(len(folds))[:MAX_CROSS_VALIDATED])
-    X, targets, weights = lesson.features[chosen], lesson.targets[chosen], lesson.weights[chosen]
-    folds = folds[chosen]
-    losses, right = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
+    folds[rng.permutation(len(folds))[MAX_CROSS_VALIDATED:]] = -1
+    losses, right = _judge_folds(lesson, folds, STRENGTHS)
+    return Strengths(losses.mean(axis=1), right.mean(axis=1))
+
+
+def measure_views(lesson: Lesson, strength: float, *, seed: int) -> np.ndarray:
+    """Cross-validate heads that learn all views of photos by their log-loss on view 0 of others: float64 [n]."""
+    folds = deal_groups(lesson.groups, k=FOLDS, rng=np.random.default_rng(seed))
+    return np.asarray(_judge_folds(lesson, folds, [strength])[0][0])
+
+
+def _judge_folds(lesson: Lesson, folds: np.ndarray, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-loss and rightness of view 0, [S, m], of the m photos that have a fold: the others' is -1."""
+    X = lesson.features.reshape(len(folds), lesson.views, -1)
+    losses, right = np.zeros((2, len(strengths), len(folds)))
     for fold in range(FOLDS):
-        fitted, left = folds != fold, folds == fold
+        fitted, left = (folds != fold) & (folds >= 0), folds == fold
         if left.any() and fitted.any():
             predicted = predict_left_out(
-                X[fitted], targets[fitted], X[left], classes=lesson.classes, weights=weights[fitted]
+                X[fitted].reshape(-1, X.shape[2]),
+                lesson.targets[fitted].repeat(lesson.views),
+                X[left, 0],
+                classes=lesson.classes,
+                weights=lesson.weights[fitted].repeat(lesson.views),
+                strengths=strengths,
             )
-            given = predicted[:, np.arange(left.sum()), targets[left]]
-            losses += -np.log(np.clip(given, 1e-7, None)).sum(axis=1)
-            right += (predicted.argmax(axis=2) == targets[left]).sum(axis=1)
-    return Strengths(losses / len(chosen), right / len(chosen))
+            given = predicted[:, np.arange(left.sum()), lesson.targets[left]]
+            losses[:, left] = -np.log(np.clip(given, 1e-7, None))
+            right[:, left] = predicted.argmax(axis=2) == lesson.targets[left]
+    return losses[:, folds >= 0], right[:, folds >= 0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _make_option(name: str, text: str) -> Callable[[Command], Command]:
         type=click.Choice(choices) if kind is str and choices else kind,
         default=None,
         help=text,
-        metavar="BLOCK" if name == "fine_tune_from" else None,
+        metavar={"fine_tune_from": "BLOCK", "augment": "auto|none|LIST"}.get(name),
     )
 
 

@@ -51,9 +51,10 @@ class ChoiceRecord(ComparisonRecord):
 
 
 class ChosenRecord(TypedDict):
-    """What the run chose by itself, or was told: what the head reads ("top" or "multi"), how phase 2 goes, and why."""
+    """What was chosen, or asked for: what the head reads, what views differ in, how phase 2 goes, and why."""
 
     features: str
+    augment: str
     views: int
     fine_tune_from: str
     epochs: int

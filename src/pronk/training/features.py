@@ -18,7 +18,7 @@ from pronk.backbone.architecture import FEATURES, HEAD_BLOCKS, pooled_sizes, spl
 from pronk.backbone.onnx_graphs import PREFIX_VERSION, cut_shape, write_prefix
 from pronk.batch.engines import open_engine
 from pronk.batch.ray_cluster import SHARE
-from pronk.config import Settings
+from pronk.config import Changes, Settings, parse_changes
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import Dataset, Photo, read_photo
 from pronk.errors import DataError, ImageError
@@ -27,7 +27,7 @@ from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
 from pronk.storage.cache import CacheKind, ensure_space
 from pronk.storage.files import write_atomically
-from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows, row_key
+from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows
 from pronk.training.run_folder import Run
 
 PHOTOS_AT_ONCE = 4
@@ -61,6 +61,10 @@ class Features:
         """Return the same, read as one of FEATURES says."""
         return dataclasses.replace(self, blocks=FEATURES[name])
 
+    def changed(self, changes: Changes) -> "Features":
+        """Return the same with views that differ in other ways."""
+        return dataclasses.replace(self, extraction=dataclasses.replace(self.extraction, changes=changes))
+
     def without_missing(self) -> "Features":
         """Return the same without the photos that cannot be used any more."""
         return dataclasses.replace(self, dataset=self.dataset.without(self.missing), missing=())
@@ -89,7 +93,7 @@ class Features:
 
     def row(self, photo: Photo, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return one row; a damaged one is computed again."""
-        store, key = self.extraction.store, row_key(photo, number, self.extraction.seed)
+        store, key = self.extraction.store, self.extraction.row_key(photo, number)
         row = store.read(key)
         if row is None:
             compute_rows(self.extraction, [PhotoViews(photo, (number,))])
@@ -119,9 +123,7 @@ def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
 
 
 def extract_views(features: Features, run: Run, *, views: int) -> Features:
-    """Compute further views of the training photos, after `extract_features` and in the same way."""
-    if views <= features.views:
-        return features
+    """Compute the views of the training photos that are missing still, after `extract_features` and like it."""
     wanted = list(_find_missing(features.dataset.part("train"), features.extraction, views, 0))
     return _compute_missing(wanted, dataclasses.replace(features, views=views), run)
 
@@ -161,7 +163,10 @@ def plan_extraction(root: Path, run: Run) -> Extraction:
         dict(zip(HEAD_BLOCKS, pooled_sizes(weights), strict=True)),
         cut_shape(weights, size=size, cut=cut),
     )
-    return Extraction(root.absolute(), prefix, store, cut, size, settings.fit, settings.seed, run.work / "squares")
+    changes = parse_changes(settings.augment)
+    return Extraction(
+        root.absolute(), prefix, store, cut, size, settings.fit, settings.seed, changes, run.work / "squares"
+    )
 
 
 def find_cut(settings: Settings) -> str:
@@ -178,7 +183,7 @@ def _find_missing(
     squares = square_bytes // (extraction.size**2 * 3)
     for photo in photos:
         wanted = range(views if photo.part == "train" else 1)
-        keys = {number: row_key(photo, number, extraction.seed) for number in wanted}
+        keys = {number: extraction.row_key(photo, number) for number in wanted}
         numbers = tuple(n for n, key in keys.items() if key not in seen and not extraction.store.has(key))
         seen.update(keys.values())
         judged = photo.part != "train" and squares > 0

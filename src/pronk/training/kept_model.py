@@ -109,13 +109,8 @@ def cut_suffix(kept: Kept, features: Features, run: Run) -> bytes | None:
 def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) -> Unknown | None:
     """Fit the distance to the training photos, and set its threshold with the validation photos.
 
-    Args:
-        suffix: the fine-tuned blocks, from `cut_suffix`.
-        features: the photos and their cached rows.
-        settings: with the share of genuine photos that shall keep below the threshold, `coverage`.
-
-    Returns:
-        None where there are too few validation photos to promise that, or where a class is that of all the rest.
+    The suffix is that of `cut_suffix`. None is returned where there are too few validation photos to promise the
+    `coverage` of the settings, or where a class is that of all the rest.
     """
     dataset, coverage = features.dataset, settings.coverage
     if find_rest_class(dataset.classes, settings.rest_class):

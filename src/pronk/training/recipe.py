@@ -6,7 +6,7 @@ from typing import Any
 
 from pronk.backbone.weights import load_backbone
 from pronk.batch.engines import check_engine
-from pronk.config import Settings
+from pronk.config import Settings, parse_changes
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
 from pronk.dataset.loading import Dataset, load_dataset, read_split_file, write_split
@@ -100,9 +100,10 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         with usage.stage("extract"):
             features = extract_features(dataset, run, views=least_views(run.settings)).without_missing()
         with usage.stage("head"):
-            plan = run.pool.submit(make_plan, features, run.settings).result()
+            plan = make_plan(features, run)
         with usage.stage("extract"):
-            features = extract_views(features, run, views=plan.pace.views).without_missing().reading(plan.features)
+            features = features.reading(plan.features).changed(parse_changes(plan.augment))
+            features = extract_views(features, run, views=plan.pace.views).without_missing()
         usage.add("decode", features.decode_seconds)
         keep_split(run.folder, features.dataset)
         run = run.settle(**plan.chosen)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pronk.config import Changes
 from pronk.dataset.findings import Finding, left_out
 from pronk.dataset.loading import Photo, read_photo
 from pronk.errors import ImageError, StorageError
@@ -118,6 +119,7 @@ class Extraction:
         size: side of the square the network sees, in pixels.
         fit: how a photo becomes that square.
         seed: the seed of the views.
+        changes: what the views differ in.
         squares: folder of pixels that wait to be judged.
     """
 
@@ -128,12 +130,12 @@ class Extraction:
     size: int
     fit: str
     seed: int
+    changes: Changes
     squares: Path
 
-
-def row_key(photo: Photo, number: int, seed: int) -> str:
-    """Name a row: by the photo's content and the view; view 0 is the same for every seed."""
-    return f"{photo.digest}-{number}-{seed}" if number else f"{photo.digest}-0"
+    def row_key(self, photo: Photo, number: int) -> str:
+        """Name a row: by the photo's content and the view; view 0 is the same for every seed and all changes."""
+        return f"{photo.digest}-{number}-{self.seed}-{'+'.join(self.changes)}" if number else f"{photo.digest}-0"
 
 
 def compute_rows(extraction: Extraction, batch: Sequence[PhotoViews]) -> Extracted:
@@ -152,7 +154,7 @@ def compute_rows(extraction: Extraction, batch: Sequence[PhotoViews]) -> Extract
             continue
         for number, view in zip(wanted.numbers, drawn, strict=True):
             pooled, cut = session.run(["features", "cut"], {"image": view[None]})
-            extraction.store.write(row_key(wanted.photo, number, extraction.seed), pooled[0], cut[0])
+            extraction.store.write(extraction.row_key(wanted.photo, number), pooled[0], cut[0])
     return Extracted(len(batch), tuple(findings), decode_seconds)
 
 
@@ -163,8 +165,8 @@ def draw_wanted(extraction: Extraction, wanted: PhotoViews) -> np.ndarray | Find
         image = decode(read_photo(extraction.root, photo), min_side=size).image
     except ImageError as error:
         return left_out(photo.path, error)
-    numbers = wanted.numbers or (0,)
-    views = draw_views(image, size=size, fit=extraction.fit, numbers=numbers, digest=photo.digest, seed=extraction.seed)
+    numbers, fit, seed = wanted.numbers or (0,), extraction.fit, extraction.seed
+    views = draw_views(image, extraction.changes, size=size, fit=fit, numbers=numbers, digest=photo.digest, seed=seed)
     if wanted.square:
         with contextlib.suppress(StorageError):  # then the photo is decoded once more
             write_atomically(extraction.squares / photo.digest, views[0].tobytes(), durable=False)

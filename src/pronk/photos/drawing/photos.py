@@ -63,13 +63,8 @@ def draw_photos(
     A photo depends on its kind, its number, the size and the seed only: more kinds or more photos leave the
     others as they are.
 
-    Args:
-        out: the folder to make; it may exist if it is empty. It is returned.
-        photos_per_class: at least one.
-        seed: another seed draws other photos.
-        size: width and height of a landscape photo in pixels; upright ones have them swapped.
-        kinds: from `KINDS`; each becomes a class folder.
-        on_progress: called with (photos done, photos to draw).
+    The folder is made, or exists and is empty, and is returned. The size is that of a landscape photo, and each of the
+    kinds, from KINDS, becomes a class folder. `on_progress` is called with (photos done, photos to draw).
 
     Raises:
         DataError: if the folder is not empty, or is a file.
