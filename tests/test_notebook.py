@@ -16,7 +16,7 @@ PER_CLASS = 40
 SMALLER = {
     "photos_per_class=120": f"photos_per_class={PER_CLASS}",
     "SEED, SIZE = 42, 160": "SEED, SIZE = 42, 96",
-    "settings.replace(image_size": "settings.replace(views=2, epochs=4, image_size",
+    "settings.replace(image_size": "settings.replace(views=2, epochs=2, image_size",
 }
 # What the cells computed, printed by a last cell of its own.
 PRINT_RECORD = """
@@ -97,6 +97,7 @@ def test_it_runs_on_drawn_photos_without_a_network(regenerate, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notebooks"]
 
 
+@pytest.mark.slow  # the same cells as on drawn ones, at three times the photos
 def test_it_runs_on_real_photos(regenerate, tmp_path, real_photos, real_weights):
     if not ((real_weights / "mobilenet_v2_1.0_224_no_top.h5").is_file() and (real_photos / "alpaca").is_dir()):
         pytest.skip("$PRONK_WEIGHTS holds no mobilenet_v2_1.0_224_no_top.h5, or $PRONK_PHOTOS no folder named alpaca")
