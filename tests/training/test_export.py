@@ -75,8 +75,10 @@ def test_an_export_is_a_model_of_its_own_that_agrees(exports, tiny_photos, tmp_p
     pixels = np.stack([load_pixels(tiny_photos / "cold" / f"{i}.png", size=32) for i in range(8)])
     wanted = open_runtime(original).run(pixels, heat=True).heat
     found = np.concatenate([open_runtime(bundle).run(one[None], heat=True).heat for one in pixels])
-    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > (0.97 if to.endswith("int8") else 0.9999)
-    assert np.ptp(found) == pytest.approx(np.ptp(wanted), rel=0.2 if to.endswith("int8") else 1e-3)
+    # LiteRT's eight bits take part in the heat itself; ONNX's stop before the head.
+    alike, near = {"onnx-int8": (0.97, 0.2), "litert-int8": (0.9, 0.5)}.get(to, (0.9999, 1e-3))
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > alike
+    assert np.ptp(found) == pytest.approx(np.ptp(wanted), rel=near)
     predictor = Predictor.load(exported.folder)
     assert all(check["ok"] for check in predictor.verify())
     photos = sorted(tiny_photos.rglob("*.png"))
