@@ -89,7 +89,7 @@ def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
     )
     targets = np.arange(300) % 2  # the classes take turns
     fitted, judged = slice(0, 60), slice(60, None)
-    head = fit_head(Lesson(pooled[fitted], targets[fitted], (), np.ones(60), classes=2), 0.03)
+    head = fit_head(Lesson(pooled[fitted], targets[fitted], (), np.ones(60), classes=2), 0.3)
     set_head(network, head)
     model = OnnxRuntime(write_model(backbone.weights, head, size=160))
     fixed = pooled[:, : sum(pooled_sizes(backbone.weights, HEAD_BLOCKS[:1]))]
@@ -99,6 +99,6 @@ def test_300_real_photos_say_what_keras_says(real_photos, real_weights):
         assert largest_difference(found, wanted) < TOLERANCE
     rounded = suffix.predict_on_batch([stored.astype(np.float32), fixed])
     accuracies = [float((p[judged].argmax(axis=1) == targets[judged]).mean()) for p in (expected, rounded)]
-    assert accuracies[0] > 0.75
+    assert accuracies[0] > 0.8
     assert accuracies[1] >= accuracies[0]
     assert np.abs(expected - rounded).max() < 0.01
