@@ -75,7 +75,7 @@ def train_pronk(
     command += ["--image-size", bench.image_size, "--seed", seed, "--cache", cache, "--out", run]
     record = run_measured([*command, *bench.train_options, *options], log=run.with_suffix(".log"))
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    kept = metrics["comparison"]["kept"]
+    kept = "frozen" if metrics["comparison"]["kept"] == "frozen" else "fine_tuned"  # or the mean of both: "mixed"
     return {
         "seed": seed,
         **record,
