@@ -8,8 +8,8 @@ from onnx import helper, numpy_helper
 
 from helpers.wire import field, make_onnx, varint
 from pronk.errors import ModelError
+from pronk.model.first_format import read_head
 from pronk.model.guards.protobuf import integers_of, read_fields
-from pronk.model.head_weights import read_head
 
 NUMBERS = st.integers(1, 2**29 - 1)
 INTEGERS = st.integers(0, 2**64 - 1)

@@ -125,7 +125,7 @@ def test_a_mistake_leaves_no_run_behind_and_the_same_name_can_be_used(go, photos
     result = go(settings=settings, cache=tmp_path / "named", on_progress=lambda *step: said.append(step))
     assert result.metrics.fine_tuned is None
     assert result.metrics.comparison == {
-        "gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out",
+        "gained": 0, "lost": 0, "p": 1.0, "kept": "frozen", "why": "fine-tuning was left out", "share": 1.0,
     }  # fmt: skip
     assert {row["phase"] for row in read_csv(result.folder / "history.csv")} == {"frozen"}
     assert list(dict.fromkeys(stage for stage, _, _ in said)) == [

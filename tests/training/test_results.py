@@ -55,7 +55,7 @@ def test_metrics_have_all_fields_and_only_those(tiny_run, tiny_weights):
         assert list(metrics[phase]["val"]) == ["accuracy", "loss"]
         check_accuracy(metrics[phase]["val"]["accuracy"])
         assert metrics[phase]["val"]["loss"] >= 0
-    assert list(metrics["comparison"]) == ["gained", "lost", "p", "kept", "why"]
+    assert list(metrics["comparison"]) == ["gained", "lost", "p", "kept", "why", "share"]
     assert metrics["comparison"]["kept"] in ("frozen", "fine_tuned")
     names = (metric.name for metric in METRICS)
     assert list(metrics["test"]) == ["accuracy", *names, "per_class", "confusion", "coverage"]

@@ -18,10 +18,10 @@ from PIL import Image
 from pronk.analysis.calibration import SetScores, Unknown
 from pronk.config import SETTINGS as CONFIG
 from pronk.errors import COPY_AGAIN, ModelError
+from pronk.model.first_format import HEAD_FILE, FirstFormat
 from pronk.model.formats.runtimes import Runtime
 from pronk.model.formats.table import FORMATS, TRAINED, Format
 from pronk.model.guards.files import check_ordinary, read_limited
-from pronk.model.head_weights import HEAD_FILE, FirstFormat
 from pronk.model.run import EXPORTS, MODEL, SETTINGS
 from pronk.storage.files import digest_file, write_atomically, write_json
 from pronk.storage.places import is_single_name, lies_in

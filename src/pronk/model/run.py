@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.metrics import AccuracyRecord, ComparisonRecord, ScoreRecord
@@ -44,10 +44,14 @@ class PhaseRecord(TypedDict):
 
 
 class ChoiceRecord(ComparisonRecord):
-    """Phase 2 against phase 1 on the same photos, what was kept (frozen, fine_tuned or mixed), and why."""
+    """Phase 2 against phase 1 on the same photos, what was kept (frozen, fine_tuned or mixed), and why.
+
+    What phase 2 came to may be a mean of its weights and the frozen ones, with a share of its own below 1.
+    """
 
     kept: str
     why: str
+    share: NotRequired[float]  # absent in older runs, where it is 1
 
 
 class ChosenRecord(TypedDict):

@@ -19,11 +19,9 @@ from pronk.model.formats.example_programs import list_steps, write_decoding
 from pronk.model.run import Metrics
 from pronk.pools import available_cores
 from pronk.report.pages import render_page
-from pronk.report.words import PARTS, WIDE
-from pronk.report.words import PHASES as NAMES
+from pronk.report.words import PARTS, PHASES, WIDE, list_models
 from pronk.text import percent, visible
 
-PHASES = {"frozen": "frozen network, new head", "fine_tuned": "fine-tuned"}
 IMAGENET = """\
 The network started from the ImageNet weights that Keras publishes. Keras's code is under the Apache License 2.0. The
 weights were learned from the photos of [ImageNet](https://www.image-net.org/download), whose terms of access allow
@@ -53,8 +51,8 @@ def render_card(
         "card.md",
         title=Path(settings.data).name or "photos",
         **metrics.to_json(),
-        phases=[(name, phase["val"]) for key, name in PHASES.items() if (phase := getattr(metrics, key))],
-        kept=NAMES[metrics.comparison["kept"]],
+        phases=list_models(metrics),
+        kept=PHASES[metrics.comparison["kept"]],
         class_counts=class_counts or {},
         left_out=sorted(Counter(finding.code for finding in findings if finding.severity == "error").items()),
         licence=LICENCES.get(weights, OTHER_LICENCE),

@@ -77,9 +77,6 @@ def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
         return None
     frozen, tuned, comparison = metrics.frozen, metrics.fine_tuned, metrics.comparison
     kept, why = comparison["kept"], comparison["why"]
-    second = ("mixed", "partly fine-tuned blocks") if kept == "mixed" else ("fine_tuned", "fine-tuned blocks")
-    models = [("frozen", "frozen network, new head", frozen), (*second, tuned)]
-    rows = [{"name": text, "val": model["val"], "kept": key == kept} for key, text, model in models if model]
     verdict, sentences = "Fine-tuning was not run.", list[str]()
     if tuned is not None:
         gained = comparison["gained"] - comparison["lost"]
@@ -93,9 +90,18 @@ def describe_fine_tuning(metrics: EvaluationMetrics) -> dict[str, Any] | None:
         "sentences": sentences,
         "kept": PHASES[kept],
         "why": why,
-        "rows": rows,
+        "rows": list_models(metrics),
         "chosen": chosen,
     }
+
+
+def list_models(metrics: Metrics) -> list[dict[str, Any]]:
+    """Name the models that the phases ended with, and tell how they do on the validation photos."""
+    is_whole = metrics.comparison.get("share", 1.0) == 1
+    second = ("fine_tuned", "fine-tuned blocks") if is_whole else ("mixed", "partly fine-tuned blocks")
+    models = [("frozen", "frozen network, new head", metrics.frozen), (*second, metrics.fine_tuned)]
+    kept = metrics.comparison["kept"]
+    return [{"name": text, "val": model["val"], "kept": key == kept} for key, text, model in models if model]
 
 
 def _compare_phases(frozen: PartRecord, tuned: PartRecord, comparison: ChoiceRecord) -> list[str]:

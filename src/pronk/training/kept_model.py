@@ -74,7 +74,7 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
     """
     before, weights = frozen.val_probabilities, run.backbone.weights
     if fine_tuned is None:
-        comparison = ChoiceRecord(gained=0, lost=0, p=1.0, kept="frozen", why="fine-tuning was left out")
+        comparison = ChoiceRecord(gained=0, lost=0, p=1.0, kept="frozen", why="fine-tuning was left out", share=1.0)
         return Kept(frozen.head, weights, before, comparison)
     after, asked = fine_tuned.val_probabilities, run.settings.keep
     losses = log_loss(before, targets), log_loss(after, targets)
@@ -86,7 +86,8 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
     if asked != "best":
         why = f"asked for with --keep {asked}; {why}"
     test = mcnemar_exact(before.argmax(axis=1) == targets, after.argmax(axis=1) == targets)
-    comparison = ChoiceRecord(**test, kept=("fine_tuned" if share == 1 else "mixed") if better else "frozen", why=why)
+    kept = "fine_tuned" if share == 1 else "mixed"
+    comparison = ChoiceRecord(**test, kept=kept if better else "frozen", why=why, share=share)
     if better:
         return Kept(fine_tuned.head, fine_tuned.weights, after, comparison)
     return Kept(frozen.head, weights, before, comparison)

@@ -14,7 +14,7 @@ import numpy as np
 from pronk.errors import COPY_AGAIN, ModelError, need_extra
 
 OUTPUTS = ("probabilities", "features", "heat")
-FIRST_MAP = "feature_map"  # in the place of heat in models of the first format; see `pronk.model.head_weights`
+FIRST_MAP = "feature_map"  # in the place of heat in models of the first format; see `pronk.model.first_format`
 
 
 @dataclasses.dataclass(frozen=True)
