@@ -72,7 +72,7 @@ def _watch(name: str, work: Any, moments: Moments) -> Any:
 
 def _watch_first_step(run_epoch: Any, moments: Moments) -> Any:
     @functools.wraps(run_epoch)
-    def watched(state: Any, batches: Any, on_step: Any) -> Any:
+    def watched(state: Any, batches: Any, steps: int, on_step: Any) -> Any:
         began = read_clock()
 
         def tell(step: int) -> None:
@@ -80,7 +80,7 @@ def _watch_first_step(run_epoch: Any, moments: Moments) -> Any:
                 moments["first_step"] = (began, read_clock())
             on_step(step)
 
-        return run_epoch(state, batches, tell)
+        return run_epoch(state, batches, steps, tell)
 
     return watched
 

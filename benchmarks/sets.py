@@ -73,9 +73,9 @@ def find_sets(names: list[str] | None) -> dict[str, Path]:
     return {name: root for name, root in sets.items() if not names or name in names}
 
 
-def run_pronk(bench: Bench, split: Path, seed: int) -> dict:
+def run_pronk(bench: Bench, split: Path, seed: int, *, name: str = "pronk") -> dict:
     """Train with the defaults and an empty cache."""
-    folder, cache = split.parent / "run", split.parent / "cache"
+    folder, cache = split.parent / name, split.parent / "cache"
     for former in (folder, cache):
         shutil.rmtree(former, ignore_errors=True)
     given = ("--split", split) if split.exists() else ()
@@ -94,7 +94,7 @@ def run_pronk(bench: Bench, split: Path, seed: int) -> dict:
 def run_former(bench: Bench, split: Path, seed: int) -> dict:
     """Train with the code of another checkout, $PRONK_FORMER."""
     with mock.patch.dict(os.environ, PYTHONPATH=os.environ["PRONK_FORMER"]):
-        return run_pronk(bench, split, seed)
+        return run_pronk(bench, split, seed, name="former")
 
 
 def run_tutorial(bench: Bench, split: Path, seed: int) -> dict:
