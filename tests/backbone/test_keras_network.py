@@ -5,6 +5,7 @@ from helpers.training import digest_arrays, lively_backbone
 from pronk.analysis.head import Head
 from pronk.backbone.architecture import HEAD_BLOCKS, LAYERS, split_blocks
 from pronk.backbone.keras_network import (
+    LastAnswers,
     build_network,
     build_suffix,
     get_head,
@@ -46,6 +47,17 @@ def test_it_is_an_ordinary_functional_model(network, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     photos = pixels(2)
     np.testing.assert_array_equal(np.asarray(loaded(photos)), np.asarray(network(photos)))
+
+
+def test_the_answers_to_a_batch_are_told():
+    metric = LastAnswers(3)
+    for shift in (0, 1):
+        probabilities = np.roll([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [0.3, 0.3, 0.4]], shift, axis=0)
+        metric.reset_state()
+        metric.update_state(np.array([0, 2, 2]), probabilities)
+        told = np.asarray(metric.result())
+        np.testing.assert_allclose(told[:, 0], probabilities[[0, 1, 2], [0, 2, 2]], rtol=1e-6)
+        assert told[:, 1].tolist() == ([1, 0, 1] if shift == 0 else [0, 0, 0])
 
 
 def test_weights_go_in_and_come_out(backbone):

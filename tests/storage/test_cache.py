@@ -45,9 +45,22 @@ def test_a_row_comes_back_in_the_agreed_precision(store):
     for found, wanted in zip(store.read("key"), (pooled, cut), strict=True):
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
-    assert store.path("key").stat().st_size == store.row_bytes
+    assert store.path("key").stat().st_size == store.row_bytes()
     assert store.has("key")
     assert RowStore(store.folder, {"out_relu": 6}, SHAPES[1]).read("key") is None, "of another shape"
+
+
+def test_a_row_may_lack_the_features_that_no_head_reads(store):
+    _, cut = row()
+    store.write("key", np.zeros(0), cut)
+    assert not store.has("key")
+    assert store.read("key") is None
+    assert store.has("key", features=False)
+    assert store.path("key").stat().st_size == store.row_bytes(features=False) < store.row_bytes()
+    np.testing.assert_array_equal(store.read("key", features=False)[1], cut)
+    store.write("key", *row())
+    assert store.has("key", features=False), "a whole row will do"
+    np.testing.assert_array_equal(store.read("key", features=False)[0], row()[0])
 
 
 def test_a_damaged_row_is_none(store):
@@ -70,10 +83,10 @@ def test_trimming_removes_what_was_used_least_recently(store, tmp_path):
     os.utime(leftover, (1, 1))
     for number in (0, 3):
         assert store.has(f"{number:04d}")  # marks it as used
-    assert trim(tmp_path, limit=5 * store.row_bytes) == 10 + 5 * store.row_bytes
+    assert trim(tmp_path, limit=5 * store.row_bytes()) == 10 + 5 * store.row_bytes()
     assert not leftover.exists()
     assert left(store) == [0, 3, 7, 8, 9]
-    assert measure(tmp_path) == (5, 5 * store.row_bytes)
+    assert measure(tmp_path) == (5, 5 * store.row_bytes())
 
 
 @given(st.integers(0, 30), st.integers(0, 30 * 100))
@@ -82,7 +95,7 @@ def test_trimming_keeps_the_limit_and_no_less(tmp_path_factory, count, limit):
     store = RowStore(root / "rows" / "r", *SHAPES)
     fill(store, count)
     trim(root, limit=limit)
-    assert left(store) == list(range(count))[count - min(count, limit // store.row_bytes) :]
+    assert left(store) == list(range(count))[count - min(count, limit // store.row_bytes()) :]
 
 
 def test_clearing_takes_only_what_is_ours(store, tmp_path):

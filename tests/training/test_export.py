@@ -76,7 +76,7 @@ def test_an_export_is_a_model_of_its_own_that_agrees(exports, tiny_photos, tmp_p
     wanted = open_runtime(original).run(pixels, heat=True).heat
     found = np.concatenate([open_runtime(bundle).run(one[None], heat=True).heat for one in pixels])
     # LiteRT's eight bits take part in the heat itself; ONNX's stop before the head.
-    alike, near = {"onnx-int8": (0.98, 0.2), "litert-int8": (0.9, 0.5)}.get(to, (0.9999, 1e-3))
+    alike, near = {"onnx-int8": (0.98, 0.2), "litert-int8": (0.95, 0.4)}.get(to, (0.9999, 1e-3))
     assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > alike
     assert np.ptp(found) == pytest.approx(np.ptp(wanted), rel=near)
     predictor = Predictor.load(exported.folder)

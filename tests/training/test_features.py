@@ -10,7 +10,7 @@ from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, StorageError
 from pronk.photos.decoding import load_pixels
 from pronk.training import features as features_module
-from pronk.training.features import extract_features, plan_extraction
+from pronk.training.features import READ_VIEWS, extract_features, plan_extraction
 from pronk.training.rows import load_square
 from pronk.training.run_folder import Run
 
@@ -76,6 +76,23 @@ def test_a_second_run_computes_nothing(extract):
     np.testing.assert_array_equal(second.pooled(dataset.photos), first.pooled(dataset.photos))
     for changes in ({"learning_rate": 0.5}, {"epochs": 9}, {"class_weights": "none"}, {"views": 2}, {"val": 0.3}):
         assert extract(SETTINGS.replace(**changes), dataset=dataset)[1].computed == 0, changes
+
+
+def test_views_that_no_head_reads_have_no_features(extract):
+    """They serve phase 2; a run that leaves it out computes them whole."""
+    early = SETTINGS.replace(fine_tune_from="block_5_add")
+    dataset, features = extract(early)
+    train = dataset.part("train")
+    assert features.read_views == READ_VIEWS == 2
+    cuts = [row for (row,) in (features.inputs(train, [view] * len(train)) for view in range(3))]
+    store = features.extraction.store
+    sizes = [store.path(features.extraction.row_key(train[0], view)).stat().st_size for view in range(3)]
+    assert sizes == [store.row_bytes(), store.row_bytes(), store.row_bytes(features=False)]
+    _, frozen = extract(early.replace(frozen_only=True), dataset=dataset)
+    assert (frozen.computed, frozen.read_views) == (len(train), 3)
+    np.testing.assert_array_equal(frozen.inputs(train, [2] * len(train))[0], cuts[2])
+    assert np.abs(frozen.pooled(train, views=3)[2::3]).sum(axis=1).min() > 0
+    assert extract(early, dataset=dataset)[1].computed == 0
 
 
 def test_more_photos_compute_their_views_only(extract, photos, tmp_path):

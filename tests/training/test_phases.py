@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,18 @@ from pronk.backbone.keras_network import batch_norms, build_network, build_suffi
 from pronk.config import Settings
 from pronk.dataset.loading import load_dataset
 from pronk.errors import RunError, SettingsError
+from pronk.training import phase_two
 from pronk.training.features import Features, extract_features
 from pronk.training.phase_one import train_head
-from pronk.training.phase_two import SHARES, FineTuning, cut_evenly, fine_tune, load_checkpoint, save_checkpoint
+from pronk.training.phase_two import (
+    PROGRESS,
+    SHARES,
+    FineTuning,
+    fill_batches,
+    fine_tune,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pronk.training.plan import Pace, Plan
 from pronk.training.run_folder import Run
 
@@ -29,7 +39,7 @@ SETTINGS = Settings(
     batch_size=8,
 )
 PACE = Pace(views=2, epochs=3, learning_rate=0.02)
-PLAN = Plan("multi", 0.01, "block_15_add", "crop", PACE, "")
+PLAN = Plan("multi", 0.01, "block_15_add", "crop", PACE, "", {})
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +69,14 @@ def frozen(features):
 def tune(backbone, features, frozen, folder, *, pace=PACE, settings=SETTINGS, stop_after=None):
     """Fine-tune in a new network, as a new process would; perhaps stopped in the step after some epochs."""
     network = build_network(backbone, features.blocks, classes=2, settings=settings)
-    steps = -(-features.dataset.counts["train"] // settings.batch_size)
 
     def watch(stage, done, total):
         assert stage == "fine_tune"
-        if stop_after and done == steps * stop_after + 1:
+        if stop_after and done > PROGRESS * stop_after:
             raise KeyboardInterrupt
 
     run = Run(settings, backbone, folder, folder, None, on_progress=watch)
-    return network, fine_tune(network, frozen, features, pace, run)
+    return network, fine_tune(network, frozen, features, dataclasses.replace(PLAN, pace=pace), run)
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +204,7 @@ def test_weights_that_blow_up_are_named(backbone, features, frozen, tmp_path, mo
 
 def test_every_photo_is_read_in_every_view(backbone, features, frozen, tmp_path, monkeypatch):
     asked = []
+    monkeypatch.setattr(phase_two, "SETTLED", 1.1)
 
     def note(photos, views=(), *, given):
         asked.extend(zip((photo.path for photo in photos), views, strict=False))
@@ -207,12 +217,32 @@ def test_every_photo_is_read_in_every_view(backbone, features, frozen, tmp_path,
     assert len({view for _, view in asked[: SETTINGS.batch_size]}) == 2, "a batch holds several"
 
 
-@given(count=st.integers(1, 400), most=st.integers(1, 64))
-def test_batches_are_equal_and_hold_every_photo(count, most):
-    batches = cut_evenly(np.arange(count), most)
-    assert batches.shape[1] <= most
+@given(count=st.integers(1, 400), size=st.integers(1, 64))
+def test_batches_are_equal_and_hold_every_photo(count, size):
+    batches = fill_batches(np.arange(count), size)
+    assert batches.shape[1] == size
     assert set(batches.ravel()) == set(range(count))
-    assert batches.size - count < len(batches), "at most one photo more in each batch"
+    assert batches.size - count < size
+
+
+@given(
+    chances=st.lists(st.sampled_from([0.2, 0.5, 0.95, 1.0]), min_size=1, max_size=60),
+    epoch=st.integers(0, 30),
+    most=st.integers(1, 20),
+)
+def test_photos_that_are_settled_come_up_in_every_third_epoch(suffix, chances, epoch, most):
+    answers = np.array([[chance, 1] for chance in chances])
+    state = FineTuning(suffix, PACE, SETTINGS.replace(batch_size=most), answers)
+    trained = []
+    for state.epoch in range(epoch, epoch + 3):
+        batches = state.choose_batches()
+        assert batches.shape[1] == state.batch <= most
+        trained.append(set(batches.ravel().tolist()))
+    unsettled = {place for place, chance in enumerate(chances) if chance < 0.9}
+    assert all(unsettled <= places for places in trained)
+    if unsettled or len(chances) >= 3:
+        settled = [place for places in trained for place in places - unsettled]
+        assert sorted(settled) == sorted(set(range(len(chances))) - unsettled)
 
 
 # --- its state
@@ -225,14 +255,14 @@ def suffix(backbone):
 
 def test_an_epoch_counts_all_of_its_batches(suffix):
     """Without dropout and learning nothing, loss and accuracy are those of a forward pass over the whole epoch."""
-    state = FineTuning(suffix, Pace(2, 1, 1e-9), SETTINGS, steps=3)
+    state = FineTuning(suffix, Pace(2, 1, 1e-9), SETTINGS.replace(batch_size=4), np.zeros((12, 2)))
     suffix.get_layer("dropout").rate = 0.0
     rng = np.random.default_rng(3)
     X, targets = rng.normal(size=(12, 1, 1, 56)).astype(np.float32), np.arange(12) % 2
     weights = np.where(targets, 3.0, 0.5)
-    parts = [slice(0, 5), slice(5, 6), slice(6, 12)]
-    state.epoch = 1
-    loss, accuracy = state.run_epoch([(X[part], targets[part], weights[part]) for part in parts], int)
+    parts = [np.arange(i, 12, 3) for i in range(3)]
+    state.run_epoch([(part, X[part], targets[part], weights[part]) for part in parts], 3, int)
+    loss, accuracy = state.measure_train(weights)
     probabilities = np.asarray(suffix.predict_on_batch(X))
     losses = -np.log(probabilities[np.arange(12), targets])
     right = probabilities.argmax(axis=1) == targets

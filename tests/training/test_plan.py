@@ -59,9 +59,9 @@ def plan(monkeypatch, pool):
             if not losses:
                 return None
             loss = losses[next(name for name in FEATURES if WIDTHS[name] == lesson.features.shape[1])]
-            found = np.full(len(STRENGTHS), 9.0)
+            found = np.full((len(STRENGTHS), photos), 9.0)
             found[3] = loss
-            return Strengths(found, np.full(len(STRENGTHS), accuracy))
+            return Strengths(found, np.full((len(STRENGTHS), photos), accuracy))
 
         monkeypatch.setattr(plan_module, "measure_strengths", measure)
         return make_plan(Rows(photos), Run(Settings(**settings), None, None, None, pool))
@@ -140,7 +140,7 @@ def draw_halves(label, rng, axis):
 def test_views_are_not_mirrored_where_classes_differ_by_direction(ask):
     changes, why = ask(lambda label, rng: draw_halves(label, rng, 1))
     assert not changes & {"mirror", "quarter-turns"}
-    assert "views are not mirrored, which would cost" in why
+    assert "views are not mirrored: it makes photos harder to recognise" in why
 
 
 def test_views_are_mirrored_where_classes_differ_from_top_to_bottom(ask):

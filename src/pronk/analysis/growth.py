@@ -51,14 +51,16 @@ def measure_growth(
     seed: int,
     folds: int = FOLDS,
     repeats: int = REPEATS,
+    strength: float | None = None,
     on_fold: Callable[[int, int], None] = lambda done, total: None,
 ) -> Growth:
     """Cross-validate heads on growing shares of the photos; a smaller share is always part of a larger one.
 
-    Arguments and errors are those of `cross_validate`; `on_fold` is called with (heads fitted, heads to fit).
+    Arguments and errors are those of `cross_validate`, but a strength of None is chosen once, by all photos; `on_fold`
+    is called with (heads fitted, heads to fit).
     """
     k = possible_folds(table, folds)
-    strength = choose_common_strength(table, seed=seed)
+    strength = strength or choose_common_strength(table, seed=seed)
     work, shares = [], []
     for repeat in range(repeats):
         dealt = assign_folds(table.targets, table.groups, k=k, seed=seed + repeat)

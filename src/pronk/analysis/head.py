@@ -87,15 +87,18 @@ class Lesson:
 
 
 class Strengths(NamedTuple):
-    """Cross-validated log-loss and accuracy at each of STRENGTHS, float64 [S]."""
+    """Cross-validated log-loss and rightness of each photo at each of STRENGTHS, float64 [S, n].
+
+    Photos that took no part, where there are more than MAX_CROSS_VALIDATED, have NaN.
+    """
 
     losses: np.ndarray
-    accuracies: np.ndarray
+    right: np.ndarray
 
     @property
     def best(self) -> int:
-        """The place of the strength with the lowest log-loss."""
-        return int(self.losses.argmin())
+        """The place of the strength with the lowest mean log-loss."""
+        return int(np.nanmean(self.losses, axis=1).argmin())
 
 
 def fit_head(
@@ -108,14 +111,22 @@ def fit_head(
 
     `on_iteration` is called with the number of each finished iteration and the head so far.
     """
+    from threadpoolctl import threadpool_limits
+
     scaler, iterations = Scaler.fit(lesson.features), itertools.count(1)
+    with threadpool_limits(1):  # for the reasons that `_Problem.solve` has
+        rows, axes = _reduce(scaler.transform(lesson.features))
 
-    def tell(solution: np.ndarray) -> None:
-        on_iteration(next(iterations), scaler.unfold(solution, strength))
+        def finish(solution: np.ndarray) -> Head:
+            weights = solution[:-1] if axes is None else axes @ solution[:-1]
+            return scaler.unfold(np.vstack([weights, solution[-1:]]), strength)
 
-    targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
-    problem = _Problem(scaler.transform(lesson.features), targets, weights, lesson.classes)
-    return scaler.unfold(problem.solve(strength, on_solution=tell), strength)
+        def tell(solution: np.ndarray) -> None:
+            on_iteration(next(iterations), finish(solution))
+
+        targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
+        problem = _Problem(rows, targets, weights, lesson.classes)
+        return finish(problem.solve(strength, on_solution=tell))
 
 
 def choose_strength(lesson: Lesson, *, seed: int) -> float:
@@ -138,34 +149,35 @@ def measure_strengths(lesson: Lesson, *, seed: int) -> Strengths | None:
     folds = deal_groups(lesson.groups, k=FOLDS, rng=rng)
     folds[rng.permutation(len(folds))[MAX_CROSS_VALIDATED:]] = -1
     losses, right = _judge_folds(lesson, folds, STRENGTHS)
-    return Strengths(losses.mean(axis=1), right.mean(axis=1))
+    return Strengths(losses[:, :, 0], right[:, :, 0])
 
 
 def measure_views(lesson: Lesson, strength: float, *, seed: int) -> np.ndarray:
-    """Cross-validate heads that learn all views of photos by their log-loss on view 0 of others: float64 [n]."""
+    """Cross-validate heads that learn view 0 of photos by their log-loss on each view of others: float64 [n, views]."""
     folds = deal_groups(lesson.groups, k=FOLDS, rng=np.random.default_rng(seed))
     return np.asarray(_judge_folds(lesson, folds, [strength])[0][0])
 
 
 def _judge_folds(lesson: Lesson, folds: np.ndarray, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-loss and rightness of view 0, [S, m], of the m photos that have a fold: the others' is -1."""
+    """Return log-loss and rightness, [S, n, views]; NaN of photos that have no fold: theirs is -1."""
     X = lesson.features.reshape(len(folds), lesson.views, -1)
-    losses, right = np.zeros((2, len(strengths), len(folds)))
+    losses, right = np.full((2, len(strengths), len(folds), lesson.views), np.nan)
     for fold in range(FOLDS):
         fitted, left = (folds != fold) & (folds >= 0), folds == fold
         if left.any() and fitted.any():
+            targets = lesson.targets[left].repeat(lesson.views)
             predicted = predict_left_out(
-                X[fitted].reshape(-1, X.shape[2]),
-                lesson.targets[fitted].repeat(lesson.views),
-                X[left, 0],
+                X[fitted, 0],
+                lesson.targets[fitted],
+                X[left].reshape(-1, X.shape[2]),
                 classes=lesson.classes,
-                weights=lesson.weights[fitted].repeat(lesson.views),
+                weights=lesson.weights[fitted],
                 strengths=strengths,
             )
-            given = predicted[:, np.arange(left.sum()), lesson.targets[left]]
-            losses[:, left] = -np.log(np.clip(given, 1e-7, None))
-            right[:, left] = predicted.argmax(axis=2) == lesson.targets[left]
-    return losses[:, folds >= 0], right[:, folds >= 0]
+            given = predicted[:, np.arange(len(targets)), targets]
+            losses[:, left] = -np.log(np.clip(given, 1e-7, None)).reshape(len(strengths), -1, lesson.views)
+            right[:, left] = (predicted.argmax(axis=2) == targets).reshape(len(strengths), -1, lesson.views)
+    return losses, right
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,6 +95,28 @@ def with_features(network: Any, *, temperature: float = 1.0) -> Any:
     return keras.Model(network.input, outputs, name="pronk")
 
 
+class LastAnswers(keras.metrics.Metric):  # type: ignore[misc]
+    """What the network said of each photo of the last batch: float32 [photos, 2].
+
+    The probability of its class, and 1 where that is the most likely one.
+    """
+
+    def __init__(self, photos: int) -> None:
+        super().__init__(name="answers")
+        self.answers = self.add_variable((photos, 2), initializer="zeros", name="answers")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take a batch: class indices [photos], probabilities [photos, C]."""
+        targets = keras.ops.cast(keras.ops.reshape(y_true, (-1, 1)), "int32")
+        chance = keras.ops.take_along_axis(y_pred, targets, axis=1)
+        is_right = chance >= keras.ops.max(y_pred, axis=1, keepdims=True)
+        self.answers.assign(keras.ops.concatenate([chance, keras.ops.cast(is_right, chance.dtype)], axis=1))
+
+    def result(self) -> Any:
+        """Return the last batch's."""
+        return self.answers
+
+
 def batch_norms(model: Any) -> Iterator[Any]:
     """Yield the BatchNormalization layers."""
     return (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))

@@ -32,6 +32,7 @@ from pronk.training.run_folder import Run
 
 PHOTOS_AT_ONCE = 4
 MOST_PHOTOS_AT_ONCE = 64  # on other machines, where a task costs more than the call of a function
+READ_VIEWS = 2  # of each training photo: those that the head learns where phase 2 goes on from it
 SQUARES_BYTES = 512 * 1024**2  # of pixels that wait in the run folder to be judged
 
 
@@ -56,6 +57,11 @@ class Features:
     missing: tuple[Finding, ...]
     views: int
     blocks: tuple[str, ...] = HEAD_BLOCKS
+
+    @property
+    def read_views(self) -> int:
+        """The number of views of each training photo whose pooled features are there."""
+        return min(self.views, self.extraction.read_views or self.views)
 
     def reading(self, name: str) -> "Features":
         """Return the same, read as one of FEATURES says."""
@@ -94,10 +100,11 @@ class Features:
     def row(self, photo: Photo, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return one row; a damaged one is computed again."""
         store, key = self.extraction.store, self.extraction.row_key(photo, number)
-        row = store.read(key)
+        read = functools.partial(store.read, key, features=self.extraction.is_read(number))
+        row = read()
         if row is None:
             compute_rows(self.extraction, [PhotoViews(photo, (number,))])
-            row = store.read(key)
+            row = read()
             if row is None:
                 raise DataError(f"{photo.path} changed during the run", hint="run the same command with --resume")
         return row
@@ -131,7 +138,7 @@ def extract_views(features: Features, run: Run, *, views: int) -> Features:
 def _compute_missing(wanted: Sequence[PhotoViews], features: Features, run: Run) -> Features:
     extraction = features.extraction
     computed = sum(len(one.numbers) for one in wanted)
-    ensure_space(run.cache, computed * extraction.store.row_bytes)
+    ensure_space(run.cache, computed * extraction.store.row_bytes())
     findings: list[Finding] = []
     decode_seconds, done = 0.0, 0
     for extracted, workers in _extract(wanted, extraction, run):
@@ -163,9 +170,18 @@ def plan_extraction(root: Path, run: Run) -> Extraction:
         dict(zip(HEAD_BLOCKS, pooled_sizes(weights), strict=True)),
         cut_shape(weights, size=size, cut=cut),
     )
-    changes = parse_changes(settings.augment)
     return Extraction(
-        root.absolute(), prefix, store, cut, size, settings.fit, settings.seed, changes, run.work / "squares"
+        root.absolute(),
+        prefix,
+        store,
+        cut,
+        size,
+        settings.fit,
+        settings.seed,
+        parse_changes(settings.augment),
+        run.work / "squares",
+        # Of blocks before the cut phase 2 reads them too.
+        read_views=None if settings.frozen_only or split_blocks(HEAD_BLOCKS, cut)[0] else READ_VIEWS,
     )
 
 
@@ -184,7 +200,8 @@ def _find_missing(
     for photo in photos:
         wanted = range(views if photo.part == "train" else 1)
         keys = {number: extraction.row_key(photo, number) for number in wanted}
-        numbers = tuple(n for n, key in keys.items() if key not in seen and not extraction.store.has(key))
+        has = extraction.store.has
+        numbers = tuple(n for n in wanted if keys[n] not in seen and not has(keys[n], features=extraction.is_read(n)))
         seen.update(keys.values())
         judged = photo.part != "train" and squares > 0
         squares -= judged

@@ -57,18 +57,18 @@ def history_row(phase: str, epoch: int, *, train: Fit, val: Fit, learning_rate: 
 
 
 def train_head(features: Features, plan: Plan, settings: Settings) -> Frozen:
-    """Solve for the head on all views of the training photos."""
+    """Solve for the head on the training photos, in all views that a head reads; measure it on view 0."""
     train, val = features.dataset.part("train"), features.dataset.part("val")
-    lesson = make_lesson(features, train, settings, views=features.views)
-    targets, val_targets = lesson.targets.repeat(lesson.views), features.dataset.targets(val)
-    val_X = features.pooled(val)
+    lesson = make_lesson(features, train, settings, views=features.read_views)
+    targets, val_targets = lesson.targets, features.dataset.targets(val)
+    X, val_X = lesson.features[:: lesson.views], features.pooled(val)
     history: list[HistoryRow] = []
     started = time.perf_counter()
 
     def record(iteration: int, head: Head) -> None:
         nonlocal started
         fits = {
-            "train": measure_fit(head.predict_proba(lesson.features), targets),
+            "train": measure_fit(head.predict_proba(X), targets),
             "val": measure_fit(head.predict_proba(val_X), val_targets),
         }
         history.append(history_row("frozen", iteration, **fits, learning_rate=0.0, started=started))

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,14 +26,18 @@ from pronk.errors import RunError, SettingsError
 from pronk.storage.files import write_atomically
 from pronk.training.features import Features
 from pronk.training.phase_one import Fit, Frozen, HistoryRow, history_row, measure_fit
-from pronk.training.plan import Pace
+from pronk.training.plan import Pace, Plan
 from pronk.training.run_folder import Run
 
-Batch = tuple[list[np.ndarray], np.ndarray, np.ndarray]  # what `Features.inputs` gives, targets, weights
+# Places among the training photos, what `Features.inputs` gives, class indices, weights.
+Batch = tuple[np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]
 
 logger = logging.getLogger(__name__)
 DIGEST_BYTES = 32
-WARM_UP = 0.1  # share of the steps in which the rate rises from 0; over the others it falls to 0 again
+PROGRESS = 100  # steps of an epoch as they are told, since not all have as many
+WARM_UP = 0.1  # share of phase 2 in which the rate rises from 0; over the rest it falls to 0 again
+SETTLED = 0.9  # probability of its class from which on a photo comes up in every SELDOM-th epoch only
+SELDOM = 3
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -52,81 +57,102 @@ class FineTuned:
     weights: Mapping[str, Sequence[np.ndarray]]
     history: tuple[HistoryRow, ...]
     val_probabilities: np.ndarray
-    share: float = 1.0
+    share: float
 
 
-def fine_tune(network: Any, frozen: Frozen, features: Features, pace: Pace, run: Run) -> FineTuned:
+def fine_tune(network: Any, frozen: Frozen, features: Features, plan: Plan, run: Run) -> FineTuned:
     """Train the blocks after the cut and the head on cached activations, at a rate that falls to 0.
 
     The whole Keras model `network` holds the resulting weights afterwards: the mean of those at the end and of the
     frozen ones (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903) with the share that has the lowest validation
-    loss. Where the run folder holds checkpoints, training goes on from them. Progress is told as ("fine_tune", steps
-    done, steps of all epochs).
+    loss. Where the run folder holds checkpoints, training goes on from them. Progress is told as ("fine_tune", done,
+    total), in hundredths of epochs.
     """
     from pronk.backbone.keras_network import build_suffix, get_head, get_weights, set_head
 
     suffix = build_suffix(network, features.extraction.cut)
     set_head(network, frozen.head)
     before = suffix.get_weights()
-    state = FineTuning(suffix, pace, run.settings, steps=_count_steps(features, run.settings))
+    photos = features.dataset.part("train")
+    answers = np.array([plan.answers.get(photo.digest, (0, 0)) for photo in photos], np.float32)
+    state = FineTuning(suffix, plan.pace, run.settings, answers)
     state.restore(run.work)
-    while state.epoch < pace.epochs:
+    while state.epoch < plan.pace.epochs:
         _train_epoch(state, features, run)
         state.save(run.work)
-    run.on_progress("fine_tune", state.epoch, state.epoch)
     share, judged = _mix(suffix, before, features, run.settings)
     return FineTuned(get_head(network), get_weights(network), tuple(state.history), judged, share)
 
 
 class FineTuning:
-    """The state of phase 2: a Keras model of the top blocks and head, and its optimizer.
+    """The state of phase 2: a Keras model of the top blocks and head, its optimizer, and what it said of the photos.
 
     The steps of Adafactor (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235) are in proportion to the size of a
     layer's weights, so that one rate suits layers, and sets of photos, for which no single absolute rate is right.
+
+    Photos whose class it is sure of come up less often: about two thirds of the steps lead to the same loss.
+
+    Args:
+        suffix: the model.
+        pace: how far it goes.
+        settings: those of the run.
+        answers: of each training photo, the probability that its class got last, and 1 where no other got more:
+            float32 [n, 2]. At the start, those of the frozen network.
     """
 
-    def __init__(self, suffix: Any, pace: Pace, settings: Settings, *, steps: int) -> None:
+    def __init__(self, suffix: Any, pace: Pace, settings: Settings, answers: np.ndarray) -> None:
         import keras
 
+        from pronk.backbone.keras_network import LastAnswers
+
         self.suffix = suffix
+        self.pace = pace
         self.settings = settings
-        self.steps = pace.epochs * steps
-        warm_up = max(1, round(WARM_UP * self.steps))
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, self.steps - warm_up), warmup_target=pace.learning_rate, warmup_steps=warm_up
-        )
-        self.optimizer = keras.optimizers.Adafactor(rate, relative_step=False)
-        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # made here, or the step is traced twice
-        suffix.compile(self.optimizer, loss="sparse_categorical_crossentropy", weighted_metrics=[accuracy])
+        self.answers = answers
+        batches = -(-len(answers) // settings.batch_size)
+        self.batch = -(-len(answers) // batches)  # of one size, so that the step is traced once
+        self.optimizer = keras.optimizers.Adafactor(pace.learning_rate, relative_step=False)
+        suffix.compile(self.optimizer, loss="sparse_categorical_crossentropy", metrics=[LastAnswers(self.batch)])
         self.optimizer.build(suffix.trainable_variables)
         self.epoch = 0
         self.history: list[HistoryRow] = []
 
-    def run_epoch(self, batches: Iterable[Batch], on_step: Callable[[int], None]) -> Fit:
-        """Train on batches; return loss and accuracy over the whole epoch.
+    def choose_batches(self) -> np.ndarray:
+        """Return the places of the photos of each batch of the next epoch, in its order: int [steps, batch]."""
+        order = np.random.default_rng([self.settings.seed, self.epoch]).permutation(len(self.answers))
+        is_due = (self.answers[order, 0] < SETTLED) | ((order + self.epoch) % SELDOM == 0)
+        due = order[is_due] if is_due.any() else order
+        return fill_batches(due, self.batch)
 
-        Both are weighted as they are trained: the loss is the mean over photos of loss times class weight, the accuracy
-        the share of the weights that went to photos with the right class. `on_step` is told the number of each step.
-        """
+    def run_epoch(self, batches: Iterable[Batch], steps: int, on_step: Callable[[int], None]) -> None:
+        """Train on so many batches; `on_step` is told the number of each step."""
         for layer in self.suffix.layers:
             if layer.name == "dropout" and layer.rate:
                 # Its random numbers are no part of any checkpoint, so they are set, not carried on.
                 layer.seed_generator.state.assign(np.array([self.settings.seed, self.epoch], "uint32"))
-        losses, accuracies, sizes, weighted_sizes = [], [], [], []
-        for step, (inputs, targets, weights) in enumerate(batches, start=1):
-            # Keras forgets the batches before with each call.
+        for step, (places, inputs, targets, weights) in enumerate(batches):
+            gone = (self.epoch + (step + 0.5) / steps) / self.pace.epochs
+            self.optimizer.learning_rate = self.pace.learning_rate * share_of_rate(gone)
             logs = self.suffix.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
-            losses.append(logs["loss"])
-            accuracies.append(logs["accuracy"])
-            sizes.append(len(targets))
-            weighted_sizes.append(weights.sum())
-            on_step(step)
-        return Fit(float(np.average(losses, weights=sizes)), float(np.average(accuracies, weights=weighted_sizes)))
+            self.answers[places] = logs["answers"]
+            on_step(step + 1)
+        self.epoch += 1
+
+    def measure_train(self, weights: np.ndarray) -> Fit:
+        """Return loss and accuracy over all training photos, each as it came up last.
+
+        Both are weighted as they are trained: the loss is the mean over photos of loss times class weight, the accuracy
+        the share of the weights that went to photos with the right class.
+        """
+        chances, right = self.answers.astype(np.float64).T
+        losses = -np.log(chances.clip(1e-7))
+        return Fit(float((losses * weights).mean()), float(np.average(right, weights=weights)))
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint."""
         arrays = {f"weight{i}": value for i, value in enumerate(self.suffix.get_weights())}
         arrays |= {f"optimizer{i}": np.asarray(value) for i, value in enumerate(self.optimizer.variables)}
+        arrays["answers"] = self.answers
         save_checkpoint(folder, self.epoch, arrays, {"epoch": self.epoch, "history": self.history})
 
     def restore(self, folder: Path) -> None:
@@ -138,24 +164,27 @@ class FineTuning:
         self.suffix.set_weights([arrays[f"weight{i}"] for i in range(len(self.suffix.get_weights()))])
         for i, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer{i}"])
+        self.answers[:] = arrays["answers"]
         self.epoch, self.history = state["epoch"], state["history"]
 
 
 def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     started = time.perf_counter()
-    settings = run.settings
-    state.epoch += 1
-    before = (state.epoch - 1) * _count_steps(features, settings)
-    batches = _read_batches(features, settings, state.epoch)
-    train = state.run_epoch(batches, lambda step: run.on_progress("fine_tune", before + step, state.steps))
-    val = features.dataset.part("val")
+    settings, dataset, total = run.settings, features.dataset, state.pace.epochs * PROGRESS
+    targets, val = dataset.targets(dataset.part("train")), dataset.part("val")
+    weights = class_weights(targets, len(dataset.classes), settings.class_weights)[targets]
+    chosen, before = state.choose_batches(), state.epoch * PROGRESS
+    batches = _read_batches(features, chosen, targets, weights, epoch=state.epoch)
+    state.run_epoch(
+        batches, len(chosen), lambda step: run.on_progress("fine_tune", before + PROGRESS * step // len(chosen), total)
+    )
     judged = _predict(state.suffix, features, val, settings)
     if not np.isfinite(judged).all():
         raise SettingsError(
             f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
             hint="try a smaller --learning-rate, or --frozen-only",
         )
-    fits = {"train": train, "val": measure_fit(judged, features.dataset.targets(val))}
+    fits = {"train": state.measure_train(weights), "val": measure_fit(judged, dataset.targets(val))}
     rate = float(state.optimizer.learning_rate)
     state.history.append(history_row("fine_tuned", state.epoch, **fits, learning_rate=rate, started=started))
 
@@ -176,41 +205,45 @@ def _mix(suffix: Any, before: list[np.ndarray], features: Features, settings: Se
     return best, judged[best]
 
 
-def _count_steps(features: Features, settings: Settings) -> int:
-    return -(-features.dataset.counts["train"] // settings.batch_size)
-
-
-def _read_batches(features: Features, settings: Settings, epoch: int) -> Iterator[Batch]:
-    """Yield the batches of one epoch, read from the cache as they are asked for.
-
-    All have the same size, so that the training step is traced once, and as few photos as possible come up twice to
-    fill the last one. Each photo goes through its views epoch by epoch, and each batch holds several.
-    """
-    dataset = features.dataset
-    photos = dataset.part("train")
-    targets = dataset.targets(photos)
-    weights = class_weights(targets, len(dataset.classes), settings.class_weights)[targets]
-    order = np.random.default_rng([settings.seed, epoch]).permutation(len(photos))
-    for chosen in cut_evenly(order, settings.batch_size):
-        views = (chosen + epoch) % features.views
-        yield features.inputs([photos[i] for i in chosen], views.tolist()), targets[chosen], weights[chosen]
-
-
-def cut_evenly(order: np.ndarray, most: int) -> np.ndarray:
-    """Cut an order into batches of equal size, at most `most`; the last one is filled up from the start.
+def share_of_rate(gone: float) -> float:
+    """Return the share of the largest rate after a share of phase 2: it rises from 0, then falls like a cosine.
 
     Example:
-        >>> cut_evenly(np.arange(5), 3)
+        >>> [round(share_of_rate(gone), 2) for gone in (0.0, 0.05, 0.1, 0.55, 1.0)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    return min(gone / WARM_UP, (1 + math.cos(math.pi * (gone - WARM_UP) / (1 - WARM_UP))) / 2)
+
+
+def _read_batches(
+    features: Features, batches: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, epoch: int
+) -> Iterator[Batch]:
+    """Yield batches of places of training photos, read from the cache as they are asked for.
+
+    Each photo goes through its views epoch by epoch, also where it comes up seldom, and each batch holds several.
+    """
+    photos = features.dataset.part("train")
+    for chosen in batches:
+        views = (chosen + epoch + epoch // SELDOM) % features.views
+        inputs = features.inputs([photos[i] for i in chosen], views.tolist())
+        yield chosen, inputs, targets[chosen], weights[chosen]
+
+
+def fill_batches(order: np.ndarray, size: int) -> np.ndarray:
+    """Cut an order into batches of equal size; the last one is filled up from the start.
+
+    Example:
+        >>> fill_batches(np.arange(5), 3)
         array([[0, 1, 2],
                [3, 4, 0]])
     """
-    steps = -(-len(order) // most)
-    return np.resize(order, (steps, -(-len(order) // steps)))
+    return np.resize(order, (-(-len(order) // size), size))
 
 
 def _predict(suffix: Any, features: Features, photos: Sequence[Photo], settings: Settings) -> np.ndarray:
     """Predict in batches of one size, so that one trace serves all."""
-    batches = ([photos[i] for i in chosen] for chosen in cut_evenly(np.arange(len(photos)), settings.batch_size))
+    size = min(settings.batch_size, len(photos))
+    batches = ([photos[i] for i in chosen] for chosen in fill_batches(np.arange(len(photos)), size))
     inputs = (features.inputs(batch) for batch in batches)
     outputs = [np.asarray(suffix.predict_on_batch(given), np.float64) for given in inputs]
     return np.concatenate(outputs)[: len(photos)]

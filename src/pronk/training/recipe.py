@@ -109,12 +109,12 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         run = run.settle(**plan.chosen)
         with usage.stage("head"):
             frozen = solve_head(features, plan, run)
-        beside.after_phase_one(features, run)
+        beside.after_phase_one(features, plan.strength, run)
         network = build_classifier(beside.body.result(), features, run)
         fine_tuned = None
         if not run.settings.frozen_only:
             with usage.stage("fine_tune"):
-                fine_tuned = fine_tune(network, frozen, features, plan.pace, run)
+                fine_tuned = fine_tune(network, frozen, features, plan, run)
         targets = features.dataset.targets(features.dataset.part("val"))
         kept = choose(frozen, fine_tuned, targets, run)
         run.on_progress("export", 0, 1)

@@ -29,6 +29,8 @@ MAGIC = b"pronkrow"
 class RowStore:
     """Rows of one recipe (network, image size, cut): pooled features and activations at the cut.
 
+    Rows of views that no head reads have no pooled features; `features` says whether they are needed.
+
     Attributes:
         folder: where the rows are.
         pooled: number of float32 pooled features by block, in order.
@@ -39,20 +41,19 @@ class RowStore:
     pooled: Mapping[str, int]
     cut_shape: tuple[int, ...]
 
-    @property
-    def row_bytes(self) -> int:
+    def row_bytes(self, *, features: bool = True) -> int:
         """Size of one row's file."""
-        return len(MAGIC) + 4 + 4 * sum(self.pooled.values()) + 2 * math.prod(self.cut_shape)
+        return len(MAGIC) + 4 + 4 * sum(self.pooled.values()) * features + 2 * math.prod(self.cut_shape)
 
     def path(self, key: str) -> Path:
         """Return the file of a row."""
         return self.folder / key[:2] / f"{key}.row"
 
-    def has(self, key: str) -> bool:
+    def has(self, key: str, *, features: bool = True) -> bool:
         """Tell whether a row is there in full size, and mark it as used."""
         path = self.path(key)
         try:
-            whole = path.stat().st_size == self.row_bytes
+            whole = path.stat().st_size in self._sizes(features)
             if whole:
                 os.utime(path)
         except OSError:
@@ -60,12 +61,12 @@ class RowStore:
         return whole
 
     def write(self, key: str, pooled: np.ndarray, cut: np.ndarray) -> None:
-        """Keep one row: `pooled` as float32, `cut` as float16."""
+        """Keep one row: `pooled` as float32, or empty, and `cut` as float16."""
         body = pooled.astype("<f4").tobytes() + cut.astype("<f2").tobytes()
         # Not durable: a row that a power cut destroyed fails its checksum and is computed again.
         write_atomically(self.path(key), MAGIC + zlib.crc32(body).to_bytes(4, "little") + body, durable=False)
 
-    def read(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def read(self, key: str, *, features: bool = True) -> tuple[np.ndarray, np.ndarray] | None:
         """Return (pooled float32, cut float16), or None where the row is missing or damaged."""
         try:
             data = self.path(key).read_bytes()
@@ -73,14 +74,16 @@ class RowStore:
             return None
         start = len(MAGIC) + 4
         body = memoryview(data)[start:]
-        if len(data) != self.row_bytes or data[: len(MAGIC)] != MAGIC:
+        if len(data) not in self._sizes(features) or data[: len(MAGIC)] != MAGIC:
             return None
         if zlib.crc32(body) != int.from_bytes(data[len(MAGIC) : start], "little"):
             return None
-        size = sum(self.pooled.values())
-        pooled = np.frombuffer(data, "<f4", count=size, offset=start)
-        cut = np.frombuffer(data, "<f2", offset=start + 4 * size).reshape(self.cut_shape)
-        return pooled, cut
+        middle = len(data) - 2 * math.prod(self.cut_shape)
+        cut = np.frombuffer(data, "<f2", offset=middle).reshape(self.cut_shape)
+        return np.frombuffer(data[start:middle], "<f4"), cut
+
+    def _sizes(self, features: bool) -> set[int]:
+        return {self.row_bytes(), self.row_bytes(features=features)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Extraction:
         seed: the seed of the views.
         changes: what the views differ in.
         squares: folder of pixels that wait to be judged.
+        read_views: number of views whose pooled features a head reads; None where it is all.
     """
 
     root: Path
@@ -132,6 +136,11 @@ class Extraction:
     seed: int
     changes: Changes
     squares: Path
+    read_views: int | None = None
+
+    def is_read(self, number: int) -> bool:
+        """Tell whether a view's pooled features are needed."""
+        return self.read_views is None or number < self.read_views
 
     def row_key(self, photo: Photo, number: int) -> str:
         """Name a row: by the photo's content and the view; view 0 is the same for every seed and all changes."""
@@ -153,8 +162,10 @@ def compute_rows(extraction: Extraction, batch: Sequence[PhotoViews]) -> Extract
             findings.append(drawn)
             continue
         for number, view in zip(wanted.numbers, drawn, strict=True):
-            pooled, cut = session.run(["features", "cut"], {"image": view[None]})
-            extraction.store.write(extraction.row_key(wanted.photo, number), pooled[0], cut[0])
+            # What is not asked for is not computed: to the cut is less than half of the network.
+            names = ["cut", "features"] if extraction.is_read(number) else ["cut"]
+            cut, *pooled = session.run(names, {"image": view[None]})
+            extraction.store.write(extraction.row_key(wanted.photo, number), np.array(pooled), cut[0])
     return Extracted(len(batch), tuple(findings), decode_seconds)
 
 

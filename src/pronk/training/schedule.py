@@ -38,12 +38,12 @@ class Beside:
         """While the workers check the photos, extract features and solve for the head, import Keras."""
         self.body = start_beside(lambda: import_network(self.run))
 
-    def after_phase_one(self, features: Features, run: Run) -> None:
+    def after_phase_one(self, features: Features, strength: float, run: Run) -> None:
         """While phase 2 trains, look at the photos in other ways; the run knows by now what was chosen."""
         self.run = run
         pool, settings = run.pool, run.settings
         self.golden = pool.submit(choose_golden, features.dataset, settings)
-        self.studies = pool.submit(study, features, settings)
+        self.studies = pool.submit(study, features, strength, settings)
         self.example = pool.submit(draw_example, features, settings)
 
     def after_choice(self, kept: Kept, features: Features) -> None:

@@ -167,7 +167,7 @@ class Studies:
     fold_rows: tuple[dict[str, Any], ...]
 
 
-def study(features: Features, settings: Settings) -> Studies:
+def study(features: Features, strength: float, settings: Settings) -> Studies:
     """Study the photos of a run, in a worker process beside phase 2: it costs no time that is not waited for anyway.
 
     Curve and labels come from the training and validation photos: what is looked at and mended by what a model says of
@@ -177,7 +177,7 @@ def study(features: Features, settings: Settings) -> Studies:
     seen = [photo for photo in dataset.photos if photo.part != "test"]
     try:
         table = thin_out(make_table(features, seen), seed=settings.seed)
-        growth = measure_growth(table, seed=settings.seed, folds=FOLDS, repeats=STUDY_REPEATS)
+        growth = measure_growth(table, seed=settings.seed, folds=FOLDS, repeats=STUDY_REPEATS, strength=strength)
     except DataError:  # a class has too few photos, which is said elsewhere
         return Studies(None, (), None, ())
     suspicions = show_suspicions(find_suspicious(table, growth.answers[None]), dataset, settings)
