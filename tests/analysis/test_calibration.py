@@ -39,6 +39,14 @@ def test_the_temperature_that_was_taken_away_is_found_again(sharpness):
 
 def test_a_few_photos_that_are_all_right_do_not_ask_for_the_surest_answers():
     probabilities, targets = np.array([[0.99, 0.01]] * 10 + [[0.01, 0.99]] * 10), np.array([0] * 10 + [1] * 10)
+    assert 0.8 < fit_temperature(probabilities, targets) <= 1.0
+
+
+def test_one_mistake_among_many_classes_does_not_ask_for_unsure_answers():
+    probabilities = np.where(np.eye(10)[np.arange(50) % 10], 0.9991, 0.0001)
+    targets = np.arange(50) % 10
+    assert 0.8 < fit_temperature(probabilities, targets) <= 1.0
+    targets[0] = 1
     assert 1.0 < fit_temperature(probabilities, targets) < 2.0
 
 

@@ -124,6 +124,10 @@ class FineTuning:
         due = order[is_due] if is_due.any() else order
         return fill_batches(due, self.batch)
 
+    def weigh(self, places: np.ndarray) -> np.ndarray:
+        """Return the weights that make up for how seldom photos come up: float32 [n]."""
+        return np.where(self.answers[places, 0] < SETTLED, np.float32(1), np.float32(SELDOM))
+
     def run_epoch(self, batches: Iterable[Batch], steps: int, on_step: Callable[[int], None]) -> None:
         """Train on so many batches; `on_step` is told the number of each step."""
         for layer in self.suffix.layers:
@@ -133,6 +137,7 @@ class FineTuning:
         for step, (places, inputs, targets, weights) in enumerate(batches):
             gone = (self.epoch + (step + 0.5) / steps) / self.pace.epochs
             self.optimizer.learning_rate = self.pace.learning_rate * share_of_rate(gone)
+            weights = weights * self.weigh(places)
             logs = self.suffix.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
             self.answers[places] = logs["answers"]
             on_step(step + 1)
