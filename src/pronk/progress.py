@@ -13,6 +13,7 @@ STAGES = {
     "draw": "drawing photos",
     "check": "checking photos",
     "compare": "looking for copies",
+    "judge": "judging by models that left photos out",
     "extract": "extracting features",
     "head": "phase 1: fitting the head",
     "fine_tune": "phase 2: fine-tuning",

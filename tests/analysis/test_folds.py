@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.tables import make_table
 from pronk.analysis.dealing import assign_folds
-from pronk.analysis.folds import cross_validate, describe_folds, list_fold_rows, possible_folds, thin_out
+from pronk.analysis.folds import cross_validate, possible_folds, thin_out
 from pronk.analysis.head import predict_left_out
 from pronk.errors import DataError
 
@@ -74,22 +74,6 @@ def test_a_small_class_makes_fewer_folds_and_a_single_photo_is_refused():
     for refused in (one, copies):
         with pytest.raises(DataError, match="'b' has 1 photo apart from copies"):
             cross_validate(refused, seed=0)
-
-
-def test_the_record_counts_what_is_unstable():
-    table = make_table(4)
-    right = np.array([[1, 1, 0, 0], [1, 0, 0, 1]])
-    answers = np.zeros((2, 4, 2))
-    for repeat in range(2):
-        for photo in range(4):
-            answers[repeat, photo, table.targets[photo] if right[repeat, photo] else 1 - table.targets[photo]] = 1.0
-    record = describe_folds(table, answers, k=5)
-    assert record["mean"] == 0.5
-    assert record["unstable"] == 2
-    assert (record["k"], record["repeats"], record["n"]) == (2, 2, 4)
-    assert record["low"] < 0.5 < record["high"]
-    assert [row["right"] for row in list_fold_rows(table, answers)] == [1.0, 0.5, 0.0, 0.5]
-    assert list(next(list_fold_rows(table, answers))) == ["path", "label", "right", "p_a", "p_b"]
 
 
 def test_thinning_keeps_classes_in_proportion_and_groups_whole():

@@ -42,7 +42,6 @@ def make_metrics(classes: Sequence[str] = ("alpaca", "not_alpaca"), **changes: A
         },
         "unknown": {"coverage": 0.95, "n": 49, "threshold": 0.6},
         "test": make_test(classes),
-        "folds": {"k": 5, "mean": 0.951, "low": 0.92, "high": 0.98, "n": 327, "repeats": 3, "unstable": 2},
         "seconds": {"check": 1.0, "decode": 9.0, "fine_tune": 75.5, "total": 90.0},
         "peak_memory_mb": 1234.5,
     }
@@ -72,10 +71,6 @@ CURVE = {
 
 def suspicion(path, given="alpaca", suggested="not_alpaca", picture=None):
     return {"path": path, "digest": "00", "given": given, "suggested": suggested, "score": 0.9, "picture": picture}
-
-
-def fold_row(path, label="alpaca", right=0.3333):
-    return {"path": path, "label": label, "right": right}
 
 
 def make_parity(name: str = "litert", **changes: Any) -> dict[str, Any]:

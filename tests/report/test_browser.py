@@ -21,7 +21,7 @@ from helpers.browser import (
     say_what_is_missing,
     visit,
 )
-from helpers.metrics import CURVE, fold_row, make_accuracy, make_metrics, make_parity, suspicion
+from helpers.metrics import CURVE, make_accuracy, make_metrics, make_parity, suspicion
 from helpers.pages import HIDDEN, HOSTILE, INTRUDERS, NAMES, write_if_possible
 from helpers.pictures import encode
 from helpers.sharing import make_once
@@ -90,7 +90,6 @@ def crowded_page(tmp_path_factory):
         ),
         history=[{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2,
         suspicions=[suspicion(path, names[0], names[1], PIXEL) for path in paths[:20]],
-        folds=[fold_row(path, names[0]) for path in paths[:60]],
         predictions=[
             {"path": path, "part": "test", "label": names[label], "predicted": names[answer], "score": 0.9}
             | {"distance": label / 12, "unknown": label > 7}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.metrics import CURVE, fold_row, make_accuracy, make_metrics, make_phase, suspicion
+from helpers.metrics import CURVE, make_accuracy, make_metrics, make_phase, suspicion
 from helpers.pages import HOSTILE
 from pronk.analysis.metrics import score
 from pronk.dataset.findings import Finding
@@ -22,7 +22,7 @@ from pronk.text import visible
 
 SECTIONS = (
     "answer fine_tuning curves confusion classes mistakes right calibration unknown growth "
-    "folds labels left_out shortcuts views data settings use exports"
+    "labels left_out shortcuts views data settings use exports"
 )
 ERRORS = {"val": {"before": 0.05, "after": 0.02}, "test": {"before": 0.0612, "after": 0.0345}}
 NUMBERS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
@@ -47,7 +47,6 @@ def content():
             curve=copy.deepcopy(CURVE),
         ),
         suspicions=[suspicion("a/first.jpg", picture=PIXEL), suspicion("a/second.jpg")],
-        folds=[fold_row("a/mixed.jpg"), fold_row("a/sure.jpg", right=1.0), fold_row("a/half.jpg", right=0.6667)],
         predictions=[
             prediction("a/sure.jpg", score=0.99),
             prediction("a/less.jpg", score="0.55") | {"distance": 0.7, "unknown": True},
@@ -270,17 +269,13 @@ def test_what_the_other_photos_say(drawn):
     page = render_report(drawn)
     assert CURVE["advice"] in page
     assert 'aria-label="Accuracy by number of photos, and the forecast"' in page
-    assert "2 photos were recognised in some repeats" in page
-    unstable = page[page.index("Unstable photos") : page.index('id="labels"')]
-    assert "a/mixed.jpg" in unstable
-    assert "a/sure.jpg" not in unstable
     labels = section(page, "labels")
     assert labels.count("<img") == 1
     assert "<bdi>alpaca</bdi>; rather <bdi>not_alpaca</bdi>?" in labels
 
 
 def test_null_everywhere(content):
-    nulls = with_metrics(content, fine_tuned=None, test=None, folds=None, curve=None, calibration=None)
+    nulls = with_metrics(content, fine_tuned=None, test=None, curve=None, calibration=None)
     bare = ReportContent(title="Bare", metrics=nulls.metrics)
     assert not Tags(render_report(bare)).open
     assert not Tags(render_report(nulls)).open
@@ -361,7 +356,6 @@ def hostile(content, name):
         predictions=[prediction(name, label=name, predicted="b") | {"distance": 1.0, "unknown": True}],
         findings=[Finding(name, "truncated", "error", name, name), Finding(name, name, "info", name, name)],
         suspicions=[suspicion(name, given=name, suggested=name, picture=PIXEL)],
-        folds=[fold_row(name, label=name)],
         class_counts={name: {"train": 1}, "b": {"val": 1}},
         settings={name: name},
         model_path=name,

@@ -39,14 +39,14 @@ def test_metrics_have_all_fields_and_only_those(tiny_run, tiny_weights):
     assert Metrics.from_json(metrics).to_json() == metrics
     assert list(metrics) == [
         "format", "classes", "counts", "seed", "weights", "chosen", "frozen", "fine_tuned", "comparison",
-        "calibration", "unknown", "rest_class", "test", "folds", "curve", "seconds", "peak_memory_mb",
+        "calibration", "unknown", "rest_class", "test", "cross", "curve", "seconds", "peak_memory_mb",
     ]  # fmt: skip
     assert metrics == metrics | {
         "format": 1,
         "classes": ["cold", "warm"],
         "counts": {"train": 20, "val": 4, "test": 4},
         "seed": 42,
-        "folds": None,
+        "cross": None,
         "unknown": None,  # four validation photos can promise nothing
         "weights": {"name": "tiny.h5", "sha256": hashlib.sha256(tiny_weights.read_bytes()).hexdigest()},
     }

@@ -10,7 +10,6 @@ import numpy as np
 
 from pronk.analysis.dealing import assign_folds
 from pronk.analysis.head import Lesson, choose_strength, class_weights, predict_left_out
-from pronk.analysis.metrics import share_record
 from pronk.errors import DataError
 from pronk.pools import start_threads
 from pronk.text import plural
@@ -132,28 +131,6 @@ def choose_common_strength(table: FeatureTable, *, seed: int) -> float:
 def _weigh(table: FeatureTable) -> dict[str, Any]:
     classes = len(table.classes)
     return {"classes": classes, "weights": class_weights(table.targets, classes, "auto")[table.targets]}
-
-
-def describe_folds(table: FeatureTable, answers: np.ndarray, *, k: int) -> dict[str, Any]:
-    """Return the `folds` of metrics.json, from the answers [R, n, C] of `cross_validate` with k folds.
-
-    They are k (what the smallest class allows), mean, low and high (the 95 % Wilson interval for n photos: repeats
-    judge the same ones, so they do not count as more), n, repeats, and `unstable`: how many photos were right in some
-    repeats and wrong in others.
-    """
-    right = answers.argmax(axis=2) == table.targets
-    share = share_record(float(right.mean()), len(table))
-    mixed = int((right.any(axis=0) & ~right.all(axis=0)).sum())
-    known = {"k": possible_folds(table, k), "mean": share["value"], "low": share["low"], "high": share["high"]}
-    return known | {"n": share["n"], "repeats": len(answers), "unstable": mixed}
-
-
-def list_fold_rows(table: FeatureTable, answers: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield the rows of folds.csv: how often each photo was recognised, and its mean probabilities."""
-    right = (answers.argmax(axis=2) == table.targets).mean(axis=0)
-    for path, label, share, mean in zip(table.paths, table.targets, right, answers.mean(axis=0), strict=True):
-        probabilities = {f"p_{name}": round(float(p), 6) for name, p in zip(table.classes, mean, strict=True)}
-        yield {"path": path, "label": table.classes[label], "right": round(float(share), 4), **probabilities}
 
 
 def thin_out(table: FeatureTable, *, seed: int, most: int = MOST_STUDIED) -> FeatureTable:

@@ -93,7 +93,7 @@ def _report(data: Path, as_json: bool, *, cache: Path | None, most: int, html: P
                 classes=found.classes,
                 data=str(data),
                 photos=found.photos,
-                accuracy=found.accuracy["mean"],
+                accuracy=found.accuracy["value"],
                 most=most,
             )
             write_atomically(html, page.encode())
@@ -114,7 +114,7 @@ def _say_what_next(console: "Console", found: "Audit", shown: int, data: Path, h
         f"{plural(n, 'label')} of {plural(found.photos, 'photo')} {'looks' if n == 1 else 'look'} wrong{listed}.",
         markup=False,
     )
-    accuracy = found.accuracy["mean"]
+    accuracy = found.accuracy["value"]
     if n and accuracy < WEAK:
         console.print(
             f"Only {percent(accuracy)} of the photos were recognised by heads that had not seen them: most of these "

@@ -39,7 +39,8 @@ def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None
     if metrics.fine_tuned:
         table.add_row("fine-tuned, validation", accuracy_text(metrics.fine_tuned["val"]["accuracy"]))
     if metrics.test:
-        table.add_row("[bold]kept model, test[/bold]", f"[bold]{accuracy_text(metrics.test['accuracy'])}[/bold]")
+        judged = f"{metrics.cross['models']} models that left photos out" if metrics.cross else "kept model, test"
+        table.add_row(f"[bold]{judged}[/bold]", f"[bold]{accuracy_text(metrics.test['accuracy'])}[/bold]")
         for metric, _, shown in show_metrics(metrics.test):
             table.add_row(f"  {metric.note}", shown)
     else:

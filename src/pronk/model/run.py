@@ -21,7 +21,6 @@ SETTINGS = "settings.toml"
 SPLIT = "split.csv"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
-FOLDS = "folds.csv"
 REPORT = "report.html"
 METRICS = "metrics.json"  # written last, so that it marks the run whole
 
@@ -64,6 +63,12 @@ class ChosenRecord(TypedDict):
     epochs: int
     learning_rate: float
     why: str
+
+
+class CrossRecord(TypedDict):
+    """Every photo was judged by the one of so many models that had not seen it."""
+
+    models: int
 
 
 class CalibrationRecord(TypedDict):
@@ -119,7 +124,7 @@ class Metrics(EvaluationMetrics):
         frozen: phase 1, with its val record.
         fine_tuned: phase 2; None where it was left out.
         comparison: the two phases on the same photos, and the choice.
-        folds: from `pronk.analysis.folds.describe_folds`; None where nobody asked.
+        cross: how the test record came about, where it is that of other models, which saw fewer photos.
         curve: the record of `pronk curve`; None where a class is too small for it.
         seconds: wall time by stage; stages overlap.
         peak_memory_mb: MiB over all processes of the run.
@@ -131,7 +136,7 @@ class Metrics(EvaluationMetrics):
     frozen: PhaseRecord
     fine_tuned: PhaseRecord | None
     comparison: ChoiceRecord
-    folds: Mapping[str, Any] | None = None
+    cross: CrossRecord | None = None
     curve: Mapping[str, Any] | None = None
     seconds: Mapping[str, float]
     peak_memory_mb: float
@@ -161,7 +166,7 @@ class Metrics(EvaluationMetrics):
 ORDER = (
     *("classes", "counts", "seed", "weights", "chosen", "frozen", "fine_tuned", "comparison", "calibration"),
     *("unknown", "rest_class"),
-    *("test", "folds", "curve", "seconds", "peak_memory_mb"),
+    *("test", "cross", "curve", "seconds", "peak_memory_mb"),
 )
 
 
@@ -202,6 +207,8 @@ def _check(metrics: Metrics) -> None:
         raise ValueError(f"accuracies must be numbers. Got {accuracies!r:.200}")
     if not all(isinstance(text, str) for text in (metrics.comparison["kept"], metrics.comparison["why"])):
         raise TypeError(f"comparison must say in words what was kept. Got {metrics.comparison!r:.200}")
+    if metrics.cross and not isinstance(metrics.cross["models"], int):
+        raise TypeError(f"cross must tell the number of models. Got {metrics.cross!r:.200}")
     if metrics.chosen and not all(isinstance(metrics.chosen.get(name), str) for name in ("features", "why")):
         raise TypeError(f"chosen must say in words what was chosen. Got {metrics.chosen!r:.200}")
     if not all(isinstance(part["loss"], float | int) for part in phases):

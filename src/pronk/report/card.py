@@ -19,7 +19,7 @@ from pronk.model.formats.example_programs import list_steps, write_decoding
 from pronk.model.run import Metrics
 from pronk.pools import available_cores
 from pronk.report.pages import render_page
-from pronk.report.words import PARTS, PHASES, WIDE, list_models
+from pronk.report.words import PARTS, PHASES, WIDE, describe_cross, list_models
 from pronk.text import percent, visible
 
 IMAGENET = """\
@@ -52,6 +52,7 @@ def render_card(
         title=Path(settings.data).name or "photos",
         **metrics.to_json(),
         phases=list_models(metrics),
+        cross_words=describe_cross(metrics.cross) if metrics.cross else "",
         kept=PHASES[metrics.comparison["kept"]],
         class_counts=class_counts or {},
         left_out=sorted(Counter(finding.code for finding in findings if finding.severity == "error").items()),

@@ -32,7 +32,6 @@ from pronk.storage.files import write_atomically
 from pronk.text import quote
 
 MOST_LISTED = 200
-MOST_UNSTABLE = 30
 MOST_UNKNOWN = 24
 EXPORTS_START, EXPORTS_END = "<!-- exports -->", "<!-- /exports -->"
 LEAST_SHOWN = 0.0001
@@ -47,7 +46,6 @@ class ReportContent:
         metrics: the numbers of a run, or of `pronk evaluate`.
         history: rows of history.csv.
         suspicions: photos whose labels look wrong: path, given, suggested, score, and picture as a `data:` address.
-        folds: rows of folds.csv with path, label and right.
         gallery: pictures, from `pronk.report.gallery.make_gallery`.
         predictions: rows of predictions.csv with path, part, label, predicted and score.
         findings: everything found wrong; those of severity error were left out.
@@ -61,7 +59,6 @@ class ReportContent:
     metrics: EvaluationMetrics
     history: Sequence[Row] = ()
     suspicions: Sequence[Row] = ()
-    folds: Sequence[Row] = ()
     gallery: Gallery = dataclasses.field(default_factory=Gallery)
     predictions: Sequence[Row] = ()
     findings: Sequence[Finding] = ()
@@ -90,7 +87,6 @@ def render_report(content: ReportContent) -> str:
         strange=_strange(content),
         growth=draw_growth(curve) if curve else None,
         suspicions=content.suspicions[:MOST_SUSPICIONS],
-        unstable=_unstable(content.folds),
         cells=_cells(content),
         mistakes=mistakes[:MOST_LISTED],
         more_mistakes=max(0, len(mistakes) - MOST_LISTED),
@@ -155,12 +151,6 @@ def _strange(content: ReportContent) -> dict[str, Any]:
         "number": len(rows),
         "pictured": [row for row in rows if row["path"] in content.gallery.thumbnails][:MOST_UNKNOWN],
     }
-
-
-def _unstable(folds: Sequence[Row]) -> list[Row]:
-    """Return the photos that were recognised in some repeats only, the most doubtful first."""
-    mixed = [row for row in folds if 0 < row["right"] < 1]
-    return sorted(mixed, key=lambda row: abs(row["right"] - 0.5))[:MOST_UNSTABLE]
 
 
 def _describe_findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:

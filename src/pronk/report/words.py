@@ -7,7 +7,15 @@ from typing import Any
 from markupsafe import Markup
 
 from pronk.analysis.metrics import AccuracyRecord
-from pronk.model.run import ChoiceRecord, EvaluationMetrics, JudgedRecord, Metrics, PartRecord, UnknownRecord
+from pronk.model.run import (
+    ChoiceRecord,
+    CrossRecord,
+    EvaluationMetrics,
+    JudgedRecord,
+    Metrics,
+    PartRecord,
+    UnknownRecord,
+)
 from pronk.report.pages import mark_name
 from pronk.text import percent, plural
 
@@ -27,10 +35,13 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
     if test is not None:
         accuracy = test["accuracy"]
         which, seen = ("test photo", " it had never seen") if trained else ("photo", "")
+        which, seen = ("photo", "") if isinstance(metrics, Metrics) and metrics.cross else (which, seen)
         tone, comparison, baseline = _against_largest_class(test)
         sentences = [_hits_in_words(accuracy, which, seen), comparison]
         if not trained:
             sentences.append("Photos the model was trained on would make this number too good.")
+        elif isinstance(metrics, Metrics) and metrics.cross:
+            sentences.insert(0, describe_cross(metrics.cross))
     elif isinstance(metrics, Metrics):
         kept = (metrics.comparison["kept"] != "frozen" and metrics.fine_tuned) or metrics.frozen
         accuracy, tone = kept["val"]["accuracy"], "unsure"
@@ -45,6 +56,14 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
         few = f"The interval is wide because {plural(accuracy['n'], 'photo')} cannot say more"
         sentences.append(f"{few}: four times as many would about halve it.")
     return {"tone": tone, "accuracy": accuracy, "baseline": baseline, "sentences": sentences}
+
+
+def describe_cross(cross: CrossRecord) -> str:
+    """Say who judged, where no photos were set aside."""
+    return (
+        f"Every photo was a test photo once: it was judged by the one of {cross['models']} models, made in the same way"
+        " as this one, that had not seen it. This one learned from more photos than any of them."
+    )
 
 
 def _hits_in_words(accuracy: AccuracyRecord, which: str, seen: str) -> str:

@@ -16,6 +16,7 @@ from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
+from pronk.training.cross_fitting import cross_fit, refuse_given_parts
 from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
 from pronk.training.phase_one import Frozen, train_head
@@ -84,7 +85,8 @@ def train(
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
         with start_workers() as pool:
             run = Run(settings, backbone, folder, place, pool, engine, address, on_progress)
-            outcome = take_steps(listing, run, usage)
+            rows = judge_by_others(listing, run, usage) if settings.judge == "cross" else []
+            outcome = take_steps(listing, run, usage).judged_by(rows)
         metrics = summarise(outcome, usage)
         write_results(outcome, metrics)
     trim(place, limit=limit)
@@ -132,10 +134,20 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         return Outcome(run, plan, dataset, frozen, fine_tuned, kept, bundle, judged, beside.studies.result())
 
 
+def judge_by_others(listing: Listing, run: Run, usage: Usage) -> list[dict[str, Any]]:
+    """Return what models that had not seen them say of all photos."""
+    with usage.stage("check"):
+        dataset = split_photos(listing, run)
+    return cross_fit(dataset, run, lambda part: take_steps(listing, part, usage).judged.rows)
+
+
 def prepare(data: Path | str, settings: Settings) -> tuple[Listing, Settings]:
     """List the photos and complete the settings: what is wrong is said before a run folder is made."""
     listing = list_photos(Path(data))
     find_rest_class(listing.classes, settings.rest_class)
+    if settings.judge == "cross":
+        refuse_given_parts(listing)
+        settings = settings.replace(test=0.0)
     return listing, make_absolute(settings.replace(data=str(data)))
 
 

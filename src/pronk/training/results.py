@@ -17,13 +17,13 @@ from pronk.model.bundle import Bundle
 from pronk.model.evaluation import calibration_errors, prediction_row, row_columns, score_rows, watch
 from pronk.model.predictor import Predictor
 from pronk.model.run import (
-    FOLDS,
     HISTORY,
     METRICS,
     MODEL,
     PREDICTIONS,
     REPORT,
     ChosenRecord,
+    CrossRecord,
     Metrics,
     PhaseRecord,
     threshold_record,
@@ -32,6 +32,7 @@ from pronk.report.card import render_card
 from pronk.report.gallery import Gallery, make_gallery
 from pronk.report.run_page import ReportContent, render_report
 from pronk.storage.files import write_atomically, write_csv, write_json
+from pronk.training.cross_fitting import FOLDS
 from pronk.training.features import Features
 from pronk.training.kept_model import Kept
 from pronk.training.phase_one import Frozen
@@ -87,6 +88,10 @@ class Outcome:
     judged: Judged
     studies: Studies
 
+    def judged_by(self, others: list[dict[str, Any]]) -> "Outcome":
+        """Return the same with what models that had not seen them say of all photos, rows of predictions.csv."""
+        return dataclasses.replace(self, judged=dataclasses.replace(self.judged, rows=self.judged.rows + others))
+
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What was left out or is worth a look."""
@@ -133,8 +138,11 @@ def summarise(outcome: Outcome, usage: Usage) -> Metrics:
     """Return the numbers of metrics.json."""
     run, dataset, bundle, studies = outcome.run, outcome.dataset, outcome.bundle, outcome.studies
     rows = {part: [row for row in outcome.judged.rows if row["part"] == part] for part in ("val", "test")}
+    is_crossed = run.settings.judge == "cross"  # then each model had a temperature of its own
     errors = {
-        part: calibration_errors(some, dataset.classes, bundle.temperature) if some else None
+        part: calibration_errors(some, dataset.classes, bundle.temperature)
+        if some and not (is_crossed and part == "test")
+        else None
         for part, some in rows.items()
     }
     return Metrics(
@@ -150,7 +158,7 @@ def summarise(outcome: Outcome, usage: Usage) -> Metrics:
         unknown=threshold_record(bundle.unknown),
         rest_class=bundle.rest_class,
         test=score_rows(rows["test"], dataset.classes) if rows["test"] else None,
-        folds=studies.folds,
+        cross=CrossRecord(models=FOLDS) if is_crossed else None,
         curve=studies.curve,
         seconds=usage.seconds(),
         peak_memory_mb=usage.peak_memory_mb(),
@@ -169,9 +177,6 @@ def write_results(outcome: Outcome, metrics: Metrics) -> None:
     folder = run.folder
     write_csv(folder / HISTORY, HISTORY_COLUMNS, outcome.history)
     write_csv(folder / PREDICTIONS, row_columns(dataset.classes), outcome.judged.rows)
-    if studies.folds:
-        columns = ("path", "label", "right", *(f"p_{name}" for name in dataset.classes))
-        write_csv(folder / FOLDS, columns, studies.fold_rows)
     card = render_card(metrics, run.settings, class_counts=dataset.counts_by_class, findings=dataset.findings)
     write_atomically(folder / MODEL / "README.md", card.encode())
     content = ReportContent(
@@ -180,7 +185,6 @@ def write_results(outcome: Outcome, metrics: Metrics) -> None:
         history=outcome.history,
         gallery=outcome.judged.gallery,
         suspicions=studies.suspicions,
-        folds=studies.fold_rows,
         predictions=outcome.judged.rows,
         findings=dataset.findings,
         shortcuts=dataset.shortcuts,

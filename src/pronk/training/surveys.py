@@ -1,17 +1,18 @@
-"""Features of a folder or a run -> studies of its photos: suspicious labels, what more photos would bring, folds."""
+"""Features of a folder or a run -> studies of its photos: suspicious labels, what more photos would bring."""
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pronk.analysis.folds import FOLDS, FeatureTable, cross_validate, describe_folds, list_fold_rows, thin_out
+from pronk.analysis.folds import FOLDS, FeatureTable, cross_validate, thin_out
 from pronk.analysis.growth import FOLDS as CURVE_FOLDS
 from pronk.analysis.growth import REPEATS as CURVE_REPEATS
 from pronk.analysis.growth import describe_growth, measure_growth
 from pronk.analysis.labels import STRENGTH, Suspicion, find_suspicious
+from pronk.analysis.metrics import AccuracyRecord, share_record
 from pronk.backbone.weights import load_backbone
 from pronk.config import Settings
 from pronk.dataset.findings import Finding
@@ -101,7 +102,7 @@ class Audit:
         root: the folder that paths are relative to.
         classes: in natural order.
         photos: how many were looked at.
-        accuracy: how right the judging heads were, each about photos that it had not seen: mean, low, high, n. The
+        accuracy: how right the judging heads were, each about photos that it had not seen: value, low, high, n. The
             lower it is, the less a suspicion means.
         suspicions: the worst first; see `pronk.analysis.labels.find_suspicious` for what the score says.
         findings: photos left out, and whatever else is worth a look, as `pronk check` says it.
@@ -110,7 +111,7 @@ class Audit:
     root: Path
     classes: tuple[str, ...]
     photos: int
-    accuracy: dict[str, Any]
+    accuracy: AccuracyRecord
     suspicions: tuple[Suspicion, ...]
     findings: tuple[Finding, ...] = ()
 
@@ -143,7 +144,8 @@ def audit(
         dataset.root,
         table.classes,
         len(table),
-        describe_folds(table, judged, k=FOLDS),
+        # Repeats judge the same photos, so they do not count as more.
+        share_record(float((judged.argmax(axis=2) == table.targets).mean()), len(table)),
         find_suspicious(table, judged),
         dataset.findings,
     )
@@ -157,21 +159,17 @@ class Studies:
         curve: the record of `pronk curve`, or None where a class is too small for it.
         suspicions: training and validation photos whose labels look wrong, worst first, as plain values; the first ones
             with their `picture` as a `data:` address.
-        folds: the `folds` of metrics.json, or None.
-        fold_rows: rows of folds.csv.
     """
 
     curve: dict[str, Any] | None
     suspicions: tuple[dict[str, Any], ...]
-    folds: dict[str, Any] | None
-    fold_rows: tuple[dict[str, Any], ...]
 
 
 def study(features: Features, strength: float, settings: Settings) -> Studies:
     """Study the photos of a run, in a worker process beside phase 2: it costs no time that is not waited for anyway.
 
-    Curve and labels come from the training and validation photos: what is looked at and mended by what a model says of
-    it is no honest test any more. Folds use all photos, since their number is about all of them.
+    They come from the training and validation photos: what is looked at and mended by what a model says of it is no
+    honest test any more.
     """
     dataset = features.dataset
     seen = [photo for photo in dataset.photos if photo.part != "test"]
@@ -179,15 +177,9 @@ def study(features: Features, strength: float, settings: Settings) -> Studies:
         table = thin_out(make_table(features, seen), seed=settings.seed)
         growth = measure_growth(table, seed=settings.seed, folds=FOLDS, repeats=STUDY_REPEATS, strength=strength)
     except DataError:  # a class has too few photos, which is said elsewhere
-        return Studies(None, (), None, ())
+        return Studies(None, ())
     suspicions = show_suspicions(find_suspicious(table, growth.answers[None]), dataset, settings)
-    folds: dict[str, Any] | None = None
-    fold_rows: Iterable[dict[str, Any]] = ()
-    if settings.folds is not None:
-        everything = make_table(features, dataset.photos)
-        judged = cross_validate(everything, k=settings.folds, seed=settings.seed)
-        folds, fold_rows = describe_folds(everything, judged, k=settings.folds), list_fold_rows(everything, judged)
-    return Studies(describe_growth(growth, seed=settings.seed), suspicions, folds, tuple(fold_rows))
+    return Studies(describe_growth(growth, seed=settings.seed), suspicions)
 
 
 def make_table(features: Features, photos: Sequence[Photo]) -> FeatureTable:
