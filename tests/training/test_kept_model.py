@@ -12,7 +12,9 @@ from pronk.errors import DataError, ModelError
 from pronk.model.bundle import open_bundle
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
+from pronk.training import kept_model
 from pronk.training.kept_model import choose_golden, compare_frameworks
+from pronk.training.recipe import train
 
 SETTINGS = tiny_settings("unused")
 
@@ -22,17 +24,19 @@ def dataset(tmp_path):
     return load_dataset(write_photos(tmp_path / "photos", 14), val=0.3)
 
 
-def test_keras_and_onnx_say_the_same(tiny_run, tiny_photos):
+def test_keras_and_onnx_say_the_same(tiny_photos, tiny_weights, tmp_path, workers_inside, monkeypatch):
     import keras
 
-    model = tiny_run.folder / "model"
+    monkeypatch.setattr(kept_model, "fit_temperature", lambda *_: 1.7)
+    settings = tiny_settings(tiny_weights, frozen_only=True)
+    model = train(tiny_photos, out=tmp_path / "run", settings=settings, cache=tmp_path / "cache").folder / "model"
     photos = np.stack([load_pixels(path, size=32) for path in tiny_photos.rglob("*.png")])
     served = Predictor.load(model).predict_proba(photos)
     loaded = keras.models.load_model(model / "model.keras")
     np.testing.assert_allclose(served, np.asarray(loaded(photos)), atol=1e-4)
     assert served[:, 0].std() > 0.01, "the photos look different to it"
     bundle = open_bundle(model)
-    assert bundle.temperature != 1
+    assert bundle.temperature == 1.7
     assert (bundle.classes, bundle.size, bundle.fit, bundle.sets.n) == (("cold", "warm"), 32, "crop", 4)
 
 
