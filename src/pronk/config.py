@@ -147,6 +147,8 @@ def find_problems(settings: Settings) -> list[str]:
         problems.append(f"--val and --test leave no photos to train on. Got {settings.val} and {settings.test}")
     if settings.judge == "cross" and settings.split is not None:
         problems.append(f"--judge cross deals all photos anew. Got --split {settings.split}")
+    if settings.judge == "cross" and settings.test not in (0, Settings.test):
+        problems.append(f"--judge cross sets no photos aside. Got --test {settings.test}")
     if settings.fail_under is not None and not settings.test and (settings.split, settings.judge) == (None, "held-out"):
         problems.append("--fail-under needs a test part. Got --test 0")
     if settings.frozen_only and settings.keep == "fine-tuned":

@@ -9,9 +9,9 @@ from helpers.commands import read_csv
 from helpers.training import tiny_settings, write_photos
 from pronk.dataset.loading import Dataset, Photo, read_split_file
 from pronk.errors import SettingsError
-from pronk.training import cross_fitting
+from pronk.training import cross_fitting, recipe
 from pronk.training.cross_fitting import FOLDS, cross_fit
-from pronk.training.recipe import train
+from pronk.training.recipe import take_steps, train
 from pronk.training.run_folder import Run
 
 
@@ -83,7 +83,10 @@ def test_stopped_between_it_ends_the_same(go, monkeypatch):
     whole = go(settings={"frozen_only": True})
     with pytest.raises(KeyboardInterrupt):
         go("stopped", settings={"frozen_only": True}, on_progress=stop)
+    trained = []
+    monkeypatch.setattr(recipe, "take_steps", lambda *given: trained.append(given) or take_steps(*given))
     resumed = go("stopped", settings={"frozen_only": True}, resume=True)
+    assert len(trained) == 2, "one fold, and the model itself"
     assert (resumed.folder / "predictions.csv").read_bytes() == (whole.folder / "predictions.csv").read_bytes()
     one, other = (json.loads((run.folder / "metrics.json").read_text())["test"] for run in (whole, resumed))
     assert one == other
@@ -102,6 +105,8 @@ def test_photos_that_come_in_parts_are_refused(tmp_path, tiny_weights):
     (tmp_path / "split.csv").write_text("path,label,part\n")
     with pytest.raises(SettingsError, match="deals all photos anew"):
         tiny_settings(tiny_weights, judge="cross", split=str(tmp_path / "split.csv"))
+    with pytest.raises(SettingsError, match="sets no photos aside"):
+        tiny_settings(tiny_weights, judge="cross", test=0.3)
     for part in ("train", "test"):
         write_photos(tmp_path / "parts" / part, 3)
     with pytest.raises(SettingsError, match="come in parts") as caught:

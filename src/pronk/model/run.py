@@ -17,6 +17,7 @@ MODEL = "model"  # folder: the model that was kept
 EXPORTS = "exports"  # folder: one of each format
 PARITY = "parity.json"  # beside them
 WORK = ".work"  # folder: checkpoints, while the run goes on
+FOLD_ROWS = "rows.json"  # in a folder of a cross-fit in it: what the finished fold came to
 SETTINGS = "settings.toml"
 SPLIT = "split.csv"
 HISTORY = "history.csv"

@@ -14,12 +14,12 @@ from pronk.analysis.dealing import assign_folds
 from pronk.dataset.listing import Listing
 from pronk.dataset.loading import Dataset, write_split
 from pronk.errors import SettingsError
+from pronk.model.run import FOLD_ROWS
 from pronk.progress import Progress
 from pronk.storage.files import write_json
 from pronk.training.run_folder import Run
 
 FOLDS = 5
-ROWS = "rows.json"
 Row = dict[str, Any]  # of predictions.csv
 
 
@@ -47,7 +47,8 @@ def cross_fit(dataset: Dataset, run: Run, train: Callable[[Run], list[Row]]) -> 
     rows: list[Row] = []
     for number in range(FOLDS):
         folder = run.work / f"without-{number + 1}"
-        if not (folder / ROWS).is_file():
+        done = folder / FOLD_ROWS
+        if not done.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             left_out = [photo for photo, fold in zip(dataset.photos, folds, strict=True) if fold == number]
             test = tuple(dataclasses.replace(photo, part="test") for photo in left_out)
@@ -56,8 +57,8 @@ def cross_fit(dataset: Dataset, run: Run, train: Callable[[Run], list[Row]]) -> 
             told = functools.partial(_tell, run.on_progress, number)
             settings = run.settings.replace(**changes)
             part = dataclasses.replace(run, settings=settings, folder=folder, on_progress=told)
-            write_json(folder / ROWS, [row for row in train(part) if row["part"] == "test"])
-        rows += json.loads((folder / ROWS).read_bytes())
+            write_json(done, [row for row in train(part) if row["part"] == "test"])
+        rows += json.loads(done.read_bytes())
         run.on_progress("judge", 100 * (number + 1), 100 * FOLDS)
     return rows
 

@@ -13,7 +13,7 @@ from pronk.backbone.architecture import Backbone
 from pronk.config import Settings, read_settings, to_toml
 from pronk.dataset.listing import Listing
 from pronk.errors import RunError
-from pronk.model.run import METRICS, SETTINGS, WORK
+from pronk.model.run import FOLD_ROWS, METRICS, SETTINGS, WORK
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
 from pronk.storage.places import enclosing
@@ -121,8 +121,9 @@ def _taken(folder: Path) -> RunError:
 
 def _remove_if_empty(folder: Path) -> None:
     """Remove a run that has come to nothing, so that the same name can be used once the mistake is mended."""
-    # Without split.csv there is no checkpoint either; what is in .work is made again.
-    if {path.name for path in folder.iterdir()} <= {".lock", SETTINGS, WORK}:
+    # Without split.csv there is no checkpoint either; what is in .work is made again, but for folds of a cross-fit.
+    is_done = any((folder / WORK).glob(f"*/{FOLD_ROWS}"))
+    if not is_done and {path.name for path in folder.iterdir()} <= {".lock", SETTINGS, WORK}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
