@@ -18,7 +18,7 @@ from pronk.analysis.metrics import SMALLEST_PROBABILITY
 from pronk.analysis.novelty import Novelty
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.5, 5.0
-PRIOR = 0.2
+PRIOR = 0.2  # scale of the logarithm of the temperature
 SEARCH_STEPS = 40  # each narrows the interval of log-temperatures by .618: to 1e-8
 MOST_SCORES = 1000
 

@@ -31,17 +31,17 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
     Returns a `tone` (good, unsure, bad or none), sentences, accuracy, and as `baseline` the share of the largest class.
     """
     test, trained, baseline = metrics.test, isinstance(metrics, Metrics), None
+    cross = metrics.cross if isinstance(metrics, Metrics) else None
     accuracy: AccuracyRecord | None = None
     if test is not None:
         accuracy = test["accuracy"]
-        which, seen = ("test photo", " it had never seen") if trained else ("photo", "")
-        which, seen = ("photo", "") if isinstance(metrics, Metrics) and metrics.cross else (which, seen)
+        which, seen = ("test photo", " it had never seen") if trained and not cross else ("photo", "")
         tone, comparison, baseline = _against_largest_class(test)
         sentences = [_hits_in_words(accuracy, which, seen), comparison]
         if not trained:
             sentences.append("Photos the model was trained on would make this number too good.")
-        elif isinstance(metrics, Metrics) and metrics.cross:
-            sentences.insert(0, describe_cross(metrics.cross))
+        elif cross:
+            sentences.insert(0, describe_cross(cross))
     elif isinstance(metrics, Metrics):
         kept = (metrics.comparison["kept"] != "frozen" and metrics.fine_tuned) or metrics.frozen
         accuracy, tone = kept["val"]["accuracy"], "unsure"

@@ -138,12 +138,11 @@ def summarise(outcome: Outcome, usage: Usage) -> Metrics:
     """Return the numbers of metrics.json."""
     run, dataset, bundle, studies = outcome.run, outcome.dataset, outcome.bundle, outcome.studies
     rows = {part: [row for row in outcome.judged.rows if row["part"] == part] for part in ("val", "test")}
-    is_crossed = run.settings.judge == "cross"  # then each model had a temperature of its own
+    is_crossed = run.settings.judge == "cross"
+    own = {**rows, "test": []} if is_crossed else rows  # the other models had temperatures of their own
     errors = {
-        part: calibration_errors(some, dataset.classes, bundle.temperature)
-        if some and not (is_crossed and part == "test")
-        else None
-        for part, some in rows.items()
+        part: calibration_errors(some, dataset.classes, bundle.temperature) if some else None
+        for part, some in own.items()
     }
     return Metrics(
         classes=list(dataset.classes),
