@@ -112,6 +112,21 @@ def test_what_is_quoted_stays_what_it_was(text):
     assert not re.search(r"[`*_\[\]<>|]", escape_markdown(text))
 
 
+def test_views_are_told_of_the_phase_that_saw_them():
+    card = words(make_card(views=6, epochs=1))
+    assert "makes of each photo, as it is and augmented" in card
+    assert "for 1 epoch, in steps of at most auto of the weights, on 6 views of each photo" in card
+    plain = words(make_card(views=1, augment="none"))
+    assert "makes of each photo as it is." in plain
+    assert "views of each photo" not in plain
+
+
+def test_a_cross_fit_says_who_judged():
+    card = words(make_card(card_metrics(cross={"models": 5})))
+    assert "judged by the one of 5 models, made in the same way as this one, that had not seen it" in card
+    assert "it never saw" not in card
+
+
 def test_it_says_what_people_need_to_know():
     card = words(make_card(fit="pad", fine_tune_from="block_15_add", epochs=8, learning_rate=0.005))
     for text in (

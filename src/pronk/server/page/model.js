@@ -46,7 +46,7 @@ export function describeAccuracy(accuracy) {
         make("p", { className: "big" }, percent(value), " ", make("small", {}, "right")),
         picture,
         make("p", { className: "scale" }, make("span", {}, "0\u00a0%"), make("span", {}, "100\u00a0%")),
-        make("p", {}, `Of ${count(n, "photo")} it had never seen, ${right.toLocaleString("en")} ${right === 1 ? "was" : "were"} right. On more like them expect ${between}.`),
+        make("p", {}, `Of ${count(n, "test photo")}, ${right.toLocaleString("en")} ${right === 1 ? "was" : "were"} right. On more like them expect ${between}.`),
     ];
 }
 
