@@ -190,6 +190,16 @@ def group(records: list[dict]) -> dict[str, dict[str, list[dict]]]:
     return {name: {flow: flows[flow] for flow in FLOWS if flow in flows} for name, flows in table.items()}
 
 
+def keep_shared(records: list[dict], flows: Sequence[str]) -> list[dict]:
+    """Return the records of some flows, of the splits that all of them have."""
+    runs = {(record["set"], record["seed"], record["flow"]) for record in records}
+    return [
+        record
+        for record in records
+        if record["flow"] in flows and all((record["set"], record["seed"], flow) in runs for flow in flows)
+    ]
+
+
 def calibration_error(records: list[dict]) -> float:
     """Return the calibration error of all answers together."""
     surest, is_right = np.array([pair for record in records for pair in record["surest"]]).T
@@ -199,8 +209,8 @@ def calibration_error(records: list[dict]) -> float:
 def write_table(records: list[dict]) -> str:
     """Return the Markdown table: a row for each set and flow, means over seeds."""
     lines = [
-        "| set | program | test accuracy | log-loss | calibration error | seconds | MiB at most | what was chosen |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | program | splits | test accuracy | log-loss | calibration error | seconds | MiB at most | chosen |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, flows in group(records).items():
         for flow, runs in flows.items():
@@ -209,6 +219,7 @@ def write_table(records: list[dict]) -> str:
             cells = [
                 name,
                 FLOWS[flow],
+                str(len(runs)),
                 f"{value:.3f} [{low:.2f}, {high:.2f}; n {n}]",
                 f"{mean_of(runs, 'log_loss'):.3f}",
             ]
@@ -228,12 +239,13 @@ def show_choices(runs: list[dict]) -> str:
 
 
 def compare_flows(records: list[dict]) -> str:
-    """Return sentences: pronk against each of the others, over all sets that both have."""
-    table, lines = group(records), []
-    for flow in FLOWS:
-        both = [flows for flows in table.values() if flow in flows and "pronk" in flows]
-        if flow == "pronk" or not both:
+    """Return sentences: pronk against each of the others, over all splits that both have."""
+    lines = []
+    for flow in (flow for flow in FLOWS if flow != "pronk"):
+        shared = keep_shared(records, (flow, "pronk"))
+        if not shared:
             continue
+        both = list(group(shared).values())
         means = {
             name: [[mean_of(flows[who], name) for flows in both] for who in (flow, "pronk")]
             for name in ("accuracy", "log_loss", "wall_seconds")
@@ -241,7 +253,7 @@ def compare_flows(records: list[dict]) -> str:
         (other, own), error = means["accuracy"], [1 - fmean(values) for values in means["accuracy"]]
         losses, seconds = ratio(*means["log_loss"]), ratio(*means["wall_seconds"])
         lines.append(
-            f"- Over {len(both)} sets pronk is right on {fmean(own):.3f} of the test photos, {FLOWS[flow]} on"
+            f"- Over {len(both)} sets ({len(shared) // 2} splits) pronk is right on {fmean(own):.3f} of the test photos, {FLOWS[flow]} on"
             f" {fmean(other):.3f}: {error[1] / error[0]:.2f} of the errors, {losses:.2f} of the log-loss,"
             f" {seconds:.2f} of the seconds (geometric means of the sets' ratios)."
         )
@@ -255,15 +267,14 @@ def write_summary(records: list[dict]) -> str:
     """Return the README's table: test accuracy of each program, a row for each set of photos."""
     flows = [flow for flow in FLOWS if flow != "former" and any(record["flow"] == flow for record in records)]
     lines = [f"| photos | {' | '.join(FLOWS[flow] for flow in flows)} |", "|---" * (1 + len(flows)) + "|"]
-    for name, runs in group(records).items():
+    shared = keep_shared(records, flows)
+    for name, runs in group(shared).items():
         cells = [
             f"{100 * mean_of(runs[flow], 'accuracy'):.1f} % in {mean_of(runs[flow], 'wall_seconds'):.0f} s"
-            if flow in runs
-            else ""
             for flow in flows
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    seeds = len({record["seed"] for record in records})
+    seeds = len({record["seed"] for record in shared})
     return "\n".join(
         [*lines, "", f"Test photos right, mean of {seeds} split(s); `make accuracy`: [docs/{NAME}.md](docs/{NAME}.md)."]
     )

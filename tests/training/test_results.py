@@ -135,7 +135,7 @@ def test_photos_that_change_before_the_end_are_left_out_once(whole_bundle, tmp_p
     draw_tiny(np.random.default_rng(5), "cold").save(dataset.root / replaced)
     (dataset.root / cut).write_bytes((dataset.root / cut).read_bytes()[:100])
     run = Run(tiny_settings("w"), lively_backbone(0.35), tmp_path / "run", tmp_path / "cache", None)
-    features = Features(dataset, plan_extraction(dataset.root, run), 0, 0.0, (), views=1)
+    features = Features(dataset, plan_extraction(dataset.root, run), 0, 0.0, views=1)
     found = judge(open_bundle(whole_bundle), features, run)
     assert sorted((finding.path, finding.code) for finding in found.lost) == sorted(
         [(gone, "vanished"), (replaced, "changed"), (cut, "changed")]

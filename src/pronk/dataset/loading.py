@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -87,13 +87,14 @@ class Dataset:
         """Return the data set without the photos named by findings, which are kept in the list.
 
         Raises:
-            DataError: if a class has none left to train on.
+            DataError: if a class has none left in a part that had some, unless it is the test.
         """
         new = tuple(findings)
         gone = {finding.path for finding in new}
         photos = tuple(photo for photo in self.photos if photo.path not in gone)
         left = dataclasses.replace(self, photos=photos, findings=self.findings + new)
-        return dataclasses.replace(left, findings=left.findings + _check_counts(left)) if new else left
+        parts = [part for part, count in self.counts.items() if count]
+        return dataclasses.replace(left, findings=left.findings + _check_counts(left, parts)) if new else left
 
 
 def load_dataset(
@@ -216,22 +217,19 @@ def _given_parts(
     return [given.get(scan.entry.path) for scan in usable], shares
 
 
-def _check_counts(dataset: Dataset) -> tuple[Finding, ...]:
+def _check_counts(dataset: Dataset, parts: Iterable[str] = PARTS) -> tuple[Finding, ...]:
     """Refuse a data set that cannot be trained on; warn of thin classes."""
     if not dataset.photos:
         raise _nothing_usable(dataset)
-    missing: dict[str, list[str]] = defaultdict(list)
-    for name, counts in dataset.counts_by_class.items():
-        for part in PARTS:
-            if not counts[part]:
-                missing[part].append(name)
+    counted = dataset.counts_by_class
+    missing = {part: [name for name in dataset.classes if not counted[name][part]] for part in parts}
     for part in ("train", "val"):
-        if missing[part]:
+        if missing.get(part):
             raise DataError(
                 f"{_names(missing[part])} with no photo left for {part}",
                 hint="each class needs at least 3 photos that are not copies of each other; see `pronk check`",
             )
-    if missing["test"] and dataset.counts["test"]:
+    if missing.get("test") and dataset.counts["test"]:
         message = f"{_names(missing['test'])} with no photo left for test"
         return (find("", "thin_class", message, "add photos to judge these classes"),)
     return ()

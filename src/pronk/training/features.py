@@ -41,11 +41,10 @@ class Features:
     """A data set and access to the cached rows of its photos.
 
     Attributes:
-        dataset: the photos.
+        dataset: the photos, without those that changed or vanished meanwhile.
         extraction: how the rows were made, and where they are.
         computed: number of rows that were not in the cache before.
         decode_seconds: wall time that decoding and drawing took, as a share of the workers' time.
-        missing: findings for photos that changed or vanished meanwhile.
         views: number of views of each training photo.
         blocks: those whose pooled features are read, of HEAD_BLOCKS.
     """
@@ -54,7 +53,6 @@ class Features:
     extraction: Extraction
     computed: int
     decode_seconds: float
-    missing: tuple[Finding, ...]
     views: int
     blocks: tuple[str, ...] = HEAD_BLOCKS
 
@@ -70,10 +68,6 @@ class Features:
     def changed(self, changes: Changes) -> "Features":
         """Return the same with views that differ in other ways."""
         return dataclasses.replace(self, extraction=dataclasses.replace(self.extraction, changes=changes))
-
-    def without_missing(self) -> "Features":
-        """Return the same without the photos that cannot be used any more."""
-        return dataclasses.replace(self, dataset=self.dataset.without(self.missing), missing=())
 
     def pooled(self, photos: Sequence[Photo], *, views: int = 1) -> np.ndarray:
         """Return pooled features of views 0 .. views - 1: float32 [n * views, d], a photo's views side by side."""
@@ -126,7 +120,7 @@ def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
     shutil.rmtree(extraction.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
     square_bytes = SQUARES_BYTES if run.engine == "local" else 0
     wanted = list(_find_missing(dataset.photos, extraction, views, square_bytes))
-    return _compute_missing(wanted, Features(dataset, extraction, 0, 0.0, (), views), run)
+    return _compute_missing(wanted, Features(dataset, extraction, 0, 0.0, views), run)
 
 
 def extract_views(features: Features, run: Run, *, views: int) -> Features:
@@ -150,9 +144,9 @@ def _compute_missing(wanted: Sequence[PhotoViews], features: Features, run: Run)
         _doubt(findings, features.dataset, extraction)
     return dataclasses.replace(
         features,
+        dataset=features.dataset.without(findings),
         computed=features.computed + computed,
         decode_seconds=features.decode_seconds + decode_seconds,
-        missing=tuple(findings),
     )
 
 

@@ -100,12 +100,12 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
         with usage.stage("check"):
             dataset = split_photos(listing, run)
         with usage.stage("extract"):
-            features = extract_features(dataset, run, views=least_views(run.settings)).without_missing()
+            features = extract_features(dataset, run, views=least_views(run.settings))
         with usage.stage("head"):
             plan = make_plan(features, run)
         with usage.stage("extract"):
             features = features.reading(plan.features).changed(parse_changes(plan.augment))
-            features = extract_views(features, run, views=plan.pace.views).without_missing()
+            features = extract_views(features, run, views=plan.pace.views)
         usage.add("decode", features.decode_seconds)
         keep_split(run.folder, features.dataset)
         run = run.settle(**plan.chosen)

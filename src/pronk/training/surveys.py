@@ -57,14 +57,9 @@ def survey(
         run = Run(settings, backbone, Path(folder), place, pool, on_progress=on_progress)
         features = extract_features(dataset, run, views=1)
     trim(place, limit=parse_size(DEFAULT_LIMIT))
-    gone = {finding.path for finding in features.missing}
-    dataset = dataclasses.replace(
-        dataset,
-        photos=tuple(photo for photo in dataset.photos if photo.path not in gone),
-        findings=dataset.findings + features.missing,
-    )
-    reading, _ = choose_reading(features, dataset.photos, settings)
-    return dataset, make_table(features.reading(reading.features), dataset.photos)
+    photos = features.dataset.photos
+    reading, _ = choose_reading(features, photos, settings)
+    return features.dataset, make_table(features.reading(reading.features), photos)
 
 
 def curve(
