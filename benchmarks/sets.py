@@ -253,9 +253,9 @@ def compare_flows(records: list[dict]) -> str:
         (other, own), error = means["accuracy"], [1 - fmean(values) for values in means["accuracy"]]
         losses, seconds = ratio(*means["log_loss"]), ratio(*means["wall_seconds"])
         lines.append(
-            f"- Over {len(both)} sets ({len(shared) // 2} splits) pronk is right on {fmean(own):.3f} of the test photos, {FLOWS[flow]} on"
-            f" {fmean(other):.3f}: {error[1] / error[0]:.2f} of the errors, {losses:.2f} of the log-loss,"
-            f" {seconds:.2f} of the seconds (geometric means of the sets' ratios)."
+            f"- Over {len(both)} sets, {len(shared) // 2} splits, pronk is right on {fmean(own):.3f} of the photos,"
+            f" {FLOWS[flow]} on {fmean(other):.3f}: {error[1] / error[0]:.2f} of the errors,"
+            f" {losses:.2f} of the log-loss, {seconds:.2f} of the seconds (geometric means of the sets' ratios)."
         )
     own = [record for record in records if record["flow"] == "pronk"]
     if own:

@@ -108,15 +108,17 @@ def test_sets_are_compared_by_means_over_seeds(programs, tmp_path):
     own = {"ece": 0.1, "surest": [[0.9, 1], [0.7, 0]] * 10, "chosen": {"kept": "frozen", "why": "so"}}
     records = [record("pronk", 1, 0.9, 0.2, 10.0) | own, record("pronk", 2, 0.7, 0.4, 20.0) | own]
     records += [record("full", 1, 0.6, 0.6, 100.0), record("full", 2, 0.6, 0.6, 200.0)]
+    records += [record("tutorial", 1, 0.5, 0.9, 30.0)]  # compared with the first split alone
     (tmp_path / "README.md").write_text("before\n<!-- accuracy -->\n<!-- /accuracy -->\nafter\n")
     (tmp_path / "docs").mkdir()
     programs["sets"].publish(records, tmp_path / "docs")
     page = (tmp_path / "docs" / "accuracy.md").read_text()
-    assert "| leaves | full fine-tuning | 0.600 [0.31, 0.83; n 10] | 0.600 |  | 150 | 700 |  |" in page
-    assert "| leaves | pronk | 0.800 [0.49, 0.94; n 10] | 0.300 | 0.100 | 15 | 700 | frozen |" in page
+    assert "| leaves | full fine-tuning | 2 | 0.600 [0.31, 0.83; n 10] | 0.600 |  | 150 | 700 |  |" in page
+    assert "| leaves | pronk | 2 | 0.800 [0.49, 0.94; n 10] | 0.300 | 0.100 | 15 | 700 | frozen |" in page
     assert "on 0.600: 0.50 of the errors, 0.50 of the log-loss, 0.10 of the seconds" in page
+    assert "1 splits, pronk is right on 0.900 of the photos, tutorial flow on 0.500" in page
     assert "all sets together, is 0.400" in page
-    assert "| leaves | 60.0 % in 150 s | 80.0 % in 15 s |" in (tmp_path / "README.md").read_text()
+    assert "| leaves | 50.0 % in 30 s | 60.0 % in 100 s | 90.0 % in 10 s |" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.more

@@ -223,7 +223,7 @@ def _explain_one(predictor: Predictor, index: int | None, path: Path | str, targ
     outputs = predictor.runtime.run(pixels[None], heat=True)
     chosen = int(outputs.probabilities[0].argmax()) if index is None else index
     heat = class_activation_map(outputs.heat[0], chosen)
-    overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit)
+    overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit, version=predictor.bundle.decoding)
     beside = Image.new("RGB", (2 * photo.width, photo.height))
     beside.paste(photo, (0, 0))
     beside.paste(overlay, (photo.width, 0))
@@ -237,9 +237,9 @@ def _explain_one(predictor: Predictor, index: int | None, path: Path | str, targ
 def _load(path: Path, predictor: Predictor) -> tuple[np.ndarray, Image.Image]:
     """Read a photo as the network sees it and as people do."""
     data, size = read_bytes(path), predictor.bundle.size
-    image, pixels = load_photo(data, size=size, fit=predictor.bundle.fit)
+    image, pixels = load_photo(data, size=size, fit=predictor.bundle.fit, version=predictor.bundle.decoding)
     if max(image.size) < LONGEST_SIDE:  # perhaps only because the network needs no more
-        image = load_image(data, min_side=LONGEST_SIDE // 2)
+        image = load_image(data, min_side=LONGEST_SIDE // 2, version=predictor.bundle.decoding)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return pixels, image
 

@@ -251,7 +251,8 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
         matched, left = match_decisions([decision for decision in decisions if decision not in planned], listing)
         for entry, decision in matched:
             if decision.action == "drop" or (decision.action == "move" and decision.label != entry.label):
-                source, target = data.absolute() / entry.path, _target(entry, decision, data, quarantine)
+                source = data.absolute() / entry.path
+                target = _target(entry, decision, data, quarantine, listing.class_step)
                 try:
                     planned[decision] = journal.plan("move", source, target, digest=decision.digest)
                 except OSError as error:
@@ -316,9 +317,9 @@ def _find_begun(decisions: Sequence[Decision], data: Path, journal: Journal) -> 
     return begun
 
 
-def _target(entry: Entry, decision: Decision, data: Path, quarantine: Path) -> Path:
+def _target(entry: Entry, decision: Decision, data: Path, quarantine: Path, class_step: int) -> Path:
     if decision.action == "drop":
         return quarantine.absolute() / entry.path
     pieces = entry.path.split("/")
-    pieces[1 if entry.part else 0] = decision.label
+    pieces[class_step] = decision.label
     return data.absolute().joinpath(*pieces)

@@ -15,7 +15,7 @@ from pronk.dataset.scan import scan_memo
 from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
 from pronk.progress import Progress, no_progress
-from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
+from pronk.storage.cache import DEFAULT_LIMIT, open_cache, parse_size, trim
 from pronk.training.cross_fitting import cross_fit, refuse_given_parts
 from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
@@ -77,7 +77,7 @@ def train(
     check_engine(engine, address=address)
     listing, settings = prepare(data, settings or Settings())
     folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
-    place, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
+    place, limit = open_cache(cache), parse_size(cache_limit)
     keep_out(Path(data), listing, out=folder, cache=place)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
         if done:
