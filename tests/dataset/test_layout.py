@@ -106,7 +106,7 @@ def test_masks_among_the_photos_are_pointed_out(tmp_path):
 @pytest.mark.parametrize("wrapped", ["dataset", "dataset/dataset"])
 def test_one_level_off_names_the_inner_folder(tmp_path, wrapped):
     make(tmp_path, *spread(wrapped))
-    with pytest.raises(DataError, match="only the folder 'dataset'") as caught:
+    with pytest.raises(DataError, match="only the class 'dataset'") as caught:
         list_photos(tmp_path)
     assert str(tmp_path / wrapped) in caught.value.hint
     assert list_photos(tmp_path / wrapped).classes == ("cat", "dog")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from helpers.pictures import draw_picture, encode
 from pronk.errors import Reason
+from pronk.photos.heif import can_open
 
 ORIENTATION_TAG = 0x0112
 # From stored to upright pixels, by the table of the EXIF standard rather than by Pillow's own functions.
@@ -66,7 +67,7 @@ def widen_jpeg(data: bytes, width: int, height: int) -> bytes:
 
 
 def _not_pictures() -> Iterator[tuple[str, bytes, Reason]]:
-    no, unsupported = Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT
+    no, unsupported, broken = Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT, Reason.DECODE_ERROR
     yield "empty.jpg", b"", Reason.ZERO_BYTE
     yield "one_byte.jpg", b"\xff", no
     yield "text.jpg", b"this is not a photo\n" * 20, no
@@ -75,7 +76,7 @@ def _not_pictures() -> Iterator[tuple[str, bytes, Reason]]:
     yield "nuls.jpg", bytes(4096), no
     yield "document.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\n", unsupported
     yield "vector.jpg", b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', unsupported
-    yield "phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), unsupported
+    yield "phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), unsupported if not can_open() else broken
     yield "script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", unsupported
     yield "layers.psd", b"8BPS\0\1" + bytes(200), unsupported
     yield "camera.jxl", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(60), unsupported

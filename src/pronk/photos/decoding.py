@@ -130,10 +130,15 @@ def decode(data: bytes, *, min_side: int | None = None, version: int = DECODING_
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(str(error)) from error
     except Exception as error:  # Pillow's plugins raise far more than OSError on damaged files
+        reason = error
         for mend in () if isinstance(error, MemoryError | DamagedError) else list_mendings(data):
-            with contextlib.suppress(Exception):
+            try:
                 return _decode(data, min_side, version, mend)
-        raise _explain(data, error) from error
+            except ImageError:
+                raise
+            except Exception as other:
+                reason = other if isinstance(other, EOFError | DamagedError) else reason
+        raise _explain(data, reason) from error
 
 
 def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarray:

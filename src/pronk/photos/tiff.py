@@ -1,17 +1,19 @@
 """TIFF files that Pillow does not read, or reads wrongly -> their samples; of the others, what kind they are.
 
-After the TIFF 6.0 specification (Adobe 1992) and its large form, BigTIFF. Read are strips and tiles without compression
-or deflated, of 1 to 16 bits or floats, in planes or not; palettes of 16 bits; samples beyond the colours are left out.
+After the TIFF 6.0 specification (Adobe 1992) and its large form, BigTIFF. Read are strips and tiles of 1 to 16 bits or
+floats, in planes or not, packed without loss or not at all; palettes of 16 bits; samples beyond colours are left out.
 """
 
 import dataclasses
+import io
 import struct
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from pronk.photos.colours import find_white
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 OFFSETS, SAMPLES, ROWS, COUNTS, PLANES = 273, 277, 278, 279, 284
@@ -25,6 +27,7 @@ NAMES = {
 }  # fmt: skip
 COLOURS = {0: "white is zero", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*"}
 KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+PACKINGS = (1, 5, 8, 32773, 32946, 34925, 50000)
 MOST_ENTRIES, MOST_VALUES = 1000, 2**20
 MOST_PIXELS = 12_500_000  # all samples are held at once, some twice
 
@@ -63,8 +66,13 @@ class Tiff:
 
     @property
     def is_misread(self) -> bool:
-        """Whether Pillow takes it, and makes noise of it: planes of 16 bits that are not compressed."""
-        return self.get(PLANES) == 2 and self.samples > 1 and self.bits == 16 and self.get(COMPRESSION) == 1
+        """Whether Pillow takes it, and makes noise of it.
+
+        So it does of planes of 16 bits that are not compressed, and of compressed floats in motor order.
+        """
+        in_planes = self.get(PLANES) == 2 and self.samples > 1 and self.bits == 16
+        is_float = self.get(KIND) == 3 and self.order == ">"
+        return (self.get(COMPRESSION) == 1) == in_planes and (in_planes or is_float)
 
     def describe(self) -> str:
         """Say what kind of TIFF it is, as far as that may be why it is not read."""
@@ -118,8 +126,8 @@ def read_tiff(tiff: Tiff) -> Image.Image | None:
         not 0 < width * height <= MOST_PIXELS
         or not 0 < colours <= samples <= 16
         or not (bits in (16, 32, 64) if is_float else 1 <= bits <= 16 and tiff.get(KIND) == 1)
-        or tiff.get(COMPRESSION) not in (1, 8, 32946)
-        or tiff.get(PREDICTOR) not in ((1,) if is_float or bits not in (8, 16) else (1, 2))
+        or tiff.get(COMPRESSION) not in PACKINGS
+        or tiff.get(PREDICTOR) not in ((1, 3) if is_float else (1, 2) if bits in (8, 16) else (1,))
     ):
         return None
     values = _read_samples(tiff, width, height, samples, bits, is_float)[..., :colours]
@@ -136,13 +144,15 @@ def _make_image(values: np.ndarray, bits: int, is_float: bool, given: tuple[floa
     if is_float:
         finite = np.nan_to_num(values.astype(np.float32))
         low, high = given or (0.0, 1.0 if finite.max() <= 1 else max(255.0, float(finite.max())))
-        return Image.fromarray(np.clip((finite - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8))
+        return Image.fromarray(np.clip((finite - low) * (255 / max(high - low, 1e-9)) + 0.5, 0, 255).astype(np.uint8))
     if values.shape[2] == 1 and bits > 8:
         # Of fewer bits than 16 it is known what is white; 16 may hold fewer than they could.
         deep = values[..., 0].astype(np.uint16)
         return Image.fromarray(deep if bits == 16 else np.round(deep * (65535 / (2**bits - 1))).astype(np.uint16))
-    white = 2**bits - 1
-    grey = np.round(values * (255 / white)).astype(np.uint8)
+    white: float = 2**bits - 1
+    if bits == 16:
+        white = given[1] if given else find_white(float(values.max()), int(np.gcd.reduce(values, axis=None)))
+    grey = np.round(np.minimum(values * (255 / white), 255)).astype(np.uint8)
     return Image.fromarray(grey[..., 0] if values.shape[2] == 1 else grey)
 
 
@@ -177,7 +187,9 @@ def _read_samples(tiff: Tiff, width: int, height: int, samples: int, bits: int, 
     for (top, left, plane), offset, count in zip(places, offsets, counts, strict=False):
         rows = tile_height if is_tiled else min(tile_height, height - top)
         row_bytes = (tile_width * depth * bits + 7) // 8
-        block = _unpack(tiff, offset, count, rows * row_bytes)
+        block = _unpack(tiff, offset, count, rows, row_bytes)
+        if tiff.get(PREDICTOR) == 3:
+            block = _add_bytes(block, rows, tile_width * depth, depth, tiff.order)
         values = _read_block(block, tiff.order, rows, tile_width, depth, bits, is_float)
         if tiff.get(PREDICTOR) == 2:
             values = np.cumsum(values, axis=1, dtype=np.uint16 if bits == 16 else np.uint8)
@@ -186,16 +198,25 @@ def _read_samples(tiff: Tiff, width: int, height: int, samples: int, bits: int, 
     return found
 
 
-def _unpack(tiff: Tiff, offset: int, count: int, size: int) -> bytes:
-    block = tiff.data[offset : offset + count]
-    if tiff.get(COMPRESSION) != 1:
-        try:
-            block = zlib.decompressobj().decompress(block, size)
-        except zlib.error as error:
-            raise ValueError(str(error)) from error
-    if len(block) < size:
+def _unpack(tiff: Tiff, offset: int, count: int, rows: int, row_bytes: int) -> bytes:
+    """Return the bytes of a strip or tile: packed ones by Pillow, to which they are shown as 8-bit grey."""
+    block, packing = tiff.data[offset : offset + count], tiff.get(COMPRESSION)
+    if packing != 1:
+        tags = {WIDTH: row_bytes, HEIGHT: rows, BITS: 8, COMPRESSION: packing, PHOTOMETRIC: 1, SAMPLES: 1, ROWS: rows}
+        tags |= {OFFSETS: 8 + 2 + 12 * 9 + 4, COUNTS: len(block)}
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+        shown = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + block
+        block = Image.open(io.BytesIO(shown), formats=("TIFF",)).tobytes()
+    if len(block) < rows * row_bytes:
         raise EOFError("truncated")
-    return block[:size]
+    return block[: rows * row_bytes]
+
+
+def _add_bytes(block: bytes, rows: int, values: int, depth: int, order: str) -> bytes:
+    """Undo the prediction of floats: each byte less the one before, and the highest bytes of a row first."""
+    table = np.frombuffer(block, np.uint8).reshape(rows, -1, depth)
+    added = np.cumsum(table, axis=1, dtype=np.uint8).reshape(rows, -1, values).swapaxes(1, 2)
+    return np.ascontiguousarray(added if order == ">" else added[..., ::-1]).tobytes()
 
 
 def _read_block(block: bytes, order: str, rows: int, width: int, depth: int, bits: int, is_float: bool) -> np.ndarray:
