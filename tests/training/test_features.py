@@ -53,7 +53,7 @@ def test_each_photo_has_its_views(extract):
     said = []
     dataset, features = extract(on_progress=lambda *step: said.append(step))
     assert features.computed == rows_of(dataset)
-    assert features.missing == ()
+    assert features.dataset == dataset
     assert said[-1] == ("extract", 16, 16)
     train = dataset.part("train")
     pooled = features.pooled(train, views=3)

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pronk.batch.engines import check_engine
@@ -131,7 +131,7 @@ def predict_batch(
         if request.out and not request.out.exists() and (request.work / FINISHED).exists():
             clear_work(request.work)  # nobody has the answers any more
         plan = open_plan(request.work, spec, list_photos=list_photos, tell=tell)
-        result = _finish(plan, request, predictor, deliver, on_progress, tell)
+        result = _finish(plan, request, deliver, on_progress, tell, folders=name_folders(predictor.classes))
         clear_work(request.work)
     return result
 
@@ -220,10 +220,11 @@ def _stream(
 def _finish(
     plan: Plan,
     request: BatchRequest,
-    predictor: Predictor,
     deliver: Callable[[Iterator[Record]], None],
     on_progress: Progress,
     tell: Callable[[str], None],
+    *,
+    folders: Mapping[str, str],
 ) -> BatchResult:
     """Do what is left of a plan; what is delivered may be delivered again after a kill."""
     if counts := read_finished(plan):
@@ -239,7 +240,7 @@ def _finish(
             run=plan.run,
             mode=plan.spec.mode,
             base=Path(plan.spec.folder),
-            folders=name_folders(predictor.classes),
+            folders=folders,
             on_done=lambda done: on_progress("sorting photos", done, total),
         )
     mark_finished(plan, {"photos": total, "failed": failed})

@@ -67,7 +67,7 @@ def read_list(file: Path, *, root: Path | None = None, needs_part: bool = False)
     if missing or not lines:
         columns = f"no rows with the columns {','.join(needed)}. Got {', '.join(header) or 'nothing'}"
         raise DataError(f"{file} has {columns if missing else 'no photos below its header'}", hint=hint)
-    rows = _read_lines(file, lines, roles, root and _Paths(root), needs_part=needs_part)
+    rows = _read_lines(file, lines, roles, _Paths(root) if root else None, needs_part=needs_part)
     return rows, _describe(file, header, roles)
 
 
@@ -121,7 +121,8 @@ def _read_lines(
             problems.append(f"line {number}: part must be train, val or test. Got {given!r}")
         else:
             rows.append(Row(Path(name).as_posix(), label, part, cells.get("digest", ""), cells.get("group", "")))
-    problems += [f"{name} is listed twice" for name, times in Counter(row.path for row in rows).items() if times > 1]
+    listed = Counter(row.path for row in rows if paths)  # what pronk wrote itself tells photos by their digests
+    problems += [f"{name} is listed twice" for name, times in listed.items() if times > 1]
     if problems:
         more = f"; and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
         raise DataError(f"{file}: {'; '.join(problems[:MOST_SHOWN])}{more}", hint="correct these lines")

@@ -223,7 +223,7 @@ def _explain_one(predictor: Predictor, index: int | None, path: Path | str, targ
     outputs = predictor.runtime.run(pixels[None], heat=True)
     chosen = int(outputs.probabilities[0].argmax()) if index is None else index
     heat = class_activation_map(outputs.heat[0], chosen)
-    overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit, version=predictor.bundle.decoding)
+    overlay = draw_overlay(photo, heat, fit=predictor.bundle.fit)
     beside = Image.new("RGB", (2 * photo.width, photo.height))
     beside.paste(photo, (0, 0))
     beside.paste(overlay, (photo.width, 0))

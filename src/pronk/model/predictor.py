@@ -151,7 +151,8 @@ class Predictor:
         Raises:
             DataError: if something is none of these, such as an address.
         """
-        return list(self.stream([sources] if is_photo(sources) else sources))
+        photos: Iterable[Any] = [sources] if is_photo(sources) else sources  # type: ignore[assignment]
+        return list(self.stream(photos))
 
     def predict_one(self, source: Photo) -> Prediction:
         """Predict one photo, as `predict`."""

@@ -192,7 +192,7 @@ def _correct(review: Path, data: Path, out: Path, split: Path | None) -> tuple[A
             lines.append(format_csv_line(row[: len(columns)]))
     done = [decision.action for decision in decided.values()]
     applied = Applied(out, done.count("keep"), done.count("move"), done.count("drop"), tuple(left))
-    return applied, _encode("".join(lines), listing)
+    return applied, "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def _read_parts(split: Path, listing: Listing) -> dict[str, str]:
@@ -211,15 +211,6 @@ def _relate(path: Path, home: Path) -> str:
         return Path(os.path.relpath(path, home)).as_posix()
     except ValueError:  # another drive
         return path.as_posix()
-
-
-def _encode(text: str, listing: Listing) -> bytes:
-    for name in listing.classes:
-        if any("\udc80" <= character <= "\udcff" for character in name):
-            raise DataError(
-                f"the class {name!r} is not UTF-8, so no list can name it", hint="rename the folder, or use --move"
-            )
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _read(path: Path) -> bytes:

@@ -68,11 +68,11 @@ def find_white(highest: float, common: int) -> float:
 
     Example:
         >>> find_white(3907, 1), find_white(3900, 257), find_white(20, 1)
-        (4095, 65535.0, 65535.0)
+        (4095.0, 65535.0, 65535.0)
     """
     if common % 257 == 0 or common % 256 == 0 or highest < DARKEST:
         return FULL
-    return 2 ** next(depth for depth in DEPTHS if highest < 2**depth) - 1
+    return float(2 ** next(depth for depth in DEPTHS if highest < 2**depth) - 1)
 
 
 def find_levels_1(image: Image.Image) -> Levels | None:

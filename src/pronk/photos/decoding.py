@@ -216,7 +216,8 @@ def _decode(data: bytes, min_side: int | None, version: int, mend: Callable[[], 
     kind = FORMATS["JPEG" if is_mpo else image.format or (recognise(data) or FORMATS["TIFF"]).name]
     if size[0] * size[1] > kind.most_pixels:
         raise _too_many_pixels(f"{size[0]} x {size[1]} pixels as {kind.name}", kind.most_pixels)
-    watched = image.fp if isinstance(getattr(image, "fp", None), JpegFile) else None
+    opened = getattr(image, "fp", None)
+    watched = opened if isinstance(opened, JpegFile) else None
     if watched:
         watched.watch(image)
     if min_side is not None and not (watched and is_lossless(data)):
@@ -247,7 +248,7 @@ def _find_samples(image: Image.Image, data: bytes, version: int) -> tuple[Image.
         if levels:
             image.info.pop("transparency", None)
         return image, levels
-    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel(3).getextrema() == (0, 0):
         return image.convert("RGB"), None  # its fourth byte says nothing, as most programs read it
     tiff = open_tiff(data) if image.format == "TIFF" else None
     if tiff and (tiff.is_misread or (tiff.samples > 2 and tiff.bits == 16 and _is_dark(image))):
@@ -261,7 +262,7 @@ def _find_samples(image: Image.Image, data: bytes, version: int) -> tuple[Image.
 
 def _is_dark(image: Image.Image) -> bool:
     """Tell whether colours that had 16 bits, of which 8 are left, may have had fewer bits."""
-    return image.mode == "RGB" and max(high for _, high in image.getextrema()) < 64
+    return image.mode == "RGB" and int(np.asarray(image).max()) < 64
 
 
 def _find_conversion(image: Image.Image, version: int) -> tuple[Conversion | None, str]:

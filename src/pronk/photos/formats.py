@@ -50,7 +50,8 @@ def _is_avif_cut(data: bytes) -> bool:
 
 def _is_netpbm_cut(data: bytes) -> bool:
     # After its kind come width, height and, but of bits, the largest value, with remarks between them.
-    kind, numbers, end = data[1:2], [], 2
+    kind, end = data[1:2], 2
+    numbers: list[int] = []
     while len(numbers) < (2 if kind in b"14" else 3):
         found = re.compile(rb"(?:\s|#[^\n]*\n)+(\d+)").match(data, end)
         if found is None:

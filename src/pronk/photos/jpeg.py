@@ -90,7 +90,7 @@ class JpegFile(io.BytesIO):
         end = self.stops[-1]
         more = Image.open(io.BytesIO(self.data[:end] + PROBE + self.data[end:]), formats=("JPEG",))
         more.draft(self.image.mode, (self.size[0] // self._scale, self.size[1] // self._scale))
-        return more.tobytes() != self.image.tobytes()
+        return bool(more.tobytes() != self.image.tobytes())
 
     @property
     def _scale(self) -> int:

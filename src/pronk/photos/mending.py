@@ -80,8 +80,8 @@ def strip_jpeg(data: bytes) -> bytes:
     if END in data[position:]:
         return stripped
     # Bytes that nobody needs change nothing: only then it was all there.
-    pixels = [np.asarray(_open(stripped + more + END, "JPEG")) for more in (b"", PROBE)]
-    if not np.array_equal(*pixels):
+    one, other = (np.asarray(_open(stripped + more + END, "JPEG")) for more in (b"", PROBE))
+    if not np.array_equal(one, other):
         raise EOFError("truncated")
     return stripped + END
 
@@ -121,7 +121,7 @@ def _open(data: bytes, kind: str) -> Image.Image:
 
 def _open_tiff(data: bytes) -> Image.Image:
     tiff = open_tiff(data)
-    picture = tiff and read_tiff(tiff)
+    picture = read_tiff(tiff) if tiff else None
     if picture is None:
         raise ValueError("this kind of TIFF is not supported")
     return picture

@@ -45,6 +45,16 @@ class Tiff:
         return (self.tags.get(tag) or (default,))[0]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return int(self.get(WIDTH)), int(self.get(HEIGHT))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether samples are floats."""
+        return bool(self.get(KIND) == 3)
+
+    @property
     def samples(self) -> int:
         """Samples per pixel."""
         return int(self.get(SAMPLES))
@@ -71,8 +81,8 @@ class Tiff:
         So it does of planes of 16 bits that are not compressed, and of compressed floats in motor order.
         """
         in_planes = self.get(PLANES) == 2 and self.samples > 1 and self.bits == 16
-        is_float = self.get(KIND) == 3 and self.order == ">"
-        return (self.get(COMPRESSION) == 1) == in_planes and (in_planes or is_float)
+        is_turned = self.is_float and self.order == ">"
+        return (self.get(COMPRESSION) == 1) == in_planes and (in_planes or is_turned)
 
     def describe(self) -> str:
         """Say what kind of TIFF it is, as far as that may be why it is not read."""
@@ -119,18 +129,17 @@ def read_tiff(tiff: Tiff) -> Image.Image | None:
     Raises:
         ValueError: if the data are damaged; EOFError if they end too early.
     """
-    width, height, samples, bits = int(tiff.get(WIDTH)), int(tiff.get(HEIGHT)), tiff.samples, tiff.bits
-    is_float, photometric = tiff.get(KIND) == 3, tiff.get(PHOTOMETRIC)
+    (width, height), bits, is_float, photometric = tiff.size, tiff.bits, tiff.is_float, tiff.get(PHOTOMETRIC)
     colours = {0: 1, 1: 1, 2: 3, 3: 1}.get(photometric, 0)
     if (
         not 0 < width * height <= MOST_PIXELS
-        or not 0 < colours <= samples <= 16
+        or not 0 < colours <= tiff.samples <= 16
         or not (bits in (16, 32, 64) if is_float else 1 <= bits <= 16 and tiff.get(KIND) == 1)
         or tiff.get(COMPRESSION) not in PACKINGS
         or tiff.get(PREDICTOR) not in ((1, 3) if is_float else (1, 2) if bits in (8, 16) else (1,))
     ):
         return None
-    values = _read_samples(tiff, width, height, samples, bits, is_float)[..., :colours]
+    values = _read_samples(tiff)[..., :colours]
     if photometric == 3:
         return _look_up(values[..., 0], tiff.tags.get(PALETTE, ()), bits)
     if photometric == 0 and not is_float:
@@ -163,8 +172,9 @@ def _look_up(places: np.ndarray, palette: tuple[int, ...], bits: int) -> Image.I
     return Image.fromarray(np.round(table / 257).clip(0, 255).astype(np.uint8)[places])
 
 
-def _read_samples(tiff: Tiff, width: int, height: int, samples: int, bits: int, is_float: bool) -> np.ndarray:
+def _read_samples(tiff: Tiff) -> np.ndarray:
     """Return [height, width, samples]."""
+    (width, height), samples, bits = tiff.size, tiff.samples, tiff.bits
     is_tiled = TILE_OFFSETS in tiff.tags
     tile_width = int(tiff.get(TILE_WIDTH)) if is_tiled else width
     tile_height = int(tiff.get(TILE_HEIGHT)) if is_tiled else min(int(tiff.get(ROWS, height)), height)
@@ -174,7 +184,7 @@ def _read_samples(tiff: Tiff, width: int, height: int, samples: int, bits: int, 
     counts = tiff.tags.get(TILE_COUNTS if is_tiled else COUNTS, ())
     in_planes = tiff.get(PLANES) == 2
     depth = 1 if in_planes else samples
-    kind = {16: np.float16, 32: np.float32, 64: np.float64}[bits] if is_float else np.uint16
+    kind = {16: np.float16, 32: np.float32, 64: np.float64}[bits] if tiff.is_float else np.uint16
     found = np.zeros((height, width, samples), kind)
     places = [
         (top, left, plane)
@@ -190,7 +200,7 @@ def _read_samples(tiff: Tiff, width: int, height: int, samples: int, bits: int, 
         block = _unpack(tiff, offset, count, rows, row_bytes)
         if tiff.get(PREDICTOR) == 3:
             block = _add_bytes(block, rows, tile_width * depth, depth, tiff.order)
-        values = _read_block(block, tiff.order, rows, tile_width, depth, bits, is_float)
+        values = _read_block(tiff, block, rows, tile_width, depth)
         if tiff.get(PREDICTOR) == 2:
             values = np.cumsum(values, axis=1, dtype=np.uint16 if bits == 16 else np.uint8)
         part = values[: height - top, : width - left]
@@ -219,11 +229,12 @@ def _add_bytes(block: bytes, rows: int, values: int, depth: int, order: str) -> 
     return np.ascontiguousarray(added if order == ">" else added[..., ::-1]).tobytes()
 
 
-def _read_block(block: bytes, order: str, rows: int, width: int, depth: int, bits: int, is_float: bool) -> np.ndarray:
+def _read_block(tiff: Tiff, block: bytes, rows: int, width: int, depth: int) -> np.ndarray:
     """Return the samples of a strip or tile, [rows, width, depth]; each row begins with a new byte."""
-    if is_float or bits in (8, 16):
-        kind = f"{'f' if is_float else 'u'}{bits // 8}"
-        return np.frombuffer(block, f"{order}{kind}").reshape(rows, width, depth)
+    bits = tiff.bits
+    if tiff.is_float or bits in (8, 16):
+        kind = f"{'f' if tiff.is_float else 'u'}{bits // 8}"
+        return np.frombuffer(block, f"{tiff.order}{kind}").reshape(rows, width, depth)
     values, weights = np.empty((rows, width * depth), np.uint16), 1 << np.arange(bits - 1, -1, -1, dtype=np.uint16)
     for row, packed in enumerate(np.frombuffer(block, np.uint8).reshape(rows, -1)):
         values[row] = np.unpackbits(packed)[: width * depth * bits].reshape(-1, bits) @ weights
