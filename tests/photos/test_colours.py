@@ -176,6 +176,16 @@ def test_colours_follow_the_profile_in_the_file(kind):
     assert pixels(dark).mean() < PIXELS.mean() - 20
 
 
+def test_grey_pictures_may_have_a_profile_for_colours():
+    grey = PICTURE.convert("L")
+    dark = pixels(encode(grey, "JPEG", quality=97, icc_profile=profile(gamma=4.0)))
+    assert dark.mean() < GREY.mean() - 20
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = encode(grey, "PNG", icc_profile=srgb)
+    assert_like(pixels(data), GREY, most=0)
+    assert "colour_profile" not in notes(data)
+
+
 def test_srgb_costs_no_level():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     np.testing.assert_array_equal(pixels(encode(PICTURE, "PNG", icc_profile=srgb)), PIXELS)
