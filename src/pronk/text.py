@@ -3,6 +3,8 @@
 import os
 import unicodedata
 
+LONGEST_LABEL = 1000  # characters; what is longer is no name, but a text in the wrong column
+
 
 def visible(text: str) -> str:
     r"""Spell out the characters that hide, reorder or break text.
@@ -17,6 +19,23 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(map(_visible_character, text))
+
+
+def find_label_fault(name: str) -> str:
+    r"""Say why a class cannot have that name, as words after "it"; nothing where it can.
+
+    Names of classes are data: each that can be shown as a line of text will do. Where a file needs a name, it gets one
+    that is like it.
+
+    Example:
+        >>> find_label_fault("n/a"), find_label_fault("a\nb")
+        ('', 'has characters that nobody can see, or bytes that are not text')
+    """
+    if not name.strip():
+        return "is empty"
+    if visible(name) != name:
+        return "has characters that nobody can see, or bytes that are not text"
+    return f"has more than {LONGEST_LABEL:,} characters" if len(name) > LONGEST_LABEL else ""
 
 
 def _visible_character(character: str) -> str:

@@ -157,6 +157,20 @@ def test_predict_goes_on_past_bad_files(whole_bundle, photos):
     assert b"none of 1 photos can be used" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("command", [("check",), ("check", "--json"), ("predict", "MODEL"), ("explain", "MODEL")])
+def test_output_in_a_narrow_encoding_loses_no_row(whole_bundle, photos, tmp_path, encoding, command):
+    for name in ("名前.png", "e\u0301.png", os.fsdecode(b"\xff.png")):
+        shutil.copy(photos / "cold" / "0.png", photos / "cold" / name)
+    words = [whole_bundle if word == "MODEL" else word for word in command]
+    places = [photos] if command[0] != "explain" else [photos / "cold" / "名前.png", "--out", tmp_path / "maps"]
+    done = run_pronk(*words, *places, env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
+    assert b"unexpected" not in done.stderr
+    assert b"Traceback" not in done.stderr
+    if command[0] != "check":
+        assert done.returncode == 0
+
+
 def test_hostile_names_are_no_fault_and_nothing_is_sent_anywhere(whole_bundle, photos, tmp_path):
     for name in HOSTILE:
         shutil.copy(photos / "cold" / "0.png", photos / os.fsdecode(name))

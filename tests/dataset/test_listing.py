@@ -53,9 +53,9 @@ def test_class_folders(tmp_path):
     listing = list_photos(tmp_path)
     assert listing.root == tmp_path
     assert listing.classes == ("cat", "dog")
-    assert paths(listing) == ["cat/9.jpg", "cat/10.jpg", "cat/deep/er/1.jpg", "dog/1.jpg", "dog/notes.txt"]
-    assert [entry.label for entry in listing.entries] == ["cat"] * 3 + ["dog"] * 2
-    assert not listing.findings
+    assert paths(listing) == ["cat/9.jpg", "cat/10.jpg", "cat/deep/er/1.jpg", "dog/1.jpg"]
+    assert [entry.label for entry in listing.entries] == ["cat"] * 3 + ["dog"]
+    assert codes(listing) == [("", "sidecar")]
 
 
 def test_numbers_as_names_are_ordered_by_value_and_pointed_out(tmp_path):
@@ -165,13 +165,13 @@ def test_csv_with_and_without_parts(tmp_path):
     ("text", "said"),
     [
         ("", "no rows"),
-        ("path,label\n", "no rows"),
-        ("file;class\n1.jpg;cat\n", "columns path,label"),
+        ("path,label\n", "no photos below its header"),
+        ("picture;kind\n1.jpg;cat\n", "columns path,label. Got picture, kind"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", "listed twice"),
         ("path,label\na/1.jpg,cat\n./a/1.jpg,dog\n", "listed twice"),
         ("path,label\n1.jpg\n2.jpg,dog\n", "line 2: path or label is missing"),
         ("path,label\n,cat\n2.jpg,dog\n", "line 2: path or label is missing"),
-        ("path,label,part\n1.jpg,cat,dev\n", "line 2: part must be train, val or test. Got 'dev'"),
+        ("path,label,part\n1.jpg,cat,some\n", "line 2: part must be train, val or test. Got 'some'"),
         ("path,label\n" + "x" * 200_000 + ",cat\n", "cannot read"),
         ("path,label\n" + "".join(f"{n}.jpg,\n" for n in range(9)), "and 4 more"),
     ],
@@ -208,13 +208,13 @@ def test_classes_that_cannot_be_told_apart_are_errors(tmp_path, files, said):
         list_photos(tmp_path / "gone")
 
 
-def test_for_a_checkup_they_are_findings_among_others(tmp_path):
+def test_for_a_checkup_they_are_obstacles(tmp_path):
     make(tmp_path, "Cat/1.jpg", "cat/1.jpg", "unknown/1.jpg", "loose.jpg")
     listing = list_leniently(tmp_path)
-    assert [(f.code, f.severity, f.path) for f in listing.findings] == [
+    assert [(f.code, f.severity, f.path) for f in listing.obstacles] == [
         ("reserved_class", "error", "unknown"),
         ("class_case", "error", "Cat"),
-        ("outside_classes", "info", "loose.jpg"),
     ]
-    assert all(finding.hint for finding in listing.findings)
+    assert codes(listing) == [("loose.jpg", "outside_classes")]
+    assert all(finding.hint for finding in listing.obstacles)
     assert paths(listing) == ["Cat/1.jpg", "cat/1.jpg", "unknown/1.jpg"]

@@ -11,7 +11,7 @@ import pytest
 from helpers.pictures import LABELS, draw_picture, encode, write_pictures
 from helpers.planted import ALTERED
 from pronk.dataset.findings import find
-from pronk.dataset.listing import PART_FOLDERS
+from pronk.dataset.layout import read_part
 from pronk.dataset.loading import load_dataset, load_unsplit, read_split_file, write_split
 from pronk.errors import DataError, Reason
 from pronk.photos.drawing import DEMO_KINDS, draw_photo
@@ -129,7 +129,7 @@ def test_given_folders_are_kept(photo_folder, tmp_path, folders, counts):
     dataset = load_dataset(arrange(photo_folder, tmp_path / "data", folders), val=0.2 if "test" in folders else 0.15)
     assert (dataset.classes, dataset.counts) == (LABELS, counts)
     for photo in dataset.photos:
-        given = PART_FOLDERS[photo.path.split("/")[0].lower()]
+        given = read_part(photo.path.split("/")[0])
         assert photo.part == given or (given, photo.part) == ("train", "val")
 
 
@@ -207,8 +207,8 @@ def test_a_former_split_goes_before_folders_and_folders_before_chance(photo_fold
         (None, "cannot read .* as CSV"),
         ("", "no rows"),
         ("path,label\na,b\n", "columns path,label,part"),
-        ("path,label,part\na,b,dev\n", "part must be train, val or test. Got 'dev'"),
-        ("path,label,part\na,b\nc,d,x\n", "Got '', 'x'"),
+        ("path,label,part\na,b,some\n", "part must be train, val or test. Got 'some'"),
+        ("path,label,part\na,b\nc,d,x\n", "line 2: part must be .* Got ''; line 3: .* Got 'x'"),
         ("path,label,part\n" + "x" * 200_000 + ",b,train\n", "cannot read .* as CSV"),
         ("path,label,part\nphotos/circle/circle_000.jpg,circle,train\n", "no photo in .* is named in"),
     ],

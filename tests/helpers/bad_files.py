@@ -15,6 +15,7 @@ from PIL import Image
 
 from helpers.pictures import draw_picture, encode
 from pronk.errors import Reason
+from pronk.photos.heif import can_open
 
 ORIENTATION_TAG = 0x0112
 # From stored to upright pixels, by the table of the EXIF standard rather than by Pillow's own functions.
@@ -66,16 +67,16 @@ def widen_jpeg(data: bytes, width: int, height: int) -> bytes:
 
 
 def _not_pictures() -> Iterator[tuple[str, bytes, Reason]]:
-    no, unsupported = Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT
+    no, unsupported, broken = Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT, Reason.DECODE_ERROR
     yield "empty.jpg", b"", Reason.ZERO_BYTE
     yield "one_byte.jpg", b"\xff", no
     yield "text.jpg", b"this is not a photo\n" * 20, no
     yield "page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", no
     yield "random.jpg", b"\x07" + np.random.default_rng(5).bytes(5000), no
     yield "nuls.jpg", bytes(4096), no
-    yield "document.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\n", no
+    yield "document.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\n", unsupported
     yield "vector.jpg", b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', unsupported
-    yield "phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), unsupported
+    yield "phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), unsupported if not can_open() else broken
     yield "script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", unsupported
     yield "layers.psd", b"8BPS\0\1" + bytes(200), unsupported
     yield "camera.jxl", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(60), unsupported
@@ -86,15 +87,17 @@ def _not_pictures() -> Iterator[tuple[str, bytes, Reason]]:
 def _cut_files() -> Iterator[tuple[str, bytes, Reason]]:
     picture = draw_picture("circle", 900, (160, 120))
     whole = encode(picture)
-    for name, end in (("header", 20), ("half", len(whole) // 2), ("last_200", -200), ("last_2", -2)):
+    for name, end in (("header", 20), ("half", len(whole) // 2), ("last_200", -200), ("last_4", -4)):
         yield f"{name}.jpg", whole[:end], Reason.TRUNCATED
     thumbnail = b"Exif\0\0" + bytes(20) + encode(draw_picture("circle", 901, (32, 24)))
-    yield "last_2_with_thumbnail.jpg", encode(picture, exif=thumbnail)[:-2], Reason.TRUNCATED
+    yield "last_9_with_thumbnail.jpg", encode(picture, exif=thumbnail)[:-9], Reason.TRUNCATED
     for kind in ("PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"):
         data = encode(picture, kind)
         yield f"half.{kind.lower()}", data[: len(data) // 2], Reason.TRUNCATED
         yield f"start.{kind.lower()}", data[:20], Reason.TRUNCATED
-    yield "no_end.png", encode(picture, "PNG")[:-12], Reason.TRUNCATED
+    # The end mark alone holds no pixels.
+    yield "no_end.jpg", whole[:-2], Reason.OK
+    yield "no_end.png", encode(picture, "PNG")[:-12], Reason.OK
     packed = encode(picture, "TIFF", compression="tiff_lzw")
     yield "half_lzw.tiff", packed[: len(packed) // 2], Reason.TRUNCATED
 
@@ -103,7 +106,7 @@ def _damaged_files() -> Iterator[tuple[str, bytes, Reason]]:
     png = encode(draw_picture("square", 902), "PNG")
     yield "bad_crc.png", png[:29] + bytes(4) + png[33:], Reason.DECODE_ERROR
     bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(20 * 2**20)))
-    yield "text_bomb.png", blank_png(8, 8, extra=bomb), Reason.DECODE_ERROR
+    yield "text_bomb.png", blank_png(8, 8, extra=bomb), Reason.OK_WITH_WARNING
     yield "huge_header.png", blank_png(60_000, 60_000, rows=False), Reason.TOO_MANY_PIXELS
     yield "huge_header.jpg", widen_jpeg(encode(draw_picture("square", 903)), 65_500, 65_500), Reason.TOO_MANY_PIXELS
     yield "169_megapixels.png", blank_png(13_000, 13_000), Reason.TOO_MANY_PIXELS

@@ -96,7 +96,7 @@ def _spoil(number: int, material: object) -> list[tuple[str, bytes, str]]:
         (f"page_{number}.jpg", b"<!DOCTYPE html><html>404</html>" * (1 + number), "not_an_image"),
         (f"cut_{number}.jpg", whole[: len(whole) * (20 + 3 * number) // 100], "truncated"),
         (f"cut_{number}.png", png[: len(png) * (20 + 3 * number) // 100], "truncated"),
-        (f"phone_{number}.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200 + number), "unsupported_format"),
+        (f"layers_{number}.jpg", b"8BPS\0\1" + bytes(200 + number), "unsupported_format"),
         (f"damaged_{number}.png", png[:29] + bytes(4) + png[33:], "decode_error"),
         (f"renamed_{number}.png", encode(next(material)), "wrong_extension"),
         (f"moving_{number}.gif", moving, "animated"),

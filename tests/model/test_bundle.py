@@ -31,7 +31,7 @@ def test_the_record_has_the_fields_of_the_contract(whole_bundle):
         "format", "classes", "image", "blocks", "runtime", "temperature", "unknown", "sets", "rest_class", "files",
         "weights", "versions",
     ]  # fmt: skip
-    assert record["image"] == {"size": 32, "fit": "crop", "resample": "bilinear"}
+    assert record["image"] == {"size": 32, "fit": "crop", "resample": "bilinear", "decoding": 2}
     assert {"python", "pronk", "numpy", "pillow", "onnxruntime"} <= record["versions"].keys()
     assert set(record["files"]) == {
         path.relative_to(whole_bundle).as_posix() for path in whole_bundle.rglob("*") if path.is_file()
@@ -114,12 +114,12 @@ def test_golden_photos_are_small_upright_and_bare():
         {"classes": "ab"},
         {"classes": []},
         {"classes": [1, 2]},
-        {"classes": ["a", "../x"]},
         {"classes": ["a", "\0"]},
-        {"classes": ["a", ".."]},
+        {"classes": ["a", "b\nc"]},
+        {"classes": ["a", "\udcff"]},
         {"classes": ["a", ""]},
         {"classes": ["a", "a"]},
-        {"classes": ["a", "x" * 300]},
+        {"classes": ["a", "x" * 3000]},
         {"temperature": 0},
         {"temperature": float("nan")},
         {"temperature": 1e9},

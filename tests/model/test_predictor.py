@@ -1,9 +1,11 @@
 import dataclasses
+import io
 import json
 from unittest import mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.training import CLASSES, change_answers, change_record
 from pronk.analysis.calibration import Unknown
@@ -136,3 +138,49 @@ def test_folders_and_patterns_without_a_file_are_named_at_once(photos):
 @pytest.mark.parametrize("name", ["gone.png", "x" * 300, "a\0b", "\n"])
 def test_impossible_names_are_rows_with_their_error(predictor, name):
     assert predictor.predict(expand_paths([name]))[0].error.reason in ("vanished", "unreadable")
+
+
+def test_a_photo_may_come_in_any_form_alone_or_in_a_list(predictor, photos):
+    path = photos / "cold" / "0.png"
+    expected = predictor.predict_one(path).probabilities
+    opened = Image.open(path)
+    forms = [
+        path,
+        str(path),
+        path.read_bytes(),
+        bytearray(path.read_bytes()),
+        opened,
+        np.asarray(opened.convert("RGB")),
+    ]
+    for form in forms:
+        alone, listed = predictor.predict(form), predictor.predict([form])
+        assert len(alone) == len(listed) == 1
+        # A picture that is opened already is not made smaller while it is decoded.
+        tolerance = 0.02 if isinstance(form, Image.Image | np.ndarray) else 0
+        for prediction in (*alone, *listed):
+            np.testing.assert_allclose(prediction.probabilities, expected, atol=tolerance)
+    with path.open("rb") as file:
+        assert predictor.predict(file)[0].path == str(path)
+    batch = np.stack([np.asarray(opened.convert("RGB"))] * 2)
+    assert len(predictor.predict(batch)) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("https://example.org/cat.jpg", "is an address"),
+        (np.zeros((8, 8, 3)), "must be uint8"),
+        (np.zeros((8, 8), np.uint8), "must be uint8"),
+        (io.StringIO("text"), "is no photo"),
+        (7, "is no photo"),
+    ],
+)
+def test_what_is_no_photo_is_a_clear_error(predictor, source, said):
+    with pytest.raises(DataError, match=said) as caught:
+        predictor.predict([source])
+    assert caught.value.hint
+
+
+def test_an_address_is_no_path():
+    with pytest.raises(DataError, match="is an address"):
+        expand_paths(["s3://bucket/photos"])

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from helpers.commands import listing, ok, predict, read_csv, run_inside
 from helpers.killing import Killed, killed_at, snapshot
 from helpers.training import change_record, write_photos
-from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
+from pronk.errors import DataError, RunError, SettingsError, StorageError
 from pronk.moving.journal import open_journal, undo
-from pronk.moving.sorting import check_folder_names, read_state, sort_photos
+from pronk.moving.sorting import name_folders, read_state, sort_photos
+from pronk.text import fold
 
 
 def row(path, label, *, error=None):
@@ -134,11 +135,33 @@ def test_a_path_that_is_listed_twice_is_placed_once(inbox, tmp_path):
 @pytest.mark.parametrize(
     "name", ["/abs", "../x", "", "..", ".git", "a\0b", "Unknown", "\ud800", "undo.csv", "undo-7.csv", "DOG", "aux.txt"]
 )
-def test_classes_that_cannot_be_folders(name):
-    with pytest.raises(ModelError, match="cannot be the name of a folder") as error:
-        check_folder_names(["dog", name], windows=name == "aux.txt")
-    assert "without --sort-into" in error.value.hint
-    check_folder_names(["cat", "aux.txt", "-rf", "名前", "caf\udce9", "=cmd()"], windows=False)
+def test_classes_that_cannot_be_folders_get_one_that_is_like_them(name, tmp_path):
+    folders = name_folders(["dog", name], windows=name == "aux.txt")
+    assert folders["dog"] == "dog"
+    assert folders[name] not in (name, "dog", "unknown")
+    (tmp_path / folders[name]).mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == [folders[name]]
+
+
+def test_other_classes_keep_their_names():
+    names = ["cat", "aux.txt", "-rf", "名前", "caf\udce9", "=cmd()"]
+    assert name_folders(names, windows=False) == {name: name for name in names}
+
+
+@given(st.lists(st.text(min_size=1, max_size=40), unique=True, max_size=12))
+def test_each_class_has_a_folder_of_its_own(classes):
+    folders = name_folders(classes, windows=True)
+    assert list(folders) == classes
+    assert len({fold(folder) for folder in folders.values()}) == len(classes)
+
+
+def test_photos_of_a_class_that_cannot_be_a_folder_are_found_again(inbox, tmp_path):
+    out = tmp_path / "sorted"
+    folders = name_folders(["n/a", "cat"])
+    rows = [row(inbox / "1.jpg", "n/a"), row(inbox / "2.jpg", "cat")]
+    assert sort_photos(rows, out, run="r", mode="copy", base=Path(), folders=folders).placed == 2
+    assert listing(out / "n_a") == ["1.jpg"]
+    assert (out / "folders.csv").read_text() == "label,folder\nn/a,n_a\n"
 
 
 # --- the journal
@@ -407,9 +430,10 @@ def test_what_was_left_is_said_also_when_quiet(whole_bundle, photos, tmp_path):
 def test_a_strangers_model_cannot_write_elsewhere(bundle_copy, photos, tmp_path):
     for name in ("../outside", ".hidden", "undo-2.csv"):
         change_record(bundle_copy, classes=[name, "warm"])
-        with pytest.raises(ModelError, match=r"cannot be the name of a folder|classes cannot be"):
-            predict(bundle_copy, photos, sort_into=tmp_path / "sorted")
-        assert listing(tmp_path) == ["model", "photos"]
+        out = tmp_path / f"sorted {name[-3:]}"
+        predict(bundle_copy, photos, sort_into=out)
+        assert set(listing(out)) <= {"undo.csv", "folders.csv", "warm", *name_folders([name]).values()}
+    assert all(name in ("model", "photos") or name.startswith("sorted ") for name in listing(tmp_path))
 
 
 def test_photos_and_sorted_ones_do_not_mix(whole_bundle, photos, tmp_path, monkeypatch):

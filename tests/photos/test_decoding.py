@@ -18,7 +18,7 @@ from pronk.errors import ImageError, Reason
 from pronk.photos import decoding as images
 from pronk.photos.decoding import MAX_PIXELS, decode, fit_pixels, load_pixels, read_bytes
 from pronk.photos.drawing import draw_photo
-from pronk.photos.formats import FORMATS
+from pronk.photos.formats import BY_PILLOW, FORMATS
 from pronk.pools import run_in_order
 
 PICTURE = draw_picture("circle", 1)
@@ -137,7 +137,7 @@ def test_of_several_pictures_the_first_is_taken(kind):
 # Smaller by a whole factor
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BY_PILLOW)
 def test_a_smaller_picture_keeps_twice_the_side_and_the_look(kind):
     photo = draw_photo("house", np.random.default_rng(4), (640, 480))
     full, small = decode(encode(photo, kind)), decode(encode(photo, kind), min_side=60)
@@ -152,7 +152,7 @@ def test_bands_join_without_a_seam(mode, monkeypatch):
     picture = Image.fromarray(GREY.astype(np.uint16) * 257) if mode == "I;16" else PICTURE.convert(mode)
     data = encode(picture, "PNG")
     whole = pixels(data), pixels(data, min_side=10)
-    monkeypatch.setattr("pronk.photos.decoding.BAND_PIXELS", 96 * 5)
+    monkeypatch.setattr("pronk.photos.colours.BAND_PIXELS", 96 * 5)
     for expected, min_side in zip(whole, (None, 10), strict=True):
         np.testing.assert_array_equal(pixels(data, min_side=min_side), expected)
 

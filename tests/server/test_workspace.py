@@ -274,12 +274,17 @@ def fill(workspace, counts):
         ({"cats": 9}, "only the class 'cats'"),
         ({"cats": 9, "dogs": 0}, "'dogs' has 0"),
         ({"cats": 4, "dogs": 5, "birds": 1}, "'birds' has 1, 'cats' has 4"),
-        ({"train": 5, "test": 5}, "taken for parts"),
     ],
 )
 def test_too_little_to_train_on(workspace, counts, says):
     fill(workspace, counts)
     assert says in refused(422, workspace.check_enough)
+
+
+def test_classes_that_would_be_taken_for_parts(workspace):
+    fill(workspace, {"train": 5, "test": 5})
+    with pytest.raises(DataError, match="may be parts"):
+        workspace.check_enough()
 
 
 def test_enough_to_train_on(workspace, photo):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pronk.errors import SettingsError, StorageError
-from pronk.storage.cache import clear, default_cache, ensure_space, measure, parse_size, trim
+from pronk.storage.cache import clear, default_cache, ensure_space, measure, open_cache, parse_size, trim
 from pronk.training.rows import RowStore
 
 SHAPES = ({"out_relu": 5}, (2, 3, 4))
@@ -170,3 +170,15 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache() == tmp_path / ".cache" / "pronk"
+
+
+def test_a_cache_that_cannot_be_made_names_both_ways_to_another(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("PRONK_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for named in (None, tmp_path / "file" / "cache"):
+        with pytest.raises(StorageError, match="cannot make the cache") as caught:
+            open_cache(named)
+        assert "--cache" in caught.value.hint
+        assert "PRONK_CACHE" in caught.value.hint
+    assert open_cache(tmp_path / "new" / "cache").is_dir()

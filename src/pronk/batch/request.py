@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pronk.batch.engines import check_engine
@@ -27,7 +27,7 @@ from pronk.batch.shards import load_model, predict_missing, read_rows
 from pronk.batch.tables import Record, choose_form, list_columns, require_parquet, save_records, write_text
 from pronk.errors import DataError, SettingsError
 from pronk.model.predictor import Predictor, expand_paths
-from pronk.moving.sorting import Sorted, check_folder_names, check_place, sort_photos
+from pronk.moving.sorting import Sorted, check_place, name_folders, sort_photos
 from pronk.progress import Progress, no_progress
 
 
@@ -108,7 +108,7 @@ def predict_batch(
     Raises:
         SettingsError: if the request makes no sense, or `out` exists and is not of an unfinished run of it.
         DataError: if there is no photo.
-        ModelError: if the model cannot be used, or its classes cannot be folders.
+        ModelError: if the model cannot be used.
         RunError: if another process does the same.
         StorageError: if the disk is full; what is done stays done.
 
@@ -131,7 +131,7 @@ def predict_batch(
         if request.out and not request.out.exists() and (request.work / FINISHED).exists():
             clear_work(request.work)  # nobody has the answers any more
         plan = open_plan(request.work, spec, list_photos=list_photos, tell=tell)
-        result = _finish(plan, request, deliver, on_progress, tell)
+        result = _finish(plan, request, deliver, on_progress, tell, folders=name_folders(predictor.classes))
         clear_work(request.work)
     return result
 
@@ -160,8 +160,8 @@ def _read_lines(request: BatchRequest) -> Iterator[str]:
 
 def _specify(request: BatchRequest, lines: list[str], digest: str, predictor: Predictor) -> Spec:
     if request.sort_into:  # looked at before a folder is made
-        check_folder_names(predictor.classes)
-        check_place(request.sort_into, arguments=request.paths, photos=(), classes=predictor.classes)
+        folders = name_folders(predictor.classes).values()
+        check_place(request.sort_into, arguments=request.paths, photos=(), folders=folders)
     asked = json.dumps([list(request.paths), lines])
     return Spec(
         model=os.fspath(request.model.absolute()),
@@ -181,7 +181,8 @@ def _list_photos(request: BatchRequest, lines: list[str], predictor: Predictor) 
     if not photos:
         raise DataError(f"no photo at {', '.join(map(repr, request.paths))}", hint="name a folder with photos")
     if request.sort_into:
-        check_place(request.sort_into, arguments=request.paths, photos=photos, classes=predictor.classes)
+        folders = name_folders(predictor.classes).values()
+        check_place(request.sort_into, arguments=request.paths, photos=photos, folders=folders)
     return photos
 
 
@@ -222,6 +223,8 @@ def _finish(
     deliver: Callable[[Iterator[Record]], None],
     on_progress: Progress,
     tell: Callable[[str], None],
+    *,
+    folders: Mapping[str, str],
 ) -> BatchResult:
     """Do what is left of a plan; what is delivered may be delivered again after a kill."""
     if counts := read_finished(plan):
@@ -237,6 +240,7 @@ def _finish(
             run=plan.run,
             mode=plan.spec.mode,
             base=Path(plan.spec.folder),
+            folders=folders,
             on_done=lambda done: on_progress("sorting photos", done, total),
         )
     mark_finished(plan, {"photos": total, "failed": failed})

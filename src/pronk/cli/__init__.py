@@ -1,5 +1,6 @@
 """Command line -> one call of the library each; the border where errors become messages and exit codes."""
 
+import io
 import os
 import signal
 import sys
@@ -82,6 +83,10 @@ def main(arguments: list[str] | None = None) -> None:
     Exit codes: 0 done, 1 the work failed, 2 usage, 130 after Ctrl-C.
     """
     _open_missing_streams()
+    for stream in (sys.stdout, sys.stderr):
+        # A name of a file may have letters that the encoding here lacks, or bytes that are none.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _note_interrupts()
     code = run_command(sys.argv[1:] if arguments is None else arguments)
     sys.stdout.flush()

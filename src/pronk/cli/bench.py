@@ -67,7 +67,10 @@ def golden_pixels(bundle: "Bundle") -> "list[np.ndarray]":
 
     from pronk.photos.decoding import load_pixels
 
-    photos = [load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit) for name in bundle.golden()]
+    photos = [
+        load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit, version=bundle.decoding)
+        for name in bundle.golden()
+    ]
     noise = np.random.default_rng(0).integers(0, 256, (bundle.size, bundle.size, 3), np.uint8)
     return photos or [noise]
 

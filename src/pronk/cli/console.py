@@ -168,7 +168,7 @@ def check_page(option: str, path: Path | None, data: Path) -> None:
 
 def say(text: str, *, err: bool = False) -> None:
     """Write a line to stdout or stderr, whatever a name in it is made of."""
-    click.echo(text.encode("utf-8", "backslashreplace").decode(), err=err)
+    click.echo(text, err=err)
 
 
 def print_json(value: object) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pronk.model.run import Metrics
 
 MOST_CLASSES = 12
+SAID = ("parts", "columns")  # how the photos are read, which nobody should have to guess
 
 
 def accuracy_text(accuracy: "AccuracyRecord", verdict: str = "right") -> str:
@@ -79,6 +80,9 @@ def print_confusion(console: "Console", classes: Sequence[str], confusion: Seque
 
 def print_findings(console: "Console", findings: Sequence["Finding"], *, most: int = 5) -> None:
     """Say what was left out and what is worth a look: counts by code, and a few examples each."""
+    for finding in findings:
+        if finding.code in SAID:
+            console.print(f"note: {visible(finding.message)}", markup=False)
     shown = [finding for finding in findings if finding.severity != "info"]
     for code, number in Counter(finding.code for finding in shown).most_common():
         examples = [finding for finding in shown if finding.code == code]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pronk.dataset.findings import Finding, describe_fault
-from pronk.dataset.inspection import count_different, find_leaks, inspect_counts
+from pronk.dataset.inspection import count_different, inspect_counts
 from pronk.dataset.listing import list_leniently
+from pronk.dataset.loading import find_obstacles, split_photos
 from pronk.dataset.scan import scan_folder
-from pronk.dataset.shortcuts import Shortcut, list_warnings, measure_shortcuts
-from pronk.dataset.split import keep_given
+from pronk.dataset.shortcuts import Shortcut, list_warnings
 from pronk.progress import Progress, no_progress
 
 
@@ -50,15 +50,14 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
     """
     listing = list_leniently(Path(data))
     seen = scan_folder(listing, on_progress=on_progress)
-    paths, given = [scan.entry.path for scan in seen.usable], [scan.entry.part for scan in seen.usable]
-    leaks = find_leaks(paths, seen.groups, given, keep_given(seen.groups, given))
+    dataset = split_photos(listing, seen)
+    # Without classes that can be told apart, what else training would say makes no sense.
+    obstacles = listing.obstacles or tuple(find_obstacles(dataset))
     counts = inspect_counts(count_different(seen.labels, seen.groups, listing.classes))
-    shortcuts = measure_shortcuts(seen.properties, seen.labels, seen.groups)
     counted = Counter(seen.labels)
     classes = {name: counted[name] for name in listing.classes}
-    return Checkup(
-        listing.root, seen.files, classes, (*seen.findings, *leaks, *counts, *list_warnings(shortcuts)), shortcuts
-    )
+    findings = (*obstacles, *dataset.findings, *counts, *list_warnings(dataset.shortcuts))
+    return Checkup(listing.root, seen.files, classes, findings, dataset.shortcuts)
 
 
 def checkup_record(checkup: Checkup) -> dict[str, Any]:

@@ -46,12 +46,26 @@ class Fault:
 # In the order in which people want to know of them.
 _FAULTS = (
     Fault("few_classes", "error", "Fewer than two classes", "With less than two classes there is nothing to tell."),
+    Fault(
+        "unclear_parts",
+        "error",
+        "Folders that could be classes or parts",
+        "A model that learns to tell training photos from test photos is of no use.",
+    ),
+    Fault("bad_label", "error", "Names of classes that nobody can read", "What the model answers has to be shown."),
     Fault("class_case", "error", "Classes that differ only in case", "On Windows and macOS they are one folder."),
     Fault(
         "reserved_class",
         "error",
         "Classes with a name that pronk uses itself",
         "A prediction with this name could mean the class, or that the photo fits none.",
+    ),
+    Fault("nothing_usable", "error", "No usable photo", "There is nothing to learn from."),
+    Fault(
+        "empty_part",
+        "error",
+        "Classes without photos to learn from, or to choose by",
+        "Training refuses them: it could not know such a class, or not tell how well it knows it.",
     ),
     Fault(
         "leak",
@@ -96,6 +110,12 @@ _FAULTS = (
         "A model takes the easiest way to tell classes. It may fail on photos where that way is closed.",
     ),
     Fault(
+        "made_copies",
+        "warning",
+        "Copies that a program made from photos",
+        "A copy in another part than its photo makes the test come out too good.",
+    ),
+    Fault(
         "exact_duplicate",
         "warning",
         "The same file twice in one class",
@@ -108,7 +128,14 @@ _FAULTS = (
     Fault("single_photo", "warning", "Classes with a single photo", "It can be learned from or judged by, not both."),
     Fault("too_few", "warning", "Classes with very few photos", "Learning, choosing and judging each need some."),
     Fault("thin_class", "warning", "Classes without photos to be judged by", "Nobody knows how well they are told."),
-    Fault("empty_class", "warning", "Class folders without files", "It is not a class of the model."),
+    Fault("stray_folder", "warning", "Photos beside the parts", "Nothing is learned from them."),
+    Fault(
+        "drawn",
+        "warning",
+        "Pictures that look drawn among the photos",
+        "Outlines of each photo are learned as further photos, which a user of the model never has.",
+    ),
+    Fault("empty_class", "warning", "Class folders without photos", "It is not a class of the model."),
     Fault(
         "severe_imbalance",
         "warning",
@@ -140,8 +167,13 @@ _FAULTS = (
         "Photos that are stored on their side",
         "pronk turns them upright; many other programs do not, and see them sideways.",
     ),
+    Fault("deep_grey", "info", "Grey of more than 8 bits", "What is white in it was told by its values."),
+    Fault("colour_profile", "info", "Colour profiles that cannot be used", "Its colours may be slightly off."),
     Fault("animated", "info", "Animations", "Only the first frame is used, which may show something else."),
     Fault("odd_name", "info", "Names that trip up other programs", "pronk takes them; Windows or shells may not."),
+    Fault("parts", "info", "Folders taken for parts", "Of their photos none moves to another part."),
+    Fault("columns", "info", "Columns of the list", "What a list means is told by the names of its columns."),
+    Fault("sidecar", "info", "Files beside the photos", "They are no photos, and no fault."),
     Fault("hidden", "info", "Hidden files and folders", "What is hidden is not part of the data set."),
     Fault("outside_classes", "info", "Files outside the class folders", "Without a class nothing is learned of it."),
     Fault(

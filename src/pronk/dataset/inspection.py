@@ -100,6 +100,13 @@ def inspect_photo(path: str, properties: PhotoProperties) -> Iterator[Finding]:
     if properties.orientation != 1:
         message = f"stored with EXIF orientation {properties.orientation}"
         yield find(path, "rotated", message, "nothing to do for pronk; export it upright for other programs")
+    if properties.levels:
+        low, high = properties.levels
+        message = f"its values are taken from {low:,.6g} as black to {high:,.6g} as white"
+        yield find(path, "deep_grey", message, "if that is wrong, save it with 8 bits")
+    if properties.profile_fault:
+        message = f"its colour profile cannot be used: {properties.profile_fault}"
+        yield find(path, "colour_profile", message, "save it as sRGB")
     if properties.contrast <= BLANK:
         message = f"is one colour all over (about #{bytes(properties.colour).hex()})"
         yield find(path, "blank", message, "remove it, unless its class is about nothing")

@@ -1,31 +1,29 @@
 """Folder or CSV -> the files in it with their labels, and what is wrong with their arrangement."""
 
-import csv
+import contextlib
 import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from pronk.dataset.findings import Finding, find
+from pronk.dataset.layout import Folder, Layout, is_drawn, read_layout
+from pronk.dataset.lists import read_list
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
-from pronk.storage.files import read_csv
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, is_hidden
+from pronk.text import find_label_fault, plural, visible
 
-PARTS = ("train", "val", "test")
-PART_FOLDERS: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-
+MOST_SHOWN = 60  # characters of a name that cannot be one
 RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
+# What other programs keep beside photos: outlines, captions, tables. It is no photo, and no fault either.
+SIDECARS = frozenset({
+    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".md", ".rst",
+    ".rtf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".py", ".ipynb", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5",
+    ".xmp", ".aae", ".thm", ".db",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,12 +37,23 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What was found: the folder paths are relative to, the classes in natural order, files and findings."""
+    """What was found.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        classes: in natural order.
+        entries: the files.
+        findings: what is worth a look.
+        obstacles: findings without whose mending nothing can be trained.
+        class_step: which step of a path is the class, where these are folders.
+    """
 
     root: Path
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
     findings: tuple[Finding, ...]
+    obstacles: tuple[Finding, ...] = ()
+    class_step: int = 0
 
 
 def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
@@ -58,17 +67,24 @@ def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
     Raises:
         DataError: if there is nothing to list, or the classes cannot be told apart.
     """
-    listing = _list(data)
-    for problem in _find_class_problems(data, listing.classes, min_classes):
-        raise DataError(problem.message, hint=problem.hint)
+    listing = list_leniently(data, min_classes=min_classes)
+    for obstacle in listing.obstacles:
+        raise DataError(obstacle.message, hint=obstacle.hint)
     return listing
 
 
-def list_leniently(data: Path) -> Listing:
-    """List the files of a data set as `list_photos`; classes that cannot be told apart are findings among others."""
-    listing = _list(data)
-    problems = _find_class_problems(data, listing.classes, 2)
-    return dataclasses.replace(listing, findings=(*problems, *listing.findings))
+def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
+    """List the files of a data set as `list_photos`; classes that cannot be told apart are obstacles of the listing."""
+    if not data.is_file() and not data.is_dir():
+        raise DataError(
+            f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
+        )
+    try:
+        listing = _list_csv(data) if data.is_file() else _list_folder(data)
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
+    obstacles = listing.obstacles or tuple(_find_class_problems(data, listing.classes, min_classes))
+    return dataclasses.replace(listing, obstacles=obstacles)
 
 
 def list_files(folder: Path) -> list[str]:
@@ -89,72 +105,91 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return (*keys, (-1, 0, name))
 
 
-def _list(data: Path) -> Listing:
-    if not data.is_file() and not data.is_dir():
-        raise DataError(
-            f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
-        )
-    try:
-        return _list_csv(data) if data.is_file() else _list_folder(data)
-    except OSError as error:
-        raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
-
-
 def _list_folder(data: Path) -> Listing:
-    folders, findings = _visible_folders(data, data)
-    parts = {folder: PART_FOLDERS.get(folder.lower()) for folder in folders}
+    names, findings = _visible_folders(data, data)
+    layout = read_layout([_look_into(data / name) for name in names])
     entries: list[Entry] = []
     classes: dict[str, str] = {}  # the path of the first folder of each
-    hidden: list[str] = []
-    if folders and all(parts.values()):
-        for part_folder, part in parts.items():
-            inner, more = _visible_folders(data, data / part_folder)
-            findings += more
-            for label in inner:
-                classes.setdefault(label, f"{part_folder}/{label}")
-                entries += [Entry(path, label, part) for path in _walk(data, data / part_folder / label, hidden)]
-    else:
-        classes = {label: label for label in folders}
-        for label in folders:
-            entries += [Entry(path, label) for path in _walk(data, data / label, hidden)]
+    walk = _Walk(data)
+    for folder in layout.parts:
+        inner, more = _visible_folders(data, data / folder)
+        findings += more
+        for label in inner:
+            classes.setdefault(label, f"{folder}/{label}")
+            entries += [Entry(path, label, layout.parts[folder]) for path in walk.list(f"{folder}/{label}")]
+    for label in [] if layout.parts else names:
+        classes[label] = label
+        entries += [Entry(path, label, _inner_part(path, layout)) for path in walk.list(label)]
     for label in sorted(classes.keys() - {entry.label for entry in entries}, key=natural_key):
-        message = f"class folder {label!r} has no files"
+        message = f"class folder {label!r} has no photos"
         findings.append(find(classes[label], "empty_class", message, "add photos or remove it"))
-    for path in sorted(hidden, key=natural_key):
-        findings.append(find(path, "hidden", f"hidden, so it is not part of {path.rsplit('/', 1)[0]!r}", RENAME))
-    return _finish(data, entries, findings)
+    findings += [*walk.describe(), *_describe_layout(data, layout), *_find_drawn(entries)]
+    listing = _finish(data, entries, findings)
+    obstacles = tuple(_find_unclear(data, layout))
+    return dataclasses.replace(listing, obstacles=obstacles, class_step=1 if layout.parts else 0)
 
 
-def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Read a CSV that a person may have written; DataError if it has no rows with these columns."""
-    names, hint = ",".join(columns), f"the first line reads: {','.join(columns)}"
-    try:
-        rows = read_csv(path)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as CSV: {error}", hint=hint) from error
-    if not rows or not set(columns) <= rows[0].keys():
-        raise DataError(f"{path} has no rows with the columns {names}", hint=hint)
-    return rows
+def _look_into(folder: Path) -> Folder:
+    """Return what tells classes from parts; a folder that cannot be listed has nothing in it."""
+    folders, has_photos = [], False
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if _is_folder(entry):
+                folders.append(entry.name)
+            else:
+                has_photos = has_photos or entry.name.lower().endswith(SUFFIXES)
+    return Folder(folder.name, tuple(sorted(folders, key=natural_key)), has_photos)
+
+
+def _inner_part(path: str, layout: Layout) -> str | None:
+    _, step, *below = path.split("/")
+    return layout.inner_parts.get(step) if below else None
+
+
+def _describe_layout(data: Path, layout: Layout) -> Iterator[Finding]:
+    """Say what was taken for a part, unless it is called like one, and what lies beside the parts."""
+    found = {name: part for name, part in {**layout.parts, **layout.inner_parts}.items() if name != part}
+    if found:
+        said = ", ".join(f"{name!r} as {part}" for name, part in found.items())
+        yield find("", "parts", f"pronk takes the folder {said}", "rename a folder that is none")
+    for name in layout.strays:
+        photos = sum(path.lower().endswith(SUFFIXES) for path in _Walk(data).list(name))
+        what = f" with {plural(photos, 'photo')}" if photos else ""
+        message = f"the folder {name!r}{what} lies beside the parts, so it is not read"
+        yield find(name, "stray_folder" if photos else "outside_classes", message, MOVE)
+
+
+def _find_drawn(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Say which classes hold masks, or other drawn pictures, in folders of their own."""
+    folders = Counter(str(PurePosixPath(entry.path).parent) for entry in entries)
+    for folder, number in folders.items():
+        name = folder.rsplit("/", 1)[-1]
+        if "/" in folder and is_drawn(name):
+            message = f"{plural(number, 'file')} in {name!r} look drawn, not photographed, and are learned as photos"
+            yield find(folder, "drawn", message, "move the folder out of the data set, or list the photos in a CSV")
+
+
+def _find_unclear(data: Path, layout: Layout) -> Iterator[Finding]:
+    """Yield what makes it impossible to tell which folders are the classes."""
+    if layout.unclear:
+        hint = "name the parts train, val and test; or, if these are the classes, list the photos in a CSV: path,label"
+        yield find("", "unclear_parts", f"it is not clear which folders of {data} are classes: {layout.unclear}", hint)
+
+
+def _find_inner(folder: Path) -> Path | None:
+    """Return the folder of several folders that a folder is wrapped around, as downloads are."""
+    found = _look_into(folder)
+    while len(found.folders) == 1 and not found.has_photos:
+        folder /= found.folders[0]
+        found = _look_into(folder)
+    return folder if found.is_outer and len(found.folders) > 1 else None
 
 
 def _list_csv(path: Path) -> Listing:
-    rows = read_rows(path, "path", "label")
-    entries, problems = [], []
-    for line, row in enumerate(rows, start=2):
-        name, label, part = row["path"], row["label"], (row.get("part") or "").lower()
-        if not name or not label:
-            problems.append(f"line {line}: path or label is missing")
-        elif any("\udc80" <= character <= "\udcff" for character in label):
-            problems.append(f"line {line}: the label is not UTF-8; save the file as UTF-8")
-        elif part and part not in PART_FOLDERS:
-            problems.append(f"line {line}: part must be train, val or test. Got {part!r}")
-        else:
-            entries.append(Entry(Path(name).as_posix(), label, PART_FOLDERS[part] if part else None))
-    problems += [f"{name} is listed twice" for name, times in Counter(e.path for e in entries).items() if times > 1]
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise DataError(f"{path}: {'; '.join(problems[:5])}{more}", hint="correct these lines")
-    return _finish(path.parent, entries, [])
+    rows, findings = read_list(path, root=path.parent)
+    return _finish(path.parent, [Entry(row.path, row.label, row.part) for row in rows], findings)
 
 
 def _finish(root: Path, entries: list[Entry], findings: list[Finding]) -> Listing:
@@ -172,8 +207,13 @@ def _find_class_problems(root: Path, classes: tuple[str, ...], min_classes: int)
     if len(classes) < min_classes:
         found = f"only the class {classes[0]!r}" if classes else "no class with photos"
         hint = "make one sub-folder per class, at least two, and put the photos into them"
+        if len(classes) == 1 and (inner := _find_inner(root / classes[0])):
+            hint = f"if its classes are the folders inside, name {inner}"
         yield find("", "few_classes", f"{root} has {found}", hint)
     for name in classes:
+        if fault := find_label_fault(name):
+            message = f"a class cannot be named {visible(name[:MOST_SHOWN])!r}: the name {fault}"
+            yield find("", "bad_label", message, "give the class a name that can be read")
         if name.lower() == UNKNOWN:
             message = f"a class cannot be named {name!r}: predictions use it for photos that fit no class"
             yield find(name, "reserved_class", message, "rename the folder, for example to 'other'")
@@ -201,6 +241,39 @@ def _visible_folders(root: Path, folder: Path) -> tuple[list[str], list[Finding]
                 findings.append(find(path, "outside_classes", f"{entry.name!r} is not in a class folder", MOVE))
     findings.sort(key=lambda finding: finding.path)
     return sorted(names, key=natural_key), findings
+
+
+class _Walk:
+    """Lists what lies below folders of a data set, and notes what is left aside.
+
+    Attributes:
+        root: the folder that paths are relative to.
+        hidden: paths of hidden folders and pictures, but not of what systems leave behind.
+        sidecars: number of files beside the photos, by ending.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.hidden: list[str] = []
+        self.sidecars = Counter[str]()
+
+    def list(self, folder: str) -> Iterator[str]:
+        """Yield each file that may be a photo, and each folder that cannot be listed: reading it will say why."""
+        for path in _walk(self.root, self.root / folder, self.hidden):
+            suffix = PurePosixPath(path).suffix.lower()
+            if suffix in SIDECARS:
+                self.sidecars[suffix] += 1
+            else:
+                yield path
+
+    def describe(self) -> Iterator[Finding]:
+        """Yield a finding for each hidden path, and for each kind of file beside the photos."""
+        for path in sorted(self.hidden, key=natural_key):
+            yield find(path, "hidden", f"hidden, so it is not part of {path.rsplit('/', 1)[0]!r}", RENAME)
+        for suffix, number in sorted(self.sidecars.items()):
+            yield find(
+                "", "sidecar", f"{plural(number, f'{suffix} file')} beside the photos, which pronk does not read"
+            )
 
 
 def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator[str]:

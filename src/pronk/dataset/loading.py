@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from pronk.dataset.findings import Finding, find
 from pronk.dataset.inspection import count_different, find_leaks, inspect_balance
-from pronk.dataset.listing import PART_FOLDERS, PARTS, Listing, list_photos, read_rows
+from pronk.dataset.layout import PARTS
+from pronk.dataset.listing import Listing, list_photos
+from pronk.dataset.lists import read_list
 from pronk.dataset.scan import FolderScan, Scan, scan_folder
 from pronk.dataset.shortcuts import Shortcut, measure_shortcuts
-from pronk.dataset.split import assign_parts
+from pronk.dataset.split import assign_parts, keep_given
 from pronk.errors import DataError, ImageError, Reason
 from pronk.photos.decoding import read_bytes
 from pronk.progress import Progress, no_progress
@@ -83,6 +85,10 @@ class Dataset:
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index[photo.label] for photo in photos], np.int64)
 
+    def adding(self, findings: Iterable[Finding]) -> "Dataset":
+        """Return the data set with more findings."""
+        return dataclasses.replace(self, findings=(*self.findings, *findings))
+
     def without(self, findings: Iterable[Finding]) -> "Dataset":
         """Return the data set without the photos named by findings, which are kept in the list.
 
@@ -92,9 +98,9 @@ class Dataset:
         new = tuple(findings)
         gone = {finding.path for finding in new}
         photos = tuple(photo for photo in self.photos if photo.path not in gone)
-        left = dataclasses.replace(self, photos=photos, findings=self.findings + new)
+        left = dataclasses.replace(self, photos=photos).adding(new)
         parts = [part for part, count in self.counts.items() if count]
-        return dataclasses.replace(left, findings=left.findings + _check_counts(left, parts)) if new else left
+        return _refuse_obstacles(left, parts=parts).adding(find_thin_classes(left)) if new else left
 
 
 def load_dataset(
@@ -128,13 +134,31 @@ def load_dataset(
     """
     listing = data if isinstance(data, Listing) else list_photos(Path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
-    given, shares = _given_parts(listing, seen.usable, split, {"val": val, "test": test})
-    digests, paths = [scan.digest for scan in seen.usable], [scan.entry.path for scan in seen.usable]
-    parts = assign_parts(seen.labels, seen.groups, digests, given, shares=shares, seed=seed)
-    dataset = _make_dataset(listing, seen, parts)
+    dataset = split_photos(listing, seen, val=val, test=test, seed=seed, split=split)
     different = count_different(seen.labels, seen.groups, listing.classes)
-    more = (*find_leaks(paths, seen.groups, given, parts), *inspect_balance(different), *_check_counts(dataset))
-    return dataclasses.replace(dataset, findings=dataset.findings + more)
+    return _refuse_obstacles(dataset).adding((*inspect_balance(different), *find_thin_classes(dataset)))
+
+
+def split_photos(
+    listing: Listing,
+    seen: FolderScan,
+    *,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 42,
+    split: Path | str | None = None,
+) -> Dataset:
+    """Split photos that were looked at, as `load_dataset` does; leaks between given parts are findings."""
+    named = _read_named(listing, split)
+    given = [named.get(scan.entry.path, scan.entry.part) for scan in seen.usable]
+    fixed, shares = _fix_parts(listing, seen.usable, named, {"val": val, "test": test})
+    digests, paths = [scan.digest for scan in seen.usable], [scan.entry.path for scan in seen.usable]
+    assigned = assign_parts(seen.labels, seen.groups, digests, fixed, shares=shares, seed=seed)
+    # A copy of what was given for the test is not given for the test.
+    kept = keep_given(seen.groups, given)
+    leaks = [own is not None and keep is None for own, keep in zip(given, kept, strict=True)]
+    parts = [None if leak else part for part, leak in zip(assigned, leaks, strict=True)]
+    return _make_dataset(listing, seen, parts).adding(find_leaks(paths, seen.groups, given, parts))
 
 
 def load_unsplit(
@@ -148,10 +172,7 @@ def load_unsplit(
     """Check and group a folder of photos for a study of all of them, as `load_dataset`: every photo's part is train."""
     listing = list_photos(Path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
-    dataset = _make_dataset(listing, seen, ["train"] * len(seen.usable))
-    if not dataset.photos:
-        raise _nothing_usable(dataset)
-    return dataset
+    return _refuse_obstacles(_make_dataset(listing, seen, ["train"] * len(seen.usable)), parts=())
 
 
 def _make_dataset(listing: Listing, seen: FolderScan, parts: Sequence[str | None]) -> Dataset:
@@ -169,78 +190,73 @@ def write_split(path: Path, dataset: Dataset) -> None:
     write_csv(path, SPLIT_COLUMNS, map(dataclasses.asdict, dataset.photos))
 
 
-def read_split_file(path: Path) -> tuple[Photo, ...]:
+def read_split_file(path: Path, *, root: Path | None = None) -> tuple[Photo, ...]:
     """Read split.csv, or a list that someone made in its place: digest and group may be missing there.
+
+    Paths are relative to `root`, the folder of the photos, which may not exist any more.
 
     Raises:
         DataError: if it cannot be read, or has a part that does not exist.
     """
-    rows = read_rows(path, "path", "label", "part")
-    parts = [(row["part"] or "").lower() for row in rows]
-    unknown = sorted(set(parts) - PART_FOLDERS.keys())
-    if unknown:
+    rows, _ = read_list(path, root=root, needs_part=True)
+    return tuple(Photo(row.path, row.label, row.part or "", row.digest, row.group) for row in rows)
+
+
+def _read_named(listing: Listing, split: Path | str | None) -> dict[str, str]:
+    """Return the parts that a split gives to photos, by path."""
+    named = {photo.path: photo.part for photo in read_split_file(Path(split), root=listing.root)} if split else {}
+    if split and named.keys().isdisjoint(entry.path for entry in listing.entries):
         raise DataError(
-            f"{path}: part must be train, val or test. Got {', '.join(map(repr, unknown))}", hint="correct these lines"
+            f"no photo in {listing.root} is named in {split}",
+            hint="its paths are relative to the data folder, such as cat/1.jpg",
         )
-    return tuple(
-        Photo(
-            path=Path(row["path"] or "").as_posix(),
-            label=row["label"],
-            part=PART_FOLDERS[part],
-            digest=row.get("digest") or "",
-            group=row.get("group") or "",
-        )
-        for row, part in zip(rows, parts, strict=True)
-    )
+    return named
 
 
-def _given_parts(
-    listing: Listing, usable: Sequence[Scan], split: Path | str | None, shares: dict[str, float]
+def _fix_parts(
+    listing: Listing, usable: Sequence[Scan], named: Mapping[str, str], shares: dict[str, float]
 ) -> tuple[list[str | None], dict[str, float]]:
-    """Find the parts photos must keep, and the shares that are still free to give."""
-    given: dict[str, str] = {entry.path: entry.part for entry in listing.entries if entry.part}
-    if len(given) == len(listing.entries):
-        present = set(given.values())
+    """Return the parts that photos must keep, and the shares that are still free to give."""
+    present = {entry.part for entry in listing.entries}
+    own: list[str | None] = [scan.entry.part for scan in usable]
+    if None not in present:
         # Given train and test folders, only val is missing, and it is taken from train. A test part is never made
         # from what was given for training or validation.
         shares = {"val": 0.0 if "val" in present else shares["val"], "test": 0.0}
-        if "val" not in present:
-            given = {path: part for path, part in given.items() if part != "train"}
-    if split is not None:
-        named = {photo.path: photo.part for photo in read_split_file(Path(split))}
-        if named.keys().isdisjoint(entry.path for entry in listing.entries):
-            raise DataError(
-                f"no photo in {listing.root} is named in {split}",
-                hint="its paths are relative to the data folder, such as cat/1.jpg",
-            )
-        given |= named
-    return [given.get(scan.entry.path) for scan in usable], shares
+        own = own if "val" in present else [None if part == "train" else part for part in own]
+    return [named.get(scan.entry.path, part) for scan, part in zip(usable, own, strict=True)], shares
 
 
-def _check_counts(dataset: Dataset, parts: Iterable[str] = PARTS) -> tuple[Finding, ...]:
-    """Refuse a data set that cannot be trained on; warn of thin classes."""
+def find_obstacles(dataset: Dataset, parts: Iterable[str] = PARTS) -> Iterator[Finding]:
+    """Yield what makes it impossible to train on a data set, and to choose by it; asked are the parts that it has."""
     if not dataset.photos:
-        raise _nothing_usable(dataset)
-    counted = dataset.counts_by_class
-    missing = {part: [name for name in dataset.classes if not counted[name][part]] for part in parts}
-    for part in ("train", "val"):
-        if missing.get(part):
-            raise DataError(
-                f"{_names(missing[part])} with no photo left for {part}",
-                hint="each class needs at least 3 photos that are not copies of each other; see `pronk check`",
-            )
-    if missing.get("test") and dataset.counts["test"]:
-        message = f"{_names(missing['test'])} with no photo left for test"
-        return (find("", "thin_class", message, "add photos to judge these classes"),)
-    return ()
+        reasons = Counter(finding.code for finding in dataset.findings if finding.severity == "error")
+        found = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
+        message = f"none of {dataset.files} files in {dataset.root} is usable: {found or 'no files'}"
+        yield find("", "nothing_usable", message, "see `pronk check`")
+        return
+    for part in (part for part in ("train", "val") if part in parts):
+        if missing := _find_missing(dataset, part):
+            hint = "each class needs at least 3 photos that are not copies of each other; see `pronk check`"
+            yield find("", "empty_part", f"{_names(missing)} with no photo left for {part}", hint)
 
 
-def _nothing_usable(dataset: Dataset) -> DataError:
-    reasons = Counter(finding.code for finding in dataset.findings if finding.severity == "error")
-    found = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
-    return DataError(
-        f"none of {dataset.files} files in {dataset.root} is usable: {found or 'no files'}", hint="see `pronk check`"
-    )
+def find_thin_classes(dataset: Dataset) -> Iterator[Finding]:
+    """Yield the classes that cannot be judged, where others can."""
+    missing = _find_missing(dataset, "test")
+    if missing and dataset.counts["test"]:
+        message = f"{_names(missing)} with no photo left for test"
+        yield find("", "thin_class", message, "add photos to judge these classes")
+
+
+def _find_missing(dataset: Dataset, part: str) -> list[str]:
+    return [name for name, counts in dataset.counts_by_class.items() if not counts[part]]
+
+
+def _refuse_obstacles(dataset: Dataset, parts: Iterable[str] = PARTS) -> Dataset:
+    for obstacle in find_obstacles(dataset, parts):
+        raise DataError(obstacle.message, hint=obstacle.hint)
+    return dataset
 
 
 def _names(classes: list[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from pronk.dataset.families import find_families
 from pronk.dataset.findings import Finding, find, left_out
 from pronk.dataset.inspection import inspect_names, inspect_photo
 from pronk.dataset.listing import Entry, Listing
@@ -91,7 +92,8 @@ def scan_folder(
     usable = tuple(scan for scan in scans if scan.content is not None)
     groups, copies = group_photos(usable, group_by, on_progress=on_progress)
     in_files = (finding for scan in scans for finding in scan.findings)
-    findings = (*listing.findings, *inspect_names(listing.entries, listing.classes), *in_files, *copies)
+    by_name = find_families(listing.entries, is_grouped=group_by is not None)
+    findings = (*listing.findings, *inspect_names(listing.entries, listing.classes), *by_name, *in_files, *copies)
     return FolderScan(usable, tuple(groups), findings, len(scans))
 
 

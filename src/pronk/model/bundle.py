@@ -23,8 +23,10 @@ from pronk.model.formats.runtimes import Runtime
 from pronk.model.formats.table import FORMATS, TRAINED, Format
 from pronk.model.guards.files import check_ordinary, read_limited
 from pronk.model.run import EXPORTS, MODEL, SETTINGS
+from pronk.photos.decoding import DECODING_VERSION
 from pronk.storage.files import digest_file, write_atomically, write_json
-from pronk.storage.places import is_single_name, lies_in
+from pronk.storage.places import lies_in
+from pronk.text import find_label_fault
 
 FORMAT = 2
 TOP = ("out_relu",)  # what heads read before there were others
@@ -32,7 +34,6 @@ MODEL_FILE = "model.json"
 MOST_BYTES = 8 * 2**20
 MOST_CLASSES = 10_000
 MOST_FILES, MOST_BLOCKS = 200, 20
-LONGEST_NAME = 255
 HIGHEST_TEMPERATURE = 1000.0
 GOLDEN_SIDE = 512
 GOLDEN_EXPECTED = "golden/expected.json"
@@ -58,6 +59,7 @@ class Bundle:
         unknown: how to tell photos of other things, where there were enough validation photos.
         sets: how to answer with several classes, where there were validation photos.
         rest_class: the class of whatever belongs to no other one; then `unknown` is None.
+        decoding: version of the rules by which files become pixels, as it was trained with.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class Bundle:
     unknown: Unknown | None = None
     sets: SetScores | None = None
     rest_class: str | None = None
+    decoding: int = DECODING_VERSION
 
     @property
     def model_path(self) -> Path:
@@ -95,7 +98,12 @@ class Bundle:
         return {
             "format": FORMAT,
             "classes": list(self.classes),
-            "image": {"size": self.size, "fit": self.fit, "resample": "bilinear"},
+            "image": {
+                "size": self.size,
+                "fit": self.fit,
+                "resample": "bilinear",
+                "decoding": self.decoding,
+            },
             "blocks": list(self.blocks),
             "runtime": self.runtime,
             "temperature": self.temperature,
@@ -139,6 +147,7 @@ def write_bundle(
     unknown: Unknown | None = None,
     sets: SetScores | None = None,
     rest_class: str | None = None,
+    decoding: int = DECODING_VERSION,
 ) -> Bundle:
     """Write a model folder; model.json, which names the checksum of everything else, comes last.
 
@@ -161,6 +170,7 @@ def write_bundle(
         unknown,
         sets,
         rest_class,
+        decoding,
     )
     write_json(folder / MODEL_FILE, bundle.to_record())
     return open_bundle(folder)
@@ -259,9 +269,12 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         # Models written before there were exports name no runtime.
         runtime, blocks = record.get("runtime", TRAINED), record.get("blocks", TOP)
         _require(isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES, "classes", classes)
-        _require(all(map(_is_name, classes)) and len(set(classes)) == len(classes), "classes", classes)
+        _require(all(map(_is_name, classes)), "classes", classes)
+        _require(len(set(classes)) == len(classes), "classes", classes)
         is_size = type(image["size"]) is int and not CONFIG["image_size"].find_problem(image["size"])
         _require(is_size and image["fit"] in CONFIG["fit"].choices, "image", image)
+        decoding = image.get("decoding", 1)  # models written before there were two name none
+        _require(type(decoding) is int and 0 < decoding <= DECODING_VERSION, "decoding", decoding)
         _require(0 < temperature < HIGHEST_TEMPERATURE, "temperature", temperature)
         _require(len(files) <= MOST_FILES and all(map(_is_inside, files)), "files", files)
         _require(all(isinstance(digest, str) for digest in files.values()), "files", files)
@@ -281,6 +294,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
             "unknown": Unknown.from_record(record["unknown"]) if record.get("unknown") else None,
             "sets": SetScores.from_record(record["sets"]) if record.get("sets") else None,
             "rest_class": record.get("rest_class"),
+            "decoding": decoding,
         }
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{folder / MODEL_FILE} is damaged: {error!r}", hint=COPY_AGAIN) from error
@@ -291,8 +305,8 @@ def _require(is_true: bool, name: str, value: object) -> None:
         raise ValueError(f"{name} cannot be {value!r:.200}")
 
 
-def _is_name(name: Any) -> bool:  # of a class: it becomes that of a folder where photos are sorted
-    return isinstance(name, str) and len(name) <= LONGEST_NAME and is_single_name(name)
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and not find_label_fault(name)
 
 
 def _is_inside(name: str) -> bool:

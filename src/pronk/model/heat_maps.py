@@ -237,9 +237,9 @@ def _explain_one(predictor: Predictor, index: int | None, path: Path | str, targ
 def _load(path: Path, predictor: Predictor) -> tuple[np.ndarray, Image.Image]:
     """Read a photo as the network sees it and as people do."""
     data, size = read_bytes(path), predictor.bundle.size
-    image, pixels = load_photo(data, size=size, fit=predictor.bundle.fit)
+    image, pixels = load_photo(data, size=size, fit=predictor.bundle.fit, version=predictor.bundle.decoding)
     if max(image.size) < LONGEST_SIDE:  # perhaps only because the network needs no more
-        image = load_image(data, min_side=LONGEST_SIDE // 2)
+        image = load_image(data, min_side=LONGEST_SIDE // 2, version=predictor.bundle.decoding)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return pixels, image
 

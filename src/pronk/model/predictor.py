@@ -5,22 +5,27 @@ import dataclasses
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
 from pronk.analysis.calibration import SetScores
 from pronk.dataset.listing import list_files
 from pronk.errors import COPY_AGAIN, DataError, ImageError, ModelError, StorageError
 from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime
 from pronk.model.formats.runtimes import Outputs, Runtime, describe_runtime
-from pronk.photos.decoding import load_pixels
+from pronk.photos.decoding import convert_picture, fit_pixels, load_pixels
 from pronk.pools import run_in_order
 from pronk.storage.cache import CacheKind, default_cache
 from pronk.storage.files import digest_file, write_atomically
 from pronk.storage.places import UNKNOWN
+
+Photo = Path | str | bytes | np.ndarray | Image.Image | IO[bytes]
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +142,20 @@ class Predictor:
         """Return probabilities, float32 [n, C], for uint8 pixels [n, size, size, 3]."""
         return self.runtime.run(pixels).probabilities
 
-    def predict(self, sources: Iterable[Path | str | bytes]) -> list[Prediction]:
-        """Predict photos, given as paths or as encoded bytes, in order; an unusable one carries its error."""
-        return list(self.stream(sources))
+    def predict(self, sources: Photo | Iterable[Photo]) -> list[Prediction]:
+        """Predict photos in order; an unusable one carries its error.
 
-    def predict_one(self, source: Path | str | bytes) -> Prediction:
-        """Predict one photo."""
+        A photo is a path, the bytes of a file, an open file, a Pillow picture, or an array, uint8 [h, w, 3]; a single
+        one will do as well as a list.
+
+        Raises:
+            DataError: if something is none of these, such as an address.
+        """
+        photos: Iterable[Any] = [sources] if is_photo(sources) else sources  # type: ignore[assignment]
+        return list(self.stream(photos))
+
+    def predict_one(self, source: Photo) -> Prediction:
+        """Predict one photo, as `predict`."""
         return self._predict(source, self._load)
 
     def stream(
@@ -203,12 +216,15 @@ class Predictor:
             f"verify {self.bundle.folder})",
         )
 
-    def _load(self, source: Path | str | bytes) -> np.ndarray:
-        data = source if isinstance(source, bytes) else Path(source)
-        return load_pixels(data, size=self.bundle.size, fit=self.bundle.fit)
+    def _load(self, source: Photo) -> np.ndarray:
+        data = read_photo(source)
+        if isinstance(data, Image.Image):
+            return fit_pixels(data, size=self.bundle.size, fit=self.bundle.fit)
+        return load_pixels(data, size=self.bundle.size, fit=self.bundle.fit, version=self.bundle.decoding)
 
     def _predict(self, source: Any, load: Callable[[Any], np.ndarray]) -> Prediction:
-        path = os.fspath(source) if isinstance(source, str | Path) else str(getattr(source, "path", ""))
+        names = (getattr(source, name, None) for name in ("path", "name", "filename"))
+        path = os.fspath(source) if isinstance(source, str | os.PathLike) else str(next(filter(None, names), ""))
         try:
             pixels = load(source)
         except ImageError as error:
@@ -229,6 +245,49 @@ class Predictor:
             write_atomically(marker, b"", durable=False)
 
 
+def is_photo(source: object) -> bool:
+    """Tell whether something is one photo, not a list of them."""
+    is_single = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
+    return is_single or hasattr(source, "read") or (isinstance(source, np.ndarray) and source.ndim < 4)
+
+
+def read_photo(source: Photo) -> Path | bytes | Image.Image:
+    """Return what is to be decoded, or a picture that is decoded already, upright and in RGB.
+
+    Raises:
+        DataError: if it is no photo; ImageError if it is a picture that cannot be read.
+
+    Example:
+        >>> read_photo("https://example.org/cat.jpg")
+        Traceback (most recent call last):
+        pronk.errors.DataError: 'https://example.org/cat.jpg' is an address, not a file
+    """
+    if isinstance(source, str) and ADDRESS.match(source):
+        raise DataError(
+            f"{source!r} is an address, not a file", hint="download it, and name the file or pass its bytes"
+        )
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, Image.Image):
+        return convert_picture(source)
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
+            raise DataError(
+                f"an array must be uint8 [height, width, 3]. Got {source.dtype} {list(source.shape)}",
+                hint="in RGB, from 0 to 255",
+            )
+        return Image.fromarray(source)
+    content = source.read() if hasattr(source, "read") else None
+    if not isinstance(content, bytes):
+        raise DataError(
+            f"{type(source).__name__} is no photo",
+            hint="pass a path, bytes, a file opened with 'rb', a Pillow picture or an array",
+        )
+    return content
+
+
 def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Path]:
     """Turn files, folders, patterns and `-` into the list of photos they mean.
 
@@ -246,6 +305,8 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
             found = [Path(line.rstrip("\r\n")) for line in lines if line.strip()]
         elif os.path.isdir(argument):  # noqa: PTH112 - says no to impossible names
             found = [Path(argument) / name for name in list_files(Path(argument))]
+        elif ADDRESS.match(argument) and not os.path.lexists(argument):
+            raise DataError(f"{argument!r} is an address, not a file", hint="download it, and name the file")
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - patterns may be absolute
         else:

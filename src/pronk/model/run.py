@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.metrics import AccuracyRecord, ComparisonRecord, ScoreRecord
+from pronk.dataset.layout import PARTS
 from pronk.dataset.loading import Photo, read_split_file
 from pronk.errors import DataError, ModelError, RunError
 from pronk.model.guards.files import check_ordinary
@@ -27,7 +28,6 @@ METRICS = "metrics.json"  # written last, so that it marks the run whole
 
 FORMAT = 1
 MOST_BYTES = 2**22  # of metrics.json; a thousand classes take some 200 KB
-PARTS = ("train", "val", "test")
 
 
 class PartRecord(TypedDict):

@@ -192,7 +192,7 @@ def _correct(review: Path, data: Path, out: Path, split: Path | None) -> tuple[A
             lines.append(format_csv_line(row[: len(columns)]))
     done = [decision.action for decision in decided.values()]
     applied = Applied(out, done.count("keep"), done.count("move"), done.count("drop"), tuple(left))
-    return applied, _encode("".join(lines), listing)
+    return applied, "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def _read_parts(split: Path, listing: Listing) -> dict[str, str]:
@@ -211,15 +211,6 @@ def _relate(path: Path, home: Path) -> str:
         return Path(os.path.relpath(path, home)).as_posix()
     except ValueError:  # another drive
         return path.as_posix()
-
-
-def _encode(text: str, listing: Listing) -> bytes:
-    for name in listing.classes:
-        if any("\udc80" <= character <= "\udcff" for character in name):
-            raise DataError(
-                f"the class {name!r} is not UTF-8, so no list can name it", hint="rename the folder, or use --move"
-            )
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _read(path: Path) -> bytes:
@@ -251,7 +242,8 @@ def move_photos(review: Path, data: Path, quarantine: Path) -> Applied:
         matched, left = match_decisions([decision for decision in decisions if decision not in planned], listing)
         for entry, decision in matched:
             if decision.action == "drop" or (decision.action == "move" and decision.label != entry.label):
-                source, target = data.absolute() / entry.path, _target(entry, decision, data, quarantine)
+                source = data.absolute() / entry.path
+                target = _target(entry, decision, data, quarantine, listing.class_step)
                 try:
                     planned[decision] = journal.plan("move", source, target, digest=decision.digest)
                 except OSError as error:
@@ -316,9 +308,9 @@ def _find_begun(decisions: Sequence[Decision], data: Path, journal: Journal) -> 
     return begun
 
 
-def _target(entry: Entry, decision: Decision, data: Path, quarantine: Path) -> Path:
+def _target(entry: Entry, decision: Decision, data: Path, quarantine: Path, class_step: int) -> Path:
     if decision.action == "drop":
         return quarantine.absolute() / entry.path
     pieces = entry.path.split("/")
-    pieces[1 if entry.part else 0] = decision.label
+    pieces[class_step] = decision.label
     return data.absolute().joinpath(*pieces)

@@ -4,17 +4,20 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pronk.errors import ModelError, SettingsError
+from pronk.errors import SettingsError
 from pronk.moving.journal import Journal, open_journal, refuse_link
 from pronk.moving.placing import Action, is_placed
-from pronk.storage.files import digest_file
-from pronk.storage.places import UNKNOWN, can_be_folder, enclosing, lies_in, number_names
-from pronk.text import fold
+from pronk.storage.files import digest_file, format_csv_line, write_atomically
+from pronk.storage.places import FORBIDDEN, UNKNOWN, can_be_folder, enclosing, lies_in, number_names
+from pronk.text import fold, visible
 
+LONGEST_FOLDER = 200  # bytes of a name that is made; a number may follow
+NAMES_FILE = "folders.csv"
 SORTED_AT_ONCE = 64  # recorded together, since each waiting for the disk takes milliseconds
 
 State = list[int]
@@ -36,24 +39,31 @@ def read_state(path: str) -> State:
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
-def check_folder_names(classes: Sequence[str], *, windows: bool = os.name == "nt") -> None:
-    """Refuse classes that cannot be folder names, by a ModelError; a model from a stranger may have any."""
-    wrong = [name for name in classes if not _is_folder_name(name, windows)]
-    by_case: dict[str, str] = {}
-    for name in classes:
-        other = by_case.setdefault(fold(name), name)
-        if other != name:  # one folder, on systems that do not tell case
-            wrong.append(name)
-    if wrong:
-        names = ", ".join(map(repr, wrong))
-        raise ModelError(
-            f"the class {names} cannot be the name of a folder" if len(wrong) == 1 else
-            f"the classes {names} cannot be names of folders",
-            hint="predict without --sort-into, or train with other names of classes",
-        )  # fmt: skip
+def name_folders(classes: Sequence[str], *, windows: bool = os.name == "nt") -> dict[str, str]:
+    """Return the name of a folder for each class: its own, or one like it where no folder can have that.
+
+    Example:
+        >>> name_folders(["cat", "n/a", "n:a", ".."], windows=True)
+        {'cat': 'cat', 'n/a': 'n_a', 'n:a': 'n_a-2', '..': 'class'}
+    """
+    folders: dict[str, str] = {}
+    # Names that are fine come first, so that no other takes them.
+    for name in sorted(classes, key=lambda name: not _is_folder_name(name, windows)):
+        taken = {fold(folder) for folder in folders.values()}  # one folder, on systems that do not tell case
+        base = name if _is_folder_name(name, windows) else _make_folder_name(name)
+        folders[name] = next(
+            numbered for n in itertools.count(1) if fold(numbered := f"{base}-{n}" if n > 1 else base) not in taken
+        )
+    return {name: folders[name] for name in classes}
 
 
-def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str], classes: Iterable[str]) -> None:
+def _make_folder_name(name: str) -> str:
+    plain = "".join("_" if letter in FORBIDDEN or visible(letter) != letter else letter for letter in name)
+    short = plain.encode("utf-8", "replace")[:LONGEST_FOLDER].decode("utf-8", "ignore").strip(" .")
+    return short if _is_folder_name(short, windows=True) else f"class{'-' if short else ''}{short}"
+
+
+def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str], folders: Iterable[str]) -> None:
     """Refuse to sort into a folder where photos to predict and sorted ones would mix.
 
     No folder among the arguments (paths as typed) may hold it, or the next run would predict what this one sorted; and
@@ -66,10 +76,10 @@ def check_place(folder: Path, *, arguments: Iterable[str], photos: Iterable[str]
                 f"--sort-into must lie outside of the folder of photos {argument!r}. Got {str(folder)!r}",
                 hint="name a folder beside it",
             )
-    for name in (*classes, UNKNOWN):
-        if (place / name).is_symlink():
-            raise SettingsError(f"{place / name} is a link to another folder", hint="name another folder to sort into")
-    taken = {place / name for name in (*classes, UNKNOWN)}
+    taken = {place / name for name in (*folders, UNKNOWN)}
+    for path in taken:
+        if path.is_symlink():
+            raise SettingsError(f"{path} is a link to another folder", hint="name another folder to sort into")
     for parent in {Path(photo).parent: None for photo in photos}:
         if taken & enclosing(parent):
             raise SettingsError(
@@ -85,9 +95,12 @@ def sort_photos(
     run: str,
     mode: str,
     base: Path,
+    folders: Mapping[str, str] = types.MappingProxyType({}),
     on_done: Callable[[int], None] = lambda done: None,
 ) -> Sorted:
     """Put photos into folder/<label>/; those that cannot be used stay.
+
+    Where labels have folders of other names, `folders.csv` there says which.
 
     Args:
         rows: records, each with the state of its file when it was predicted.
@@ -95,6 +108,7 @@ def sort_photos(
         run: a name without meaning; with the same one a killed run goes on.
         mode: link, copy or move.
         base: folder of relative paths.
+        folders: names of the folders of labels, where they differ.
         on_done: called with the number of rows that are done.
 
     Raises:
@@ -104,7 +118,10 @@ def sort_photos(
     found, done, waiting = Sorted(), 0, iter(rows)
     with open_journal(folder.absolute(), run) as journal:
         found.undo = os.fspath(journal.path)
-        sorter = _Sorter(journal, folder.absolute(), mode, base)
+        if other := [(label, name) for label, name in folders.items() if label != name]:
+            lines = (format_csv_line(row) for row in [("label", "folder"), *other])
+            write_atomically(folder / NAMES_FILE, "".join(lines).encode())
+        sorter = _Sorter(journal, folder.absolute(), mode, base, folders)
         while chunk := list(itertools.islice(waiting, SORTED_AT_ONCE)):
             sorter.place(chunk, found)
             done += len(chunk)
@@ -113,11 +130,12 @@ def sort_photos(
 
 
 class _Sorter:
-    def __init__(self, journal: Journal, folder: Path, mode: str, base: Path) -> None:
+    def __init__(self, journal: Journal, folder: Path, mode: str, base: Path, folders: Mapping[str, str]) -> None:
         self.journal = journal
         self.folder = folder
         self.mode = mode
         self.base = base
+        self.folders = folders
         self.numbers: dict[tuple[Path, str], int] = {}
 
     def place(self, rows: Sequence[tuple[dict[str, Any], State | None]], found: Sorted) -> None:
@@ -150,7 +168,7 @@ class _Sorter:
         digest = digest_file(Path(source))
         if known and known.digest == digest:
             return known  # a killed run recorded it, and may have done it, or half of it
-        target = self._find_target(self.folder / label, Path(source), digest)
+        target = self._find_target(self.folder / self.folders.get(label, label), Path(source), digest)
         return self.journal.plan(self.mode, Path(source), target, digest=digest) if target else None
 
     def _find_target(self, folder: Path, source: Path, digest: str) -> Path | None:
@@ -170,4 +188,4 @@ class _Sorter:
 
 def _is_folder_name(name: str, windows: bool) -> bool:
     is_journal = re.fullmatch(r"(?i)undo.*\.csv", name)
-    return can_be_folder(name, windows=windows) and name.casefold() != UNKNOWN and not is_journal
+    return can_be_folder(name, windows=windows) and name.casefold() not in (UNKNOWN, NAMES_FILE) and not is_journal

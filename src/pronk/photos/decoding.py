@@ -8,16 +8,21 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pronk.errors import ImageError, Reason
-from pronk.photos.formats import FORMATS, MAX_PIXELS, recognise
+from pronk.photos.colours import Conversion, Levels, find_conversion, find_levels, find_levels_1, to_rgb
+from pronk.photos.formats import BY_PILLOW, FORMATS, MAX_PIXELS, recognise
+from pronk.photos.heif import INSTALL, can_open
+from pronk.photos.jpeg import JpegFile, is_lossless, is_text_copy
+from pronk.photos.mending import find_significant_bits, is_html, list_mendings
+from pronk.photos.tiff import Tiff, open_tiff, read_tiff
 
-DECODING_VERSION = 1  # raise it when a file becomes other pixels, so that nothing kept of the old ones is used
+DECODING_VERSION = 2  # raise it when a file becomes other pixels, so that nothing kept of the old ones is used
 LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
 MAX_BYTES = 100 * 2**20
 RESAMPLE = Image.Resampling.BILINEAR
@@ -31,9 +36,9 @@ TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-BAND_PIXELS = 2**20  # pictures are converted in bands of rows: a whole one of 50 megapixels would take 200 MB per copy
+WARNING = ("TIFF", "GIF", "PNG")  # formats whose decoders warn while they read pixels
 # warnings.catch_warnings changes the whole process, so only one thread at a time may open a file.
-_open_lock = threading.Lock()
+_open_lock = threading.RLock()
 _large_lock = threading.Lock()
 
 
@@ -48,6 +53,8 @@ class Decoded:
         animated: there are more frames than the one that was decoded.
         exif: notes of the camera, by tag; empty where it cannot be read.
         tables: quantisation tables of a JPEG, luminance first.
+        levels: the values that became black and white, of grey with more than 8 bits.
+        profile_fault: why its colour profile could not be used.
     """
 
     image: Image.Image
@@ -56,6 +63,12 @@ class Decoded:
     animated: bool = False
     exif: Mapping[int, object] = dataclasses.field(default_factory=dict)
     tables: Sequence[Sequence[int]] = ()
+    levels: Levels | None = None
+    profile_fault: str = ""
+
+
+class DamagedError(Exception):
+    """The decoder has made up a part of the picture."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -91,16 +104,19 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
+def decode(data: bytes, *, min_side: int | None = None, version: int = DECODING_VERSION) -> Decoded:
     """Decode an encoded photo into upright 8-bit RGB.
 
-    EXIF orientation is applied (mirrored ones too), alpha is put over white, 16 bits are scaled to 8, CMYK, palette
-    and grey are converted, and of an animation the first frame is taken.
+    EXIF orientation is applied (mirrored ones too), alpha is put over white, colours are converted to sRGB by the
+    profile in the file, grey of more bits is scaled to 8 (`find_levels` says how), CMYK, palette and grey are
+    converted, and of an animation the first frame is taken.
 
     Args:
         data: the bytes of a picture file of one of FORMATS.
         min_side: the picture may come out smaller by a whole factor, which saves time and memory, as long as both
             sides stay at least twice this many pixels; None decodes in full.
+        version: 1 decodes as models were trained with before DECODING_VERSION went up: colour profiles, fewer bits
+            than 16, and transparency of 16 bits do not count.
 
     Raises:
         ImageError: with its reason; no other exception leaves this function.
@@ -108,13 +124,21 @@ def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
     if not data:
         raise ImageError(Reason.ZERO_BYTE, "the photo has 0 bytes", hint="copy the photo again")
     try:
-        return _decode(data, min_side)
+        return _decode(data, min_side, version)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(str(error)) from error
     except Exception as error:  # Pillow's plugins raise far more than OSError on damaged files
-        raise _explain(data, error) from error
+        reason = error
+        for mend in () if isinstance(error, MemoryError | DamagedError) else list_mendings(data):
+            try:
+                return _decode(data, min_side, version, mend)
+            except ImageError:
+                raise
+            except Exception as other:
+                reason = other if isinstance(other, EOFError | DamagedError) else reason
+        raise _explain(data, reason) from error
 
 
 def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarray:
@@ -144,50 +168,109 @@ def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarra
     return np.asarray(image.resize((size, size), RESAMPLE, box=box))
 
 
-def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop") -> np.ndarray:
+def convert_picture(image: Image.Image) -> Image.Image:
+    """Turn a picture that was opened elsewhere upright, and into RGB, as `decode` does.
+
+    Raises:
+        ImageError: if its file cannot be read any more.
+    """
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return to_rgb(upright, 1, find_levels(upright), _find_conversion(upright, DECODING_VERSION)[0])
+    except Exception as error:
+        raise ImageError(Reason.DECODE_ERROR, f"this picture is damaged: {error}", hint="open it again") from error
+
+
+def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop", version: int = DECODING_VERSION) -> np.ndarray:
     """Read one photo as the network sees it, in training and serving: pixels, uint8 (size, size, 3).
 
     Arguments and errors are those of `load_image` and `fit_pixels`.
     """
-    return load_photo(source, size=size, fit=fit)[1]
+    return load_photo(source, size=size, fit=fit, version=version)[1]
 
 
-def load_photo(source: Path | bytes, *, size: int, fit: str = "crop") -> tuple[Image.Image, np.ndarray]:
+def load_photo(
+    source: Path | bytes, *, size: int, fit: str = "crop", version: int = DECODING_VERSION
+) -> tuple[Image.Image, np.ndarray]:
     """Read one photo as people see it, at its own aspect, and as the network does, as `load_pixels`."""
-    image = load_image(source, min_side=size)
+    image = load_image(source, min_side=size, version=version)
     return image, fit_pixels(image, size=size, fit=fit)
 
 
-def load_image(source: Path | bytes, *, min_side: int | None = None) -> Image.Image:
+def load_image(source: Path | bytes, *, min_side: int | None = None, version: int = DECODING_VERSION) -> Image.Image:
     """Read one photo as an upright RGB picture; arguments and errors are those of `read_bytes` and `decode`."""
-    return decode(read_bytes(source) if isinstance(source, Path) else source, min_side=min_side).image
+    data = read_bytes(source) if isinstance(source, Path) else source
+    return decode(data, min_side=min_side, version=version).image
 
 
-def _decode(data: bytes, min_side: int | None) -> Decoded:
+def _decode(data: bytes, min_side: int | None, version: int, mend: Callable[[], Image.Image] | None = None) -> Decoded:
+    """Decode a file, as it is or as it was mended."""
+    file = JpegFile(data) if data.startswith(b"\xff\xd8") else io.BytesIO(data)
     with _handle_warnings():
-        image: Image.Image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
+        image: Image.Image = mend() if mend else Image.open(file, formats=BY_PILLOW)
         animated = bool(getattr(image, "is_animated", False))
         if image.format == "TIFF":
             image.getexif()  # load() would, and warn then
     size, is_mpo = image.size, image.format == "MPO"
-    kind = FORMATS["JPEG" if is_mpo else image.format or ""]
+    kind = FORMATS["JPEG" if is_mpo else image.format or (recognise(data) or FORMATS["TIFF"]).name]
     if size[0] * size[1] > kind.most_pixels:
         raise _too_many_pixels(f"{size[0]} x {size[1]} pixels as {kind.name}", kind.most_pixels)
-    if min_side is not None:
+    opened = getattr(image, "fp", None)
+    watched = opened if isinstance(opened, JpegFile) else None
+    if watched:
+        watched.watch(image)
+    if min_side is not None and not (watched and is_lossless(data)):
         image.draft("RGB", (2 * min_side, 2 * min_side))
     # A JPEG shrinks while it is decoded, but a progressive one keeps all its coefficients meanwhile.
     held = math.prod(size if image.info.get("progressive") else image.size)
     with _large_lock if held > LARGE_PIXELS else contextlib.nullcontext():
-        image.load()
-        if kind.needs_end and kind.is_cut and kind.is_cut(data):
-            raise EOFError("truncated")
-        picture = _to_rgb(image, 1 if min_side is None else max(1, min(image.size) // (2 * min_side)))
+        with _handle_warnings() if kind.name in WARNING else contextlib.nullcontext():
+            image.load()
+        if watched and (watched.is_damaged() or is_text_copy(data)):
+            raise DamagedError("part of its data is missing or was altered")
+        image, levels = _find_samples(image, data, version)
+        factor = 1 if min_side is None else max(1, min(image.size) // (2 * min_side))
+        convert, profile_fault = _find_conversion(image, version)
+        picture = to_rgb(image, factor, levels, convert)
         exif = _read_exif(image)
         orientation = exif.get(ORIENTATION_TAG)
         if isinstance(orientation, int) and orientation in TRANSPOSE:
             picture = picture.transpose(TRANSPOSE[orientation])
     tables = tuple(getattr(image, "quantization", {}).values())
-    return Decoded(picture, kind.name, size, animated and not is_mpo, exif, tables)
+    return Decoded(picture, kind.name, size, animated and not is_mpo, exif, tables, levels, profile_fault)
+
+
+def _find_samples(image: Image.Image, data: bytes, version: int) -> tuple[Image.Image, Levels | None]:
+    """Return the picture to convert, and what is black and white in it."""
+    if version == 1:
+        levels = find_levels_1(image)
+        if levels:
+            image.info.pop("transparency", None)
+        return image, levels
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel(3).getextrema() == (0, 0):
+        return image.convert("RGB"), None  # its fourth byte says nothing, as most programs read it
+    tiff = open_tiff(data) if image.format == "TIFF" else None
+    if tiff and (tiff.is_misread or (tiff.samples > 2 and tiff.bits == 16 and _is_dark(image))):
+        read = read_tiff(tiff)
+        if read is None and tiff.is_misread:
+            raise unsupported_tiff(tiff)
+        image = read or image
+    bits = {"PNG": find_significant_bits(data), "PPM": 16 if image.mode == "I" else 0}.get(image.format or "", 0)
+    return image, find_levels(image, bits=bits, range_=tiff.range if tiff else None)
+
+
+def _is_dark(image: Image.Image) -> bool:
+    """Tell whether colours that had 16 bits, of which 8 are left, may have had fewer bits."""
+    return image.mode == "RGB" and int(np.asarray(image).max()) < 64
+
+
+def _find_conversion(image: Image.Image, version: int) -> tuple[Conversion | None, str]:
+    """Return what turns the picture's colours into sRGB, and what is wrong with its colour profile."""
+    try:
+        return (find_conversion(image.info.get("icc_profile"), image.mode) if version > 1 else None), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 @contextlib.contextmanager
@@ -208,45 +291,6 @@ def _read_exif(image: Image.Image) -> Mapping[int, object]:
         return {}
 
 
-def _to_rgb(image: Image.Image, factor: int) -> Image.Image:
-    """Convert to RGB, smaller by a whole factor."""
-    if factor == 1 and image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    white = _find_white(image)
-    rgb = Image.new("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
-    for top, band in _cut_bands(image, factor):
-        rgb.paste(_band_to_rgb(band, white).reduce(factor), (0, top // factor))
-    return rgb
-
-
-def _cut_bands(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
-    rows = factor * math.ceil(BAND_PIXELS / (image.width * factor))
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _find_white(image: Image.Image) -> float | None:
-    """Return the value that stands for white in a picture with more than 8 bits of grey; None for all others."""
-    if image.mode.startswith("I;16"):
-        return 65535.0
-    if image.mode not in ("I", "F"):
-        return None
-    highest = max(float(np.nan_to_num(np.asarray(band)).max()) for _, band in _cut_bands(image, 1))
-    steps = (1.0, 255.0) if image.mode == "F" else (255.0, 65535.0, 2.0**32 - 1)
-    return next((step for step in steps if highest <= step), steps[-1])
-
-
-def _band_to_rgb(band: Image.Image, white: float | None) -> Image.Image:
-    if white is not None:
-        # Pillow's own conversion clips 16 bits at 255, which turns most photos white.
-        grey = np.nan_to_num(np.asarray(band, np.float32)) * (255 / white)
-        return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if band.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in band.info:
-        picture = band.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return band.convert("RGB")
-
-
 def _too_many_pixels(what: str, most: int = MAX_PIXELS) -> ImageError:
     remedy = f"save it with at most {most // 1_000_000} megapixels{', or as JPEG' if most < MAX_PIXELS else ''}"
     return ImageError(Reason.TOO_MANY_PIXELS, f"too large to decode safely: {what}", hint=remedy)
@@ -256,14 +300,28 @@ def _explain(data: bytes, error: Exception) -> ImageError:
     """Find the reason for a failed decode from the bytes, since Pillow's messages are not stable."""
     kind = recognise(data)
     if kind is None:
-        return ImageError(Reason.NOT_AN_IMAGE, "the content is not a picture", hint="remove it or copy it again")
-    if kind.is_cut is None:
-        return ImageError(Reason.UNSUPPORTED_FORMAT, f"{kind.name} files are not supported", hint=kind.remedy)
+        what = "a page of a web site, not a picture" if is_html(data) else "not a picture"
+        return ImageError(Reason.NOT_AN_IMAGE, f"the content is {what}", hint="remove it or copy it again")
+    if kind.is_cut is None or (kind.name == "HEIC" and not can_open()):
+        remedy = INSTALL if kind.name == "HEIC" else kind.remedy
+        return ImageError(Reason.UNSUPPORTED_FORMAT, f"{kind.name} files are not supported", hint=remedy)
     if isinstance(error, MemoryError):
         message = f"no memory left to decode this {kind.name}"
         return ImageError(Reason.DECODE_ERROR, message, hint="close other programs")
     if "truncated" in str(error).lower() or kind.is_cut(data):
         message = f"this {kind.name} is cut off after {len(data):,} bytes"
         return ImageError(Reason.TRUNCATED, message, hint="copy the photo again")
-    detail = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+    is_unknown = isinstance(error, UnidentifiedImageError) or "support" in str(error)
+    tiff = open_tiff(data) if kind.name == "TIFF" and is_unknown else None
+    if tiff:
+        return unsupported_tiff(tiff)
+    if is_unknown and kind.name == "BMP":
+        return ImageError(Reason.UNSUPPORTED_FORMAT, f"this kind of BMP is not supported: {error}", hint=kind.remedy)
+    detail = "" if is_unknown else f": {error}"
     return ImageError(Reason.DECODE_ERROR, f"this {kind.name} is damaged{detail}", hint="copy the photo again")
+
+
+def unsupported_tiff(tiff: Tiff) -> ImageError:
+    """Return the error for a kind of TIFF that is not read."""
+    message = f"this kind of TIFF is not supported: {tiff.describe()}"
+    return ImageError(Reason.UNSUPPORTED_FORMAT, message, hint="convert it to PNG, or to a TIFF of 8 bits a sample")

@@ -13,7 +13,7 @@ from PIL import Image
 from pronk.photos.decoding import MAKE_TAG, MODEL_TAG, ORIENTATION_TAG, Decoded
 from pronk.text import visible
 
-PROPERTIES_VERSION = 2  # raise it when a property is measured in another way, or another is added
+PROPERTIES_VERSION = 3  # raise it when a property is measured in another way, or another is added
 MOST_CAMERA = 60  # characters; what a file claims to be its camera may be anything
 # The luminance table of the JPEG standard (ITU-T T.81, table K.1), whose sum is all that is needed of it. Encoders
 # scale it by their quality, in the way of the Independent JPEG Group's library.
@@ -43,6 +43,8 @@ class PhotoProperties:
         colour: mean red, green and blue.
         border: mean red, green and blue of the top, bottom, left and right edge.
         spread: standard deviation of grey along the border.
+        levels: the values that became black and white, where these are not the ends of what such a file can hold.
+        profile_fault: why its colour profile could not be used.
     """
 
     size: int
@@ -58,6 +60,8 @@ class PhotoProperties:
     colour: tuple[int, ...]
     border: tuple[int, ...]
     spread: int
+    levels: tuple[float, ...] = ()
+    profile_fault: str = ""
 
 
 def shrink(image: Image.Image) -> Image.Image:
@@ -84,6 +88,8 @@ def describe_picture(decoded: Decoded, small: Image.Image, size: int) -> PhotoPr
         colour=tuple(small.resize((1, 1), Image.Resampling.BOX).tobytes()),
         border=border,
         spread=spread,
+        levels=(levels.low, levels.high) if (levels := decoded.levels) and not levels.usual else (),
+        profile_fault=decoded.profile_fault,
     )
 
 

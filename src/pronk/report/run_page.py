@@ -103,7 +103,7 @@ def write_evaluation(path: Path, predictor: Predictor, evaluation: Evaluation, *
     bundle, rows, classes = predictor.bundle, evaluation.rows, evaluation.classes
 
     def load(row: Row) -> Any:
-        return load_pixels(evaluation.root / row["path"], size=bundle.size, fit=bundle.fit)
+        return load_pixels(evaluation.root / row["path"], size=bundle.size, fit=bundle.fit, version=bundle.decoding)
 
     counted = Counter(row["label"] for row in rows)
     errors = calibration_errors(rows, classes, bundle.temperature)

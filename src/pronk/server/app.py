@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from pronk.photos.formats import MAX_PIXELS, SUFFIXES
+from pronk.photos.formats import BY_PILLOW, FORMATS, MAX_PIXELS
 from pronk.server.gateway import OPEN_PATHS, Access, Admission, Gateway, Meters
 from pronk.server.http_errors import HttpError, Problem, explain_errors, refusals
 from pronk.server.predict_routes import predict_router
@@ -120,7 +120,9 @@ def _page_router(app: FastAPI) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     # Read once: nothing but these files is ever served, whatever a path says.
     files = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.suffix in MEDIA_TYPES}
-    files["index.html"] = files["index.html"].replace(b"SUFFIXES", ",".join(SUFFIXES).encode())
+    files["index.html"] = files["index.html"].replace(
+        b"SUFFIXES", ",".join(suffix for name in BY_PILLOW for suffix in FORMATS[name].suffixes).encode()
+    )
 
     @router.get("/")
     async def index() -> Response:

@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pronk.errors import SettingsError, StorageError
+from pronk.photos import heif
 from pronk.server.app import Limits, make_app
 from pronk.server.gateway import Access
 from pronk.server.http_errors import HttpError
@@ -62,6 +63,7 @@ def serve_model(options: ServeOptions, *, tell: Tell, on_ready: Tell) -> int:
         SettingsError: for an impossible limit.
     """
     return_large_blocks()
+    heif.is_allowed = False  # its decoder is no place for files of strangers
     model, work = options.model, options.work
     limits = Limits(body_bytes=_parse_limit(options.body_limit))
     with contextlib.ExitStack() as stack:

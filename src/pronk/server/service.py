@@ -174,7 +174,9 @@ def _answer(model: OpenModel, data: bytes, name: str, explain: bool) -> PhotoAns
     started, predictor = time.perf_counter(), model.predictor
     heatmap, hint = None, ""
     try:
-        image, pixels = load_photo(data, size=predictor.bundle.size, fit=predictor.bundle.fit)
+        image, pixels = load_photo(
+            data, size=predictor.bundle.size, fit=predictor.bundle.fit, version=predictor.bundle.decoding
+        )
         explain = explain and model.record["heatmaps"]
         outputs = predictor.runtime.run(pixels[None], heat=explain)
         prediction = predictor.answer(name, outputs)

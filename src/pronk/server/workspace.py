@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pronk.dataset.listing import PART_FOLDERS, list_photos, natural_key
+from pronk.dataset.listing import list_photos, natural_key
 from pronk.errors import RunError, StorageError
 from pronk.photos.decoding import decode, load_image
 from pronk.photos.formats import FORMATS
@@ -134,9 +134,6 @@ class Workspace:
         entries = list_photos(self.photos, min_classes=0).entries
         numbers = Counter(entry.label for entry in entries)
         names = sorted({one.name for one in self.classes()} | set(numbers), key=natural_key)
-        if names and all(name.lower() in PART_FOLDERS for name in names):
-            quoted = ", ".join(f"'{visible(name)}'" for name in names)
-            _refuse(f"classes called {quoted} are taken for parts of a data set", "rename one of them")
         if len(names) < MIN_CLASSES:
             found = f"only the class '{visible(names[0])}'" if names else "no class"
             _refuse(f"there is {found}", f"make at least {MIN_CLASSES} classes, with {MIN_PHOTOS} photos each")

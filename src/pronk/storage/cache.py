@@ -17,6 +17,7 @@ from pathlib import Path
 from pronk.errors import SettingsError, StorageError
 
 DEFAULT_LIMIT = "10GB"
+NAME_CACHE = "name a folder with --cache DIR, or in the environment as PRONK_CACHE"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -44,12 +45,32 @@ def default_cache() -> Path:
     """Return $PRONK_CACHE, else the folder for caches that the system gives each user."""
     if named := os.environ.get("PRONK_CACHE"):
         return Path(named)
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise StorageError(f"there is no home folder for the cache: {error}", hint=NAME_CACHE) from error
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "pronk"
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "pronk"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "pronk"
+
+
+def open_cache(named: Path | str | None = None) -> Path:
+    """Return the folder of the cache, made where it is missing.
+
+    Raises:
+        StorageError: if nobody can write there, with the ways to name another.
+    """
+    place = Path(named) if named else default_cache()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(place, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise StorageError(f"cannot make the cache {place}: {error.strerror or error}", hint=NAME_CACHE) from error
+    if not is_writable:
+        raise StorageError(f"the cache {place} cannot be written", hint=NAME_CACHE)
+    return place
 
 
 def parse_size(text: str, *, option: str = "--cache-limit") -> int:

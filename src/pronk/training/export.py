@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pronk.analysis.calibration import SetScores, conformal_threshold
 from pronk.config import read_settings
 from pronk.dataset.listing import list_photos
 from pronk.dataset.split import take_in_turn
-from pronk.errors import DataError, GateError, ImageError, ModelError, RunError, SettingsError
+from pronk.errors import DataError, GateError, ImageError, ModelError, RunError, SettingsError, need_extra
 from pronk.model.agreement import compare_answers, count_bytes, measure_speed, run_all
 from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime, read_record, write_bundle
 from pronk.model.formats.example_programs import travel_files
@@ -120,6 +121,9 @@ def _open_run(model: Path | str, to: str) -> Bundle:
         raise ModelError(
             f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
         )
+    if "litert" in to:  # said at once, not after the work
+        with need_extra("litert", f"export to {to}"):
+            importlib.import_module("ai_edge_litert")
     return bundle
 
 
@@ -190,10 +194,13 @@ def write_export(
         "temperature": bundle.temperature,
         "runtime": to,
         "rest_class": bundle.rest_class,
+        "decoding": bundle.decoding,
     }
     runtime = CONVERSIONS[to].open(write_bundle(folder, contents, **options))
     if golden:
-        pixels = [load_pixels(contents[name], size=bundle.size, fit=bundle.fit) for name in golden]
+        pixels = [
+            load_pixels(contents[name], size=bundle.size, fit=bundle.fit, version=bundle.decoding) for name in golden
+        ]
         rows = run_all(runtime, pixels)[0].tolist()
         expected = {name.removeprefix("golden/"): row for name, row in zip(golden, rows, strict=True)}
         contents["golden/expected.json"] = json.dumps(expected).encode()
@@ -317,7 +324,7 @@ def _photos_of_folder(data: Path) -> list[Named]:
 def _load(bundle: Bundle, photos: Sequence[Named]) -> list[tuple[np.ndarray, str]]:
     def load(photo: Named) -> tuple[np.ndarray, str] | None:
         with contextlib.suppress(ImageError):
-            return load_pixels(photo[0], size=bundle.size, fit=bundle.fit), photo[1]
+            return load_pixels(photo[0], size=bundle.size, fit=bundle.fit, version=bundle.decoding), photo[1]
         return None
 
     return [photo for photo in run_in_order(load, photos) if photo is not None]

@@ -228,7 +228,9 @@ def compare_frameworks(network: Any, bundle: Bundle) -> None:
     from pronk.backbone.keras_network import predict_eagerly
 
     golden = dict(list(bundle.golden().items())[:COMPARED_PHOTOS])
-    photos = [load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit) for name in golden]
+    photos = [
+        load_pixels(bundle.folder / name, size=bundle.size, fit=bundle.fit, version=bundle.decoding) for name in golden
+    ]
     difference = float(np.abs(predict_eagerly(network, np.stack(photos)) - np.array(list(golden.values()))).max())
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(

@@ -15,7 +15,7 @@ from pronk.dataset.scan import scan_memo
 from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
 from pronk.progress import Progress, no_progress
-from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
+from pronk.storage.cache import DEFAULT_LIMIT, default_cache, open_cache, parse_size, trim
 from pronk.training.cross_fitting import cross_fit, refuse_given_parts
 from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
@@ -79,6 +79,7 @@ def train(
     folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
     place, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
     keep_out(Path(data), listing, out=folder, cache=place)
+    open_cache(place)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
         if done:
             return finish(folder, read_metrics(folder), settings)
@@ -87,8 +88,7 @@ def train(
             run = Run(settings, backbone, folder, place, pool, engine, address, on_progress)
             rows = judge_by_others(listing, run, usage) if settings.judge == "cross" else []
             outcome = take_steps(listing, run, usage).judged_by(rows)
-        metrics = summarise(outcome, usage)
-        write_results(outcome, metrics)
+        metrics = write_results(outcome, summarise(outcome, usage))
     trim(place, limit=limit)
     return finish(folder, metrics, settings, outcome.findings)
 

@@ -170,8 +170,8 @@ def _phase_record(phase: Frozen | FineTuned, dataset: Dataset) -> PhaseRecord:
     return {"val": {"accuracy": accuracy_record(correct), "loss": log_loss(probabilities, targets)}}
 
 
-def write_results(outcome: Outcome, metrics: Metrics) -> None:
-    """Write everything people look at into the run folder; metrics.json comes last and marks it whole."""
+def write_results(outcome: Outcome, metrics: Metrics) -> Metrics:
+    """Write all that people look at; metrics.json comes last and marks the run whole. Return what is in it."""
     run, dataset, studies = outcome.run, outcome.dataset, outcome.studies
     folder = run.folder
     write_csv(folder / HISTORY, HISTORY_COLUMNS, outcome.history)
@@ -195,6 +195,7 @@ def write_results(outcome: Outcome, metrics: Metrics) -> None:
     # Only now: until a run is done, what goes on with it chooses again, and comes to the same.
     write_settings(folder, run.settings)
     write_json(folder / METRICS, metrics.to_json())
+    return metrics
 
 
 def _shown_settings(settings: Settings) -> dict[str, Any]:

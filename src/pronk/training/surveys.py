@@ -21,7 +21,7 @@ from pronk.dataset.scan import scan_memo
 from pronk.errors import DataError
 from pronk.progress import Progress, no_progress
 from pronk.report.gallery import show_suspicions
-from pronk.storage.cache import DEFAULT_LIMIT, default_cache, parse_size, trim
+from pronk.storage.cache import DEFAULT_LIMIT, open_cache, parse_size, trim
 from pronk.training.features import Features, extract_features
 from pronk.training.plan import choose_reading
 from pronk.training.run_folder import Run
@@ -48,7 +48,7 @@ def survey(
         The usable photos, not split, with what was found wrong; and a table of one row per photo, in the same order.
     """
     settings = dataclasses.replace(settings or Settings(), data=str(data))
-    place = Path(cache) if cache else default_cache()
+    place = open_cache(cache)
     with start_workers() as pool, tempfile.TemporaryDirectory() as folder:
         dataset = load_unsplit(
             data, group_by=settings.group_by, pool=pool, memo=scan_memo(place), on_progress=on_progress
