@@ -15,8 +15,8 @@ MOST_PROFILE = 4 * 2**20  # bytes; those of printers have two
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 FULL = 65535.0
 # Bits of cameras of microscopes, of X-ray and of heat, as files of 16 bits hold them. A dark photo of true 16 bits is
-# rarer: of 3,469 of ten sets none has its brightest pixel below a sixteenth of the range, where 12 bits end, and 27 have
-# it below a quarter, where 14 bits end: these would become brighter, by up to four times.
+# rarer: of 3,469 of ten sets none has its brightest pixel below a sixteenth of the range, where 12 bits end, and 27
+# have it below a quarter, where 14 bits end: these would become brighter, by up to four times.
 DEPTHS = (10, 12, 14, 16)
 DARKEST = 2**9  # a picture of 16 bits that never reaches this is black: of 10 bits it would not reach half
 
