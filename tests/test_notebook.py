@@ -90,6 +90,8 @@ def check_record(record):
     assert record["report"]
 
 
+# Where there are real photos it runs on these in every check, and on drawn ones by hand.
+@(pytest.mark.slow if "PRONK_PHOTOS" in os.environ else pytest.mark.more)
 def test_it_runs_on_drawn_photos_without_a_network(regenerate, tmp_path):
     notebook, record = run_all_cells(regenerate, tmp_path)
     assert (record["real"], record["alpha"], record["held_out"]) == (False, 0.35, 16)

@@ -24,17 +24,16 @@ def visible(text: str) -> str:
 def find_label_fault(name: str) -> str:
     r"""Say why a class cannot have that name, as words after "it"; nothing where it can.
 
-    Names of classes are data: each that can be shown as a line of text will do. Where a file needs a name, it gets one
-    that is like it.
+    Names of classes are data: each that is text will do. Where a file needs a name, it gets one that is like it.
 
     Example:
-        >>> find_label_fault("n/a"), find_label_fault("a\nb")
-        ('', 'has characters that nobody can see, or bytes that are not text')
+        >>> find_label_fault("n/a"), find_label_fault("caf\udce9")
+        ('', 'has bytes that are not text')
     """
     if not name.strip():
         return "is empty"
-    if visible(name) != name:
-        return "has characters that nobody can see, or bytes that are not text"
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        return "has bytes that are not text"
     return f"has more than {LONGEST_LABEL:,} characters" if len(name) > LONGEST_LABEL else ""
 
 

@@ -71,7 +71,9 @@ def test_real_photos_have_the_pixels_that_another_decoder_finds():
         other = read(data)
         if other is None:
             return None
-        decoded = decode(data)  # raises where a whole photo is called damaged
+        # OpenCV heeds no colour profile, of a camera or other than sRGB; without them the pixels are the same.
+        has_profile = bool(Image.open(path).info.get("icc_profile"))
+        decoded = decode(data, version=1 if has_profile else 2)  # raises where a whole photo is called damaged
         own = np.asarray(decoded.image).astype(int)
         return np.abs(own - other).mean() if own.shape == other.shape else np.inf
 
