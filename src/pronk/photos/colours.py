@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
 BAND_PIXELS = 2**20  # pictures are converted in bands of rows: a whole one of 50 megapixels would take 200 MB per copy
 MOST_PROFILE = 4 * 2**20  # bytes; those of printers have two
@@ -149,6 +149,8 @@ class Conversion:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return the picture in sRGB."""
+        from PIL import ImageCms
+
         return ImageCms.applyTransform(image, self.transform) or image
 
 
@@ -167,6 +169,8 @@ def find_conversion(profile: bytes | None, mode: str) -> Conversion | None:
 
 @functools.lru_cache(maxsize=16)
 def _open_conversion(profile: bytes, mode: str) -> Conversion | None:
+    from PIL import ImageCms  # only where a picture has a profile
+
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()

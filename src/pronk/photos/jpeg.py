@@ -22,6 +22,7 @@ SENTINELS = 1, 254  # the left and right half of rows that are not written yet
 PROBES = 9  # pixels of a row that are looked at
 GAP = bytes(256)
 PROBE = bytes((73 * i + 129) % 254 + 1 for i in range(256))  # read as pixels, it is other pixels; no marker
+TEXT_BYTES = 2**15  # that are looked at
 TEXT_LINES = 16  # line ends of one kind only, from which on a copy as text has made them so
 
 
@@ -32,6 +33,7 @@ class JpegFile(io.BytesIO):
         super().__init__(data)
         self.data = data
         self.image: Any = None
+        self.start = 0
         self.size = (0, 0)
         self.stops: tuple[int, ...] = ()
         self.asked: set[int] = set()
@@ -43,10 +45,12 @@ class JpegFile(io.BytesIO):
         parts = getattr(image, "layer", ())
         if start < 0 or image.info.get("progressive") or self.data[start + 4] != len(parts):
             return
-        end = self.data.find(END, start)
+        # The first one ends it. Where the file ends with one, that is it, but for several pictures in one file.
+        is_last = self.data.endswith(END) and image.format == "JPEG"
+        end = len(self.data) - len(END) if is_last else self.data.find(END, start)
         end = len(self.data) if end < 0 else end
         if end > start + UNREAD:
-            self.image, self.size, self.stops = image, image.size, (end - UNREAD, end)
+            self.image, self.size, self.start, self.stops = image, image.size, start, (end - UNREAD, end)
 
     def read(self, size: int | None = -1) -> bytes:
         """Read as any file, but stop where it has to be noted what became of the picture."""
@@ -66,13 +70,13 @@ class JpegFile(io.BytesIO):
         if not self.stops:
             return False
         if self.stops[0] not in self.asked or self.lacks_rows or self._has_gap():
-            return True
+            return self.data.find(END, self.start, self.stops[-1]) < 0  # else there is another picture behind it
         return self._ends_flat() and self._takes_more()
 
     def _has_gap(self) -> bool:
         """Tell whether there are zeros that no encoder has written, as where a disk has lost a block."""
-        start, end = self.data.rfind(SCAN, 0, self.stops[0]), self.stops[-1]
-        if self.data.find(GAP, start, end) < 0:
+        steps = self.data[self.start : self.stops[-1] : len(GAP) // 2]  # a gap has two of them in a row
+        if steps.find(b"\0\0") < 0 or self.data.find(GAP, self.start, self.stops[-1]) < 0:
             return False
         # The code of zeros alone is the first of each table. Of flat areas it is the end of a block.
         return any(table[0] >> 4 and table[17:18] != b"\0" for table in read_tables(self.data))
@@ -134,10 +138,11 @@ def is_lossless(data: bytes) -> bool:
 def is_text_copy(data: bytes) -> bool:
     """Tell whether a copy in text mode has turned the line ends of a file: then no line feed is left without a return.
 
-    In a file of so many line feeds none without is met once in 256 ** TEXT_LINES files.
+    Among so many line feeds none without is met once in 256 ** TEXT_LINES files.
     """
-    feeds = data.count(b"\n")
-    return feeds >= TEXT_LINES and feeds == data.count(b"\r\n")
+    start = data[:TEXT_BYTES]
+    feeds = start.count(b"\n")
+    return feeds >= TEXT_LINES and feeds == start.count(b"\r\n")
 
 
 def read_tables(data: bytes) -> Iterator[bytes]:
