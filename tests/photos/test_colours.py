@@ -13,8 +13,9 @@ from helpers.bad_files import chunk
 from helpers.pictures import draw_picture, encode
 from pronk.dataset.inspection import inspect_photo
 from pronk.photos.colours import MOST_PROFILE, find_levels
-from pronk.photos.decoding import decode
+from pronk.photos.decoding import convert_views, decode, fit_in_srgb, fit_pixels, load_photo, load_pixels
 from pronk.photos.properties import describe_picture, shrink
+from pronk.photos.views import draw_views
 
 PICTURE = draw_picture("circle", 1)
 PIXELS = np.asarray(PICTURE).astype(int)
@@ -203,3 +204,17 @@ def test_transparent_pictures_with_a_profile():
     clear.putalpha(128)
     plain, converted = (pixels(encode(clear, "PNG", **o)) for o in ({}, {"icc_profile": profile(gamma=4.0)}))
     assert converted.mean() < plain.mean()
+
+
+def test_what_is_made_small_first_is_what_is_served_and_trained_on(tmp_path):
+    """Few pixels are converted faster than many; the order must be the same everywhere."""
+    data = encode(draw_picture("circle", 5, (300, 200)), "JPEG", quality=95, icc_profile=profile(gamma=3.0))
+    decoded = decode(data, min_side=32, in_srgb=False)
+    assert decoded.convert is not None
+    pixels = load_pixels(data, size=32)
+    np.testing.assert_array_equal(pixels, fit_in_srgb(decoded, size=32, fit="crop"))
+    np.testing.assert_array_equal(pixels, load_photo(data, size=32)[1])
+    views = draw_views(decoded.image, size=32, fit="crop", numbers=[0, 1], digest="00", seed=1)
+    np.testing.assert_array_equal(pixels, convert_views(decoded, views)[0])
+    late = fit_pixels(decode(data, min_side=32).image, size=32, fit="crop")
+    assert np.abs(pixels.astype(int) - late).mean() < 2

@@ -101,10 +101,12 @@ def _measure(image: Image.Image) -> tuple[float, float, int]:
 
 
 def to_rgb(image: Image.Image, factor: int, levels: Levels | None, convert: "Conversion | None" = None) -> Image.Image:
-    """Convert to RGB, smaller by a whole factor; what is transparent lies on white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        small = image if factor == 1 else _reduce(image, factor, None, None)
-        return convert(small) if convert else small
+    """Convert to RGB, smaller by a whole factor; what is transparent lies on white.
+
+    A conversion of another mode than RGB takes part; one of RGB is left to the caller.
+    """
+    if factor == 1 and image.mode == "RGB" and "transparency" not in image.info:
+        return image
     return _reduce(image, factor, levels, convert)
 
 
@@ -132,12 +134,8 @@ def _band_to_rgb(band: Image.Image, levels: Levels | None, convert: "Conversion 
         return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
     if band.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in band.info:
         picture = band.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-        return convert(flat) if convert and convert.mode == "RGB" else flat
-    if convert and convert.mode == band.mode:
-        return convert(band)
-    rgb = band.convert("RGB")
-    return convert(rgb) if convert and convert.mode == "RGB" else rgb
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return convert(band) if convert and convert.mode == band.mode != "RGB" else band.convert("RGB")
 
 
 class Conversion:

@@ -55,6 +55,7 @@ class Decoded:
         tables: quantisation tables of a JPEG, luminance first.
         levels: the values that became black and white, of grey with more than 8 bits.
         profile_fault: why its colour profile could not be used.
+        convert: turns the picture into sRGB, if it is not yet.
     """
 
     image: Image.Image
@@ -65,6 +66,7 @@ class Decoded:
     tables: Sequence[Sequence[int]] = ()
     levels: Levels | None = None
     profile_fault: str = ""
+    convert: Conversion | None = None
 
 
 class DamagedError(Exception):
@@ -104,7 +106,9 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def decode(data: bytes, *, min_side: int | None = None, version: int = DECODING_VERSION) -> Decoded:
+def decode(
+    data: bytes, *, min_side: int | None = None, version: int = DECODING_VERSION, in_srgb: bool = True
+) -> Decoded:
     """Decode an encoded photo into upright 8-bit RGB.
 
     EXIF orientation is applied (mirrored ones too), alpha is put over white, colours are converted to sRGB by the
@@ -117,6 +121,8 @@ def decode(data: bytes, *, min_side: int | None = None, version: int = DECODING_
             sides stay at least twice this many pixels; None decodes in full.
         version: 1 decodes as models were trained with before DECODING_VERSION went up: colour profiles, fewer bits
             than 16, and transparency of 16 bits do not count.
+        in_srgb: off leaves a picture in the colours of its profile, and tells the conversion: of what is made small
+            first, fewer pixels have to be converted.
 
     Raises:
         ImageError: with its reason; no other exception leaves this function.
@@ -124,7 +130,7 @@ def decode(data: bytes, *, min_side: int | None = None, version: int = DECODING_
     if not data:
         raise ImageError(Reason.ZERO_BYTE, "the photo has 0 bytes", hint="copy the photo again")
     try:
-        return _decode(data, min_side, version)
+        decoded = _decode(data, min_side, version)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -133,12 +139,17 @@ def decode(data: bytes, *, min_side: int | None = None, version: int = DECODING_
         reason = error
         for mend in () if isinstance(error, MemoryError | DamagedError) else list_mendings(data):
             try:
-                return _decode(data, min_side, version, mend)
+                decoded = _decode(data, min_side, version, mend)
+                break
             except ImageError:
                 raise
             except Exception as other:
                 reason = other if isinstance(other, EOFError | DamagedError) else reason
-        raise _explain(data, reason) from error
+        else:
+            raise _explain(data, reason) from error
+    if in_srgb and decoded.convert:
+        return dataclasses.replace(decoded, image=decoded.convert(decoded.image), convert=None)
+    return decoded
 
 
 def fit_pixels(image: Image.Image, *, size: int, fit: str = "crop") -> np.ndarray:
@@ -177,7 +188,9 @@ def convert_picture(image: Image.Image) -> Image.Image:
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)
-        return to_rgb(upright, 1, find_levels(upright), _find_conversion(upright, DECODING_VERSION)[0])
+        convert, _ = _find_conversion(upright, DECODING_VERSION)
+        picture = to_rgb(upright, 1, find_levels(upright), convert)
+        return convert(picture) if convert and convert.mode == "RGB" else picture
     except Exception as error:
         raise ImageError(Reason.DECODE_ERROR, f"this picture is damaged: {error}", hint="open it again") from error
 
@@ -187,15 +200,34 @@ def load_pixels(source: Path | bytes, *, size: int, fit: str = "crop", version: 
 
     Arguments and errors are those of `load_image` and `fit_pixels`.
     """
-    return load_photo(source, size=size, fit=fit, version=version)[1]
+    decoded = _load(source, size=size, version=version)
+    return fit_in_srgb(decoded, size=size, fit=fit)
 
 
 def load_photo(
     source: Path | bytes, *, size: int, fit: str = "crop", version: int = DECODING_VERSION
 ) -> tuple[Image.Image, np.ndarray]:
     """Read one photo as people see it, at its own aspect, and as the network does, as `load_pixels`."""
-    image = load_image(source, min_side=size, version=version)
-    return image, fit_pixels(image, size=size, fit=fit)
+    decoded = _load(source, size=size, version=version)
+    image = decoded.convert(decoded.image) if decoded.convert else decoded.image
+    return image, fit_in_srgb(decoded, size=size, fit=fit)
+
+
+def fit_in_srgb(decoded: Decoded, *, size: int, fit: str) -> np.ndarray:
+    """Make a decoded picture square, as `fit_pixels`, and only then convert its colours, if they are not sRGB yet."""
+    return convert_views(decoded, fit_pixels(decoded.image, size=size, fit=fit)[None])[0]
+
+
+def convert_views(decoded: Decoded, views: np.ndarray) -> np.ndarray:
+    """Convert the colours of views of a picture, uint8 [n, size, size, 3], if they are not sRGB yet."""
+    if decoded.convert is None:
+        return views
+    return np.stack([np.asarray(decoded.convert(Image.fromarray(view))) for view in views])
+
+
+def _load(source: Path | bytes, *, size: int, version: int) -> Decoded:
+    data = read_bytes(source) if isinstance(source, Path) else source
+    return decode(data, min_side=size, version=version, in_srgb=False)
 
 
 def load_image(source: Path | bytes, *, min_side: int | None = None, version: int = DECODING_VERSION) -> Image.Image:
@@ -233,12 +265,14 @@ def _decode(data: bytes, min_side: int | None, version: int, mend: Callable[[], 
         factor = 1 if min_side is None else max(1, min(image.size) // (2 * min_side))
         convert, profile_fault = _find_conversion(image, version)
         picture = to_rgb(image, factor, levels, convert)
+        # Of other modes than RGB it is converted on the way to RGB.
+        left = convert if convert and convert.mode == "RGB" else None
         exif = _read_exif(image)
         orientation = exif.get(ORIENTATION_TAG)
         if isinstance(orientation, int) and orientation in TRANSPOSE:
             picture = picture.transpose(TRANSPOSE[orientation])
     tables = tuple(getattr(image, "quantization", {}).values())
-    return Decoded(picture, kind.name, size, animated and not is_mpo, exif, tables, levels, profile_fault)
+    return Decoded(picture, kind.name, size, animated and not is_mpo, exif, tables, levels, profile_fault, left)
 
 
 def _find_samples(image: Image.Image, data: bytes, version: int) -> tuple[Image.Image, Levels | None]:

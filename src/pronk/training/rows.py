@@ -18,7 +18,7 @@ from pronk.dataset.findings import Finding, left_out
 from pronk.dataset.loading import Photo, read_photo
 from pronk.errors import ImageError, StorageError
 from pronk.model.formats.runtimes import open_session
-from pronk.photos.decoding import decode, load_pixels
+from pronk.photos.decoding import convert_views, decode, load_pixels
 from pronk.photos.views import draw_views
 from pronk.storage.files import write_atomically
 
@@ -173,11 +173,13 @@ def draw_wanted(extraction: Extraction, wanted: PhotoViews) -> np.ndarray | Find
     """Decode a photo and draw its missing views: uint8 [n, size, size, 3]; or say why it cannot be used any more."""
     photo, size = wanted.photo, extraction.size
     try:
-        image = decode(read_photo(extraction.root, photo), min_side=size).image
+        decoded = decode(read_photo(extraction.root, photo), min_side=size, in_srgb=False)
     except ImageError as error:
         return left_out(photo.path, error)
     numbers, fit, seed = wanted.numbers or (0,), extraction.fit, extraction.seed
-    views = draw_views(image, extraction.changes, size=size, fit=fit, numbers=numbers, digest=photo.digest, seed=seed)
+    picture, changes = decoded.image, extraction.changes
+    drawn = draw_views(picture, changes, size=size, fit=fit, numbers=numbers, digest=photo.digest, seed=seed)
+    views = convert_views(decoded, drawn)
     if wanted.square:
         with contextlib.suppress(StorageError):  # then the photo is decoded once more
             write_atomically(extraction.squares / photo.digest, views[0].tobytes(), durable=False)
