@@ -215,7 +215,8 @@ def load_photo(
 
 def fit_in_srgb(decoded: Decoded, *, size: int, fit: str) -> np.ndarray:
     """Make a decoded picture square, as `fit_pixels`, and only then convert its colours, if they are not sRGB yet."""
-    return convert_views(decoded, fit_pixels(decoded.image, size=size, fit=fit)[None])[0]
+    (square,) = convert_views(decoded, fit_pixels(decoded.image, size=size, fit=fit)[None])
+    return np.asarray(square)
 
 
 def convert_views(decoded: Decoded, views: np.ndarray) -> np.ndarray:
