@@ -193,7 +193,7 @@ def write_split(path: Path, dataset: Dataset) -> None:
 def read_split_file(path: Path, *, root: Path | None = None) -> tuple[Photo, ...]:
     """Read split.csv, or a list that someone made in its place: digest and group may be missing there.
 
-    Paths are relative to `root`, the folder of the photos, which may not exist any more.
+    Where `root`, the folder of the photos, is given, paths are looked for there, as `read_list` says.
 
     Raises:
         DataError: if it cannot be read, or has a part that does not exist.

@@ -98,12 +98,7 @@ class Bundle:
         return {
             "format": FORMAT,
             "classes": list(self.classes),
-            "image": {
-                "size": self.size,
-                "fit": self.fit,
-                "resample": "bilinear",
-                "decoding": self.decoding,
-            },
+            "image": {"size": self.size, "fit": self.fit, "resample": "bilinear", "decoding": self.decoding},
             "blocks": list(self.blocks),
             "runtime": self.runtime,
             "temperature": self.temperature,
@@ -269,8 +264,7 @@ def _parse_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         # Models written before there were exports name no runtime.
         runtime, blocks = record.get("runtime", TRAINED), record.get("blocks", TOP)
         _require(isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES, "classes", classes)
-        _require(all(map(_is_name, classes)), "classes", classes)
-        _require(len(set(classes)) == len(classes), "classes", classes)
+        _require(all(map(_is_name, classes)) and len(set(classes)) == len(classes), "classes", classes)
         is_size = type(image["size"]) is int and not CONFIG["image_size"].find_problem(image["size"])
         _require(is_size and image["fit"] in CONFIG["fit"].choices, "image", image)
         decoding = image.get("decoding", 1)  # models written before there were two name none

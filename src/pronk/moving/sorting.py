@@ -47,13 +47,14 @@ def name_folders(classes: Sequence[str], *, windows: bool = os.name == "nt") -> 
         {'cat': 'cat', 'n/a': 'n_a', 'n:a': 'n_a-2', '..': 'class'}
     """
     folders: dict[str, str] = {}
+    taken: set[str] = set()  # folded: one folder, on systems that do not tell case
     # Names that are fine come first, so that no other takes them.
     for name in sorted(classes, key=lambda name: not _is_folder_name(name, windows)):
-        taken = {fold(folder) for folder in folders.values()}  # one folder, on systems that do not tell case
         base = name if _is_folder_name(name, windows) else _make_folder_name(name)
         folders[name] = next(
             numbered for n in itertools.count(1) if fold(numbered := f"{base}-{n}" if n > 1 else base) not in taken
         )
+        taken.add(fold(folders[name]))
     return {name: folders[name] for name in classes}
 
 

@@ -6,7 +6,6 @@ one along nor runs one in a server.
 
 import importlib.util
 import io
-import subprocess
 import sys
 
 from PIL import Image
@@ -31,6 +30,8 @@ def open_heif(data: bytes) -> Image.Image:
     """
     if not can_open():
         raise ValueError("HEIC is not read here")
+    import subprocess  # only where there is such a photo
+
     command = [sys.executable, "-m", "pronk.photos.heif"]
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=SECONDS, check=False)
