@@ -28,6 +28,8 @@ FEWEST_FAMILIES = 3  # fewer may have their name by chance
 def find_families(entries: Sequence[Entry], *, is_grouped: bool) -> Iterator[Finding]:
     """Suggest the `--group-by` that keeps copies together, unless photos are grouped already."""
     for mark in () if is_grouped else MARKS:
+        if not any(re.search(mark, entry.path) for entry in entries):
+            continue
         pattern = rf"((?:[^/]+/)?[^/]+?)(?:{mark})?\.\w+$"
         families = _find_families(entries, pattern, mark)
         if len(families) >= FEWEST_FAMILIES:

@@ -17,14 +17,13 @@ _WORDS = {
 }
 _ENDING = re.compile(r"(?:datasets?|sets?|data|images?|imgs?|pictures?|photos?|files?|folders?|splits?)$")
 # Folders that say what kind of files they hold, as every class may have them.
-_KINDS = re.compile(
-    r"(?:(?:raw|original|augmented?|processed|cropped|resized|rgb|gray|grey|colou?r|depth)[ _-]*)?"
+_KINDS = (
+    r"(?i:(?:(?:raw|original|augmented?|processed|cropped|resized|rgb|gray|grey|colou?r|depth)[ _-]*)?"
     r"(?:images?|imgs?|pictures?|pics?|photos?|frames?|jpe?gs?|pngs?|tiffs?|thumb(?:nail)?s?|raw|originals?|augmented|"
     r"rgb|gray|grey|colou?r|depth|masks?|labels?|annotations?|anns?|gt|ground[ _-]*truths?|seg(?:mentation)?s?|"
-    r"bbox(?:es)?|bounding[ _-]*box(?:es)?|json|xml|txt|csv)(?:[ _-]*(?:masks?|images?|maps?|files?))?",
-    re.IGNORECASE,
+    r"bbox(?:es)?|bounding[ _-]*box(?:es)?|json|xml|txt|csv)(?:[ _-]*(?:masks?|images?|maps?|files?))?)"
 )
-_DRAWN = re.compile(r"mask|label|annotation|anns?$|^gt$|truth|^seg|bbox|bounding|depth", re.IGNORECASE)
+_DRAWN = r"(?i:mask|label|annotation|anns?$|^gt$|truth|^seg|bbox|bounding|depth)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def is_drawn(name: str) -> bool:
         >>> is_drawn("masks"), is_drawn("images")
         (True, False)
     """
-    return bool(_KINDS.fullmatch(name) and _DRAWN.search(name))
+    return bool(re.fullmatch(_KINDS, name) and re.search(_DRAWN, name))
 
 
 def read_layout(folders: Sequence[Folder]) -> Layout:
@@ -125,14 +124,14 @@ def _read_parts(folders: Sequence[Folder], parts: Mapping[str, str]) -> Layout:
 def _read_classes(outer: Sequence[Folder]) -> Layout:
     """Read folders none of which is called like a part, by those that hold folders."""
     inner = {name: part for folder in outer for name in folder.folders if (part := read_part(name))}
-    if inner and all(_KINDS.fullmatch(folder.name) for folder in outer):
+    if inner and all(re.fullmatch(_KINDS, folder.name) for folder in outer):
         return Layout(unclear=f"{_join([folder.name for folder in outer])} are kinds of files, and hold {_join(inner)}")
     for folder in outer:
         if len({inner[name] for name in folder.folders if name in inner}) > 1:
             return Layout(inner_parts=inner)
     for one, other in _pairs(outer):
         shared = set(one.folders) & set(other.folders)
-        if len([name for name in shared if not _KINDS.fullmatch(name)]) > 1:
+        if len([name for name in shared if not re.fullmatch(_KINDS, name)]) > 1:
             return Layout(unclear=f"{_join([one.name, other.name])} both hold the folders {_join(sorted(shared))}")
     return Layout()
 

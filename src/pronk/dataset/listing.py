@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pronk.dataset.findings import Finding, find
 from pronk.dataset.layout import Folder, Layout, is_drawn, read_layout
@@ -19,11 +19,11 @@ from pronk.text import find_label_fault, plural, visible
 MOST_SHOWN = 60  # characters of a name that cannot be one
 RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
 # What other programs keep beside photos: outlines, captions, tables. It is no photo, and no fault either.
-SIDECARS = frozenset({
+SIDECARS = (
     ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".md", ".rst",
     ".rtf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".py", ".ipynb", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5",
     ".xmp", ".aae", ".thm", ".db",
-})  # fmt: skip
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _describe_layout(data: Path, layout: Layout) -> Iterator[Finding]:
 
 def _find_drawn(entries: Sequence[Entry]) -> Iterator[Finding]:
     """Say which classes hold masks, or other drawn pictures, in folders of their own."""
-    folders = Counter(str(PurePosixPath(entry.path).parent) for entry in entries)
+    folders = Counter(entry.path.rpartition("/")[0] for entry in entries)
     for folder, number in folders.items():
         name = folder.rsplit("/", 1)[-1]
         if "/" in folder and is_drawn(name):
@@ -260,9 +260,8 @@ class _Walk:
     def list(self, folder: str) -> Iterator[str]:
         """Yield each file that may be a photo, and each folder that cannot be listed: reading it will say why."""
         for path in _walk(self.root, self.root / folder, self.hidden):
-            suffix = PurePosixPath(path).suffix.lower()
-            if suffix in SIDECARS:
-                self.sidecars[suffix] += 1
+            if path.lower().endswith(SIDECARS):
+                self.sidecars["." + path.lower().rpartition(".")[2]] += 1
             else:
                 yield path
 
@@ -286,25 +285,26 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, above)]
     while waiting:
         current, above = waiting.pop()
+        inside = current.relative_to(root).as_posix()
         try:
             status = current.stat()
             with os.scandir(current) as found:
                 entries = list(found)
         except OSError:
-            yield current.relative_to(root).as_posix()
+            yield inside
             continue
         identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link that leads back into a folder above it
             continue
         for entry in entries:
-            path = Path(entry.path)
+            path = entry.name if inside == "." else f"{inside}/{entry.name}"
             if is_hidden(entry.name):
                 if hidden is not None and _may_be_missed(entry):
-                    hidden.append(path.relative_to(root).as_posix())
+                    hidden.append(path)
             elif _is_folder(entry):
-                waiting.append((path, above | {identity}))
+                waiting.append((Path(entry.path), above | {identity}))
             else:
-                yield path.relative_to(root).as_posix()
+                yield path
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -134,8 +134,9 @@ def look(data: bytes, memo: Path | None = None) -> Content:
     if memo:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             return _recall(json.loads(memo.read_bytes()))
-    decoded = decode(data, min_side=LOOK_SIDE)
+    decoded = decode(data, min_side=LOOK_SIDE, in_srgb=False)
     small = shrink(decoded.image)
+    small = decoded.convert(small) if decoded.convert else small
     content = Content(describe_picture(decoded, small, len(data)), perceptual_hash(small))
     if memo:
         record = {"signs": content.signs.tobytes().hex(), "properties": dataclasses.asdict(content.properties)}

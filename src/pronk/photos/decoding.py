@@ -239,9 +239,8 @@ def load_image(source: Path | bytes, *, min_side: int | None = None, version: in
 
 def _decode(data: bytes, min_side: int | None, version: int, mend: Callable[[], Image.Image] | None = None) -> Decoded:
     """Decode a file, as it is or as it was mended."""
-    file = JpegFile(data) if data.startswith(b"\xff\xd8") else io.BytesIO(data)
     with _handle_warnings():
-        image: Image.Image = mend() if mend else Image.open(file, formats=BY_PILLOW)
+        image: Image.Image = mend() if mend else Image.open(io.BytesIO(data), formats=BY_PILLOW)
         animated = bool(getattr(image, "is_animated", False))
         if image.format == "TIFF":
             image.getexif()  # load() would, and warn then
@@ -249,10 +248,7 @@ def _decode(data: bytes, min_side: int | None, version: int, mend: Callable[[], 
     kind = FORMATS["JPEG" if is_mpo else image.format or (recognise(data) or FORMATS["TIFF"]).name]
     if size[0] * size[1] > kind.most_pixels:
         raise _too_many_pixels(f"{size[0]} x {size[1]} pixels as {kind.name}", kind.most_pixels)
-    opened = getattr(image, "fp", None)
-    watched = opened if isinstance(opened, JpegFile) else None
-    if watched:
-        watched.watch(image)
+    watched = JpegFile(image) if kind is FORMATS["JPEG"] else None
     if min_side is not None and not (watched and is_lossless(data)):
         image.draft("RGB", (2 * min_side, 2 * min_side))
     # A JPEG shrinks while it is decoded, but a progressive one keeps all its coefficients meanwhile.
@@ -291,7 +287,9 @@ def _find_samples(image: Image.Image, data: bytes, version: int) -> tuple[Image.
         if read is None and tiff.is_misread:
             raise unsupported_tiff(tiff)
         image = read or image
-    bits = {"PNG": find_significant_bits(data), "PPM": 16 if image.mode == "I" else 0}.get(image.format or "", 0)
+    bits = 16 if image.format == "PPM" and image.mode == "I" else 0
+    if image.format == "PNG":
+        bits = find_significant_bits(data)
     return image, find_levels(image, bits=bits, range_=tiff.range if tiff else None)
 
 

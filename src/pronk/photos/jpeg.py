@@ -18,8 +18,8 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of frame h
 LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))  # their decoders cannot make a picture smaller
 UNREAD = 64  # bytes before the end that must not be left over: a few blocks, which no encoder pads
 AHEAD = 32  # blocks, of two bits each, that a decoder may have read and not decoded: it reads 64 bits ahead
-SENTINELS = 1, 254  # the left and right half of rows that are not written yet
-PROBES = 9  # pixels of a row that are looked at
+SENTINELS = 1, 254  # the left and right half of a row that is not written yet
+PROBES = 9  # pixels of the row that are looked at
 GAP = bytes(256)
 PROBE = bytes((73 * i + 129) % 254 + 1 for i in range(256))  # read as pixels, it is other pixels; no marker
 TEXT_BYTES = 2**15  # that are looked at
@@ -27,41 +27,40 @@ TEXT_LINES = 16  # line ends of one kind only, from which on a copy as text has 
 
 
 class JpegFile(io.BytesIO):
-    """The bytes of a JPEG that notes how far its decoder comes; `watch` has to be called before that."""
+    """The bytes of a JPEG that notes how far the decoder of a picture comes, in place of the file it was opened from.
 
-    def __init__(self, data: bytes) -> None:
+    It watches where the blocks come in one scan: only then rows come out early.
+    """
+
+    def __init__(self, image: Any) -> None:
+        data: bytes = image.fp.getvalue()
         super().__init__(data)
-        self.data = data
-        self.image: Any = None
-        self.start = 0
-        self.size = (0, 0)
+        start = data.rfind(SCAN, 0, image.fp.tell())
+        self.data, self.image, self.size, self.start = data, image, image.size, start
         self.stops: tuple[int, ...] = ()
         self.asked: set[int] = set()
         self.lacks_rows = False
-
-    def watch(self, image: Image.Image) -> None:
-        """Watch how an opened picture is loaded, where its blocks come in one scan: only then rows come out early."""
-        start = self.data.rfind(SCAN, 0, self.tell())
-        parts = getattr(image, "layer", ())
-        if start < 0 or image.info.get("progressive") or self.data[start + 4] != len(parts):
+        image.fp = self
+        image.decodermaxblock = len(data)  # one large step, between which threads need not wait for each other
+        if start < 0 or image.info.get("progressive") or data[start + 4] != len(getattr(image, "layer", ())):
             return
         # The first one ends it. Where the file ends with one, that is it, but for several pictures in one file.
-        is_last = self.data.endswith(END) and image.format == "JPEG"
-        end = len(self.data) - len(END) if is_last else self.data.find(END, start)
-        end = len(self.data) if end < 0 else end
+        is_last = data.endswith(END) and image.format == "JPEG"
+        end = len(data) - len(END) if is_last else data.find(END, start)
+        end = len(data) if end < 0 else end
         if end > start + UNREAD:
-            self.image, self.size, self.start, self.stops = image, image.size, start, (end - UNREAD, end)
+            self.stops = (end - UNREAD, end)
 
     def read(self, size: int | None = -1) -> bytes:
         """Read as any file, but stop where it has to be noted what became of the picture."""
         position, size = self.tell(), len(self.data) if size is None or size < 0 else size
-        if self.image is not None:
+        if self.stops:
             if position == 0:
-                self._mark_rows()
+                self._mark_row()
             if position in self.stops:
                 self.asked.add(position)
-            if self.stops and position == self.stops[-1]:
-                self.lacks_rows = self._is_unwritten(self._last_row())
+            if position == self.stops[-1]:
+                self.lacks_rows = self._is_unwritten()
             size = min([size, *(stop - position for stop in self.stops if stop > position)])
         return super().read(size)
 
@@ -84,6 +83,9 @@ class JpegFile(io.BytesIO):
     def _ends_flat(self) -> bool:
         """Tell whether the last blocks are of one colour, as a decoder makes up what it has no data for."""
         width, height = self.image.size
+        corner = width - 1, height - 1
+        if self.image.im.getpixel(corner) != self.image.im.getpixel((max(0, width - 2), height - 1)):
+            return False
         side = max(1, 16 // self._scale)
         last = self.image.crop((max(0, width - 3 * side // 2), max(0, height - side // 2), width, height))
         extremes = last.getextrema()
@@ -112,15 +114,15 @@ class JpegFile(io.BytesIO):
         waiting = -(-AHEAD // -(-width // across))  # rows of blocks
         return int(last - waiting * rows - 1 - -(-rows // 4))  # enlarging the colours takes some of the rows below
 
-    def _mark_rows(self) -> None:
-        core = self.image.im
-        width, height = core.size
-        for sentinel, left, right in zip(SENTINELS, (0, width // 2), (width // 2, width), strict=True):
-            if left < right:
-                core.paste(self._sentinel(sentinel), (left, 0, right, height))
+    def _mark_row(self) -> None:
+        core, row = self.image.im, self._last_row()
+        middle, width = core.size[0] // 2, core.size[0]
+        for sentinel, left, right in zip(SENTINELS, (0, middle), (middle, width), strict=True):
+            if left < right and row >= 0:
+                core.paste(self._sentinel(sentinel), (left, row, right, row + 1))
 
-    def _is_unwritten(self, row: int) -> bool:
-        core = self.image.im
+    def _is_unwritten(self) -> bool:
+        core, row = self.image.im, self._last_row()
         width = core.size[0]
         places = {width * i // PROBES for i in range(PROBES)} | {width - 1}
         return row >= 0 and all(core.getpixel((x, row)) == self._sentinel(SENTINELS[x >= width // 2]) for x in places)
@@ -140,9 +142,12 @@ def is_text_copy(data: bytes) -> bool:
 
     Among so many line feeds none without is met once in 256 ** TEXT_LINES files.
     """
-    start = data[:TEXT_BYTES]
-    feeds = start.count(b"\n")
-    return feeds >= TEXT_LINES and feeds == start.count(b"\r\n")
+    position = 0
+    for _ in range(TEXT_LINES):
+        position = data.find(b"\n", position + 1, TEXT_BYTES)
+        if position < 0 or data[position - 1 : position] != b"\r":
+            return False
+    return data.count(b"\n", 0, TEXT_BYTES) == data.count(b"\r\n", 0, TEXT_BYTES)
 
 
 def read_tables(data: bytes) -> Iterator[bytes]:

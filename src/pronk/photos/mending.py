@@ -11,7 +11,7 @@ from PIL import Image
 
 from pronk.photos.formats import recognise
 from pronk.photos.heif import open_heif
-from pronk.photos.jpeg import END, PROBE, JpegFile, read_segments
+from pronk.photos.jpeg import END, PROBE, read_segments
 from pronk.photos.tiff import open_tiff, read_tiff
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -115,8 +115,7 @@ def _pick(packed: np.ndarray, mask: int) -> np.ndarray:
 
 
 def _open(data: bytes, kind: str) -> Image.Image:
-    file = JpegFile(data) if kind == "JPEG" else io.BytesIO(data)
-    return Image.open(file, formats=(kind,))
+    return Image.open(io.BytesIO(data), formats=(kind,))
 
 
 def _open_tiff(data: bytes) -> Image.Image:

@@ -141,8 +141,11 @@ def _measure_sharpness(grey: np.ndarray) -> float:
 
 def _describe_border(pixels: np.ndarray) -> tuple[tuple[int, ...], int]:
     """Return the mean colours of the four edges, and how much the grey along them varies."""
-    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
-    means = tuple(round(total / len(edge)) for edge in edges for total in edge.sum(axis=0).tolist())
-    grey = np.concatenate(edges).sum(axis=1, dtype=np.int64)
+    height, width, _ = pixels.shape
+    edges = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])).astype(np.int64)
+    totals = np.add.reduceat(edges, (0, width, 2 * width, 2 * width + height)).tolist()
+    lengths = (width, width, height, height)
+    means = tuple(round(value / length) for total, length in zip(totals, lengths, strict=True) for value in total)
+    grey = edges.sum(axis=1)
     variance = int(grey @ grey) / len(grey) - (int(grey.sum()) / len(grey)) ** 2
     return means, int(math.sqrt(max(variance, 0.0)) / 3)
