@@ -36,8 +36,9 @@ def assert_like(got, wanted, *, most=1):
     assert np.abs(got - (wanted if wanted.ndim == 3 else wanted[..., None])).max() <= most
 
 
-def grey_png(values, *extra):
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
+def deep_png(values, *extra):
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]] if values.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -63,12 +64,27 @@ def test_black_stays_black():
     assert pixels(encode(Image.fromarray(noise), "PNG")).max() <= 2
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("colours", [PIXELS, GREY[..., None]], ids=["colours", "grey"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_colours_of_fewer_bits_than_16_are_spread_too(bits, colours, alpha):
+    samples = np.round(colours / 255 * (2**bits - 1))
+    seen = np.full((*GREY.shape, 1), 65535)
+    assert_like(pixels(deep_png(np.concatenate([samples, seen], axis=2) if alpha else samples)), colours)
+
+
+def test_of_colours_too_a_file_may_say_what_is_white():
+    dim = np.round(PIXELS / 255 * 900)
+    assert_like(pixels(deep_png(dim, chunk(b"sBIT", b"\x0c\x0c\x0c"))), PIXELS * 900 / 4095)
+    assert_like(pixels(deep_png(PIXELS // 20 * 257)), PIXELS // 20)
+
+
 def test_what_a_file_says_of_its_bits_comes_first():
     dim = np.round(GREY / 255 * 900)  # of 12 bits, yet below 10
-    assert_like(pixels(grey_png(dim, chunk(b"sBIT", b"\x0c"))), GREY * 900 / 4095)
-    assert_like(pixels(grey_png(dim)), GREY * 900 / 1023)
+    assert_like(pixels(deep_png(dim, chunk(b"sBIT", b"\x0c"))), GREY * 900 / 4095)
+    assert_like(pixels(deep_png(dim)), GREY * 900 / 1023)
     widened = np.round(GREY / 255 * 65535)
-    assert_like(pixels(grey_png(widened, chunk(b"sBIT", b"\x0c"))), GREY)
+    assert_like(pixels(deep_png(widened, chunk(b"sBIT", b"\x0c"))), GREY)
     pgm = b"P5\n%d %d\n4095\n" % PICTURE.size + dim.astype(">u2").tobytes()
     assert_like(pixels(pgm), GREY * 900 / 4095)
     ifd = Image.fromarray(dim.astype(np.uint16))
@@ -103,7 +119,7 @@ def test_white_is_never_below_the_largest_value(highest, mode):
 def test_transparent_16_bit_grey_lies_on_white():
     deep = GREY * 257
     clear = int(deep[0, 0])
-    data = grey_png(deep, chunk(b"tRNS", struct.pack(">H", clear)))
+    data = deep_png(deep, chunk(b"tRNS", struct.pack(">H", clear)))
     assert_like(pixels(data), np.where(deep == clear, 255, GREY))
     assert_like(pixels(data, version=1), GREY)
 

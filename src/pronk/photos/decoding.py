@@ -19,7 +19,7 @@ from pronk.photos.colours import Conversion, Levels, find_conversion, find_level
 from pronk.photos.formats import BY_PILLOW, FORMATS, MAX_PIXELS, recognise
 from pronk.photos.heif import INSTALL, can_open
 from pronk.photos.jpeg import JpegFile, is_lossless, is_text_copy
-from pronk.photos.mending import find_significant_bits, is_html, list_mendings
+from pronk.photos.mending import brighten_png, find_significant_bits, is_deep_png, is_html, list_mendings
 from pronk.photos.tiff import Tiff, open_tiff, read_tiff
 
 DECODING_VERSION = 2  # raise it when a file becomes other pixels, so that nothing kept of the old ones is used
@@ -288,14 +288,15 @@ def _find_samples(image: Image.Image, data: bytes, version: int) -> tuple[Image.
             raise unsupported_tiff(tiff)
         image = read or image
     bits = 16 if image.format == "PPM" and image.mode == "I" else 0
-    if image.format == "PNG":
+    if is_deep_png(data):
         bits = find_significant_bits(data)
+        image = brighten_png(data, image) if _is_dark(image) else image
     return image, find_levels(image, bits=bits, range_=tiff.range if tiff else None)
 
 
 def _is_dark(image: Image.Image) -> bool:
     """Tell whether colours that had 16 bits, of which 8 are left, may have had fewer bits."""
-    return image.mode == "RGB" and int(np.asarray(image).max()) < 64
+    return image.mode in ("RGB", "RGBA") and int(np.asarray(image)[..., :3].max()) < 64
 
 
 def _find_conversion(image: Image.Image, version: int) -> tuple[Conversion | None, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
+from pronk.photos.colours import find_white
 from pronk.photos.formats import recognise
 from pronk.photos.heif import open_heif
 from pronk.photos.jpeg import END, PROBE, read_segments
@@ -59,9 +60,36 @@ def strip_png(data: bytes) -> bytes:
 
 
 def find_significant_bits(data: bytes) -> int:
-    """Return the bits of a grey PNG that its sBIT chunk says have a meaning; 0 where it says nothing."""
+    """Return the bits of the colours of a PNG that its sBIT chunk says have a meaning; 0 where it says nothing."""
     place = data.find(b"sBIT", 0, max(data.find(b"IDAT"), 0))
-    return data[place + 4] if place > 0 and data[place - 4 : place] == b"\0\0\0\1" else 0
+    colours = {1: 1, 2: 1, 3: 3, 4: 3}.get(int.from_bytes(data[place - 4 : place]), 0) if place > 0 else 0
+    return max(data[place + 4 : place + 4 + colours], default=0)
+
+
+def is_deep_png(data: bytes) -> bool:
+    """Tell whether a PNG has 16 bits a sample."""
+    return data.startswith(PNG_START) and data[24:25] == b"\x10"
+
+
+def brighten_png(data: bytes, image: Image.Image) -> Image.Image:
+    """Spread colours of fewer than 16 bits over 8 bits; `image` has the upper bytes, which are all that Pillow gives.
+
+    The lower bytes come from the same file, whose samples are said to be in the other order. They have 14 bits at most.
+    """
+    lows = Image.open(io.BytesIO(data), formats=("PNG",))
+    is_grey = lows.tile[0].args == "LA;16B"  # its two samples of two bytes are read as four of one
+    kind = "RGBA" if is_grey else str(lows.tile[0].args).replace("16B", "16L")
+    lows.tile = [tile._replace(args=kind) for tile in lows.tile]
+    values = np.asarray(image)[..., :3].astype(np.uint16) << 8
+    values |= np.asarray(lows)[..., [1, 1, 1] if is_grey else [0, 1, 2]]
+    white = 2.0 ** find_significant_bits(data) - 1
+    if not values.max() <= white < 2**16 - 1:
+        white = find_white(float(values.max()), int(np.gcd.reduce(values, axis=None)))
+    table = np.round(np.minimum(np.arange(2**14) * (255 / white), 255)).astype(np.uint8)
+    picture = Image.fromarray(table[values])
+    if image.mode == "RGBA":
+        picture.putalpha(image.getchannel("A"))
+    return picture
 
 
 def strip_jpeg(data: bytes) -> bytes:
