@@ -4,17 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.training import tiny_settings
+from helpers.trees import grow_tree
 from pronk.dataset.checkup import check
 from pronk.dataset.layout import PARTS, Folder, read_layout, read_part
 from pronk.dataset.listing import list_leniently, list_photos
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError
+from pronk.training.recipe import train
 
 PAIRS = [
     ("training_set", "test_set"), ("train", "dev"), ("train_data", "test_data"), ("Training", "Validation"),
     ("trainset", "testset"), ("01_train", "02_test"), ("train2017", "val2017"), ("DatasetTrain", "DatasetTest"),
     ("training images", "testing images"), ("TRAIN", "TEST"), ("cats-train", "cats-val"), ("my_train", "my_valid"),
 ]  # fmt: skip
+
+OBSTACLES = frozenset((
+    "few_classes", "unclear_parts", "bad_label", "class_case", "reserved_class", "nothing_usable", "empty_part",
+))  # fmt: skip
 
 
 def make(root, *paths, data=b"x"):
@@ -146,11 +153,45 @@ def test_any_tree_is_read_without_taking_a_part_for_a_class(tmp_path_factory, tr
         # A class inside may be called like a part too.
         labels = [(entry.label, entry.path.split("/")) for entry in listing.entries]
         assert listing.obstacles or all(label == steps[1] for label, steps in labels if label in parts)
-    # Whether it can be trained on, check and train say alike; here no file is a picture.
-    findings = check(root).findings
-    assert any(finding.severity == "error" for finding in findings)
+    # Here no file is a picture.
+    assert any(finding.severity == "error" for finding in check(root).findings)
     with pytest.raises(DataError):
         load_dataset(root)
+
+
+def assert_read_as_meant(tree):
+    """Check, train and whoever made the tree agree on what is a class; tell whether it can be trained on."""
+    checkup = check(tree.root)
+    obstacles = [finding for finding in checkup.findings if finding.code in OBSTACLES]
+    if not any(finding.code == "unclear_parts" for finding in obstacles):
+        assert set(checkup.classes) <= tree.classes
+    if obstacles:
+        with pytest.raises(DataError) as refused:
+            load_dataset(tree.root)
+        assert refused.value.hint
+        assert str(refused.value) in [finding.message for finding in obstacles]
+        return False
+    dataset = load_dataset(tree.root)
+    assert set(dataset.classes) <= tree.classes
+    assert {photo.part for photo in dataset.photos} <= set(PARTS)
+    return True
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_folders_as_people_have_them_are_read_as_they_are_meant(tmp_path, seed):
+    for number in range(10):
+        assert_read_as_meant(grow_tree(tmp_path / str(number), 10 * seed + number))
+
+
+@pytest.mark.slow
+def test_500_folders_are_read_as_they_are_meant_and_those_that_check_passes_are_trained_on(tmp_path, tiny_weights):
+    trained = 0
+    for seed in range(1000, 1500):
+        tree = grow_tree(tmp_path / str(seed), seed)
+        if assert_read_as_meant(tree) and trained < 20:
+            trained += 1
+            train(tree.root, out=tmp_path / f"run{seed}", settings=tiny_settings(tiny_weights))
+    assert trained == 20
 
 
 @given(st.lists(st.builds(Folder, st.text(max_size=6), st.tuples(inner, inner), st.booleans()), max_size=9))

@@ -280,8 +280,8 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
 
     Hidden folders and pictures are noted in `hidden`, but not what systems leave behind.
     """
-    status = root.stat()
-    above = frozenset() if folder == root else frozenset({(status.st_dev, status.st_ino)})
+    outer = [(root / step).stat() for step in folder.relative_to(root).parents]
+    above = frozenset((status.st_dev, status.st_ino) for status in outer)
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, above)]
     while waiting:
         current, above = waiting.pop()
