@@ -30,9 +30,11 @@ ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one 
 def train(data: Path | None, config: Path | None, **options: Any) -> None:
     """Train a classifier on DATA in two phases, and judge it.
 
-    DATA is a folder with one sub-folder of photos per class, or of train/val/test folders of such, or a CSV with
-    path,label and perhaps part. Nothing in it is changed. Some of your photos (8, made small) go into the model
-    folder for its self-test; --golden drawn keeps them out.
+    DATA is a folder with one sub-folder of photos per class; or of folders for training, validation and test, by names
+    such as train, val2017 or Test_Set, that hold those of the classes; or a CSV with a column for the path (path,
+    file, image, ...), one for the label (label, class, category) and perhaps one for the part (part, split, set).
+    Nothing in it is changed. Some of your photos (8, made small) go into the model folder for its self-test;
+    --golden drawn keeps them out.
 
     \b
     Example:

@@ -81,7 +81,7 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
     better = losses[1] < losses[0] if asked == "best" else asked == "fine-tuned"
     share, name = fine_tuned.share, "fine-tuned"
     if share < 1:
-        name = f"{100 * share:.0f} % of the way from frozen to fine-tuned"
+        name = f"with {100 * share:.0f} % of what fine-tuning changed"
     why = f"validation log-loss {losses[0]:.4f} frozen, {losses[1]:.4f} {name}"
     if asked != "best":
         why = f"asked for with --keep {asked}; {why}"
