@@ -121,7 +121,7 @@ def test_sets_are_compared_by_means_over_seeds(programs, tmp_path):
     assert "| leaves | 50.0 % in 30 s | 60.0 % in 100 s | 90.0 % in 10 s |" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.more
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="watches processes through /proc")
 def test_one_command_measures_and_writes_the_page(tmp_path):
     docs = tmp_path / "docs"

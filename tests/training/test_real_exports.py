@@ -54,7 +54,7 @@ def reference(run, labels, tmp_path_factory):
     return make_once(tmp_path_factory, "real-onnx", lambda base: predict(run, labels))
 
 
-@pytest.mark.parametrize("to", ["litert", "onnx-int8", "litert-int8"])
+@pytest.mark.parametrize("to", ["litert", "onnx-int8", pytest.param("litert-int8", marks=pytest.mark.slow)])
 def test_every_road_gives_the_same_answers(run, reference, labels, tmp_path, to, monkeypatch):
     """What Keras says of 300 real photos is tried beside its network."""
     if to.startswith("litert"):
