@@ -73,10 +73,10 @@ def test_each_iteration_is_told_and_the_loss_falls():
     steps = []
     head = fit_head(Lesson(X, targets, (), np.ones(80), 3), 0.01, on_iteration=lambda *step: steps.append(step))
     assert [number for number, _ in steps] == list(range(1, len(steps) + 1))
-    losses = [-np.log(so_far.predict_proba(X)[np.arange(80), targets]).mean() for _, so_far in steps]
+    losses = [-np.log(make().predict_proba(X)[np.arange(80), targets]).mean() for _, make in steps]
     assert len(losses) > 3
     assert losses[-1] < losses[0]
-    np.testing.assert_array_equal(steps[-1][1].weights, head.weights)
+    np.testing.assert_array_equal(steps[-1][1]().weights, head.weights)
 
 
 def choose(X, targets, groups):
@@ -107,3 +107,14 @@ def test_folds_never_divide_a_group():
     groups = [f"g{i // 4}" for i in range(120)]
     X, targets = pictures.repeat(4, axis=0), rng.integers(0, 2, 30).repeat(4)
     assert choose(X, targets, groups) >= 0.1
+
+
+def test_of_many_classes_some_are_asked_and_the_strength_is_that_of_all(monkeypatch):
+    X, targets = blobs(400, 40, spread=0.3)
+    lesson = Lesson(X, targets, [f"g{i}" for i in range(400)], np.ones(400), classes=40)
+    monkeypatch.setattr(head_module, "MANY", 10)
+    found = measure_strengths(lesson, seed=0)
+    asked = np.isfinite(found.losses[0])
+    assert len(set(targets[asked])) == 10
+    assert asked.sum() == 100
+    assert found.strength == STRENGTHS[found.best] / 4

@@ -26,7 +26,9 @@ SECTIONS = (
 )
 ERRORS = {"val": {"before": 0.05, "after": 0.02}, "test": {"before": 0.0612, "after": 0.0345}}
 NUMBERS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
-HISTORY = [{"phase": "frozen", **NUMBERS}, {"phase": "frozen", **NUMBERS}, {"phase": "fine_tuned", **NUMBERS}]
+HISTORY = [
+    {"phase": phase, "epoch": epoch, **NUMBERS} for phase, epoch in (("frozen", 1), ("frozen", 2), ("fine_tuned", 1))
+]
 
 
 def judged(right, n, classes=("alpaca", "not_alpaca"), *, first=None, coverage=None):

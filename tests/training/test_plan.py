@@ -51,11 +51,11 @@ def pool():
 
 
 @pytest.fixture
-def plan(monkeypatch, pool):
+def plan(monkeypatch, pool, tmp_path):
     """Make a plan where cross-validation finds these losses, and this accuracy."""
 
     def make(losses, accuracy=0.8, *, photos=100, **settings):
-        def measure(lesson, *, seed):
+        def measure(lesson, *, seed, on_fold):
             if not losses:
                 return None
             loss = losses[next(name for name in FEATURES if WIDTHS[name] == lesson.features.shape[1])]
@@ -64,7 +64,7 @@ def plan(monkeypatch, pool):
             return Strengths(found, np.full((len(STRENGTHS), photos), accuracy))
 
         monkeypatch.setattr(plan_module, "measure_strengths", measure)
-        return make_plan(Rows(photos), Run(Settings(**settings), None, None, None, pool))
+        return make_plan(Rows(photos), Run(Settings(**settings), None, tmp_path, None, pool))
 
     return make
 

@@ -3,11 +3,13 @@
 import os
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pronk.errors import PronkError
-from pronk.training.workers import leave_out_current_folder, start_workers
+from pronk.training.workers import follow, leave_out_current_folder, start_workers, tell
 
 
 def end() -> None:
@@ -18,6 +20,27 @@ def test_a_killed_worker_is_told_with_a_way_out():
     with pytest.raises(PronkError, match="worker process was killed") as caught, start_workers() as pool:
         pool.submit(end).result()
     assert "--resume" in caught.value.hint
+
+
+def work_in_steps(told, go_on) -> str:
+    tell(told, 7)
+    while not go_on.exists():
+        time.sleep(0.01)
+    return "done"
+
+
+def test_what_a_task_tells_is_heard_while_it_works(tmp_path):
+    told, go_on = tmp_path / "told", tmp_path / "go on"
+
+    def hear(done: int) -> None:
+        heard.append(done)
+        go_on.touch()
+
+    heard: list[int] = []
+    with ThreadPoolExecutor() as pool:
+        assert follow(pool.submit(work_in_steps, told, go_on), told, hear) == "done"
+    assert heard[0] == 7
+    assert not told.exists()
 
 
 def test_path_and_environment_are_put_back(monkeypatch, tmp_path):

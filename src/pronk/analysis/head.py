@@ -1,10 +1,11 @@
 """Pooled features -> the Dense head: phase 1, a convex problem solved to its optimum.
 
-Multinomial logistic regression on standardised features. The loss is the mean cross-entropy plus strength / 2 times
-the squared norm of the weights, minimised by L-BFGS (Byrd et al. 1995) and checked against scikit-learn in the tests.
+Multinomial logistic regression on standardised features, checked against scikit-learn in the tests. How strong its
+regularisation is, cross-validation tells.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from pronk.analysis.dealing import deal_groups
+from pronk.analysis.solver import MANY, PRECISIONS, ROUGH_PRECISIONS, Problem, softmax
+from pronk.pools import start_threads
 
 # On standardised features; from the strongest, which is solved in the fewest steps, to the weakest.
 STRENGTHS = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 MIDDLE_STRENGTH = 1e-2
 FOLDS = 4
-MAX_ITERATIONS = 300
 MAX_CROSS_VALIDATED = 1000  # photos
-TOLERANCE = 1e-5
 LEAST_DEVIATION = 1e-3  # of the features' mean deviation
 MOST_UNEQUAL = 3.0  # ratio of class sizes above which --class-weights auto balances
 
@@ -41,12 +42,6 @@ class Head:
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 [n, C], for pooled features [n, d]."""
         return softmax((features @ self.weights + self.bias).astype(np.float64))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits [n, C] into probabilities."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def class_weights(targets: np.ndarray, classes: int, mode: str) -> np.ndarray:
@@ -89,57 +84,62 @@ class Lesson:
 class Strengths(NamedTuple):
     """Cross-validated log-loss and rightness of each photo at each of STRENGTHS, float64 [S, n].
 
-    Photos that took no part, where there are more than MAX_CROSS_VALIDATED, have NaN.
+    Photos that took no part, of more than MAX_CROSS_VALIDATED photos or more than MANY classes, have NaN. Where only so
+    many classes took part, the same strength would be `times` as strong among all: a class's share of the mean loss is
+    smaller among more, but not the penalty of its weights.
     """
 
     losses: np.ndarray
     right: np.ndarray
+    times: float = 1.0
 
     @property
     def best(self) -> int:
         """The place of the strength with the lowest mean log-loss."""
         return int(np.nanmean(self.losses, axis=1).argmin())
 
+    @property
+    def strength(self) -> float:
+        """The strength to fit all classes with."""
+        return STRENGTHS[self.best] / self.times
+
 
 def fit_head(
     lesson: Lesson,
     strength: float,
     *,
-    on_iteration: Callable[[int, "Head"], None] = lambda number, head: None,
+    on_iteration: Callable[[int, Callable[[], Head]], None] = lambda number, make_head: None,
 ) -> Head:
     """Fit a head to all views of all photos, at one strength of the regularisation.
 
-    `on_iteration` is called with the number of each finished iteration and the head so far.
+    `on_iteration` is called with the number of each finished iteration and what makes the head so far.
     """
-    from threadpoolctl import threadpool_limits
-
     scaler, iterations = Scaler.fit(lesson.features), itertools.count(1)
-    with threadpool_limits(1):  # for the reasons that `_Problem.solve` has
-        rows, axes = _reduce(scaler.transform(lesson.features))
+    targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
+    problem = Problem.pose(scaler.transform(lesson.features), targets, weights, lesson.classes)
 
-        def finish(solution: np.ndarray) -> Head:
-            weights = solution[:-1] if axes is None else axes @ solution[:-1]
-            return scaler.unfold(np.vstack([weights, solution[-1:]]), strength)
+    def finish(solution: np.ndarray) -> Head:
+        return scaler.unfold(problem.unfold(solution), strength)
 
-        def tell(solution: np.ndarray) -> None:
-            on_iteration(next(iterations), finish(solution))
+    def tell(solution: np.ndarray) -> None:
+        on_iteration(next(iterations), functools.partial(finish, solution))
 
-        targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
-        problem = _Problem(rows, targets, weights, lesson.classes)
-        return finish(problem.solve(strength, on_solution=tell))
+    precisions = ROUGH_PRECISIONS if lesson.classes > MANY else PRECISIONS
+    with start_threads() as pool:
+        return finish(problem.solve(strength, precisions=precisions, pool=pool, on_solution=tell))
 
 
 def choose_strength(lesson: Lesson, *, seed: int) -> float:
     """Choose the strength with the lowest cross-validated log-loss; where photos are too few, the middle one."""
     measured = measure_strengths(lesson, seed=seed)
-    return MIDDLE_STRENGTH if measured is None else STRENGTHS[measured.best]
+    return MIDDLE_STRENGTH if measured is None else measured.strength
 
 
-def measure_strengths(lesson: Lesson, *, seed: int) -> Strengths | None:
+def measure_strengths(lesson: Lesson, *, seed: int, on_fold: Callable[[], None] = lambda: None) -> Strengths | None:
     """Cross-validate a head at each strength.
 
-    The lesson has one view of each photo. Folds never divide a group of duplicates; the seed and the groups alone deal
-    them, so losses of other features of the same photos can be compared.
+    The lesson has one view of each photo. Folds never divide a group of duplicates; the seed, groups and classes alone
+    deal them, so losses of other features of the same photos can be compared.
 
     None is returned where there are too few photos for folds.
     """
@@ -147,9 +147,12 @@ def measure_strengths(lesson: Lesson, *, seed: int) -> Strengths | None:
     if len(set(lesson.groups)) < 2 * FOLDS:
         return None
     folds = deal_groups(lesson.groups, k=FOLDS, rng=rng)
-    folds[rng.permutation(len(folds))[MAX_CROSS_VALIDATED:]] = -1
-    losses, right = _judge_folds(lesson, folds, STRENGTHS)
-    return Strengths(losses[:, :, 0], right[:, :, 0])
+    if lesson.classes > MANY:
+        folds[~np.isin(lesson.targets, rng.permutation(lesson.classes)[:MANY])] = -1
+    dealt = rng.permutation(np.flatnonzero(folds >= 0))
+    folds[dealt[MAX_CROSS_VALIDATED:]] = -1
+    losses, right = _judge_folds(lesson, folds, STRENGTHS, on_fold)
+    return Strengths(losses[:, :, 0], right[:, :, 0], max(1.0, lesson.classes / MANY))
 
 
 def measure_views(lesson: Lesson, strength: float, *, seed: int) -> np.ndarray:
@@ -158,26 +161,52 @@ def measure_views(lesson: Lesson, strength: float, *, seed: int) -> np.ndarray:
     return np.asarray(_judge_folds(lesson, folds, [strength])[0][0])
 
 
-def _judge_folds(lesson: Lesson, folds: np.ndarray, strengths: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _judge_folds(
+    lesson: Lesson, folds: np.ndarray, strengths: Sequence[float], on_fold: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return log-loss and rightness, [S, n, views]; NaN of photos that have no fold: theirs is -1."""
-    X = lesson.features.reshape(len(folds), lesson.views, -1)
+    from threadpoolctl import threadpool_limits
+
     losses, right = np.full((2, len(strengths), len(folds), lesson.views), np.nan)
-    for fold in range(FOLDS):
-        fitted, left = (folds != fold) & (folds >= 0), folds == fold
-        if left.any() and fitted.any():
-            targets = lesson.targets[left].repeat(lesson.views)
-            predicted = predict_left_out(
-                X[fitted, 0],
-                lesson.targets[fitted],
-                X[left].reshape(-1, X.shape[2]),
-                classes=lesson.classes,
-                weights=lesson.weights[fitted],
-                strengths=strengths,
-            )
-            given = predicted[:, np.arange(len(targets)), targets]
-            losses[:, left] = -np.log(np.clip(given, 1e-7, None)).reshape(len(strengths), -1, lesson.views)
-            right[:, left] = (predicted.argmax(axis=2) == targets).reshape(len(strengths), -1, lesson.views)
+    judge = functools.partial(_judge_fold, lesson, folds, strengths)
+    # Set once around all threads: the limit is the whole process's, and each thread would lift it for the others.
+    with threadpool_limits(1), start_threads() as pool:
+        for left, (lost, was_right) in zip(_list_left(folds), pool.map(judge, _list_left(folds)), strict=True):
+            losses[:, left], right[:, left] = lost, was_right
+            on_fold()
     return losses, right
+
+
+def _list_left(folds: np.ndarray) -> list[np.ndarray]:
+    """Return the places of the photos that each fold leaves out."""
+    left = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
+    return [places for places in left if 0 < len(places) < (folds >= 0).sum()]
+
+
+def _judge_fold(
+    lesson: Lesson, folds: np.ndarray, strengths: Sequence[float], left: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-loss and rightness of the photos left out, [S, m, views]."""
+    taking_part = folds >= 0
+    fitted = taking_part.copy()
+    fitted[left] = False
+    X = lesson.features.reshape(len(folds), lesson.views, -1)
+    present, targets = np.unique(lesson.targets[taking_part], return_inverse=True)
+    places = np.zeros(len(folds), int)
+    places[taking_part] = targets
+    predicted = predict_left_out(
+        X[fitted, 0],
+        places[fitted],
+        X[left].reshape(-1, X.shape[2]),
+        classes=len(present),
+        weights=lesson.weights[fitted],
+        strengths=strengths,
+    )
+    wanted = places[left].repeat(lesson.views)
+    given = predicted[:, np.arange(len(wanted)), wanted]
+    shape = len(strengths), len(left), lesson.views
+    losses = -np.log(np.clip(given, 1e-7, None)).reshape(shape)
+    return losses, (predicted.argmax(axis=2) == wanted).reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,78 +253,10 @@ def predict_left_out(
     Returns:
         Probabilities, float64 [S, m, C].
     """
-    from threadpoolctl import threadpool_limits
-
     scaler = Scaler.fit(X)
+    problem, judged = Problem.pose(scaler.transform(X), targets, weights, classes), scaler.transform(left_out)
     start, predicted = None, []
-    with threadpool_limits(1):  # for the reasons that `_Problem.solve` has
-        rows, axes = _reduce(scaler.transform(X))
-        problem = _Problem(rows, targets, weights, classes)
-        judged = scaler.transform(left_out)
-        judged = judged if axes is None else judged @ axes
-        for strength in strengths:
-            start = problem.solve(strength, start=start)
-            predicted.append(softmax((judged @ start[:-1] + start[-1]).astype(np.float64)))
+    for strength in strengths:
+        start = problem.solve(strength, start=start, precisions=[1e-6])
+        predicted.append(problem.predict_proba(start, judged))
     return np.stack(predicted)
-
-
-def _reduce(X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Turn fewer rows than features into coordinates in the space they span, where the same problem is small.
-
-    The optimal weights are a sum of rows, so nothing is lost, and their norm stays the same.
-    """
-    if len(X) >= X.shape[1]:
-        return X, None
-    values, vectors = np.linalg.eigh(X.astype(np.float64) @ X.T.astype(np.float64))
-    is_part = values > 1e-9 * max(values[-1], 1e-30)
-    axes = X.T @ (vectors[:, is_part] / np.sqrt(values[is_part]))
-    return (vectors[:, is_part] * np.sqrt(values[is_part])).astype(np.float32), axes.astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Problem:
-    """Rows to learn from, X float32 [n, d] and targets int [n], with a weight each, float [n]."""
-
-    X: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-    classes: int
-
-    def solve(
-        self,
-        strength: float,
-        *,
-        start: np.ndarray | None = None,
-        on_solution: Callable[[np.ndarray], None] = lambda solution: None,
-    ) -> np.ndarray:
-        """Return weights over bias, float64 [d + 1, C], from zero or a former solution."""
-        # Imported here, because only the worker process that solves needs it.
-        from scipy.optimize import minimize
-        from threadpoolctl import threadpool_limits
-
-        X, truth = self.X, np.eye(self.classes, dtype=np.float32)[self.targets]
-        share = (self.weights / self.weights.sum()).astype(np.float32)[:, None]
-        shape = (X.shape[1] + 1, self.classes)
-
-        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            solution = flat.reshape(shape)
-            probabilities = softmax(X @ solution[:-1].astype(np.float32) + solution[-1].astype(np.float32))
-            cross_entropy = -(share[:, 0] * np.log(np.maximum((probabilities * truth).sum(axis=1), 1e-30))).sum()
-            error = (probabilities - truth) * share
-            gradient = np.vstack([X.T @ error, error.sum(axis=0)]).astype(np.float64)
-            gradient[:-1] += strength * solution[:-1]
-            return float(cross_entropy + strength / 2 * (solution[:-1] ** 2).sum()), gradient.ravel()
-
-        initial = np.zeros(shape) if start is None else start
-        # These matrices are tall and narrow: more threads only wait for each other (10 times slower on two cores), and
-        # one thread makes the sums, and so the head, the same on any number of cores.
-        with threadpool_limits(1):
-            result = minimize(
-                objective,
-                initial.ravel(),
-                jac=True,
-                method="L-BFGS-B",
-                callback=lambda flat: on_solution(flat.reshape(shape)),
-                options={"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 1e-9},
-            )
-        return np.asarray(result.x).reshape(shape)

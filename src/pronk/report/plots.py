@@ -163,13 +163,15 @@ def _draw_quantity(history: Sequence[Row], title: str) -> Markup:
     lines, split = [], 0.0
     ticks: dict[float, str] = {}
     names: dict[float, str] = {}
-    for phase, (start, width) in _places(phases).items():
-        rows = phases[phase]
-        steps = [start + width * (step + 0.5) / len(rows) for step in range(len(rows))]
+    lengths = {phase: int(rows[-1]["epoch"]) for phase, rows in phases.items()}  # not each iteration has a row
+    for phase, (start, width) in _places(lengths).items():
+        rows, length = phases[phase], lengths[phase]
+        steps = [start + width * (int(row["epoch"]) - 0.5) / length for row in rows]
         for key, style in ((column, "second"), (f"val_{column}", "first")):
             points = [(step, _number(row.get(key))) for step, row in zip(steps, rows, strict=True)]
             lines.append(Line(style, points, "dot" if len(rows) <= MOST_MARKED else ""))
-        ticks |= {steps[round(step) - 1]: f"{step:.0f}" for step in _round_steps(1, len(rows)) if step % 1 == 0}
+        rounds = [step for step in _round_steps(1, length) if step % 1 == 0]
+        ticks |= {start + width * (step - 0.5) / length: f"{step:.0f}" for step in rounds}
         names[start + width / 2] = PHASES.get(phase, phase)
         split = start
     values = [point[1] for line in lines for point in line.points if _known(point)]
@@ -182,13 +184,13 @@ def _draw_quantity(history: Sequence[Row], title: str) -> Markup:
     return _draw(label, lines, x=Axis(low=0, high=1, ticks=ticks), y=y, names=names, split=split)
 
 
-def _places(phases: Mapping[str, Sequence[object]]) -> dict[str, tuple[float, float]]:
+def _places(lengths: Mapping[str, int]) -> dict[str, tuple[float, float]]:
     # Start and width of each phase on an axis from 0 to 1.
-    total = sum(len(rows) for rows in phases.values())
-    least = min(LEAST_WIDTH, 1 / len(phases))
-    widths = [max(len(rows) / total, least) for rows in phases.values()]
+    total = sum(lengths.values())
+    least = min(LEAST_WIDTH, 1 / len(lengths))
+    widths = [max(length / total, least) for length in lengths.values()]
     places, start = {}, 0.0
-    for phase, width in zip(phases, widths, strict=True):
+    for phase, width in zip(lengths, widths, strict=True):
         places[phase] = (start, width / sum(widths))
         start += width / sum(widths)
     return places

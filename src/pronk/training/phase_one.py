@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,10 @@ from pronk.analysis.metrics import log_loss
 from pronk.config import Settings
 from pronk.training.features import Features
 from pronk.training.plan import Plan, make_lesson
+from pronk.training.workers import tell
 
+EACH_MEASURED = 10  # iterations: after so many only each tenth is measured
+MOST_WORK = 800_000  # rows times classes; of many classes the head learns fewer views
 HistoryRow = dict[str, Any]  # a row of history.csv
 
 
@@ -21,7 +26,7 @@ class Frozen:
 
     Attributes:
         head: solved to its optimum.
-        history: one row per iteration of the solver.
+        history: a row per iteration of the solver, of which later ones are measured now and then.
         val_probabilities: float64 [n, C] of the validation photos.
     """
 
@@ -56,14 +61,18 @@ def history_row(phase: str, epoch: int, *, train: Fit, val: Fit, learning_rate: 
     }
 
 
-def train_head(features: Features, plan: Plan, settings: Settings) -> Frozen:
-    """Solve for the head on the training photos, in all views that a head reads; measure it on view 0."""
+def train_head(features: Features, plan: Plan, settings: Settings, told: Path | None = None) -> Frozen:
+    """Solve for the head on the training photos, in all views that a head reads; measure it on view 0.
+
+    The file `told` says which iteration is done.
+    """
     train, val = features.dataset.part("train"), features.dataset.part("val")
-    lesson = make_lesson(features, train, settings, views=features.read_views)
+    views = max(1, min(features.read_views, MOST_WORK // (len(train) * len(features.dataset.classes))))
+    lesson = make_lesson(features, train, settings, views=views)
     targets, val_targets = lesson.targets, features.dataset.targets(val)
     X, val_X = lesson.features[:: lesson.views], features.pooled(val)
     history: list[HistoryRow] = []
-    started = time.perf_counter()
+    started, last = time.perf_counter(), 0
 
     def record(iteration: int, head: Head) -> None:
         nonlocal started
@@ -74,5 +83,15 @@ def train_head(features: Features, plan: Plan, settings: Settings) -> Frozen:
         history.append(history_row("frozen", iteration, **fits, learning_rate=0.0, started=started))
         started = time.perf_counter()
 
-    head = fit_head(lesson, plan.strength, on_iteration=record)
+    def follow(iteration: int, make_head: Callable[[], Head]) -> None:
+        nonlocal last
+        last = iteration
+        if told:
+            tell(told, iteration)
+        if iteration < EACH_MEASURED or iteration % EACH_MEASURED == 0:  # to measure takes half as long as to iterate
+            record(iteration, make_head())
+
+    head = fit_head(lesson, plan.strength, on_iteration=follow)
+    if not history or history[-1]["epoch"] != last:
+        record(last, head)
     return Frozen(head, tuple(history), head.predict_proba(val_X))

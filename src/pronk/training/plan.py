@@ -6,21 +6,34 @@ mend, and has many good features to spoil.
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pronk.analysis.head import MIDDLE_STRENGTH, STRENGTHS, Lesson, class_weights, measure_strengths, measure_views
+from pronk.analysis.head import (
+    FOLDS,
+    MIDDLE_STRENGTH,
+    Lesson,
+    class_weights,
+    measure_strengths,
+    measure_views,
+)
 from pronk.backbone.architecture import FEATURES
 from pronk.config import CHANGES, USUAL, Settings
 from pronk.dataset.loading import Photo
 from pronk.dataset.split import take_in_turn
 from pronk.training.features import Features
 from pronk.training.run_folder import Run
+from pronk.training.workers import follow, tell
 
 READS = {"top": "features of the last block", "multi": "features of several blocks"}
+# Steps of phase 1, as progress tells them: folds, and iterations of the solver as far as these can be foreseen.
+FOLD_STEPS = len(FEATURES) * FOLDS
+STEPS = FOLD_STEPS + 60
 LEAST_VIEWS = 2  # all that `auto` takes where more would not pay
 # Cross-validated accuracy of the frozen network, which learns from three photos of four there, from which on phase 2
 # stays short. On the three sets above it (of ten, one split each) a long one lowers the test loss of none.
@@ -121,7 +134,9 @@ def least_views(settings: Settings) -> int:
 def make_plan(features: Features, run: Run) -> Plan:
     """Choose what `auto` stands for, by the training photos alone, in workers: this process imports Keras."""
     settings, photos = run.settings, features.dataset.part("train")
-    reading, why = run.pool.submit(choose_reading, features, photos, settings).result()
+    told = run.work / "head"
+    task = run.pool.submit(choose_reading, features, photos, settings, told)
+    reading, why = follow(task, told, lambda folds: run.on_progress("head", folds, STEPS))
     is_solved = reading.accuracy is not None and reading.accuracy >= SOLVED
     pace = OFFLINE if settings.weights == "offline" else _fit_long(len(photos))
     pace = SHORT if is_solved else pace
@@ -167,13 +182,22 @@ def _measure_change(features: Features, strength: float, settings: Settings, cha
     return float(costs.mean()), float(costs.std(ddof=1) / len(costs) ** 0.5)
 
 
-def choose_reading(features: Features, photos: Sequence[Photo], settings: Settings) -> tuple[Reading, str]:
-    """Choose what a head reads, by the lower cross-validated log-loss on view 0; return the reason in words too."""
-    asked = settings.features
+def choose_reading(
+    features: Features, photos: Sequence[Photo], settings: Settings, told: Path | None = None
+) -> tuple[Reading, str]:
+    """Choose what a head reads, by the lower cross-validated log-loss on view 0; return the reason in words too.
+
+    The file `told` says how many folds are done.
+    """
+    asked, done = settings.features, itertools.count(1)
+
+    def on_fold() -> None:
+        if told:
+            tell(told, next(done))
+
     names = FEATURES if asked == "auto" else (asked,)
-    found = sorted(
-        (_measure(features, photos, settings, name) for name in names), key=lambda reading: reading.loss or 0
-    )
+    readings = (_measure(features, photos, settings, name, on_fold) for name in names)
+    found = sorted(readings, key=lambda reading: reading.loss or 0)
     best = found[0]
     if asked != "auto":
         return best, f"{READS[asked]}: asked for with --features {asked}"
@@ -199,13 +223,16 @@ def _fit_long(photos: int) -> Pace:
     )
 
 
-def _measure(features: Features, photos: Sequence[Photo], settings: Settings, name: str) -> Reading:
+def _measure(
+    features: Features, photos: Sequence[Photo], settings: Settings, name: str, on_fold: Callable[[], None]
+) -> Reading:
+    lesson = make_lesson(features.reading(name), photos, settings)
     # Views do not change which strength is best: by a factor of three at most, over 29 splits of ten sets.
-    measured = measure_strengths(make_lesson(features.reading(name), photos, settings), seed=settings.seed)
+    measured = measure_strengths(lesson, seed=settings.seed, on_fold=on_fold)
     if measured is None:
         return Reading(name, MIDDLE_STRENGTH)
     best = measured.best
     losses, right = measured.losses[best], measured.right[best]
     pairs = zip((photo.digest for photo in photos), np.exp(-losses).tolist(), right.tolist(), strict=True)
     answers = {digest: (chance, is_right) for digest, chance, is_right in pairs if not math.isnan(chance)}
-    return Reading(name, STRENGTHS[best], float(np.nanmean(losses)), float(np.nanmean(right)), answers)
+    return Reading(name, measured.strength, float(np.nanmean(losses)), float(np.nanmean(right)), answers)

@@ -21,12 +21,12 @@ from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
 from pronk.training.phase_one import Frozen, train_head
 from pronk.training.phase_two import fine_tune
-from pronk.training.plan import Plan, least_views, make_plan
+from pronk.training.plan import FOLD_STEPS, STEPS, Plan, least_views, make_plan
 from pronk.training.results import Outcome, judge, summarise, write_results
 from pronk.training.run_folder import Run, hold_run, keep_out, new_run_folder
 from pronk.training.schedule import Beside
 from pronk.training.usage import Usage
-from pronk.training.workers import start_workers
+from pronk.training.workers import follow, start_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +177,10 @@ def split_photos(listing: Listing, run: Run) -> Dataset:
 
 def solve_head(features: Features, plan: Plan, run: Run) -> Frozen:
     """Do phase 1 in a worker: this process is busy with the import of Keras."""
-    frozen = run.pool.submit(train_head, features, plan, run.settings).result()
-    run.on_progress("head", len(frozen.history), len(frozen.history))
+    told = run.work / "head"
+    task = run.pool.submit(train_head, features, plan, run.settings, told)
+    frozen = follow(task, told, lambda done: run.on_progress("head", min(FOLD_STEPS + done, STEPS - 1), STEPS))
+    run.on_progress("head", STEPS, STEPS)
     return frozen
 
 

@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import loky
 from loky.backend.context import LokyContext
@@ -24,6 +24,8 @@ from pronk.errors import PronkError
 from pronk.pools import available_cores
 
 _starting = threading.RLock()  # of processes: a pool starts some in a thread of its own
+Result = TypeVar("Result")
+FOLLOWED_SECONDS = 0.2
 NICENESS = 10  # a second run waits for the import of Keras in the main process, which so gets a core of its own
 
 
@@ -74,6 +76,21 @@ def leave_out_current_folder() -> Iterator[None]:
                 del os.environ[variable]
             else:
                 os.environ[variable] = former
+
+
+def tell(told: Path, done: int) -> None:
+    """Write into a file how far a task is, for `follow` in the main process."""
+    with contextlib.suppress(OSError):
+        told.write_text(str(done))
+
+
+def follow(task: "Future[Result]", told: Path, on_step: Callable[[int], None]) -> Result:
+    """Wait for a task of a worker, and call what it tells meanwhile."""
+    while not wait([task], timeout=FOLLOWED_SECONDS).done:
+        with contextlib.suppress(OSError, ValueError):
+            on_step(int(told.read_text()))
+    told.unlink(missing_ok=True)
+    return task.result()
 
 
 class _Worker(LokyProcess):  # type: ignore[misc]
