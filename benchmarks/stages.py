@@ -11,6 +11,8 @@ from pathlib import Path
 
 from programs import BENCHMARKS, Bench, report, spread, train_pronk, write_results
 
+from pronk.storage.segments import count_records
+
 RUNS = {"cold": "empty cache", "warm": "again, other learning rate"}
 BEGINS, ENDS = 0, 1
 # A step lasts from the end of the one before it to the moment named here.
@@ -91,8 +93,8 @@ def split_time(moments: dict[str, list[float]], wall: float) -> dict[str, float]
 
 
 def count_rows(cache: Path) -> int:
-    """Count the features in a cache; each row is a file."""
-    return sum(path.is_file() for path in (cache / "rows").rglob("*.row"))
+    """Count the features in a cache."""
+    return count_records(cache / "rows")
 
 
 def write_table(runs: dict[str, list[dict]]) -> str:

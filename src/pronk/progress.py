@@ -3,10 +3,15 @@
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
+Note = Callable[[str], None]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """Report nothing; the default of every `on_progress`."""
+
+
+def no_note(text: str) -> None:
+    """Say nothing; the default of every `on_note`."""
 
 
 STAGES = {

@@ -19,6 +19,7 @@ from pronk.dataset.scan import scan_photos
 from pronk.errors import Reason
 from pronk.photos.decoding import decode
 from pronk.storage.files import read_csv
+from pronk.storage.segments import Segments, count_records
 
 
 def verdict(scan):
@@ -170,10 +171,11 @@ def test_what_was_seen_is_remembered_by_content(tmp_path, monkeypatch):
     (root / "cat" / "nothing.jpg").write_bytes(b"nothing")
     listing, memo = list_photos(root), tmp_path / "memo"
     first = scan_photos(listing, memo=memo)
-    files = list(memo.rglob("*.json"))
-    assert len(files) == 6, "what is not a picture is not kept"
-    for file, damage in zip(files, DAMAGES, strict=False):
-        file.write_bytes(damage(file.read_bytes()))
+    kept, (folder,) = [scan for scan in first if scan.content], {path.parent for path in memo.rglob("*.index")}
+    assert count_records(memo) == len(kept) == 6, "what is not a picture is not kept"
+    records = Segments(folder)
+    for scan, damage in zip(kept, DAMAGES, strict=False):
+        records.append(scan.digest, damage(records.read(scan.digest, 0)))
     decoded = []
     monkeypatch.setattr("pronk.dataset.scan.decode", lambda data, **side: decoded.append(1) or decode(data, **side))
     again = scan_photos(listing, memo=memo)

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from pronk.errors import SettingsError, StorageError
 from pronk.storage.cache import clear, default_cache, ensure_space, measure, open_cache, parse_size, trim
+from pronk.storage.segments import _open
 from pronk.training.rows import RowStore
 
 SHAPES = ({"out_relu": 5}, (2, 3, 4))
@@ -27,75 +29,99 @@ def row(seed=0):
     return rng.normal(size=5).astype(np.float32), rng.normal(size=SHAPES[1]).astype(np.float16)
 
 
+@pytest.fixture
+def small_segments(monkeypatch):
+    """Let each row end its segment."""
+    monkeypatch.setattr("pronk.storage.segments.SEGMENT_BYTES", 1)
+
+
 def fill(store, count):
+    """Write rows, each used one second after the one before."""
     for number in range(count):
         store.write(f"{number:04d}", *row(number))
-        os.utime(store.path(f"{number:04d}"), (1_000_000 + number, 1_000_000 + number))
+        for path in store.folder.iterdir():
+            if path.stat().st_mtime > 2_000_000:
+                os.utime(path, (1_000_000 + number, 1_000_000 + number))
+    _open.cache_clear()  # nobody has used them yet
 
 
 def left(store):
-    return sorted(int(path.stem) for path in store.folder.rglob("*.row"))
+    store.refresh()
+    return [number for number in range(100) if store.read_cut(f"{number:04d}") is not None]
 
 
 def test_a_row_comes_back_in_the_agreed_precision(store):
     assert not store.has("key")
-    assert store.read("key") is None
+    assert store.read_pooled("key") is None
     pooled, cut = row()
     store.write("key", pooled.astype(np.float64), cut.astype(np.float32))
-    for found, wanted in zip(store.read("key"), (pooled, cut), strict=True):
+    for found, wanted in zip((store.read_pooled("key"), store.read_cut("key")), (pooled, cut), strict=True):
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
-    assert store.path("key").stat().st_size == store.row_bytes()
     assert store.has("key")
-    assert RowStore(store.folder, {"out_relu": 6}, SHAPES[1]).read("key") is None, "of another shape"
+    assert RowStore(store.folder, {"out_relu": 6}, SHAPES[1]).read_pooled("key") is None, "of another shape"
 
 
 def test_a_row_may_lack_the_features_that_no_head_reads(store):
     _, cut = row()
     store.write("key", np.zeros(0), cut)
     assert not store.has("key")
-    assert store.read("key") is None
+    assert store.read_pooled("key") is None
     assert store.has("key", features=False)
-    assert store.path("key").stat().st_size == store.row_bytes(features=False) < store.row_bytes()
-    np.testing.assert_array_equal(store.read("key", features=False)[1], cut)
+    assert store.row_bytes(features=False) < store.row_bytes()
+    np.testing.assert_array_equal(store.read_cut("key"), cut)
     store.write("key", *row())
     assert store.has("key", features=False), "a whole row will do"
-    np.testing.assert_array_equal(store.read("key", features=False)[0], row()[0])
+    np.testing.assert_array_equal(store.read_pooled("key"), row()[0])
 
 
-def test_a_damaged_row_is_none(store):
-    store.write("key", *row())
-    whole = store.path("key").read_bytes()
-    torn = [*(whole[:length] for length in range(len(whole))), whole + b"x"]
-    flipped = [whole[:n] + bytes([whole[n] ^ 1 << n % 8]) + whole[n + 1 :] for n in range(len(whole))]
-    for data in torn + flipped:
-        store.path("key").write_bytes(data)
-        assert store.read("key") is None
-        assert store.has("key") == (len(data) == len(whole)), "without reading it"
-    store.path("key").write_bytes(whole)
-    assert store.read("key") is not None
-
-
+@pytest.mark.usefixtures("small_segments")
 def test_trimming_removes_what_was_used_least_recently(store, tmp_path):
     fill(store, 10)
-    leftover = store.folder / "00" / ".0003.row.99-1.tmp"  # of a killed process
+    per_row = measure(tmp_path)[1] // 10
+    leftover = store.folder / ".mark.99-1.tmp"  # of a killed process
     leftover.write_bytes(bytes(10))
     os.utime(leftover, (1, 1))
     for number in (0, 3):
         assert store.has(f"{number:04d}")  # marks it as used
-    assert trim(tmp_path, limit=5 * store.row_bytes()) == 10 + 5 * store.row_bytes()
+    trim(tmp_path, limit=5 * per_row)
     assert not leftover.exists()
     assert left(store) == [0, 3, 7, 8, 9]
-    assert measure(tmp_path) == (5, 5 * store.row_bytes())
+    assert measure(tmp_path) == (10, 5 * per_row)
 
 
-@given(st.integers(0, 30), st.integers(0, 30 * 100))
+@pytest.mark.usefixtures("small_segments")
+def test_trimming_spares_what_a_run_has_used_and_clears_former_kinds_away(store, tmp_path):
+    fill(store, 6)
+    former = [tmp_path / "rows" / "recipe" / "00" / "00ff-0.row", tmp_path / "scans" / "1" / "00" / f"{'0' * 64}.json"]
+    for path in former:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(50))
+    started = time.time() - 1
+    assert store.has("0002")
+    trim(tmp_path, limit=10**9, since=started)
+    assert not any(path.exists() for path in former)
+    assert left(store) == [0, 1, 2, 3, 4, 5]
+    _open.cache_clear()
+    for path in store.folder.iterdir():
+        if path.stat().st_mtime > started:
+            os.utime(path, (1_000_002, 1_000_002))
+    assert store.has("0002")
+    trim(tmp_path, limit=1, since=started)
+    assert left(store) == [2]
+
+
+@given(st.integers(0, 20), st.integers(0, 20 * 150))
 def test_trimming_keeps_the_limit_and_no_less(tmp_path_factory, count, limit):
     root = tmp_path_factory.mktemp("cache")
     store = RowStore(root / "rows" / "r", *SHAPES)
-    fill(store, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pronk.storage.segments.SEGMENT_BYTES", 1)
+        fill(store, count)
+    per_row = measure(root)[1] // max(1, count)
     trim(root, limit=limit)
-    assert left(store) == list(range(count))[count - min(count, limit // store.row_bytes()) :]
+    assert measure(root)[1] <= limit
+    assert left(store) == list(range(count))[count - min(count, limit // max(1, per_row)) :]
 
 
 def test_clearing_takes_only_what_is_ours(store, tmp_path):
@@ -127,8 +153,8 @@ def test_many_may_write_and_read_at_once(store):
     def read():
         while not stop.is_set():
             for number in range(3):
-                found = store.read(str(number))
-                seen.add(None if found is None else tuple(np.unique(np.concatenate([a.ravel() for a in found]))))
+                found = store.read_cut(str(number))
+                seen.add(None if found is None else tuple(np.unique(found)))
 
     def write(value):
         for number in range(150):
@@ -141,7 +167,7 @@ def test_many_may_write_and_read_at_once(store):
     stop.set()
     reader.join()
     assert seen <= {(0.0,), (1.0,), (2.0,)}
-    assert len(list(store.folder.rglob("*"))) == 6  # three folders, three rows, nothing left over
+    assert len(list(store.folder.rglob("*"))) == 2  # a segment and its index, nothing left over
 
 
 @pytest.mark.parametrize(

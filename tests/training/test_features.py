@@ -9,6 +9,7 @@ from helpers.training import draw_tiny, lively_backbone, tiny_settings, write_ph
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, StorageError
 from pronk.photos.decoding import load_pixels
+from pronk.storage.segments import Segments
 from pronk.training import features as features_module
 from pronk.training.features import READ_VIEWS, extract_features, plan_extraction
 from pronk.training.rows import load_square
@@ -85,9 +86,9 @@ def test_views_that_no_head_reads_have_no_features(extract):
     train = dataset.part("train")
     assert features.read_views == READ_VIEWS == 2
     cuts = [row for (row,) in (features.inputs(train, [view] * len(train)) for view in range(3))]
-    store = features.extraction.store
-    sizes = [store.path(features.extraction.row_key(train[0], view)).stat().st_size for view in range(3)]
-    assert sizes == [store.row_bytes(), store.row_bytes(), store.row_bytes(features=False)]
+    store, keys = features.extraction.store, [features.extraction.row_key(train[0], view) for view in range(3)]
+    assert [store.has(key) for key in keys] == [True, True, False]
+    assert store.has(keys[2], features=False)
     _, frozen = extract(early.replace(frozen_only=True), dataset=dataset)
     assert (frozen.computed, frozen.read_views) == (len(train), 3)
     np.testing.assert_array_equal(frozen.inputs(train, [2] * len(train))[0], cuts[2])
@@ -134,27 +135,48 @@ def test_copies_share_a_row(extract, photos):
     assert features.computed == rows_of(dataset) - shared
 
 
+def test_a_limit_below_what_a_run_needs_is_said_once_before_the_work(extract):
+    said = []
+    dataset, features = extract(on_note=said.append, cache_limit=10**9)
+    needed = rows_of(dataset) * features.extraction.store.row_bytes()
+    assert not said
+    extract(dataset=dataset, on_note=said.append, cache_limit=needed - 1)
+    assert len(said) == 1
+    assert "--cache-limit" in said[0]
+
+
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_a_damaged_row_is_computed_again(extract, how):
     dataset, features = extract()
     photo = dataset.part("train")[0]
-    expected = features.row(photo, 1)
-    path = features.extraction.store.path(features.extraction.row_key(photo, 1))
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.unlink() if how == "gone" else path.write_bytes(data if how == "flipped" else data[:50])
-    for found, array in zip(features.row(photo, 1), expected, strict=True):
+    train = dataset.part("train")
+    expected = read_rows(features, train)
+    key, store = features.extraction.row_key(photo, 1), features.extraction.store
+    place = Segments(store.folder).find(key)
+    data = bytearray(place.segment.read_bytes())
+    data[place.start] ^= 1
+    data[place.start + place.sizes[0]] ^= 1
+    if how == "gone":
+        place.segment.unlink()
+    else:
+        place.segment.write_bytes(data if how == "flipped" else data[:50])
+    for found, array in zip(read_rows(features, train), expected, strict=True):
         np.testing.assert_array_equal(found, array)
-    assert extract(dataset=dataset)[1].computed == 0
+    computed = extract(dataset=dataset)[1].computed
+    assert (computed == 0) == (how != "gone"), "the other rows were in it too"
+
+
+def read_rows(features, photos):
+    return *features.inputs(photos, [1] * len(photos)), features.pooled(photos, views=2)
 
 
 def test_a_damaged_row_whose_photo_changed_is_an_error(extract, photos):
     dataset, features = extract()
     photo = dataset.part("train")[0]
-    features.extraction.store.path(features.extraction.row_key(photo, 1)).unlink()
+    Segments(features.extraction.store.folder).find(features.extraction.row_key(photo, 1)).segment.unlink()
     (photos / photo.path).write_bytes(b"")
     with pytest.raises(DataError, match=f"{photo.path} changed"):
-        features.row(photo, 1)
+        features.pooled([photo], views=2)
 
 
 def test_the_photos_to_be_judged_are_kept_as_pixels(extract, photos, tmp_path):

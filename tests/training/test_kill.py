@@ -107,7 +107,7 @@ def test_killed_twice_and_resumed(tiny_run, tmp_path):
     """Once the first rows are in the cache, and once the model is there, which is soon before the end."""
     arguments = command(tiny_run, tmp_path)
     with start(arguments) as process:
-        assert kill_when(process, lambda: any((tmp_path / "cache").glob("rows/*/*/*.row"))), process.stderr.read()
+        assert kill_when(process, lambda: any((tmp_path / "cache").glob("rows/*/*.index"))), process.stderr.read()
     wait_until_alone(process.pid)
     with start(arguments) as process:
         killed = kill_when(process, lambda: (tmp_path / "run" / "model" / "model.json").exists())

@@ -19,6 +19,7 @@ from pronk.backbone.architecture import Backbone
 from pronk.config import read_settings
 from pronk.errors import DataError, ModelError, RunError, SettingsError, StorageError
 from pronk.model.predictor import Predictor
+from pronk.storage.cache import trim
 from pronk.training.kept_model import choose
 from pronk.training.phase_one import Frozen
 from pronk.training.phase_two import FineTuned
@@ -193,6 +194,9 @@ def test_photos_that_change_during_the_run_are_named_once(go, photos, tiny, tmp_
     assert result.metrics.classes == ["cold", "warm"]
     assert len(read_csv(result.folder / "split.csv")) == 26
     assert "cold/1.png" in (result.folder / "report.html").read_text()
+    held = sum(path.stat().st_size for path in limits["cache"].rglob("*") if path.is_file())
+    assert held > 20_000, "a run's own features stay"
+    trim(limits["cache"], limit=20_000)
     assert sum(path.stat().st_size for path in limits["cache"].rglob("*") if path.is_file()) <= 20_000
 
     # It is a run with a class of all the rest, too: then no photo is unknown.

@@ -114,9 +114,12 @@ def fit_head(
 
     `on_iteration` is called with the number of each finished iteration and what makes the head so far.
     """
+    from threadpoolctl import threadpool_limits
+
     scaler, iterations = Scaler.fit(lesson.features), itertools.count(1)
     targets, weights = lesson.targets.repeat(lesson.views), lesson.weights.repeat(lesson.views)
-    problem = Problem.pose(scaler.transform(lesson.features), targets, weights, lesson.classes)
+    with threadpool_limits(1):  # or the axes would differ in their last bits from machine to machine
+        problem = Problem.pose(scaler.transform(lesson.features), targets, weights, lesson.classes)
 
     def finish(solution: np.ndarray) -> Head:
         return scaler.unfold(problem.unfold(solution), strength)

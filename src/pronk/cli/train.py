@@ -55,7 +55,7 @@ def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str
 
     with open_console() as console:
         with show_progress(console, form=progress) as on_progress:
-            result = pronk.train(data, settings=settings, on_progress=on_progress, **options)
+            result = pronk.train(data, settings=settings, on_progress=on_progress, on_note=console.print, **options)
         print_findings(console, result.findings)
         print_training(console, result.folder, result.metrics)
         if settings.golden == "photos":

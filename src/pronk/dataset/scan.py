@@ -26,7 +26,7 @@ from pronk.photos.properties import PROPERTIES_VERSION, PhotoProperties, describ
 from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import CacheKind
-from pronk.storage.files import write_atomically
+from pronk.storage.segments import Segments
 
 FILES_PER_TASK = 8
 # Pixels, of which decoding leaves twice as many: small enough for JPEG's quick decoding. With 48, a blur has to be half
@@ -120,28 +120,29 @@ def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
     try:
         data = read_bytes(root / entry.path)
         digest = hashlib.sha256(data).hexdigest()
-        content = look(data, memo and memo / digest[:2] / f"{digest}.json")
+        content = look(data, digest, memo)
     except ImageError as error:
         return Scan(entry, findings=(left_out(entry.path, error),))
     return Scan(entry, digest, content, tuple(inspect_photo(entry.path, content.properties)))
 
 
-def look(data: bytes, memo: Path | None = None) -> Content:
+def look(data: bytes, digest: str = "", memo: Path | None = None) -> Content:
     """Decode a picture far enough to know that it is whole, or remember what that told the last time.
 
-    What is kept is the file `memo`, which must be named by the content; ImageError is raised again each time.
+    What is kept lies in the folder `memo`, by the content's digest; ImageError is raised again each time.
     """
-    if memo:
+    records = Segments(memo) if memo else None
+    if records and records.find(digest):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            return _recall(json.loads(memo.read_bytes()))
+            return _recall(json.loads(records.read(digest, 0) or b""))
     decoded = decode(data, min_side=LOOK_SIDE, in_srgb=False)
     small = shrink(decoded.image)
     small = decoded.convert(small) if decoded.convert else small
     content = Content(describe_picture(decoded, small, len(data)), perceptual_hash(small))
-    if memo:
+    if records:
         record = {"signs": content.signs.tobytes().hex(), "properties": dataclasses.asdict(content.properties)}
         with contextlib.suppress(StorageError):  # then the next run looks again
-            write_atomically(memo, json.dumps(record).encode(), durable=False)
+            records.append(digest, json.dumps(record).encode())
     return content
 
 

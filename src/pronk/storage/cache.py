@@ -1,12 +1,11 @@
-"""(photo, view, network) -> its features, kept on disk: rows by content key.
+"""(photo, view, network) -> its features, kept on disk: rows by content key, in segments that grow.
 
-Each row is a file of its own, written under a temporary name and renamed, with a checksum of its content. So any
-number of processes may write at once, a killed one leaves nothing half done, what was used least recently can go
-first, and a damaged row is simply computed again.
+What was used least recently goes first, a segment at a time; a damaged or missing row is simply computed again.
 """
 
 import contextlib
 import enum
+import math
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pronk.errors import SettingsError, StorageError
+from pronk.storage.segments import INDEX, SEGMENT
 
 DEFAULT_LIMIT = "10GB"
 NAME_CACHE = "name a folder with --cache DIR, or in the environment as PRONK_CACHE"
@@ -24,12 +24,12 @@ UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 class CacheKind(enum.Enum):
     """What pronk keeps in a cache folder, each in a folder of its own, with the form of its files' names.
 
-    Nothing else in a cache folder is ever touched.
+    Nothing else in a cache folder is ever touched. Rows and scans were files of their own once; such files are removed.
     """
 
-    ROWS = r".+\.row"
+    ROWS = r"[0-9a-f-]+\.(?:segment|index)|.+\.row"
     PREFIX = r".+\.onnx"
-    SCANS = r"[0-9a-f]{64}\.json"
+    SCANS = r"[0-9a-f-]+\.(?:segment|index)|[0-9a-f]{64}\.json"
     VERIFIED = r"[0-9a-f]{32}"
 
     def within(self, root: Path) -> Path:
@@ -89,18 +89,28 @@ def measure(root: Path) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def trim(root: Path, *, limit: int) -> int:
-    """Remove the least recently used rows until the cache holds at most `limit` bytes; return the bytes removed."""
-    files = sorted(_files(root))
+def trim(root: Path, *, limit: int, since: float = math.inf) -> int:
+    """Remove the least recently used files until the cache holds at most `limit` bytes; return the bytes removed.
+
+    What was used after the moment `since`, in seconds as `time.time` counts them, stays; former kinds of files go.
+    """
+    files = sorted(_files(root), key=lambda file: (not _is_former(file[1]), *file))
     excess = sum(size for _, _, size in files) - limit
     removed = 0
-    for _, path, size in files:
-        if removed >= excess:
+    for used, path, size in files:
+        if not _is_former(path) and (removed >= excess or used >= since):
             break
-        with contextlib.suppress(OSError):
-            Path(path).unlink()
-            removed += size
+        # Without its index nobody finds what is in a segment.
+        beside = [path.removesuffix(SEGMENT) + INDEX] if path.endswith(SEGMENT) else []
+        for name in (path, *beside):
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+        removed += size
     return removed
+
+
+def _is_former(path: str) -> bool:
+    return path.endswith((".row", ".json"))
 
 
 def clear(root: Path) -> None:

@@ -8,7 +8,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -72,7 +72,8 @@ class Features:
     def pooled(self, photos: Sequence[Photo], *, views: int = 1) -> np.ndarray:
         """Return pooled features of views 0 .. views - 1: float32 [n * views, d], a photo's views side by side."""
         columns = self._columns(self.blocks)
-        return np.stack([self.row(photo, number)[0][columns] for photo in photos for number in range(views)])
+        read = self.extraction.store.read_pooled
+        return np.stack([self._read(read, photo, view)[columns] for photo in photos for view in range(views)])
 
     def inputs(self, photos: Sequence[Photo], views: Iterable[int] = itertools.repeat(0)) -> list[np.ndarray]:
         """Return what the blocks after the cut and the head take of photos, each in one of its views.
@@ -81,9 +82,12 @@ class Features:
         their pooled features, float32 [n, d].
         """
         fixed, _ = split_blocks(self.blocks, self.extraction.cut)
-        rows = [self.row(photo, view) for photo, view in zip(photos, views, strict=False)]
-        cuts = np.stack([activations for _, activations in rows]).astype(np.float32)
-        return [cuts, np.stack([pooled[self._columns(fixed)] for pooled, _ in rows])] if fixed else [cuts]
+        places, store = list(zip(photos, views, strict=False)), self.extraction.store
+        cuts = np.stack([self._read(store.read_cut, *place) for place in places]).astype(np.float32)
+        if not fixed:
+            return [cuts]
+        columns = self._columns(fixed)
+        return [cuts, np.stack([self._read(store.read_pooled, *place)[columns] for place in places])]
 
     def _columns(self, blocks: Sequence[str]) -> slice:
         """Return where in a row the features of some blocks lie that follow each other."""
@@ -91,17 +95,16 @@ class Features:
         ends = dict(zip(sizes, itertools.accumulate(sizes.values()), strict=True))
         return slice(ends[blocks[0]] - sizes[blocks[0]], ends[blocks[-1]])
 
-    def row(self, photo: Photo, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return one row; a damaged one is computed again."""
-        store, key = self.extraction.store, self.extraction.row_key(photo, number)
-        read = functools.partial(store.read, key, features=self.extraction.is_read(number))
-        row = read()
-        if row is None:
-            compute_rows(self.extraction, [PhotoViews(photo, (number,))])
-            row = read()
-            if row is None:
+    def _read(self, read: Callable[[str], np.ndarray | None], photo: Photo, view: int) -> np.ndarray:
+        """Return a part of a row; a damaged one is computed again."""
+        key = self.extraction.row_key(photo, view)
+        part = read(key)
+        if part is None:
+            compute_rows(self.extraction, [PhotoViews(photo, (view,))])
+            part = read(key)
+            if part is None:
                 raise DataError(f"{photo.path} changed during the run", hint="run the same command with --resume")
-        return row
+        return part
 
 
 def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
@@ -119,14 +122,29 @@ def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
     extraction = plan_extraction(dataset.root, run)
     shutil.rmtree(extraction.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
     square_bytes = SQUARES_BYTES if run.engine == "local" else 0
+    _note_limit(dataset, extraction, run, views=views)
     wanted = list(_find_missing(dataset.photos, extraction, views, square_bytes))
     return _compute_missing(wanted, Features(dataset, extraction, 0, 0.0, views), run)
 
 
 def extract_views(features: Features, run: Run, *, views: int) -> Features:
     """Compute the views of the training photos that are missing still, after `extract_features` and like it."""
+    _note_limit(features.dataset, features.extraction, run, views=views, former=features.views)
     wanted = list(_find_missing(features.dataset.part("train"), features.extraction, views, 0))
     return _compute_missing(wanted, dataclasses.replace(features, views=views), run)
+
+
+def _note_limit(dataset: Dataset, extraction: Extraction, run: Run, *, views: int, former: int = 0) -> None:
+    """Say that the features of this run are more than the cache may hold, unless that was so with fewer views."""
+    counts = dataset.counts
+
+    def measure(number: int) -> int:
+        return (counts["train"] * number + counts["val"] + counts["test"]) * extraction.store.row_bytes()
+
+    limit = run.cache_limit
+    if limit is not None and measure(views) > limit >= (measure(former) if former else 0):
+        sizes = f"{measure(views) / 1e6:,.0f} MB, and --cache-limit is {limit / 1e6:,.0f} MB"
+        run.on_note(f"The features of this run take {sizes}: another run may remove some of them when it ends.")
 
 
 def _compute_missing(wanted: Sequence[PhotoViews], features: Features, run: Run) -> Features:
@@ -189,6 +207,7 @@ def find_cut(settings: Settings) -> str:
 def _find_missing(
     photos: Sequence[Photo], extraction: Extraction, views: int, square_bytes: int
 ) -> Iterator[PhotoViews]:
+    extraction.store.refresh()
     seen: set[str] = set()
     squares = square_bytes // (extraction.size**2 * 3)
     for photo in photos:

@@ -1,6 +1,7 @@
 """Folder of photos -> run folder: the whole story, one stage after the other."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pronk.dataset.rest_class import find_rest_class
 from pronk.dataset.scan import scan_memo
 from pronk.errors import GateError, RunError
 from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
-from pronk.progress import Progress, no_progress
+from pronk.progress import Note, Progress, no_note, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, open_cache, parse_size, trim
 from pronk.training.cross_fitting import cross_fit, refuse_given_parts
 from pronk.training.features import Features, extract_features, extract_views
@@ -57,6 +58,7 @@ def train(
     engine: str = "local",
     address: str | None = None,
     on_progress: Progress = no_progress,
+    on_note: Note = no_note,
 ) -> TrainResult:
     """Train a classifier in two phases and judge it.
 
@@ -66,30 +68,29 @@ def train(
         settings: None takes the defaults.
         resume: go on with a run that was stopped, or return it where it is done.
         cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
-        cache_limit: least recently used rows above it are removed at the end.
+        cache_limit: least recently used rows above it are removed at the end, but not those of this run.
         engine: where features are extracted: "local", or "ray" on the machines of a cluster; results are the same.
-        address: address of the cluster, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
+        address: of the cluster, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
         on_progress: called with (stage, done, total); total is 0 where it is not known.
+        on_note: called with what should be known before the work.
 
     Raises:
         PronkError: with a hint what to do.
     """
+    started, limit = time.time(), parse_size(cache_limit)
     check_engine(engine, address=address)
     listing, settings = prepare(data, settings or Settings())
-    folder = Path(out) if out else new_run_folder(Path(data), resume=resume)
-    place, limit = Path(cache) if cache else default_cache(), parse_size(cache_limit)
-    keep_out(Path(data), listing, out=folder, cache=place)
-    open_cache(place)
+    folder, place = open_folders(Path(data), listing, out=out, cache=cache, resume=resume)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
         if done:
             return finish(folder, read_metrics(folder), settings)
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
         with start_workers() as pool:
-            run = Run(settings, backbone, folder, place, pool, engine, address, on_progress)
-            rows = judge_by_others(listing, run, usage) if settings.judge == "cross" else []
-            outcome = take_steps(listing, run, usage).judged_by(rows)
+            run = Run(settings, backbone, folder, place, pool, engine, address, on_progress, limit, on_note)
+            answers = judge_by_others(listing, run, usage)
+            outcome = take_steps(listing, run, usage).judged_by(answers)
         metrics = write_results(outcome, summarise(outcome, usage))
-    trim(place, limit=limit)
+    trim(place, limit=limit, since=started)
     return finish(folder, metrics, settings, outcome.findings)
 
 
@@ -135,10 +136,22 @@ def take_steps(listing: Listing, run: Run, usage: Usage) -> Outcome:
 
 
 def judge_by_others(listing: Listing, run: Run, usage: Usage) -> list[dict[str, Any]]:
-    """Return what models that had not seen them say of all photos."""
+    """Return what models that had not seen them say of all photos, where that was asked for."""
+    if run.settings.judge != "cross":
+        return []
     with usage.stage("check"):
         dataset = split_photos(listing, run)
     return cross_fit(dataset, run, lambda part: take_steps(listing, part, usage).judged.rows)
+
+
+def open_folders(
+    data: Path, listing: Listing, *, out: Path | str | None, cache: Path | str | None, resume: bool
+) -> tuple[Path, Path]:
+    """Return the run folder to make and the folder of the cache, once it is sure that neither lies among the photos."""
+    folder = Path(out) if out else new_run_folder(data, resume=resume)
+    place = Path(cache) if cache else default_cache()
+    keep_out(data, listing, out=folder, cache=place)
+    return folder, open_cache(place)
 
 
 def prepare(data: Path | str, settings: Settings) -> tuple[Listing, Settings]:

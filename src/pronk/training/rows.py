@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,7 @@ from pronk.model.formats.runtimes import open_session
 from pronk.photos.decoding import convert_views, decode, load_pixels
 from pronk.photos.views import draw_views
 from pronk.storage.files import write_atomically
-
-MAGIC = b"pronkrow"
+from pronk.storage.segments import Segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,48 +39,38 @@ class RowStore:
     cut_shape: tuple[int, ...]
 
     def row_bytes(self, *, features: bool = True) -> int:
-        """Size of one row's file."""
-        return len(MAGIC) + 4 + 4 * sum(self.pooled.values()) * features + 2 * math.prod(self.cut_shape)
+        """Bytes of one row."""
+        return 4 * sum(self.pooled.values()) * features + 2 * math.prod(self.cut_shape)
 
-    def path(self, key: str) -> Path:
-        """Return the file of a row."""
-        return self.folder / key[:2] / f"{key}.row"
+    def refresh(self) -> None:
+        """Learn of rows that other processes have added or removed."""
+        self._records.refresh()
 
     def has(self, key: str, *, features: bool = True) -> bool:
         """Tell whether a row is there in full size, and mark it as used."""
-        path = self.path(key)
-        try:
-            whole = path.stat().st_size in self._sizes(features)
-            if whole:
-                os.utime(path)
-        except OSError:
-            return False
-        return whole
+        place = self._records.find(key)
+        return place is not None and sum(place.sizes) in {self.row_bytes(), self.row_bytes(features=features)}
 
     def write(self, key: str, pooled: np.ndarray, cut: np.ndarray) -> None:
         """Keep one row: `pooled` as float32, or empty, and `cut` as float16."""
-        body = pooled.astype("<f4").tobytes() + cut.astype("<f2").tobytes()
-        # Not durable: a row that a power cut destroyed fails its checksum and is computed again.
-        write_atomically(self.path(key), MAGIC + zlib.crc32(body).to_bytes(4, "little") + body, durable=False)
+        self._records.append(key, pooled.astype("<f4").tobytes(), cut.astype("<f2").tobytes())
 
-    def read(self, key: str, *, features: bool = True) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return (pooled float32, cut float16), or None where the row is missing or damaged."""
-        try:
-            data = self.path(key).read_bytes()
-        except OSError:
-            return None
-        start = len(MAGIC) + 4
-        body = memoryview(data)[start:]
-        if len(data) not in self._sizes(features) or data[: len(MAGIC)] != MAGIC:
-            return None
-        if zlib.crc32(body) != int.from_bytes(data[len(MAGIC) : start], "little"):
-            return None
-        middle = len(data) - 2 * math.prod(self.cut_shape)
-        cut = np.frombuffer(data, "<f2", offset=middle).reshape(self.cut_shape)
-        return np.frombuffer(data[start:middle], "<f4"), cut
+    def read_pooled(self, key: str) -> np.ndarray | None:
+        """Return pooled features, float32 [d], or None where they are missing or damaged."""
+        return self._read(key, 0, "<f4", (sum(self.pooled.values()),))
 
-    def _sizes(self, features: bool) -> set[int]:
-        return {self.row_bytes(), self.row_bytes(features=features)}
+    def read_cut(self, key: str) -> np.ndarray | None:
+        """Return activations at the cut, float16 [h, w, c], or None where they are missing or damaged."""
+        return self._read(key, 1, "<f2", self.cut_shape)
+
+    @property
+    def _records(self) -> Segments:
+        return Segments(self.folder)
+
+    def _read(self, key: str, part: int, kind: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        data = self._records.read(key, part)
+        values = np.frombuffer(data or b"", kind)
+        return values.reshape(shape) if values.size == math.prod(shape) else None
 
 
 @dataclasses.dataclass(frozen=True)

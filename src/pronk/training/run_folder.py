@@ -14,7 +14,7 @@ from pronk.config import Settings, read_settings, to_toml
 from pronk.dataset.listing import Listing
 from pronk.errors import RunError
 from pronk.model.run import FOLD_ROWS, METRICS, SETTINGS, WORK
-from pronk.progress import Progress, no_progress
+from pronk.progress import Note, Progress, no_note, no_progress
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
 from pronk.storage.places import enclosing
 
@@ -32,6 +32,8 @@ class Run:
         engine: where features are extracted; see `pronk.batch.engines.open_engine`.
         address: address of a cluster.
         on_progress: called with (stage, done, total).
+        cache_limit: bytes that the cache is cut down to at the end; None where there is no limit.
+        on_note: called with what is worth saying before the work.
     """
 
     settings: Settings
@@ -42,6 +44,8 @@ class Run:
     engine: str = "local"
     address: str | None = None
     on_progress: Progress = no_progress
+    cache_limit: int | None = None
+    on_note: Note = no_note
 
     def settle(self, **chosen: Any) -> "Run":
         """Return the run with what was chosen in the place of `auto`."""
