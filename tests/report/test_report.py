@@ -318,6 +318,21 @@ def test_telling_answers_are_shown_with_heat_maps(content):
     assert "They differ in: crop, mirror." in words(section(page, "views"))
 
 
+def test_of_many_classes_those_are_named_that_are_confused_most(content):
+    names, rng = tuple(f"class {n}" for n in range(400)), np.random.default_rng(0)
+    labels = rng.integers(0, 400, 1200)
+    predicted = np.where(rng.random(1200) < 0.5, labels, rng.integers(0, 400, 1200))
+    predicted[labels == 3] = 7
+    test = score(np.eye(400)[predicted] * 0.8 + 0.2 / 400, labels, names)
+    metrics = dataclasses.replace(content.metrics, classes=names, test=test | {"coverage": None})
+    page = render_report(dataclasses.replace(content, metrics=metrics))
+    shown = section(page, "confusion")
+    assert "confused most" in shown
+    assert shown.count("<tr>") == 41
+    assert shown.index("class 3") < shown.index("class 7")
+    assert len(page) < 1_000_000
+
+
 def test_of_many_mistakes_the_rest_is_counted(content):
     many = [prediction(f"{index:04}.jpg") for index in range(1234)]
     page = render_report(dataclasses.replace(content, predictions=many))

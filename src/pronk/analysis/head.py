@@ -260,6 +260,7 @@ def predict_left_out(
     problem, judged = Problem.pose(scaler.transform(X), targets, weights, classes), scaler.transform(left_out)
     start, predicted = None, []
     for strength in strengths:
-        start = problem.solve(strength, start=start, precisions=[1e-6])
+        precisions = ROUGH_PRECISIONS if start is None else ROUGH_PRECISIONS[-1:]
+        start = problem.solve(strength, start=start, precisions=precisions)
         predicted.append(problem.predict_proba(start, judged))
     return np.stack(predicted)

@@ -195,6 +195,26 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> NDArray[np.in
     return counts.reshape(classes, classes).astype(np.int64)
 
 
+def most_confused(confusion: Any, *, most: int) -> list[tuple[int, int, int, float]]:
+    """Pick the wrong cells of a confusion matrix [C, C] that most photos are in.
+
+    Returns:
+        True class, predicted class, photos, and their share of the true class; the largest number first, then share.
+
+    Example:
+        >>> most_confused([[8, 2, 0], [1, 9, 0], [2, 0, 0]], most=2)
+        [(2, 0, 2, 1.0), (0, 1, 2, 0.2)]
+    """
+    counts = np.asarray(confusion, dtype=np.int64)
+    totals = counts.sum(axis=1)
+    wrong = np.argwhere((counts > 0) & ~np.eye(len(counts), dtype=bool)).tolist()
+    cells = [
+        (truth, answer, int(counts[truth, answer]), float(counts[truth, answer] / totals[truth]))
+        for truth, answer in wrong
+    ]
+    return sorted(cells, key=lambda cell: (-cell[2], -cell[3], cell[:2]))[:most]
+
+
 def per_class(confusion: Any, classes: Sequence[str]) -> dict[str, ClassRecord]:
     """Read precision, recall, F1 and support of each class off a confusion matrix [C, C].
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pronk.dataset.findings import Finding
     from pronk.model.run import Metrics
 
-MOST_CLASSES = 12
+MOST_CLASSES, MOST_PAIRS = 12, 5
 SAID = ("parts", "columns")  # how the photos are read, which nobody should have to guess
 
 
@@ -62,11 +62,18 @@ def print_training(console: "Console", folder: Path, metrics: "Metrics") -> None
 
 
 def print_confusion(console: "Console", classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
-    """Draw a small confusion matrix; rows are the truth."""
+    """Draw a small confusion matrix, rows are the truth; or, of many classes, say which are confused most."""
     from rich.table import Table
     from rich.text import Text
 
+    from pronk.analysis.metrics import most_confused
+
     if len(classes) > MOST_CLASSES:
+        pairs = most_confused(confusion, most=MOST_PAIRS)
+        console.print("\nConfused most:" if pairs else "")
+        for truth, answer, n, share in pairs:
+            what = f"{visible(classes[truth])} taken for {visible(classes[answer])}"
+            console.print(f"  {what}: {plural(n, 'photo')}, {share:.0%} of the class", markup=False)
         return
     table = Table("truth \\ answer", box=None, padding=(0, 2, 0, 0))
     for name in classes:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pronk.analysis.metrics import show_metrics
+from pronk.analysis.metrics import most_confused, show_metrics
 from pronk.dataset.findings import Finding, group_findings
 from pronk.dataset.shortcuts import Shortcut
 from pronk.model.evaluation import Evaluation, calibration_errors
@@ -33,6 +33,8 @@ from pronk.text import quote
 
 MOST_LISTED = 200
 MOST_UNKNOWN = 24
+MOST_IN_MATRIX = 40  # classes; nobody can read a larger one
+MOST_PAIRS = 40
 EXPORTS_START, EXPORTS_END = "<!-- exports -->", "<!-- /exports -->"
 LEAST_SHOWN = 0.0001
 
@@ -88,6 +90,7 @@ def render_report(content: ReportContent) -> str:
         growth=draw_growth(curve) if curve else None,
         suspicions=content.suspicions[:MOST_SUSPICIONS],
         cells=_cells(content),
+        pairs=_pairs(metrics),
         mistakes=mistakes[:MOST_LISTED],
         more_mistakes=max(0, len(mistakes) - MOST_LISTED),
         left_out=len({finding.path for finding in content.findings if finding.severity == "error"}),
@@ -139,6 +142,13 @@ def _cells(content: ReportContent) -> list[dict[str, Any]]:
             cells.setdefault((names.index(row["label"]), names.index(row["predicted"])), []).append(row)
     ordered = sorted(cells.items(), key=lambda cell: (cell[0][0] == cell[0][1], cell[0]))
     return [{"place": place, "rows": sorted(rows, key=lambda row: float(row["score"]))} for place, rows in ordered]
+
+
+def _pairs(metrics: Metrics | EvaluationMetrics) -> list[tuple[int, int, int, float]] | None:
+    """Return the classes that are confused most, where they are too many for a matrix."""
+    if not metrics.test or len(metrics.classes) <= MOST_IN_MATRIX:
+        return None
+    return most_confused(metrics.test["confusion"], most=MOST_PAIRS)
 
 
 def _strange(content: ReportContent) -> dict[str, Any]:
