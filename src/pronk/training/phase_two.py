@@ -80,7 +80,7 @@ def fine_tune(network: Any, frozen: Frozen, features: Features, plan: Plan, run:
     while state.epoch < plan.pace.epochs:
         _train_epoch(state, features, run)
         state.save(run.work)
-    share, judged = _mix(suffix, before, features, run.settings)
+    share, judged = _mix(state, before, features)
     return FineTuned(get_head(network), get_weights(network), tuple(state.history), judged, share)
 
 
@@ -98,6 +98,9 @@ class FineTuning:
         settings: those of the run.
         answers: of each training photo, the probability that its class got last, and 1 where no other got more:
             float32 [n, 2]. At the start, those of the frozen network.
+
+    Attributes:
+        judged: validation probabilities after the last epoch, float64 [n, C]; None where it was not of this process.
     """
 
     def __init__(self, suffix: Any, pace: Pace, settings: Settings, answers: np.ndarray) -> None:
@@ -116,6 +119,7 @@ class FineTuning:
         self.optimizer.build(suffix.trainable_variables)
         self.epoch = 0
         self.history: list[HistoryRow] = []
+        self.judged: np.ndarray | None = None
 
     def choose_batches(self) -> np.ndarray:
         """Return the places of the photos of each batch of the next epoch, in its order: int [steps, batch]."""
@@ -183,7 +187,7 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     state.run_epoch(
         batches, len(chosen), lambda step: run.on_progress("fine_tune", before + PROGRESS * step // len(chosen), total)
     )
-    judged = _predict(state.suffix, features, val, settings)
+    judged = state.judged = _predict(state.suffix, features, val, settings)
     if not np.isfinite(judged).all():
         raise SettingsError(
             f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
@@ -194,17 +198,20 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     state.history.append(history_row("fine_tuned", state.epoch, **fits, learning_rate=rate, started=started))
 
 
-def _mix(suffix: Any, before: list[np.ndarray], features: Features, settings: Settings) -> tuple[float, np.ndarray]:
+def _mix(state: FineTuning, before: list[np.ndarray], features: Features) -> tuple[float, np.ndarray]:
     """Set the weights to the best mean of those before and after; return its share and validation probabilities."""
-    after, photos = suffix.get_weights(), features.dataset.part("val")
-    targets, judged = features.dataset.targets(photos), {}
+    suffix, settings, photos = state.suffix, state.settings, features.dataset.part("val")
+    after, targets = suffix.get_weights(), features.dataset.targets(photos)
+    judged: dict[float, np.ndarray] = {}
 
     def set_share(share: float) -> None:
-        suffix.set_weights([old + np.float32(share) * (new - old) for old, new in zip(before, after, strict=True)])
+        mixed = [old + np.float32(share) * (new - old) for old, new in zip(before, after, strict=True)]
+        suffix.set_weights(after if share == 1 else mixed)
 
     for share in SHARES if settings.keep == "best" else SHARES[-1:]:
         set_share(share)
-        judged[share] = _predict(suffix, features, photos, settings)
+        known = state.judged if share == 1 else None  # by the last epoch, unless the run was stopped after it
+        judged[share] = _predict(suffix, features, photos, settings) if known is None else known
     best = min(judged, key=lambda share: log_loss(judged[share], targets))
     set_share(best)
     return best, judged[best]
