@@ -19,6 +19,8 @@ from unittest import mock
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers.commands import HOSTILE, listing, predict, read_csv, wait_for
 from helpers.killing import Killed
@@ -26,6 +28,7 @@ from helpers.training import change_record, hear_interrupts, write_photos
 from pronk.batch import request as batching
 from pronk.batch import shards
 from pronk.batch.plans import Spec, lock_work, open_plan
+from pronk.batch.request import take_shard
 from pronk.batch.shards import load_model
 from pronk.batch.tables import COLUMNS, list_columns, save_records
 from pronk.cli.predict import predict as command
@@ -129,7 +132,8 @@ def test_parquet_without_pyarrow_says_so_before_the_work(whole_bundle, photos, t
         ({"form": "parquet"}, "parquet cannot go to stdout"), ({"out": "o.xls"}, "must end in .csv"),
         ({"out": "."}, "must end in .csv"), ({"out": ".", "form": "csv"}, "must be a file"),
         ({"out": "/dev/null", "form": "csv"}, "must be a file"), ({"engine": "ray"}, "needs --out or --sort-into"),
-        ({"address": "host:1"}, "needs a cluster"),
+        ({"address": "host:1"}, "needs a cluster"), ({"shard": (0, 3)}, "K from 1 to N"),
+        ({"shard": (4, 3)}, "K from 1 to N"), ({"shard": (1, 3), "sort_into": "s"}, "exclude each other"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_at_once(tmp_path, options, said):
@@ -138,7 +142,10 @@ def test_what_cannot_be_done_is_refused_at_once(tmp_path, options, said):
         predict(tmp_path / "no model", tmp_path / "no photos", **options)
 
 
-@pytest.mark.parametrize("options", [["--move"], ["--sort-into", "s", "--move", "--copy"], ["--sets", "1.5"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--move"], ["--sort-into", "s", "--move", "--copy"], ["--sets", "1.5"], ["--shard", "1"], ["--shard", "-1/2"]],
+)
 def test_options_that_contradict_each_other_are_refused(options):
     assert CliRunner().invoke(command, ["model", "photos", *options]).exit_code == 2
 
@@ -159,6 +166,30 @@ def test_an_existing_file_is_not_replaced(whole_bundle, photos, name, content):
     assert error.value.hint == "name another --out, or remove that file"
     assert out.read_bytes() == before
     assert listing(photos) == ["cold", *(["o" + out.suffix] if form is None else []), "warm"]
+
+
+@given(st.lists(st.text(max_size=3), max_size=30), st.integers(1, 40))
+def test_shards_are_disjoint_and_complete(photos, shards):
+    taken = [take_shard(photos, number, shards) for number in range(1, shards + 1)]
+    assert [photo for part in taken for photo in part] == photos
+    assert max(map(len, taken)) - min(map(len, taken)) <= 1
+
+
+@pytest.mark.parametrize("shards", [7, 30])
+def test_rows_of_all_shards_are_those_of_one_command(whole_bundle, photos, tmp_path, shards):
+    """As files and as streams; of 20 photos, some of 30 shards have none."""
+    (photos / "cold" / "0.png").write_bytes(b"broken")
+    for form in ("jsonl", "csv"):
+        outs = [tmp_path / f"{number}.{form}" for number in range(1, shards + 1)]
+        for number, out in enumerate(outs, start=1):
+            predict(whole_bundle, photos, out=out, shard=(number, shards))
+        texts = [out.read_text() for out in outs]
+        header = texts[0].splitlines(keepends=True)[:1] if form == "csv" else []
+        joined = "".join([*header, *("".join(text.splitlines(keepends=True)[len(header) :]) for text in texts)])
+        assert joined == predict(whole_bundle, photos, form=form)[1]
+        streams = [predict(whole_bundle, photos, form=form, shard=(number, shards))[1] for number in (1, 2)]
+        assert streams == texts[:2]
+    assert CliRunner().invoke(command, [str(whole_bundle), str(photos), "--shard", f"1/{shards}"]).exit_code == 0
 
 
 def test_a_path_given_twice_has_two_rows(whole_bundle, photos):
@@ -348,6 +379,26 @@ def test_killed_at_random_points(whole_bundle, tmp_path, per_class, shards, kill
     rows = [json.loads(line)["path"] for line in out.read_text().splitlines()]
     assert sorted(rows) == sorted(str(path) for path in photos.rglob("*.png"))
     assert listing(tmp_path) == ["o.jsonl", "photos"], "nothing else is left"
+
+
+@pytest.mark.slow
+def test_seven_shards_killed_twenty_times_lose_and_double_nothing(whole_bundle, tmp_path):
+    photos, rng, killed = write_photos(tmp_path / "photos", 2000), random.Random(7), 0
+    outs = [tmp_path / f"{number}.jsonl" for number in range(1, 8)]
+    while killed < 20:
+        for number, out in enumerate(outs, start=1):
+            if not out.exists():
+                with start("predict", whole_bundle, photos, "--shard", f"{number}/7", "--out", out) as process:
+                    wait_for_parts(process, out, rng.randint(0, 12))
+                    process.kill()
+                killed += process.returncode == -signal.SIGKILL
+        if all(out.exists() for out in outs):
+            break
+    assert killed >= 20
+    for number, out in enumerate(outs, start=1):
+        if not out.exists():
+            predict(whole_bundle, photos, out=out, shard=(number, 7))
+    assert "".join(out.read_text() for out in outs) == predict(whole_bundle, photos, form="jsonl")[1]
 
 
 ALL_DONE = "goes on: 20 of 20 shards are done"

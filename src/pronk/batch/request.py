@@ -50,6 +50,8 @@ class BatchRequest:
         mode: how they get there: link, copy or move.
         engine: local for the threads of this process, or ray for a cluster.
         address: the cluster's, as host:port; None takes $RAY_ADDRESS, else starts one of this machine's cores.
+        shard: (K, N) predicts the K-th of N parts of the photos, from 1 on; their rows, one part after the other, are
+            those of all. So that many machines, which need know nothing of each other, share the work.
 
     Example:
         >>> BatchRequest(model=Path("runs/first"), paths=["inbox"], out=Path("answers.csv")).mode
@@ -68,6 +70,7 @@ class BatchRequest:
     mode: str = "link"
     engine: str = "local"
     address: str | None = None
+    shard: tuple[int, int] | None = None
 
     @property
     def work(self) -> Path | None:
@@ -143,6 +146,11 @@ def _check(request: BatchRequest) -> str:
         raise SettingsError(f"--out must be a file. Got {str(request.out)!r}", hint="name a file that does not exist")
     if request.engine != "local" and request.work is None:
         raise SettingsError(f"--engine {request.engine} needs --out or --sort-into", hint="add --out FILE")
+    if request.shard and not 1 <= request.shard[0] <= request.shard[1]:
+        shard = "/".join(map(str, request.shard))
+        raise SettingsError(f"--shard must be K/N with K from 1 to N. Got {shard}", hint="for example --shard 1/8")
+    if request.shard and request.sort_into:
+        raise SettingsError("--shard and --sort-into exclude each other", hint="sort the photos in one command")
     check_engine(request.engine, address=request.address)
     if form == "parquet":
         require_parquet()
@@ -162,7 +170,7 @@ def _specify(request: BatchRequest, lines: list[str], digest: str, predictor: Pr
     if request.sort_into:  # looked at before a folder is made
         folders = name_folders(predictor.classes).values()
         check_place(request.sort_into, arguments=request.paths, photos=(), folders=folders)
-    asked = json.dumps([list(request.paths), lines])
+    asked = json.dumps([list(request.paths), lines, *([request.shard] if request.shard else [])])
     return Spec(
         model=os.fspath(request.model.absolute()),
         digest=digest,
@@ -183,7 +191,17 @@ def _list_photos(request: BatchRequest, lines: list[str], predictor: Predictor) 
     if request.sort_into:
         folders = name_folders(predictor.classes).values()
         check_place(request.sort_into, arguments=request.paths, photos=photos, folders=folders)
-    return photos
+    return take_shard(photos, *request.shard) if request.shard else photos
+
+
+def take_shard(photos: list[str], number: int, shards: int) -> list[str]:
+    """Return one of so many parts of a list, counted from 1; all of them, in order, are the list.
+
+    Example:
+        >>> [take_shard(["a", "b", "c", "d", "e"], number, 3) for number in (1, 2, 3)]
+        [['a'], ['b', 'c'], ['d', 'e']]
+    """
+    return photos[len(photos) * (number - 1) // shards : len(photos) * number // shards]
 
 
 def _deliver(

@@ -14,6 +14,15 @@ from pronk.text import plural, quote, visible
 SHOWN = 20  # photos named on stderr
 
 
+def _read_shard(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    number, _, shards = value.partition("/")
+    if not (number.isdecimal() and shards.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not K/N, such as 1/8")
+    return int(number), int(shards)
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -40,15 +49,20 @@ SHOWN = 20  # photos named on stderr
 @click.option("--strict", is_flag=True, help="Exit with 1 if any photo cannot be used.")
 @click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="What runs the model.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: $RAY_ADDRESS, else this machine]")
+@click.option(
+    "--shard", callback=_read_shard, metavar="K/N", help="Predict the K-th of N parts, each on its own machine."
+)
 def predict(move: bool, copy: bool, strict: bool, **wanted: Any) -> None:
     """Predict the class of photos.
 
     PATH is a photo, a folder, a pattern, or - for a list of paths on standard input. With --out or --sort-into, a
     command that was stopped goes on when it is given again. What --sort-into did, pronk undo DIR/undo.csv takes back.
+    The rows of the parts of --shard, one after the other, are those of one command.
 
     \b
     Example:
         pronk predict runs/photos-1 holiday/*.jpg --out answers.csv
+        pronk predict runs/photos-1 archive --shard 3/8 --out answers-3.jsonl
     """
     from pronk.batch.request import BatchRequest, predict_batch
     from pronk.cli.console import open_console, show_progress
@@ -73,7 +87,7 @@ def predict(move: bool, copy: bool, strict: bool, **wanted: Any) -> None:
     left = done.sorted.left if done.sorted else []
     for path, why in left[:SHOWN]:  # also with --quiet
         click.echo(visible(f"left where it is: {path}: {why}"), err=True)
-    if done.failed == done.photos:
+    if done.photos and done.failed == done.photos:
         raise DataError(f"none of {done.photos} photos can be used", hint="see the messages above, or pronk check")
     if left:
         raise DataError(f"{plural(len(left), 'photo')} could not be sorted", hint="see the messages above")
