@@ -8,6 +8,8 @@ rate on the cache that is now warm. Each repeat has its own seed, so its own spl
 import shutil
 from statistics import median
 
+from floor import measure_floor
+from floor import write_table as write_floor
 from programs import Bench, describe_machine, report, spread, train_pronk, train_tutorial, write_results
 
 ROWS = {"tutorial": "tutorial flow", "cold": "pronk, empty cache", "warm": "pronk again, other learning rate"}
@@ -67,7 +69,12 @@ def compare(bench: Bench, *, repeats: int, seed: int, learning_rate: str) -> dic
             "times_less_cpu": compare_speed(runs, "cpu_seconds"),
         }
         write_results(bench.out / "results.json", content)  # after each repeat: a stopped benchmark is not lost
-    return content
+    return content | {"floor": measure_floor(bench, find_middle(runs["cold"])["metrics"])}
+
+
+def find_middle(records: list[dict]) -> dict:
+    """Return the record with the median of the seconds, or the one below it."""
+    return sorted(records, key=lambda record: record["wall_seconds"])[(len(records) - 1) // 2]
 
 
 def write_table(content: dict) -> str:
@@ -84,7 +91,7 @@ def write_table(content: dict) -> str:
         ]
         cells = [title, *numbers, show_accuracy(records, "val"), show_accuracy(records, "test")]
         lines.append(f"| {' | '.join(cells)} |")
-    wall, cpu = content["times_faster"], content["times_less_cpu"]
+    wall, cpu, floor = content["times_faster"], content["times_less_cpu"], content.get("floor")
     options = f", pronk train {' '.join(content['train_options'])}" if content["train_options"] else ""
     return "\n".join(
         [
@@ -97,5 +104,6 @@ def write_table(content: dict) -> str:
             f"{content['photos']} photos ({content['data']}), {content['image_size']} px,"
             f" {content['weights']}{options}."
             f" {len(content['cold'])} repeat(s): median (range), and of the middle accuracy the 95 % interval.",
+            *(["", write_floor(floor, find_middle(content["cold"])["wall_seconds"])] if floor else []),
         ]
     )

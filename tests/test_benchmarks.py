@@ -17,7 +17,7 @@ from pronk.config import Settings
 from pronk.training import recipe
 
 NAMES = (
-    "bench", "bodies", "clients", "compare", "marked", "processes", "programs", "serving", "sets", "stages",
+    "bench", "bodies", "clients", "compare", "floor", "marked", "processes", "programs", "serving", "sets", "stages",
     "throughput",
 )  # fmt: skip
 MACHINE = {"processor": "Z80", "cores": 1, "python": "3.11", "versions": {"numpy": "2.0"}}
