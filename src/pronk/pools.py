@@ -13,19 +13,41 @@ from typing import TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_AHEAD = 4  # per worker
+_thread = threading.local()
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """Nobody waits any more for what a thread works out."""
 
 
 @contextlib.contextmanager
 def start_threads() -> Iterator[Executor]:
     """Open a thread per core; on the way out, also by an error or Ctrl-C, tasks that wait are dropped.
 
-    ONNX Runtime and Pillow leave the interpreter lock while they work, so threads use all cores.
+    By an error, those that run are stopped where they call `check_stopped`. ONNX Runtime, NumPy and Pillow leave the
+    interpreter lock while they work, so threads use all cores.
     """
-    pool = ThreadPoolExecutor(available_cores())
+    # A pool that is opened by a task of another one stops with it.
+    stopped = getattr(_thread, "stopped", None) or threading.Event()
+    pool = ThreadPoolExecutor(available_cores(), initializer=_remember, initargs=(stopped,))
     try:
         yield pool
+    except BaseException:
+        stopped.set()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _remember(stopped: threading.Event) -> None:
+    _thread.stopped = stopped
+
+
+def check_stopped() -> None:
+    """Raise Stopped in a thread of `start_threads` for which nobody waits any more; long work calls it now and then."""
+    stopped = getattr(_thread, "stopped", None)
+    if stopped and stopped.is_set():
+        raise Stopped
 
 
 def count_workers(pool: Executor) -> int:

@@ -1,5 +1,6 @@
 """The solver ends where scikit-learn ends, on as many cores as there are, whatever the numbers of rows and classes."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pronk.analysis import solver as solver_module
 from pronk.analysis.solver import Problem, find_axes, softmax
+from pronk.pools import Stopped, start_threads
 
 
 def make_rows(n, d, classes, *, seed=0):
@@ -67,6 +69,31 @@ def test_of_many_classes_the_strongest_axes_do(monkeypatch):
     answers = [problem.predict_proba(problem.solve(0.001), X) for problem in (whole, part)]
     right = [(answer.argmax(axis=1) == targets).mean() for answer in answers]
     assert right[1] > right[0] - 0.1
+
+
+def test_it_stops_when_nobody_waits_for_it_any_more(monkeypatch):
+    """As on Ctrl-C while folds are worked out side by side, each of which may take half a minute."""
+    X, targets = make_rows(300, 40, 3)
+    problem, begun, ended = Problem.pose(X, targets, np.ones(300), 3), threading.Event(), []
+    monkeypatch.setattr(solver_module, "MAX_ITERATIONS", 10**9)
+
+    def solve():
+        try:
+            while True:
+                problem.solve(0.01, on_solution=lambda step: begun.set())
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    def interrupt():
+        with start_threads() as pool:
+            pool.submit(solve)
+            begun.wait()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert ended == [Stopped]
 
 
 def test_each_step_lowers_the_loss():

@@ -13,6 +13,8 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from pronk.pools import check_stopped
+
 MAX_ITERATIONS = 300
 PRECISIONS, ROUGH_PRECISIONS = (1e-3, 1e-5, 1e-7), (1e-3, 1e-5)  # of the loss
 TOLERANCE = 1e-5  # of the gradient
@@ -94,6 +96,7 @@ class Problem:
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             solution = flat.reshape(start.shape) / scale
+            check_stopped()
             losses, gradients = zip(*run(self._differentiate(solution), self._cut_lanes()), strict=True)
             gradient = np.sum(gradients, axis=0).astype(np.float64)
             gradient[:-1] += strength * solution[:-1]
