@@ -88,7 +88,11 @@ def crowded_page(tmp_path_factory):
             test={**test, "coverage": make_accuracy(400, 300)},
             curve=CURVE,
         ),
-        history=[{"phase": "frozen", **numbers}] * 3 + [{"phase": "fine_tuned", **numbers}] * 2,
+        history=[
+            {"phase": phase, "epoch": epoch, **numbers}
+            for phase, epochs in (("frozen", 3), ("fine_tuned", 2))
+            for epoch in range(1, epochs + 1)
+        ],
         suspicions=[suspicion(path, names[0], names[1], PIXEL) for path in paths[:20]],
         predictions=[
             {"path": path, "part": "test", "label": names[label], "predicted": names[answer], "score": 0.9}
