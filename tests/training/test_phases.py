@@ -16,6 +16,7 @@ from pronk.backbone.keras_network import batch_norms, build_network, build_suffi
 from pronk.config import Settings
 from pronk.dataset.loading import load_dataset
 from pronk.errors import RunError, SettingsError
+from pronk.report.plots import draw_learning
 from pronk.training import phase_two
 from pronk.training.features import Features, extract_features
 from pronk.training.phase_one import train_head
@@ -112,6 +113,16 @@ def test_phase_1_has_a_row_for_each_of_the_first_iterations_and_for_every_tenth(
     assert last["val_loss"] == log_loss(judged, targets)
     assert last["val_accuracy"] == (judged.argmax(axis=1) == targets).mean()
     assert last["loss"] < np.log(2) / 2, "half of what knowing nothing costs"
+
+
+def test_features_that_tell_nothing_leave_a_history_that_can_be_drawn(features, monkeypatch):
+    """The solver begins at the optimum, and is done without an iteration."""
+    monkeypatch.setattr(
+        Features, "pooled", lambda self, photos, views=1: np.zeros((len(photos) * views, 5), np.float32)
+    )
+    (row,) = train_head(features, PLAN, SETTINGS.replace(class_weights="balanced")).history
+    assert row["epoch"] == 1
+    assert draw_learning([row])
 
 
 def change(monkeypatch, method, make):

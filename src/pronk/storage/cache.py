@@ -100,12 +100,11 @@ def trim(root: Path, *, limit: int, since: float = math.inf) -> int:
     for used, path, size in files:
         if not _is_former(path) and (removed >= excess or used >= since):
             break
-        # Without its index nobody finds what is in a segment.
-        beside = [path.removesuffix(SEGMENT) + INDEX] if path.endswith(SEGMENT) else []
-        for name in (path, *beside):
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-        removed += size
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+            removed += size
+            if path.endswith(SEGMENT):  # of which the index says nothing any more
+                Path(path.removesuffix(SEGMENT) + INDEX).unlink()
     return removed
 
 
