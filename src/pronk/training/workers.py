@@ -87,8 +87,9 @@ def tell(told: Path, done: int) -> None:
 def follow(task: "Future[Result]", told: Path, on_step: Callable[[int], None]) -> Result:
     """Wait for a task of a worker, and call what it tells meanwhile."""
     while not wait([task], timeout=FOLLOWED_SECONDS).done:
-        with contextlib.suppress(OSError, ValueError):
-            on_step(int(told.read_text()))
+        said = told.read_text() if told.is_file() else ""
+        if said:  # it is empty while it is written
+            on_step(int(said))
     told.unlink(missing_ok=True)
     return task.result()
 
