@@ -1,6 +1,8 @@
 import dataclasses
 import io
 import json
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from pronk.model.bundle import open_bundle
 from pronk.model.predictor import Predictor
 from pronk.photos.decoding import load_pixels
 from pronk.training import kept_model
-from pronk.training.kept_model import choose_golden, compare_frameworks
+from pronk.training.kept_model import choose_golden, compare_frameworks, fit_unknown
 from pronk.training.recipe import train
 
 SETTINGS = tiny_settings("unused")
@@ -48,6 +50,24 @@ def answering(probabilities):
 def test_files_that_differ_are_refused(whole_bundle, says):
     with pytest.raises(ModelError, match=r"differ by .* on the golden photos"):
         compare_frameworks(answering(says), open_bundle(whole_bundle))
+
+
+def test_of_many_photos_no_more_are_asked_than_are_kept(dataset, monkeypatch):
+    """Whatever their order in the folder."""
+    asked = []
+
+    def pool(suffix, features, photos):
+        asked.append(photos)
+        return np.stack([np.frombuffer(bytes.fromhex(photo.digest), np.uint8) for photo in photos]).astype(np.float32)
+
+    monkeypatch.setattr(kept_model, "pool_features", pool)
+    monkeypatch.setattr(kept_model, "PHOTOS", 10)
+    monkeypatch.setattr(kept_model, "conformal_threshold", lambda distances, coverage: 1.0)
+    other = dataclasses.replace(dataset, photos=dataset.photos[::-1])
+    found = [fit_unknown(None, SimpleNamespace(dataset=one), SETTINGS).to_record() for one in (dataset, other)]
+    assert found[0] == found[1]
+    assert Counter(photo.label for photo in asked[0]) == {"cold": 5, "warm": 5}
+    assert dataset.counts["train"] > 10
 
 
 # --- golden photos

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from helpers.training import digest_arrays, lively_backbone, write_photos
+from pronk import pools
 from pronk.analysis.head import class_weights
 from pronk.analysis.metrics import log_loss
-from pronk.backbone.keras_network import batch_norms, build_network, build_suffix, get_weights, set_head
+from pronk.backbone.keras_network import batch_norms, build_network, build_suffix, set_head, set_weights
 from pronk.config import Settings
 from pronk.dataset.loading import load_dataset
 from pronk.errors import RunError, SettingsError
 from pronk.report.plots import draw_learning
-from pronk.training import phase_two
+from pronk.training import networks, phase_two
 from pronk.training.features import Features, extract_features
 from pronk.training.phase_one import train_head
 from pronk.training.phase_two import (
@@ -86,8 +87,9 @@ def tuned(backbone, features, frozen, tmp_path_factory):
 
 
 def digest(result):
-    arrays = [array for name in sorted(result.weights) for array in result.weights[name]]
-    return digest_arrays([*arrays, result.head.weights, result.head.bias, result.val_probabilities])
+    weights, head = result.network.weights, result.network.head
+    arrays = [array for name in sorted(weights) for array in weights[name]]
+    return digest_arrays([*arrays, head.weights, head.bias, result.val_probabilities])
 
 
 # --- phase 1
@@ -160,12 +162,10 @@ def test_phase_2_moves_the_top_and_nothing_else(tuned, backbone):
     network, result = tuned
     moved = {
         name
-        for name, arrays in result.weights.items()
+        for name, arrays in result.network.weights.items()
         if digest_arrays(arrays) != digest_arrays(backbone.weights[name])
     }
     assert moved == {"block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1"}
-    stored = get_weights(network)
-    assert all(digest_arrays(stored[name]) == digest_arrays(result.weights[name]) for name in stored)
     for layer in batch_norms(network):
         assert digest_arrays(layer.get_weights()) == digest_arrays(backbone.weights[layer.name])
 
@@ -184,14 +184,26 @@ def test_the_share_with_the_lowest_validation_loss_is_taken(keep, backbone, feat
     _, whole = tune(backbone, features, frozen, tmp_path, pace=pace, settings=SETTINGS.replace(keep="fine-tuned"))
     network, result = tune(backbone, features, frozen, tmp_path, pace=pace, settings=SETTINGS.replace(keep=keep))
     val = features.dataset.part("val")
-    targets, suffix = features.dataset.targets(val), build_suffix(network, "block_15_add")
+    targets = features.dataset.targets(val)
     assert whole.share == 1
     assert log_loss(result.val_probabilities, targets) <= log_loss(whole.val_probabilities, targets)
-    for name, arrays in result.weights.items():
-        for old, new, found in zip(backbone.weights[name], whole.weights[name], arrays, strict=True):
+    for name, arrays in result.network.weights.items():
+        for old, new, found in zip(backbone.weights[name], whole.network.weights[name], arrays, strict=True):
             np.testing.assert_allclose(found, old + result.share * (new - old), atol=1e-6)
-    np.testing.assert_allclose(suffix.predict_on_batch(features.inputs(val)), result.val_probabilities, atol=1e-6)
+    set_weights(network, result.network.weights)
+    set_head(network, result.network.head)
+    said = build_suffix(network, "block_15_add").predict_on_batch(features.inputs(val))
+    np.testing.assert_allclose(said, result.val_probabilities, atol=1e-5, err_msg="by Keras")
     assert result.share == 1 if keep == "fine-tuned" else result.share in SHARES
+
+
+def test_what_a_network_says_does_not_depend_on_the_number_of_cores(tuned, features, monkeypatch):
+    photos, said = features.dataset.part("train"), []
+    assert len(photos) > 2 * networks.PHOTOS_AT_ONCE, "for several threads"
+    for cores in (1, 3):
+        monkeypatch.setattr(pools, "available_cores", lambda cores=cores: cores)
+        said.append(tuned[1].network.predict(features, photos))
+    assert digest_arrays(said[:1]) == digest_arrays(said[1:])
 
 
 def test_stopped_after_an_epoch_it_ends_the_same(tuned, backbone, features, frozen, tmp_path):

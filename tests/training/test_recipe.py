@@ -21,6 +21,7 @@ from pronk.errors import DataError, ModelError, RunError, SettingsError, Storage
 from pronk.model.predictor import Predictor
 from pronk.storage.cache import trim
 from pronk.training.kept_model import choose
+from pronk.training.networks import Network
 from pronk.training.phase_one import Frozen
 from pronk.training.phase_two import FineTuned
 from pronk.training.recipe import finish, train
@@ -55,7 +56,7 @@ def go(tmp_path, photos, tiny_weights, tiny_run, workers_inside):
 def chosen(frozen, tuned, keep="best", share=1.0):
     """Choose between phases with validation probabilities of the first class, which is the true one."""
     first, second = (np.array([[p, 1 - p] for p in values]) for values in (frozen, tuned))
-    one, two = Frozen("frozen head", (), first), FineTuned("tuned head", {"tuned": []}, (), second, share)
+    one, two = Frozen("frozen head", (), first), FineTuned(Network("tuned head", {"tuned": []}), (), second, share)
     run = Run(tiny_settings("w", keep=keep), Backbone("stub", "", {"plain": []}), Path(), Path(), None)
     return choose(one, two, np.zeros(len(first), int), run)
 
@@ -63,10 +64,10 @@ def chosen(frozen, tuned, keep="best", share=1.0):
 def test_the_lower_validation_loss_wins_and_not_the_accuracy():
     # More right answers, but a sure mistake.
     kept = chosen([0.6, 0.6, 0.6, 0.4], [0.6, 0.6, 0.6001, 0.001])
-    assert (kept.comparison["kept"], kept.head, list(kept.weights)) == ("frozen", "frozen head", ["plain"])
+    assert (kept.comparison["kept"], kept.network) == ("frozen", Network("frozen head", {"plain": []}))
     assert chosen([0.7, 0.7], [0.7, 0.7]).comparison["kept"] == "frozen", "where both are equal"
     kept = chosen([0.51, 0.51, 0.51], [0.9, 0.9, 0.49])
-    assert (kept.comparison["kept"], kept.head, list(kept.weights)) == ("fine_tuned", "tuned head", ["tuned"])
+    assert (kept.comparison["kept"], kept.network) == ("fine_tuned", Network("tuned head", {"tuned": []}))
     assert chosen([0.5], [0.9], share=0.25).comparison["kept"] == "mixed"
     assert (kept.comparison["gained"], kept.comparison["lost"], kept.comparison["p"]) == (0, 1, 1.0)
 

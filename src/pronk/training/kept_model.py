@@ -13,20 +13,21 @@ from threadpoolctl import threadpool_limits
 from pronk.analysis.calibration import SetScores, Unknown, conformal_threshold, fit_temperature, temper
 from pronk.analysis.head import Head
 from pronk.analysis.metrics import log_loss, mcnemar_exact
-from pronk.analysis.novelty import fit_novelty
+from pronk.analysis.novelty import PHOTOS, fit_novelty
 from pronk.backbone.architecture import FEATURES
-from pronk.backbone.onnx_graphs import write_model, write_suffix
+from pronk.backbone.onnx_graphs import write_model
 from pronk.config import Settings
-from pronk.dataset.loading import Dataset, Photo
+from pronk.dataset.loading import Dataset
 from pronk.dataset.rest_class import find_rest_class
 from pronk.dataset.split import take_in_turn
 from pronk.errors import DataError, ImageError, ModelError
 from pronk.model.bundle import GOLDEN_SIDE, Bundle, golden_photo, write_bundle
-from pronk.model.formats.runtimes import OnnxRuntime, open_session
+from pronk.model.formats.runtimes import OnnxRuntime
 from pronk.model.run import MODEL, ChoiceRecord
 from pronk.photos.decoding import load_image, load_pixels
-from pronk.pools import available_cores, start_beside
+from pronk.pools import start_beside
 from pronk.training.features import Features
+from pronk.training.networks import Network, pool_features
 from pronk.training.phase_one import Frozen
 from pronk.training.phase_two import FineTuned
 from pronk.training.run_folder import Run
@@ -42,14 +43,12 @@ class Kept:
     """The model that was chosen.
 
     Attributes:
-        head: its Dense layer.
-        weights: arrays by layer name of its MobileNetV2.
+        network: its weights.
         val_probabilities: float64 [n, C] of the validation photos, at temperature 1.
         comparison: gained, lost, p, kept and why of the two phases.
     """
 
-    head: Head
-    weights: Mapping[str, Sequence[np.ndarray]]
+    network: Network
     val_probabilities: np.ndarray
     comparison: ChoiceRecord
 
@@ -72,10 +71,10 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
 
     Where phase 2 was left out, `fine_tuned` is None; the targets are class indices of the validation photos.
     """
-    before, weights = frozen.val_probabilities, run.backbone.weights
+    before, network = frozen.val_probabilities, Network(frozen.head, run.backbone.weights)
     if fine_tuned is None:
         comparison = ChoiceRecord(gained=0, lost=0, p=1.0, kept="frozen", why="fine-tuning was left out", share=1.0)
-        return Kept(frozen.head, weights, before, comparison)
+        return Kept(network, before, comparison)
     after, asked = fine_tuned.val_probabilities, run.settings.keep
     losses = log_loss(before, targets), log_loss(after, targets)
     better = losses[1] < losses[0] if asked == "best" else asked == "fine-tuned"
@@ -89,8 +88,8 @@ def choose(frozen: Frozen, fine_tuned: FineTuned | None, targets: np.ndarray, ru
     kept = "fine_tuned" if share == 1 else "mixed"
     comparison = ChoiceRecord(**test, kept=kept if better else "frozen", why=why, share=share)
     if better:
-        return Kept(fine_tuned.head, fine_tuned.weights, after, comparison)
-    return Kept(frozen.head, weights, before, comparison)
+        return Kept(fine_tuned.network, after, comparison)
+    return Kept(network, before, comparison)
 
 
 def calibrate(kept: Kept, targets: np.ndarray) -> Calibration:
@@ -99,19 +98,11 @@ def calibrate(kept: Kept, targets: np.ndarray) -> Calibration:
     return Calibration(temperature, SetScores.fit(temper(kept.val_probabilities, temperature), targets))
 
 
-def cut_suffix(kept: Kept, features: Features, run: Run) -> bytes | None:
-    """Return the fine-tuned blocks as an ONNX graph; None for the frozen network, whose features are in the cache."""
-    if kept.weights is run.backbone.weights:
-        return None
-    extraction = features.extraction
-    return write_suffix(kept.weights, size=extraction.size, cut=extraction.cut, blocks=features.blocks)
-
-
 def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) -> Unknown | None:
     """Fit the distance to the training photos, and set its threshold with the validation photos.
 
-    The suffix is that of `cut_suffix`. None is returned where there are too few validation photos to promise the
-    `coverage` of the settings, or where a class is that of all the rest.
+    The suffix is that of the fine-tuned network, None of the frozen one. None is returned where there are too few
+    validation photos to promise the `coverage` of the settings, or where a class is that of all the rest.
     """
     dataset, coverage = features.dataset, settings.coverage
     if find_rest_class(dataset.classes, settings.rest_class):
@@ -119,26 +110,17 @@ def fit_unknown(suffix: bytes | None, features: Features, settings: Settings) ->
     train, val = dataset.part("train"), dataset.part("val")
     if conformal_threshold(np.zeros(len(val)), coverage) is None:
         return None
-    session = None if suffix is None else open_session(suffix, threads=available_cores())
-    rows = _pool_features(session, features, train)
+    by_class = [[photo for photo in train if photo.label == name] for name in dataset.classes]
+    most = max(1, PHOTOS // len(by_class))  # as many as it keeps
+    asked = [photo for some in by_class for photo in sorted(some, key=lambda photo: photo.digest)[:most]]
+    rows = pool_features(suffix, features, asked)
     # On one thread, so that what is kept does not depend on the number of cores.
     with threadpool_limits(1):
-        novelty = fit_novelty(rows, dataset.targets(train))
-    judged = _pool_features(session, features, val)
+        novelty = fit_novelty(rows, dataset.targets(asked))
+    judged = pool_features(suffix, features, val)
     threshold = conformal_threshold(novelty.distance(judged), coverage)
     assert threshold is not None
     return Unknown(novelty, threshold, coverage, len(val))
-
-
-def _pool_features(session: Any, features: Features, photos: tuple[Photo, ...]) -> np.ndarray:
-    """Return float32 [n, d] of the photos as they are: from the cache, or through the fine-tuned blocks."""
-    if session is None:
-        return features.pooled(photos)
-    rows = []
-    for start in range(0, len(photos), PHOTOS_AT_ONCE):
-        cuts, *fixed = features.inputs(photos[start : start + PHOTOS_AT_ONCE])
-        rows.append(np.hstack([*fixed, *session.run(["features"], {"cut": cuts})]))
-    return np.concatenate(rows)
 
 
 def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
@@ -190,11 +172,12 @@ def write_kept(
     from pronk.backbone.keras_network import save_network, set_head, set_weights
 
     settings, temperature = run.settings, calibration.temperature
-    set_weights(network, kept.weights)
+    weights, head = kept.network.weights, kept.network.head
+    set_weights(network, weights)
     # Divided here, so that the Keras model needs no layer of its own for the temperature.
-    set_head(network, Head(kept.head.weights / temperature, kept.head.bias / temperature))
+    set_head(network, Head(head.weights / temperature, head.bias / temperature))
     saving = start_beside(lambda: save_network(network))
-    onnx = write_model(kept.weights, kept.head, size=settings.image_size, temperature=temperature)
+    onnx = write_model(weights, head, size=settings.image_size, temperature=temperature)
     contents = {f"golden/{name}": data for name, data in golden.items()}
     contents["golden/expected.json"] = json.dumps(_predict_golden(onnx, golden, settings)).encode()
     contents |= {"model.keras": saving.result(), "model.onnx": onnx}

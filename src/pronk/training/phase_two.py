@@ -12,19 +12,19 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pronk.analysis.head import Head, class_weights
+from pronk.analysis.head import class_weights
 from pronk.analysis.metrics import log_loss
 from pronk.config import Settings
-from pronk.dataset.loading import Photo
 from pronk.errors import RunError, SettingsError
 from pronk.storage.files import write_atomically
 from pronk.training.features import Features
+from pronk.training.networks import Network
 from pronk.training.phase_one import Fit, Frozen, HistoryRow, history_row, measure_fit
 from pronk.training.plan import Pace, Plan
 from pronk.training.run_folder import Run
@@ -46,15 +46,13 @@ class FineTuned:
     """What phase 2 made.
 
     Attributes:
-        head: the Dense layer.
-        weights: arrays by layer name, for the whole MobileNetV2.
+        network: the weights.
         history: one row per epoch.
         val_probabilities: float64 [n, C] of the validation photos.
         share: weight of what phase 2 ended with in the mean of it and the frozen network; 1 is that alone.
     """
 
-    head: Head
-    weights: Mapping[str, Sequence[np.ndarray]]
+    network: Network
     history: tuple[HistoryRow, ...]
     val_probabilities: np.ndarray
     share: float
@@ -63,25 +61,27 @@ class FineTuned:
 def fine_tune(network: Any, frozen: Frozen, features: Features, plan: Plan, run: Run) -> FineTuned:
     """Train the blocks after the cut and the head on cached activations, at a rate that falls to 0.
 
-    The whole Keras model `network` holds the resulting weights afterwards: the mean of those at the end and of the
-    frozen ones (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903) with the share that has the lowest validation
-    loss. Where the run folder holds checkpoints, training goes on from them. Progress is told as ("fine_tune", done,
-    total), in hundredths of epochs.
+    What comes out is the mean of the weights at the end, which the whole Keras model `network` holds, and of the frozen
+    ones (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903) with the share that has the lowest validation loss.
+    Where the run folder holds checkpoints, training goes on from them. Progress is told as ("fine_tune", done, total),
+    in hundredths of epochs.
     """
     from pronk.backbone.keras_network import build_suffix, get_head, get_weights, set_head
 
+    def read() -> Network:
+        return Network(get_head(network), get_weights(network))
+
     suffix = build_suffix(network, features.extraction.cut)
     set_head(network, frozen.head)
-    before = suffix.get_weights()
     photos = features.dataset.part("train")
     answers = np.array([plan.answers.get(photo.digest, (0, 0)) for photo in photos], np.float32)
     state = FineTuning(suffix, plan.pace, run.settings, answers)
     state.restore(run.work)
     while state.epoch < plan.pace.epochs:
-        _train_epoch(state, features, run)
+        _train_epoch(state, read, features, run)
         state.save(run.work)
-    share, judged = _mix(state, before, features)
-    return FineTuned(get_head(network), get_weights(network), tuple(state.history), judged, share)
+    share, mean, judged = _mix(state, read(), Network(frozen.head, run.backbone.weights), features)
+    return FineTuned(mean, tuple(state.history), judged, share)
 
 
 class FineTuning:
@@ -177,7 +177,8 @@ class FineTuning:
         self.epoch, self.history = state["epoch"], state["history"]
 
 
-def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
+def _train_epoch(state: FineTuning, read: Callable[[], Network], features: Features, run: Run) -> None:
+    """Train for an epoch and write its row of the history; `read` returns the network as it is then."""
     started = time.perf_counter()
     settings, dataset, total = run.settings, features.dataset, state.pace.epochs * PROGRESS
     targets, val = dataset.targets(dataset.part("train")), dataset.part("val")
@@ -187,7 +188,7 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     state.run_epoch(
         batches, len(chosen), lambda step: run.on_progress("fine_tune", before + PROGRESS * step // len(chosen), total)
     )
-    judged = state.judged = _predict(state.suffix, features, val, settings)
+    judged = state.judged = read().predict(features, val)
     if not np.isfinite(judged).all():
         raise SettingsError(
             f"fine-tuning came to numbers beyond all bounds in epoch {state.epoch}",
@@ -198,23 +199,20 @@ def _train_epoch(state: FineTuning, features: Features, run: Run) -> None:
     state.history.append(history_row("fine_tuned", state.epoch, **fits, learning_rate=rate, started=started))
 
 
-def _mix(state: FineTuning, before: list[np.ndarray], features: Features) -> tuple[float, np.ndarray]:
-    """Set the weights to the best mean of those before and after; return its share and validation probabilities."""
-    suffix, settings, photos = state.suffix, state.settings, features.dataset.part("val")
-    after, targets = suffix.get_weights(), features.dataset.targets(photos)
-    judged: dict[float, np.ndarray] = {}
+def _mix(state: FineTuning, trained: Network, frozen: Network, features: Features) -> tuple[float, Network, np.ndarray]:
+    """Return the best share of what was trained in the mean with the frozen network, that mean and what it says.
 
-    def set_share(share: float) -> None:
-        mixed = [old + np.float32(share) * (new - old) for old, new in zip(before, after, strict=True)]
-        suffix.set_weights(after if share == 1 else mixed)
-
-    for share in SHARES if settings.keep == "best" else SHARES[-1:]:
-        set_share(share)
+    That is probabilities of the validation photos, float64 [n, C].
+    """
+    photos = features.dataset.part("val")
+    means: dict[float, tuple[Network, np.ndarray]] = {}
+    for share in SHARES if state.settings.keep == "best" else SHARES[-1:]:
+        network = trained if share == 1 else frozen.mix(trained, share)
         known = state.judged if share == 1 else None  # by the last epoch, unless the run was stopped after it
-        judged[share] = _predict(suffix, features, photos, settings) if known is None else known
-    best = min(judged, key=lambda share: log_loss(judged[share], targets))
-    set_share(best)
-    return best, judged[best]
+        means[share] = network, network.predict(features, photos) if known is None else known
+    targets = features.dataset.targets(photos)
+    best = min(means, key=lambda share: log_loss(means[share][1], targets))
+    return best, *means[best]
 
 
 def share_of_rate(gone: float) -> float:
@@ -250,15 +248,6 @@ def fill_batches(order: np.ndarray, size: int) -> np.ndarray:
                [3, 4, 0]])
     """
     return np.resize(order, (-(-len(order) // size), size))
-
-
-def _predict(suffix: Any, features: Features, photos: Sequence[Photo], settings: Settings) -> np.ndarray:
-    """Predict in batches of one size, so that one trace serves all."""
-    size = min(settings.batch_size, len(photos))
-    batches = ([photos[i] for i in chosen] for chosen in fill_batches(np.arange(len(photos)), size))
-    inputs = (features.inputs(batch) for batch in batches)
-    outputs = [np.asarray(suffix.predict_on_batch(given), np.float64) for given in inputs]
-    return np.concatenate(outputs)[: len(photos)]
 
 
 def save_checkpoint(folder: Path, epoch: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:

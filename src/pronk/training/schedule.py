@@ -6,7 +6,7 @@ from typing import Any
 from pronk.model.bundle import Bundle
 from pronk.pools import start_beside
 from pronk.training.features import Features
-from pronk.training.kept_model import Kept, choose_golden, compare_frameworks, cut_suffix, fit_unknown
+from pronk.training.kept_model import Kept, choose_golden, compare_frameworks, fit_unknown
 from pronk.training.results import draw_example
 from pronk.training.run_folder import Run
 from pronk.training.surveys import study
@@ -48,7 +48,8 @@ class Beside:
 
     def after_choice(self, kept: Kept, features: Features) -> None:
         """While the model is written, fit the distance by which it tells photos of other things."""
-        suffix = cut_suffix(kept, features, self.run)
+        is_frozen = kept.comparison["kept"] == "frozen"  # its features are in the cache
+        suffix = None if is_frozen else kept.network.cut_suffix(features)
         self.unknown = self.run.pool.submit(fit_unknown, suffix, features, self.run.settings)
 
     def after_writing(self, network: Any, bundle: Bundle) -> None:
