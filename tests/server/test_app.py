@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import threading
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from pronk.model.bundle import open_runtime, write_bundle
 from pronk.model.heat_maps import class_activation_map, draw_overlay
 from pronk.photos.decoding import decode, fit_pixels
 from pronk.photos.formats import BY_PILLOW, FORMATS
+from pronk.report.page_files import read_page
 from pronk.server import service
-from pronk.server.app import PAGE, Limits
+from pronk.server.app import Limits
 from pronk.server.gateway import POLICY
 from pronk.server.http_errors import HttpError, to_http
 
@@ -391,13 +393,13 @@ INLINE = re.compile(r"<style|<script(?![^>]* src=)|\sstyle=|\son[a-z]+=|javascri
 
 def test_the_pages_need_nothing_from_outside(inside):
     text = inside.get("/").text + inside.get("/docs").text
-    linked = set(re.findall(r'(?:src|href)="(/[^"#]*)"', text))
+    linked = {urljoin("/", link) for link in re.findall(r'(?:src|href)="([^"#:]+)"', text)}
     assert {"/page/main.js", "/page/style.css", "/docs"} <= linked
     assert (
         text.count(f'accept="image/*,{",".join(suffix for name in BY_PILLOW for suffix in FORMATS[name].suffixes)}"')
         == 2
     ), "every format that is read can be chosen"
-    for path in linked | {f"/page/{file.name}" for file in PAGE.iterdir()}:
+    for path in linked | {f"/page/{name}" for name in read_page()}:
         answer = inside.get(path)
         assert answer.status_code == 200, path
         assert not OUTSIDE.search(answer.text), path

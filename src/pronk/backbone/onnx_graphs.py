@@ -112,7 +112,7 @@ class GraphWriter:
         """
         sizes = pooled_sizes(self.weights, blocks)
         parts = np.split(head.weights.astype(np.float32), np.cumsum(sizes)[:-1])
-        doubling = self.constant("heat/scales", np.array([1, 1, 2, 2], np.float32))
+        doubling = np.array([1, 1, 2, 2], np.float32)
         logits = heat = ""
         stride = HEAD_STRIDES[blocks[-1]]
         for name, part in zip(reversed(blocks), reversed(parts), strict=True):
@@ -123,7 +123,8 @@ class GraphWriter:
             shown = self.node("Conv", [self.maps[name], kernel], f"heat/{name}")
             if stride > HEAD_STRIDES[name]:
                 stride = HEAD_STRIDES[name]
-                heat = self.node("Resize", [heat, "", doubling], f"heat/{name}/spread", mode="linear")
+                scales = self.constant(f"heat/{name}/scales", doubling)
+                heat = self.node("Resize", [heat, "", scales], f"heat/{name}/spread", mode="linear")
             heat = self.node("Add", [heat, shown], f"heat/{name}/sum") if heat else shown
         self.node("Flatten", [logits], "logits")
         self.node("Transpose", [heat], "heat", perm=[0, 2, 3, 1])

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from pronk.photos.formats import BY_PILLOW, FORMATS, MAX_PIXELS
+from pronk.photos.formats import MAX_PIXELS
+from pronk.report.page_files import read_page
 from pronk.server.gateway import OPEN_PATHS, Access, Admission, Gateway, Meters
 from pronk.server.http_errors import HttpError, Problem, explain_errors, refusals
 from pronk.server.predict_routes import predict_router
@@ -20,7 +21,6 @@ from pronk.server.teach_routes import teach_router
 from pronk.server.training_jobs import TrainingRunner
 from pronk.server.uploads import MOST_FILES, UploadReader
 
-PAGE = Path(__file__).with_name("page")
 MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript"}
 DESCRIPTION = (
     "Photos in, predictions out. A refusal says what is wrong and what to do: {error, code, hint}. "
@@ -119,10 +119,7 @@ def _health_router(service: Service, meters: Meters) -> APIRouter:
 def _page_router(app: FastAPI) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     # Read once: nothing but these files is ever served, whatever a path says.
-    files = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.suffix in MEDIA_TYPES}
-    files["index.html"] = files["index.html"].replace(
-        b"SUFFIXES", ",".join(suffix for name in BY_PILLOW for suffix in FORMATS[name].suffixes).encode()
-    )
+    files = read_page()
 
     @router.get("/")
     async def index() -> Response:

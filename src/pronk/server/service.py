@@ -5,7 +5,6 @@ import base64
 import contextlib
 import ctypes
 import dataclasses
-import datetime
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pronk.errors import ImageError, ModelError, PronkError, RunError
-from pronk.model.bundle import MODEL_FILE
+from pronk.errors import ImageError, ModelError, PronkError
+from pronk.model.description import describe_bundle
 from pronk.model.heat_maps import class_activation_map, draw_heat, seen_box
 from pronk.model.predictor import Prediction, Predictor
-from pronk.model.run import Metrics, read_metrics
 from pronk.photos.decoding import load_photo
 from pronk.pools import available_cores
 from pronk.server.http_errors import HttpError
@@ -99,7 +97,9 @@ class Service:
                 predictor.prove()
             size = predictor.bundle.size
             predictor.predict_proba(np.zeros((1, size, size, 3), np.uint8))  # the first photo would wait longest
-            self._model = OpenModel(folder, predictor, _describe(predictor) | {"heatmaps": _has_heat(predictor)})
+            self._model = OpenModel(
+                folder, predictor, describe_bundle(predictor.bundle) | {"heatmaps": _has_heat(predictor)}
+            )
             _call_allocator("malloc_trim", 0)  # opening leaves some 20 MB of free memory with the process
             return self._model
 
@@ -129,35 +129,6 @@ class Service:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(cancel_futures=True)
-
-
-def _describe(predictor: Predictor) -> dict[str, Any]:
-    bundle, metrics = predictor.bundle, _read_metrics(predictor)
-    written = datetime.datetime.fromtimestamp((bundle.folder / MODEL_FILE).stat().st_mtime, datetime.UTC)
-    name = bundle.run_folder.resolve().name or "model"
-    return {
-        "name": name if bundle.runtime == "onnx" else f"{name}-{bundle.runtime}",
-        "classes": list(bundle.classes),
-        "image": {"size": bundle.size, "fit": bundle.fit},
-        "runtime": bundle.runtime,
-        "accuracy": metrics.test["accuracy"] if metrics and metrics.test else None,
-        "photos": metrics and metrics.counts,
-        "trained": written.date().isoformat(),
-        "weights": {"name": "", "sha256": ""} | dict(bundle.weights),
-        "unknown": bundle.unknown is not None,
-        "coverage": bundle.unknown.coverage if bundle.unknown else None,
-        "rest_class": bundle.rest_class,
-        "calibrated": bundle.sets is not None,
-    }
-
-
-def _read_metrics(predictor: Predictor) -> Metrics | None:
-    # A model folder may travel without its run; then nobody here knows how good it is.
-    try:
-        metrics = read_metrics(predictor.bundle.run_folder)
-    except RunError:
-        return None
-    return metrics if tuple(metrics.classes) == predictor.classes else None
 
 
 def _has_heat(predictor: Predictor) -> bool:

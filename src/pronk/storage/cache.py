@@ -31,6 +31,7 @@ class CacheKind(enum.Enum):
     PREFIX = r".+\.onnx"
     SCANS = r"[0-9a-f-]+\.(?:segment|index)|[0-9a-f]{64}\.json"
     VERIFIED = r"[0-9a-f]{32}"
+    PACKAGES = r".+\.tgz"
 
     def within(self, root: Path) -> Path:
         """Return the folder for this kind in a cache folder."""

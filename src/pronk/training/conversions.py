@@ -16,6 +16,8 @@ from pronk.errors import ModelError
 from pronk.model.bundle import Bundle, open_runtime
 from pronk.model.formats.runtimes import OUTPUTS, Outputs, Runtime, load_onnxruntime
 from pronk.model.formats.table import FORMATS
+from pronk.training.web_export import write_web
+from pronk.training.web_runtime import WebRuntime
 
 # The head keeps its float32 weights, which are few, and probabilities and heat finer steps than 1 / 256; features of
 # different blocks have ranges of their own.
@@ -23,7 +25,9 @@ HEAD_NODES = ("pooled", "logits", "probabilities", "heat")  # by the first part 
 Contents = Mapping[str, bytes]
 
 
-def convert(bundle: Bundle, to: str, samples: np.ndarray) -> dict[str, bytes]:
+def convert(
+    bundle: Bundle, to: str, samples: np.ndarray, *, runtime: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
     """Convert a run's model.
 
     Args:
@@ -31,6 +35,7 @@ def convert(bundle: Bundle, to: str, samples: np.ndarray) -> dict[str, bytes]:
         to: a key of CONVERSIONS.
         samples: uint8 [n, size, size, 3], of training photos; the formats with eight bits take the range of every
             activation from them.
+        runtime: files of `load_runtime`, for a page.
 
     Returns:
         Bytes by path in the folder of the export.
@@ -38,7 +43,13 @@ def convert(bundle: Bundle, to: str, samples: np.ndarray) -> dict[str, bytes]:
     Raises:
         ModelError: if the model cannot be converted.
     """
-    return dict(CONVERSIONS[to].write(bundle, samples))
+    contents = CONVERSIONS[to].write(bundle, samples)
+    return dict(contents) if runtime is None else write_web(bundle, contents[FORMATS[to].path], runtime)
+
+
+def copy_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Take the ONNX file that training wrote."""
+    return {FORMATS["web"].path: bundle.model_path.read_bytes()}
 
 
 def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
@@ -147,6 +158,8 @@ class Conversion:
 
 CONVERSIONS: Mapping[str, Conversion] = {
     "onnx-int8": Conversion(quantize_onnx),
+    "web": Conversion(copy_onnx, WebRuntime),
+    "web-int8": Conversion(quantize_onnx, WebRuntime),
     "litert": Conversion(convert_litert),
     "litert-int8": Conversion(quantize_litert),
     "savedmodel": Conversion(save_savedmodel, open_savedmodel),

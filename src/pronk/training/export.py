@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pronk.dataset.listing import list_photos
 from pronk.dataset.split import take_in_turn
 from pronk.errors import DataError, GateError, ImageError, ModelError, RunError, SettingsError, need_extra
 from pronk.model.agreement import compare_answers, count_bytes, measure_speed, run_all
-from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime, read_record, write_bundle
+from pronk.model.bundle import GOLDEN_EXPECTED, MODEL_FILE, Bundle, open_bundle, open_runtime, read_record, write_bundle
 from pronk.model.formats.example_programs import travel_files
 from pronk.model.formats.runtimes import Runtime
 from pronk.model.formats.table import FORMATS
@@ -29,8 +30,12 @@ from pronk.progress import Progress, no_progress
 from pronk.report.run_page import note_exports
 from pronk.storage.files import digest_file, lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
+from pronk.training.kept_model import draw_golden
+from pronk.training.web_export import load_runtime
+from pronk.training.web_runtime import WebRuntime, find_browser, find_node
 
 STEPS = 4
+PAGES = ("web", "web-int8")
 SAMPLES = 200  # photos that the ranges of 8-bit activations are taken from
 
 Named = tuple[Path, str]  # a photo and its class
@@ -58,12 +63,14 @@ class ExportPhotos:
     Attributes:
         samples: photos that ranges of activations are taken from, uint8 [size, size, 3] each.
         compared: photos to compare the predictions on, uint8 [size, size, 3] each.
+        files: where those are.
         targets: class indices of those, int [n].
         is_validation: those are the run's own validation photos, which the model was not trained with.
     """
 
     samples: Sequence[np.ndarray]
     compared: Sequence[np.ndarray]
+    files: Sequence[Path]
     targets: np.ndarray
     is_validation: bool
 
@@ -75,6 +82,7 @@ def export_model(
     calibration: Path | str | None = None,
     min_agreement: float | None = None,
     out: Path | str | None = None,
+    runtime: Path | str | None = None,
     on_progress: Progress = no_progress,
 ) -> Exported:
     """Convert a run's model, compare it with the original on validation photos, and keep it if they agree.
@@ -89,30 +97,27 @@ def export_model(
             takes the run's own training and validation photos, where they were.
         min_agreement: least share of equal top classes; None means .99, and .97 with 8 bits.
         out: folder of the export; None means `exports/<to>` in the run folder. A former export is replaced.
+        runtime: folder of ONNX Runtime's files for browsers, for a page; None means that npm fetches its package.
         on_progress: called with ("export", step, steps).
 
     Raises:
         PronkError: if something else lies at `out`, there are no photos to compare, or the model cannot be converted.
     """
     bundle = _open_run(model, to)
+    in_browsers = _prepare_page(to, Path(runtime) if runtime else None)
     folder = Path(out) if out else bundle.run_folder / EXPORTS / to
     check_place(folder, to)
     photos = gather_photos(bundle, calibration)
     on_progress("export", 1, STEPS)
-    contents = convert(bundle, to, np.stack(photos.samples)) | travel_files(bundle, to)
+    contents = convert(bundle, to, np.stack(photos.samples), runtime=in_browsers) | travel_files(bundle, to)
     on_progress("export", 2, STEPS)
     with hold_place(folder) as working:
         exported, parity = prove(working, bundle, to, contents, photos)
         on_progress("export", 3, STEPS)
-        gate = judge_parity(parity, min_agreement)
-        parity["accepted"] = gate is None
-        kept = put_in_place(exported, folder, is_accepted=gate is None)
-        if out:
-            note_parity(kept / PARITY, parity)  # a folder of the user's own gets no files beside the export
-        else:
-            note_exports(bundle.run_folder / REPORT, note_parity(folder.parent / PARITY, parity))
+        report = None if out else bundle.run_folder / REPORT
+        done = _settle(exported, parity, folder, gate=judge_parity(parity, min_agreement), report=report)
     on_progress("export", STEPS, STEPS)
-    return Exported(kept, parity, gate)
+    return done
 
 
 def _open_run(model: Path | str, to: str) -> Bundle:
@@ -125,6 +130,17 @@ def _open_run(model: Path | str, to: str) -> Bundle:
         with need_extra("litert", f"export to {to}"):
             importlib.import_module("ai_edge_litert")
     return bundle
+
+
+def _prepare_page(to: str, runtime: Path | None) -> dict[str, bytes] | None:
+    """Return what runs a model in a browser, where a page is asked for; what is missing is said before any work."""
+    if to not in PAGES:
+        if runtime:
+            raise SettingsError(f"--runtime is for pages, not for {to}", hint=f"leave it out, or --to {PAGES[0]}")
+        return None
+    if find_browser() is None:
+        find_node()
+    return load_runtime(runtime)
 
 
 def check_place(folder: Path, to: str) -> None:
@@ -163,28 +179,7 @@ def prove(
     Returns:
         The export, and the record of parity.json but for `accepted`.
     """
-    exported, runtime, answers = write_export(folder, bundle, to, contents, photos)
-    reference, _ = run_all(open_runtime(bundle), photos.compared)
-    speed = measure_speed(runtime, photos.compared)
-    parity = {
-        "format": to,
-        **compare_answers(reference, answers, photos.targets),
-        "latency_ms": {"p50": speed.p50, "p95": speed.p95},
-        "bytes": count_bytes(exported.model_path),
-    }
-    return exported, parity
-
-
-def write_export(
-    folder: Path, bundle: Bundle, to: str, contents: dict[str, bytes], photos: ExportPhotos
-) -> tuple[Bundle, Runtime, np.ndarray]:
-    """Write the export's model folder: with the golden photos of the run, and all that follows from its own numbers.
-
-    Returns:
-        The export, what opened it, and its probabilities for the photos that are compared, float32 [n, C].
-    """
-    golden = list(bundle.golden())
-    contents = contents | {name: (bundle.folder / name).read_bytes() for name in golden}
+    contents = contents | _choose_golden(bundle, to)
     options: dict[str, Any] = {
         "classes": bundle.classes,
         "size": bundle.size,
@@ -196,23 +191,78 @@ def write_export(
         "rest_class": bundle.rest_class,
         "decoding": bundle.decoding,
     }
-    runtime = CONVERSIONS[to].open(write_bundle(folder, contents, **options))
-    if golden:
-        pixels = [
-            load_pixels(contents[name], size=bundle.size, fit=bundle.fit, version=bundle.decoding) for name in golden
-        ]
-        rows = run_all(runtime, pixels)[0].tolist()
-        expected = {name.removeprefix("golden/"): row for name, row in zip(golden, rows, strict=True)}
-        contents["golden/expected.json"] = json.dumps(expected).encode()
-    probabilities, features = run_all(runtime, photos.compared)
+    with _open_export(write_bundle(folder, contents, **options)) as runtime:
+        contents |= _expect_golden(bundle, contents, runtime)
+        answers, features = _ask(runtime, photos)
+        speed = measure_speed(runtime, photos.compared)
+    exported = write_bundle(folder, contents, **options, **_fit_answers(bundle, answers, features, photos))
+    reference, _ = run_all(open_runtime(bundle), photos.compared)
+    parity = {
+        "format": to,
+        **compare_answers(reference, answers, photos.targets),
+        "latency_ms": {"p50": speed.p50, "p95": speed.p95},
+        "bytes": count_bytes(exported.model_path),
+    }
+    return exported, parity | ({"ran_in": runtime.place} if isinstance(runtime, WebRuntime) else {})
+
+
+def _choose_golden(bundle: Bundle, to: str) -> dict[str, bytes]:
+    """Return the photos that prove an export elsewhere, by path: those of the run, or for strangers drawn ones."""
+    if to in PAGES:
+        return {f"golden/{name}": data for name, data in draw_golden(0).items()}
+    return {name: (bundle.folder / name).read_bytes() for name in bundle.golden()}
+
+
+@contextlib.contextmanager
+def _open_export(exported: Bundle) -> Iterator[Runtime]:
+    runtime = CONVERSIONS[exported.runtime].open(exported)
+    try:
+        yield runtime
+    finally:
+        if isinstance(runtime, WebRuntime):
+            runtime.close()
+
+
+def _expect_golden(bundle: Bundle, contents: Mapping[str, bytes], runtime: Runtime) -> dict[str, bytes]:
+    """Return the file that says what the export gives for the golden photos among the contents, if there are any."""
+    golden = [name for name in contents if name.startswith("golden/")]
+    if not golden:
+        return {}
+    load = functools.partial(load_pixels, size=bundle.size, fit=bundle.fit, version=bundle.decoding)
+    rows = run_all(runtime, [load(contents[name]) for name in golden])[0].tolist()
+    expected = {name.removeprefix("golden/"): row for name, row in zip(golden, rows, strict=True)}
+    return {GOLDEN_EXPECTED: json.dumps(expected).encode()}
+
+
+def _ask(runtime: Runtime, photos: ExportPhotos) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the export says of the photos that are compared: probabilities [n, C] and features [n, d]."""
+    if isinstance(runtime, WebRuntime) and runtime.decodes:
+        return runtime.run_files(photos.files)
+    return run_all(runtime, photos.compared)
+
+
+def _fit_answers(bundle: Bundle, answers: np.ndarray, features: np.ndarray, photos: ExportPhotos) -> dict[str, Any]:
+    """Return the threshold of `unknown` and the sets that follow from the export's own numbers, or the run's."""
     unknown, sets = bundle.unknown, bundle.sets
     if photos.is_validation:
-        sets = SetScores.fit(probabilities, photos.targets)
+        sets = SetScores.fit(answers, photos.targets)
         if unknown:
             threshold = conformal_threshold(unknown.novelty.distance(features), unknown.coverage)
             if threshold is not None:
                 unknown = dataclasses.replace(unknown, threshold=threshold, n=len(photos.compared))
-    return write_bundle(folder, contents, unknown=unknown, sets=sets, **options), runtime, probabilities
+    return {"unknown": unknown, "sets": sets}
+
+
+def _settle(
+    exported: Bundle, parity: dict[str, Any], folder: Path, *, gate: GateError | None, report: Path | None
+) -> Exported:
+    """Put an export where it belongs and note how it agrees; a folder of the user's own gets no files beside it."""
+    parity["accepted"] = gate is None
+    kept = put_in_place(exported, folder, is_accepted=gate is None)
+    records = note_parity((folder.parent if report else kept) / PARITY, parity)
+    if report:
+        note_exports(report, records)
+    return Exported(kept, parity, gate)
 
 
 def judge_parity(parity: dict[str, Any], min_agreement: float | None) -> GateError | None:
@@ -298,8 +348,13 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> ExportPhoto
         raise DataError(
             "no photos to compare the export with", hint="name a folder of labelled photos with --calibration"
         )
-    targets = np.array([bundle.classes.index(label) for _, label in compared])
-    return ExportPhotos([pixels for pixels, _ in samples], [pixels for pixels, _ in compared], targets, is_validation)
+    return ExportPhotos(
+        [pixels for pixels, _ in samples],
+        [pixels for pixels, _ in compared],
+        [path for _, (path, _) in compared],
+        np.array([bundle.classes.index(label) for _, (_, label) in compared]),
+        is_validation,
+    )
 
 
 def _photos_of_run(bundle: Bundle) -> list[Named]:
@@ -321,10 +376,10 @@ def _photos_of_folder(data: Path) -> list[Named]:
     return [(path, label) for path, label in photos if path.is_file()]
 
 
-def _load(bundle: Bundle, photos: Sequence[Named]) -> list[tuple[np.ndarray, str]]:
-    def load(photo: Named) -> tuple[np.ndarray, str] | None:
+def _load(bundle: Bundle, photos: Sequence[Named]) -> list[tuple[np.ndarray, Named]]:
+    def load(photo: Named) -> tuple[np.ndarray, Named] | None:
         with contextlib.suppress(ImageError):
-            return load_pixels(photo[0], size=bundle.size, fit=bundle.fit, version=bundle.decoding), photo[1]
+            return load_pixels(photo[0], size=bundle.size, fit=bundle.fit, version=bundle.decoding), photo
         return None
 
     return [photo for photo in run_in_order(load, photos) if photo is not None]

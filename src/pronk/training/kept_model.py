@@ -130,7 +130,7 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
         Encoded photos by file name.
     """
     if settings.golden == "drawn":
-        return _draw_golden(settings.seed)
+        return draw_golden(settings.seed)
     photos = (*dataset.part("val"), *dataset.part("train"))
     golden: dict[str, bytes] = {}
     for photo in take_in_turn([[photo for photo in photos if photo.label == name] for name in dataset.classes]):
@@ -146,7 +146,8 @@ def choose_golden(dataset: Dataset, settings: Settings) -> dict[str, bytes]:
     return golden
 
 
-def _draw_golden(seed: int) -> dict[str, bytes]:
+def draw_golden(seed: int) -> dict[str, bytes]:
+    """Draw 8 photos that are nobody's: encoded, by file name."""
     from pronk.photos.drawing import KINDS, draw_photo
 
     rng = np.random.default_rng(seed)

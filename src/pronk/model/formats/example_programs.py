@@ -78,13 +78,17 @@ def travel_files(bundle: Bundle, to: str) -> dict[str, bytes]:
 
     Returns:
         labels.txt (a class name per line, in the order of the probabilities), decode.json (how a photo becomes the
-        model's input) and predict_example.py, which needs the runtime, Pillow and NumPy alone.
+        model's input) and predict_example.py, which needs the runtime, Pillow and NumPy alone. A page of its own needs
+        none of them.
     """
+    program = FORMATS[to].program
+    if program is None:
+        return {}
     decoding = "\n    ".join(write_decoding(bundle.fit, size=bundle.size, photo="name"))
     return {
         "labels.txt": "".join(f"{visible(name)}\n" for name in bundle.classes).encode(),
         "decode.json": (json.dumps(describe_decoding(bundle, to), indent=2) + "\n").encode(),
-        "predict_example.py": EXAMPLE.substitute(vars(FORMATS[to].program), decoding=decoding).encode(),
+        "predict_example.py": EXAMPLE.substitute(vars(program), decoding=decoding).encode(),
     }
 
 

@@ -48,7 +48,7 @@ class Format:
         name: its name in model.json and on the command line.
         path: the model's file or folder within its own folder.
         engine: loads what opens it for prediction; None where only its own framework does, outside of pronk.
-        program: for the example program beside an export.
+        program: for the example program beside an export; None where the export is a program itself.
         tolerance: how much a golden photo's probability may differ elsewhere.
         min_agreement: the least share of photos that must get the same class as from the run's model.
     """
@@ -56,7 +56,7 @@ class Format:
     name: str
     path: str
     engine: Callable[[], Engine] | None
-    program: Program
+    program: Program | None
     tolerance: float = 1e-3  # float runtimes agree to 1e-5 or so
     min_agreement: float = 0.99
 
@@ -109,6 +109,8 @@ FORMATS: Mapping[str, Format] = {
     for form in (
         Format(TRAINED, "model.onnx", load_onnx, ONNX_PROGRAM),
         Format("onnx-int8", "model.onnx", load_onnx, ONNX_PROGRAM, **EIGHT_BITS),
+        Format("web", "model.onnx", load_onnx, None),
+        Format("web-int8", "model.onnx", load_onnx, None, **EIGHT_BITS),
         Format("litert", "model.tflite", load_litert, LITERT_PROGRAM),
         Format("litert-int8", "model.tflite", load_litert, LITERT_PROGRAM, **EIGHT_BITS),
         Format("savedmodel", "saved_model", None, SAVEDMODEL_PROGRAM),

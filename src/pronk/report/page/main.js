@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { at, explainError, show } from "./dom.js";
-import { acceptDrops, takeDropped } from "./photos.js";
+import { takeIn } from "./photos.js";
 import { addPhotos, leavePredict, refreshModel, setUpPredict } from "./predict.js";
 import { enterTeach, leaveTeach, setUpTeach, takeForClass } from "./teach.js";
 
@@ -37,18 +37,6 @@ function setUpTabs() {
     });
 }
 
-function setUpIntake() {
-    // A photo that misses its target must not replace the page, so the whole page takes it.
-    acceptDrops(document.documentElement, (photos) => (tab === "predict" ? addPhotos(photos) : takeForClass(photos)), { highlight: document.body });
-    document.addEventListener("paste", async (event) => {
-        if (![...event.clipboardData.items].some(({ kind }) => kind === "file")) return; // text, for a field
-        event.preventDefault();
-        const photos = await takeDropped(event.clipboardData);
-        if (tab === "predict") addPhotos(photos);
-        else takeForClass(photos, event.target);
-    });
-}
-
 /** Say where the photos go: to this machine, unless the page came from another one. */
 function sayWhere() {
     if (HERE.test(location.hostname)) return;
@@ -66,7 +54,7 @@ async function start() {
         at("version").textContent = server.version;
         setUpPredict(server, () => goTo("teach", { focus: true }));
         setUpTeach(server, async () => { await refreshModel(); goTo("predict", { focus: true }); });
-        setUpIntake();
+        takeIn((photos, target) => (tab === "predict" ? addPhotos(photos) : takeForClass(photos, target)));
         const model = await refreshModel();
         goTo(TABS.includes(asked) ? asked : !model && server.teach ? "teach" : "predict");
     } catch (error) {

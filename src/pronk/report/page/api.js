@@ -1,23 +1,11 @@
 /** What the page asks -> what the server answers; the token, busy servers and lost connections are dealt with here. */
 
 import { at, show } from "./dom.js";
+import { ServerError } from "./trouble.js";
 
 const KEY = "pronk-token";
 const MOST_WAITS = 60; // times a busy server is asked again
 const LONGEST_WAIT = 20; // seconds between two of them
-
-/** What the server, or the way to it, has to complain about. */
-export class ServerError extends Error {
-    constructor(message, { hint = "", code = "internal", status = 0 } = {}) {
-        super(message);
-        Object.assign(this, { hint, code, status });
-    }
-
-    /** Whether the same question may go better later. */
-    get passing() {
-        return ["offline", "busy", "slow", "internal", "not_ready"].includes(this.code);
-    }
-}
 
 let token = takeToken();
 let asking = null; // the dialog, while it is open: everybody waits for the same answer

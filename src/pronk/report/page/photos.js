@@ -81,3 +81,16 @@ export function acceptDrops(element, onPhotos, { highlight = element } = {}) {
         onPhotos(await takeDropped(event.dataTransfer));
     });
 }
+
+/** Let the whole page take what is dropped or pasted: a photo that misses its target must not replace the page.
+ *
+ * `onPhotos` gets them, and where they were pasted.
+ */
+export function takeIn(onPhotos) {
+    acceptDrops(document.documentElement, (photos) => onPhotos(photos), { highlight: document.body });
+    document.addEventListener("paste", async (event) => {
+        if (![...event.clipboardData.items].some(({ kind }) => kind === "file")) return; // text, for a field
+        event.preventDefault();
+        onPhotos(await takeDropped(event.clipboardData), event.target);
+    });
+}

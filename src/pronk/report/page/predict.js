@@ -1,6 +1,6 @@
 /** Photos -> answers: the queue, the list of this session, and everything on the Predict tab. */
 
-import { ServerError, call, get, wrap } from "./api.js";
+import { call, get, wrap } from "./api.js";
 import { closeCamera, openCamera } from "./camera.js";
 import { makeCard, paintCard, tellVerdict } from "./card.js";
 import { announce, at, count, make, megabytes, nameOf, note, save, show, visible } from "./dom.js";
@@ -8,6 +8,7 @@ import { watchLive } from "./live.js";
 import { askInWords, describeModel } from "./model.js";
 import { takeChosen } from "./photos.js";
 import { csvFile, makeRow } from "./table.js";
+import { ServerError } from "./trouble.js";
 
 const AT_ONCE = 2;
 const ROWS_PAUSE = 250; // milliseconds between two paintings of the table
