@@ -95,6 +95,25 @@ def with_features(network: Any, *, temperature: float = 1.0) -> Any:
     return keras.Model(network.input, outputs, name="pronk")
 
 
+def split_head(network: Any) -> Any:
+    """Return what follows the scaling of pixels, with a Dense layer for each block that the head reads.
+
+    In whole numbers each of them so has a range of its own. The network may be that of `with_features`.
+
+    Returns:
+        A `keras.Model`: float32 [N, size, size, 3] in [-1, 1] -> probabilities float32 [N, C].
+    """
+    head, pools = get_head(network), [network.get_layer(_pool_name(name)).output for name in _blocks_of(network)]
+    parts = np.split(head.weights, np.cumsum([pool.shape[-1] for pool in pools])[:-1])
+    told = []
+    for number, (pool, part) in enumerate(zip(pools, parts, strict=True)):
+        layer = keras.layers.Dense(part.shape[1], use_bias=not number, name=f"head_{number}")
+        told.append(layer(pool))
+        layer.set_weights([part] if number else [part, head.bias])
+    logits = told[0] if len(told) == 1 else keras.layers.Add(name="logits")(told)
+    return keras.Model(network.get_layer("scale").output, keras.layers.Softmax(name="probabilities")(logits))
+
+
 class LastAnswers(keras.metrics.Metric):  # type: ignore[misc]
     """What the network said of each photo of the last batch: float32 [photos, 2].
 

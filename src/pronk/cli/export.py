@@ -33,6 +33,7 @@ def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **
     """
     import pronk
     from pronk.cli.console import open_console, print_json, show_progress
+    from pronk.training.micro import say_size
 
     if out and len(to) > 1:
         raise click.UsageError("--out names one folder, so --to can be given once only")
@@ -43,6 +44,8 @@ def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **
                 exported = pronk.export_model(model, form, out=out, on_progress=on_progress, **options)
             done.append(exported)
             console.print(describe_agreement(exported.parity), markup=False)
+            if "arena_bytes" in exported.parity:
+                console.print(f"  {say_size(exported.parity)}", markup=False)
     if as_json:
         print_json([exported.parity for exported in done])
     else:

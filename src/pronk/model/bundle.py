@@ -19,7 +19,7 @@ from pronk.analysis.calibration import SetScores, Unknown
 from pronk.config import SETTINGS as CONFIG
 from pronk.errors import COPY_AGAIN, ModelError
 from pronk.model.first_format import HEAD_FILE, FirstFormat
-from pronk.model.formats.runtimes import Runtime
+from pronk.model.formats.runtimes import FIRST_MAP, Runtime
 from pronk.model.formats.table import FORMATS, TRAINED, Format
 from pronk.model.guards.files import check_ordinary, read_limited
 from pronk.model.run import EXPORTS, MODEL, SETTINGS
@@ -81,6 +81,12 @@ class Bundle:
     def model_path(self) -> Path:
         """The model's file; a folder for savedmodel."""
         return self.folder / self.format.path
+
+    @property
+    def opened_path(self) -> Path:
+        """The file that pronk opens for prediction."""
+        opened = self.format.opened
+        return self.folder / opened if opened and opened in self.files else self.model_path
 
     @property
     def format(self) -> Format:
@@ -197,10 +203,10 @@ def open_runtime(bundle: Bundle) -> Runtime:
         )
     engine = bundle.format.engine()
     # The bytes that are opened are those that are checked, whatever becomes of the file meanwhile.
-    data = read_limited(bundle.model_path)
+    data = read_limited(bundle.opened_path)
     engine.check(data)
-    if hashlib.sha256(data).hexdigest() != bundle.files[bundle.format.path]:
-        raise ModelError(f"{bundle.model_path} was altered", hint=COPY_AGAIN)
+    if hashlib.sha256(data).hexdigest() != bundle.files[bundle.opened_path.name]:
+        raise ModelError(f"{bundle.opened_path} was altered", hint=COPY_AGAIN)
     runtime = engine.open(data)
     wanted = {"image": [bundle.size, bundle.size, 3], "probabilities": [len(bundle.classes)]}
     if bundle.unknown:
@@ -209,9 +215,9 @@ def open_runtime(bundle: Bundle) -> Runtime:
     sides = [[bundle.size // stride] * 2 for stride in (8, 32)]
     fits = heat is None or (heat[:-1] in sides and heat[-1] == len(bundle.classes))
     if not fits or any(runtime.shapes.get(name) != shape for name, shape in wanted.items()):
-        raise ModelError(f"{bundle.model_path} does not fit its model.json", hint=COPY_AGAIN)
-    if heat is None:
-        file = bundle.folder / HEAD_FILE if HEAD_FILE in bundle.files else bundle.model_path
+        raise ModelError(f"{bundle.opened_path} does not fit its model.json", hint=COPY_AGAIN)
+    if FIRST_MAP in runtime.shapes:
+        file = bundle.folder / HEAD_FILE if HEAD_FILE in bundle.files else bundle.opened_path
         return FirstFormat(runtime, file, classes=len(bundle.classes))
     return runtime
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import tempfile
@@ -13,9 +14,12 @@ import numpy as np
 
 from pronk.config import Settings
 from pronk.errors import ModelError
+from pronk.model.agreement import run_all
 from pronk.model.bundle import Bundle, open_runtime
-from pronk.model.formats.runtimes import OUTPUTS, Outputs, Runtime, load_onnxruntime
+from pronk.model.formats.runtimes import OUTPUTS, IntegerRuntime, Outputs, Runtime, load_onnxruntime
 from pronk.model.formats.table import FORMATS
+from pronk.training.litert import PROBABILITIES, add_metadata, correct_bias, write_integers, write_tflite
+from pronk.training.micro import write_program
 from pronk.training.web_export import write_web
 from pronk.training.web_runtime import WebRuntime
 
@@ -79,24 +83,34 @@ def quantize_onnx(bundle: Bundle, samples: np.ndarray) -> Contents:
         return {path.name: path.read_bytes()}
 
 
-def convert_litert(bundle: Bundle, samples: np.ndarray, **options: Any) -> Contents:
-    """Write a .tflite file for phones and small computers: of float32 numbers, unless Keras's options say otherwise."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FORMATS["litert"].path
-        _export(bundle, path, format="litert", **options)
-        return {path.name: path.read_bytes()}
+def convert_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Write a .tflite file of float32 numbers for phones and small computers."""
+    return _write_tflite(bundle)
 
 
 def quantize_litert(bundle: Bundle, samples: np.ndarray) -> Contents:
     """Write a .tflite file of 8-bit integers."""
-    import tensorflow as tf  # LiteRT's converter is TensorFlow's; no other backend has one for eight bits
+    return _write_tflite(bundle, samples)
 
-    def representative() -> Iterator[list[np.ndarray]]:
-        for sample in samples:
-            yield [sample[None]]
 
-    options = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": representative}
-    return convert_litert(bundle, samples, **options)
+def _write_tflite(bundle: Bundle, samples: np.ndarray | None = None) -> Contents:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    network, form = _load_network(_keras_file(bundle), bundle), FORMATS["litert"]
+    write = functools.partial(write_tflite, network, size=bundle.size, samples=samples)
+    with _quiet():
+        phone = add_metadata(write(outputs=PROBABILITIES), bundle.classes)
+        return {form.path: phone, str(form.opened): write()}
+
+
+def write_micro(bundle: Bundle, samples: np.ndarray) -> Contents:
+    """Write a .tflite file of integers alone, and what a microcontroller's program needs beside it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    network, wanted = _load_network(_keras_file(bundle), bundle), run_all(open_runtime(bundle), list(samples))[0]
+    with _quiet():
+        model = write_integers(network, size=bundle.size, samples=samples)
+        correct_bias(network, run_all(IntegerRuntime(model), list(samples))[0], wanted)
+        model = write_integers(network, size=bundle.size, samples=samples)
+    return {FORMATS["micro"].path: model} | write_program(model, bundle.classes, size=bundle.size)
 
 
 def save_savedmodel(bundle: Bundle, samples: np.ndarray) -> Contents:
@@ -162,6 +176,7 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "web-int8": Conversion(quantize_onnx, WebRuntime),
     "litert": Conversion(convert_litert),
     "litert-int8": Conversion(quantize_litert),
+    "micro": Conversion(write_micro),
     "savedmodel": Conversion(save_savedmodel, open_savedmodel),
     "keras": Conversion(copy_keras, open_keras),
 }

@@ -31,6 +31,8 @@ from pronk.report.run_page import note_exports
 from pronk.storage.files import digest_file, lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.kept_model import draw_golden
+from pronk.training.litert import run_tflite
+from pronk.training.micro import measure_needs
 from pronk.training.web_export import load_runtime
 from pronk.training.web_runtime import WebRuntime, find_browser, find_node
 
@@ -126,7 +128,7 @@ def _open_run(model: Path | str, to: str) -> Bundle:
         raise ModelError(
             f"cannot export {bundle.runtime} to {to}", hint=f"name a run; it goes to {', '.join(CONVERSIONS)}"
         )
-    if "litert" in to:  # said at once, not after the work
+    if "litert" in to or to == "micro":  # said at once, not after the work
         with need_extra("litert", f"export to {to}"):
             importlib.import_module("ai_edge_litert")
     return bundle
@@ -194,6 +196,8 @@ def prove(
     with _open_export(write_bundle(folder, contents, **options)) as runtime:
         contents |= _expect_golden(bundle, contents, runtime)
         answers, features = _ask(runtime, photos)
+        if FORMATS[to].opened:  # what is proven is what phones get
+            answers = run_tflite(contents[FORMATS[to].path], photos.compared)
         speed = measure_speed(runtime, photos.compared)
     exported = write_bundle(folder, contents, **options, **_fit_answers(bundle, answers, features, photos))
     reference, _ = run_all(open_runtime(bundle), photos.compared)
@@ -203,7 +207,11 @@ def prove(
         "latency_ms": {"p50": speed.p50, "p95": speed.p95},
         "bytes": count_bytes(exported.model_path),
     }
-    return exported, parity | ({"ran_in": runtime.place} if isinstance(runtime, WebRuntime) else {})
+    if isinstance(runtime, WebRuntime):
+        parity["ran_in"] = runtime.place
+    if to == "micro":
+        parity |= measure_needs(contents[FORMATS[to].path]).record
+    return exported, parity
 
 
 def _choose_golden(bundle: Bundle, to: str) -> dict[str, bytes]:
@@ -243,7 +251,8 @@ def _ask(runtime: Runtime, photos: ExportPhotos) -> tuple[np.ndarray, np.ndarray
 
 def _fit_answers(bundle: Bundle, answers: np.ndarray, features: np.ndarray, photos: ExportPhotos) -> dict[str, Any]:
     """Return the threshold of `unknown` and the sets that follow from the export's own numbers, or the run's."""
-    unknown, sets = bundle.unknown, bundle.sets
+    # What gives no features cannot tell other things.
+    unknown, sets = bundle.unknown if features.shape[1] else None, bundle.sets
     if photos.is_validation:
         sets = SetScores.fit(answers, photos.targets)
         if unknown:

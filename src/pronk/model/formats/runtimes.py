@@ -109,6 +109,28 @@ class LiteRtRuntime:
         return self._own.runner
 
 
+class IntegerRuntime(LiteRtRuntime):
+    """A model of integers alone, opened by LiteRT: pixels less 128 go in, and probabilities come out, nothing else."""
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__(model)
+        (details,) = self._open().get_output_details().values()
+        self._scale, self._zero = details["quantization"]
+
+    def run(self, pixels: np.ndarray, *, heat: bool = False) -> Outputs:
+        """As `Runtime` says, without features.
+
+        Raises:
+            ModelError: where heat is asked for.
+        """
+        if heat:
+            raise ModelError("a model for microcontrollers has no heat maps", hint="name the run that it was made of")
+        (name,) = self._open().get_output_details()
+        told = self._open()(image=(pixels.astype(np.int16) - 128).astype(np.int8))[name]
+        probabilities = self._scale * (told.astype(np.float32) - self._zero)
+        return Outputs(probabilities.astype(np.float32), np.empty((len(pixels), 0), np.float32))
+
+
 def name_outputs(shapes: Mapping[str, list[Any]], *, heat: bool) -> list[str]:
     """Name what to ask a model for, with the map that heat is made of in the place of heat where it has none."""
     *names, last = OUTPUTS

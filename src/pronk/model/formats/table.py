@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pronk.model.formats.runtimes import Runtime
@@ -49,6 +49,8 @@ class Format:
         path: the model's file or folder within its own folder.
         engine: loads what opens it for prediction; None where only its own framework does, outside of pronk.
         program: for the example program beside an export; None where the export is a program itself.
+        opened: the file that pronk opens, where that is another: phone libraries want less than pronk. It is missing in
+            exports of earlier versions, whose one file has all.
         tolerance: how much a golden photo's probability may differ elsewhere.
         min_agreement: the least share of photos that must get the same class as from the run's model.
     """
@@ -57,6 +59,7 @@ class Format:
     path: str
     engine: Callable[[], Engine] | None
     program: Program | None
+    opened: str | None = None
     tolerance: float = 1e-3  # float runtimes agree to 1e-5 or so
     min_agreement: float = 0.99
 
@@ -77,8 +80,18 @@ def load_litert() -> Engine:
     return Engine("ai_edge_litert", check_tflite, LiteRtRuntime)
 
 
+def load_micro() -> Engine:
+    """Load what opens .tflite files of integers alone, as microcontrollers run them."""
+    from pronk.model.formats.runtimes import IntegerRuntime
+    from pronk.model.guards.tflite import check_tflite
+
+    return Engine("ai_edge_litert", check_tflite, IntegerRuntime)
+
+
 # Where weights have eight bits, another processor may round one of them differently, and everything after it.
-EIGHT_BITS = {"tolerance": 0.05, "min_agreement": 0.97}
+EIGHT_BITS: dict[str, Any] = {"tolerance": 0.05, "min_agreement": 0.97}
+# Where activations have them too, up to the probabilities, photos between two classes may change sides.
+WHOLE_NUMBERS: dict[str, Any] = {"tolerance": 0.05, "min_agreement": 0.95}
 ONNX_PROGRAM = Program(
     package="onnxruntime",
     library="import onnxruntime",
@@ -103,6 +116,7 @@ KERAS_PROGRAM = Program(
     open='model = keras.saving.load_model(here / "model.keras", compile=False)',
     run="model.predict(pixels, verbose=0)[0]",
 )
+WITH_FEATURES = "model-with-features.tflite"
 TRAINED = "onnx"  # what training writes; the others are exports, made by training/conversions.py
 FORMATS: Mapping[str, Format] = {
     form.name: form
@@ -111,8 +125,9 @@ FORMATS: Mapping[str, Format] = {
         Format("onnx-int8", "model.onnx", load_onnx, ONNX_PROGRAM, **EIGHT_BITS),
         Format("web", "model.onnx", load_onnx, None),
         Format("web-int8", "model.onnx", load_onnx, None, **EIGHT_BITS),
-        Format("litert", "model.tflite", load_litert, LITERT_PROGRAM),
-        Format("litert-int8", "model.tflite", load_litert, LITERT_PROGRAM, **EIGHT_BITS),
+        Format("litert", "model.tflite", load_litert, LITERT_PROGRAM, WITH_FEATURES),
+        Format("litert-int8", "model.tflite", load_litert, LITERT_PROGRAM, WITH_FEATURES, **EIGHT_BITS),
+        Format("micro", "model.tflite", load_micro, None, **WHOLE_NUMBERS),
         Format("savedmodel", "saved_model", None, SAVEDMODEL_PROGRAM),
         Format("keras", "model.keras", None, KERAS_PROGRAM),
     )
