@@ -46,7 +46,7 @@ INTRUDERS = """
 return [...document.querySelectorAll("*")].filter(element =>
     /^(intruder|iframe|object|embed|base)$/.test(element.localName)
     || [...element.attributes].some(one => /^on|^srcdoc$/.test(one.name)
-        || (/^(src|href|action)$/.test(one.name) && !/^(blob:|data:image|[#/]|$)/.test(one.value)))
+        || (/^(src|href|action)$/.test(one.name) && !/^(blob:|data:image|[#/]|page\\/|docs$|$)/.test(one.value)))
 ).map(element => element.outerHTML.slice(0, 200));
 """
 

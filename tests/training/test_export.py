@@ -55,8 +55,15 @@ def exports(tmp_path_factory, tiny_run):
     return export
 
 
+OTHERS = {"web-int8", "micro"}  # whose parts have tests of their own
+
+
 @pytest.mark.parametrize(
-    "to", [to if to == "onnx-int8" else pytest.param(to, marks=pytest.mark.more) for to in CONVERSIONS]
+    "to",
+    [
+        to if to == "onnx-int8" else pytest.param(to, marks=pytest.mark.slow if to in OTHERS else pytest.mark.more)
+        for to in CONVERSIONS
+    ],
 )
 def test_an_export_is_a_model_of_its_own_that_agrees(exports, tiny_photos, tmp_path, to):
     run, exported = exports(to)
