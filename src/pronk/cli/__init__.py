@@ -23,6 +23,8 @@ from pronk.cli.demo import demo
 from pronk.cli.evaluate import evaluate
 from pronk.cli.explain import explain
 from pronk.cli.export import export
+from pronk.cli.features import features
+from pronk.cli.next_photos import next_photos
 from pronk.cli.predict import predict
 from pronk.cli.serve import serve
 from pronk.cli.train import train
@@ -63,6 +65,8 @@ COMMANDS = (
     evaluate,
     explain,
     export,
+    features,
+    next_photos,
     predict,
     serve,
     train,
