@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TESTS := $(BIN)/python -m pytest -n auto --dist worksteal --durations 12 --durations-min 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more test-slow check format docs notebook bench accuracy clean
+.PHONY: help demo test test-more test-slow dist check format docs notebook bench accuracy clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-more: $(VENV)/test.stamp  ## tests that belong in every check and take long
 
 test-slow: $(VENV)/test.stamp  ## tests of minutes to hours, by hand
 	$(BIN)/python -m pytest -m slow --timeout 14400 tests
+
+dist: $(VENV)/test.stamp  ## build wheel and sdist, and try both in clean environments
+	.ci/dist
 
 check: $(VENV)/test.stamp  ## lint, format, types and import contracts
 	$(BIN)/ruff check .
