@@ -26,7 +26,7 @@ from pronk.batch.plans import (
 from pronk.batch.shards import load_model, predict_missing, read_rows
 from pronk.batch.tables import Record, choose_form, list_columns, require_parquet, save_records, write_text
 from pronk.errors import DataError, SettingsError
-from pronk.model.predictor import Predictor, expand_paths
+from pronk.model.predictor import Predictor, expand_paths, names_archive
 from pronk.moving.sorting import Sorted, check_place, name_folders, sort_photos
 from pronk.progress import Progress, no_progress
 
@@ -151,6 +151,9 @@ def _check(request: BatchRequest) -> str:
         raise SettingsError(f"--shard must be K/N with K from 1 to N. Got {shard}", hint="for example --shard 1/8")
     if request.shard and request.sort_into:
         raise SettingsError("--shard and --sort-into exclude each other", hint="sort the photos in one command")
+    packed = next(filter(names_archive, request.paths), None)
+    if request.sort_into and packed:
+        raise SettingsError(f"--sort-into takes photos from folders, and {packed!r} is an archive", hint="unpack it")
     check_engine(request.engine, address=request.address)
     if form == "parquet":
         require_parquet()

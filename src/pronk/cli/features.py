@@ -25,7 +25,7 @@ def features(model: str, paths: tuple[str, ...], out: Path, form: str | None, **
 
     MODEL is a run or an export, whose features are those that its head reads, at its own size; or the weights of a
     network as it is, at the size and fit of the options: imagenet, offline, or an h5 file. PATH is a photo, a folder, a
-    pattern, or - for a list of paths on standard input.
+    zip or tar, a pattern, or - for a list of paths on standard input.
 
     \b
     Example:

@@ -55,9 +55,9 @@ def _read_shard(context: click.Context, option: click.Parameter, value: str | No
 def predict(move: bool, copy: bool, strict: bool, **wanted: Any) -> None:
     """Predict the class of photos.
 
-    PATH is a photo, a folder, a pattern, or - for a list of paths on standard input. With --out or --sort-into, a
-    command that was stopped goes on when it is given again. What --sort-into did, pronk undo DIR/undo.csv takes back.
-    The rows of the parts of --shard, one after the other, are those of one command.
+    PATH is a photo, a folder, a zip or tar, a pattern, or - for a list of paths on standard input. With --out or
+    --sort-into, a command that was stopped goes on when it is given again. What --sort-into did, pronk undo
+    DIR/undo.csv takes back. The rows of the parts of --shard, one after the other, are those of one command.
 
     \b
     Example:

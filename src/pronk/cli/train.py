@@ -32,9 +32,9 @@ def train(data: Path | None, config: Path | None, **options: Any) -> None:
 
     DATA is a folder with one sub-folder of photos per class; or of folders for training, validation and test, by names
     such as train, val2017 or Test_Set, that hold those of the classes; or a CSV with a column for the path (path,
-    file, image, ...), one for the label (label, class, category) and perhaps one for the part (part, split, set).
-    Nothing in it is changed. Some of your photos (8, made small) go into the model folder for its self-test;
-    --golden drawn keeps them out.
+    file, image, ...), one for the label (label, class, category) and perhaps one for the part (part, split, set). A zip
+    or tar of such folders is read in place. Nothing in DATA is changed. Some of your photos (8, made small) go into the
+    model folder for its self-test; --golden drawn keeps them out.
 
     \b
     Example:

@@ -42,7 +42,8 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
     """Look at every file of a data set: what cannot be used, is there twice, is badly arranged or gives the class away.
 
     Args:
-        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`.
+        data: a folder of class folders, of train/val/test folders of class folders, a zip or tar of such, or a CSV
+            `path,label[,part]`.
         on_progress: called with ("check", done, total), then ("compare", done, total).
 
     Raises:

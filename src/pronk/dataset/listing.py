@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pronk.dataset.layout import Folder, Layout, is_drawn, read_layout
 from pronk.dataset.lists import read_list
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
+from pronk.storage.archives import Item, find_root, is_archive, scan
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, is_hidden
 from pronk.text import find_label_fault, plural, visible
 
@@ -80,11 +80,23 @@ def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
             f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
         )
     try:
-        listing = _list_csv(data) if data.is_file() else _list_folder(data)
+        root = find_photo_root(data)
+        listing = _list_csv(data) if data.is_file() and root == data.parent else _list_folder(root)
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
     obstacles = listing.obstacles or tuple(_find_class_problems(data, listing.classes, min_classes))
     return dataclasses.replace(listing, obstacles=obstacles)
+
+
+def find_photo_root(data: Path) -> Path:
+    """Return the folder that paths of a data set are relative to: of a list the one it lies in, of an archive inside.
+
+    Raises:
+        DataError: if it is an archive that cannot be read in place.
+    """
+    if is_archive(data):
+        return find_root(data)
+    return data.parent if data.is_file() else data
 
 
 def list_files(folder: Path) -> list[str]:
@@ -132,11 +144,11 @@ def _list_folder(data: Path) -> Listing:
 def _look_into(folder: Path) -> Folder:
     """Return what tells classes from parts; a folder that cannot be listed has nothing in it."""
     folders, has_photos = [], False
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
+    with contextlib.suppress(OSError):
+        for entry in scan(folder):
             if is_hidden(entry.name):
                 continue
-            if _is_folder(entry):
+            if entry.is_folder:
                 folders.append(entry.name)
             else:
                 has_photos = has_photos or entry.name.lower().endswith(SUFFIXES)
@@ -229,16 +241,15 @@ def _find_class_problems(root: Path, classes: tuple[str, ...], min_classes: int)
 def _visible_folders(root: Path, folder: Path) -> tuple[list[str], list[Finding]]:
     """Return the names of a folder's visible folders, and findings, with paths from the root, for all else in it."""
     names, findings = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path).relative_to(root).as_posix()
-            if _is_folder(entry):
-                if is_hidden(entry.name):
-                    findings.append(find(path, "hidden", f"hidden folder {entry.name!r} is not a class", RENAME))
-                else:
-                    names.append(entry.name)
-            elif not is_hidden(entry.name):
-                findings.append(find(path, "outside_classes", f"{entry.name!r} is not in a class folder", MOVE))
+    for entry in scan(folder):
+        path = (folder / entry.name).relative_to(root).as_posix()
+        if entry.is_folder:
+            if is_hidden(entry.name):
+                findings.append(find(path, "hidden", f"hidden folder {entry.name!r} is not a class", RENAME))
+            else:
+                names.append(entry.name)
+        elif not is_hidden(entry.name):
+            findings.append(find(path, "outside_classes", f"{entry.name!r} is not in a class folder", MOVE))
     findings.sort(key=lambda finding: finding.path)
     return sorted(names, key=natural_key), findings
 
@@ -280,20 +291,16 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
 
     Hidden folders and pictures are noted in `hidden`, but not what systems leave behind.
     """
-    outer = [(root / step).stat() for step in folder.relative_to(root).parents]
-    above = frozenset((status.st_dev, status.st_ino) for status in outer)
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, above)]
+    above = frozenset(_identify(root / step) for step in folder.relative_to(root).parents)
+    waiting: list[tuple[Path, frozenset[object]]] = [(folder, above)]
     while waiting:
         current, above = waiting.pop()
         inside = current.relative_to(root).as_posix()
         try:
-            status = current.stat()
-            with os.scandir(current) as found:
-                entries = list(found)
+            identity, entries = _identify(current), scan(current)
         except OSError:
             yield inside
             continue
-        identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link that leads back into a folder above it
             continue
         for entry in entries:
@@ -301,20 +308,22 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
             if is_hidden(entry.name):
                 if hidden is not None and _may_be_missed(entry):
                     hidden.append(path)
-            elif _is_folder(entry):
-                waiting.append((Path(entry.path), above | {identity}))
+            elif entry.is_folder:
+                waiting.append((current / entry.name, above | {identity}))
             else:
                 yield path
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _identify(folder: Path) -> object:
+    """Return what a folder is the same by, whatever links lead to it; in an archive there are none."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+        status = folder.stat()
+    except NotADirectoryError:
+        return folder
+    return status.st_dev, status.st_ino
 
 
-def _may_be_missed(entry: os.DirEntry[str]) -> bool:
+def _may_be_missed(entry: Item) -> bool:
     """Tell whether a hidden entry may be missed by somebody: a folder, or a picture that is not a leftover of macOS."""
     name = entry.name.lower()
-    return (_is_folder(entry) or name.endswith(SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"
+    return (entry.is_folder or name.endswith(SUFFIXES)) and name not in SYSTEM_NAMES and name[:2] != "._"

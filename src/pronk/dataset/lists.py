@@ -13,6 +13,7 @@ from pronk.dataset.findings import Finding, find
 from pronk.dataset.layout import read_part
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
+from pronk.storage.archives import is_there
 
 # Names of columns, in small letters without spaces, hyphens and underscores.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -148,7 +149,7 @@ class _Paths:
 
     def _exists(self, path: Path) -> bool:
         try:
-            return (self.root / path).exists()
+            return is_there(self.root / path)
         except (OSError, ValueError):
             return False
 

@@ -20,6 +20,7 @@ from pronk.model.bundle import MODEL_FILE, Bundle, open_bundle, open_runtime
 from pronk.model.formats.runtimes import Outputs, Runtime, describe_runtime
 from pronk.photos.decoding import convert_picture, fit_pixels, load_pixels
 from pronk.pools import run_in_order
+from pronk.storage.archives import is_archive
 from pronk.storage.cache import CacheKind, default_cache
 from pronk.storage.files import digest_file, write_atomically
 from pronk.storage.places import UNKNOWN
@@ -288,6 +289,14 @@ def read_photo(source: Photo) -> Path | bytes | Image.Image:
     return content
 
 
+def names_archive(argument: str) -> bool:
+    """Tell whether an argument names a zip or tar file."""
+    try:
+        return is_archive(Path(argument))
+    except ValueError:  # an impossible name
+        return False
+
+
 def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Path]:
     """Turn files, folders, patterns and `-` into the list of photos they mean.
 
@@ -303,7 +312,7 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
     for argument in arguments:
         if argument == "-":
             found = [Path(line.rstrip("\r\n")) for line in lines if line.strip()]
-        elif os.path.isdir(argument):  # noqa: PTH112 - says no to impossible names
+        elif os.path.isdir(argument) or names_archive(argument):  # noqa: PTH112 - says no to impossible names
             found = [Path(argument) / name for name in list_files(Path(argument))]
         elif ADDRESS.match(argument) and not os.path.lexists(argument):
             raise DataError(f"{argument!r} is an address, not a file", hint="download it, and name the file")

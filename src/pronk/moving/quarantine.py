@@ -28,8 +28,8 @@ def check_folders(data: Path, folder: Path) -> None:
     """Refuse at once, by a SettingsError, a CSV, whose rows would point nowhere, and folders inside each other."""
     if data.is_file():
         raise SettingsError(
-            f"--fix moves files of a folder, and {str(data)!r} is a list of files: its rows would point nowhere",
-            hint="take the rows out of the list instead; --json names the files",
+            f"--fix moves files of a folder, and {str(data)!r} is a list of files or an archive: it stays as it is",
+            hint="take the rows out of the list instead, or unpack the archive; --json names the files",
         )
     if overlap(folder, data):
         shown = folder.as_posix()

@@ -21,6 +21,7 @@ from pronk.photos.heif import INSTALL, can_open
 from pronk.photos.jpeg import JpegFile, is_lossless, is_text_copy
 from pronk.photos.mending import brighten_png, find_significant_bits, is_deep_png, is_html, list_mendings
 from pronk.photos.tiff import Tiff, open_tiff, read_tiff
+from pronk.storage.archives import read_inside
 
 DECODING_VERSION = 2  # raise it when a file becomes other pixels, so that nothing kept of the old ones is used
 LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
@@ -80,6 +81,9 @@ def read_bytes(path: Path) -> bytes:
         ImageError: vanished, not_regular_file, zero_byte, too_large or unreadable.
     """
     try:
+        inside = _read_in_archive(path)
+        if inside is not None:
+            return inside
         status = path.stat()
         # Opening a FIFO would wait for ever, so look before opening.
         if stat.S_ISDIR(status.st_mode):
@@ -104,6 +108,16 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(
             Reason.UNREADABLE, f"{path.name} cannot be read: {cause}", hint="check its permissions"
         ) from error
+
+
+def _read_in_archive(path: Path) -> bytes | None:
+    """Return the bytes of a file in an archive; None where a path leads into none."""
+    data = read_inside(path, MAX_BYTES + 1)
+    if data is not None and not data:
+        raise ImageError(Reason.ZERO_BYTE, f"{path.name} is empty", hint="copy the photo again")
+    if data is not None and len(data) > MAX_BYTES:
+        raise ImageError(Reason.TOO_LARGE, f"{path.name} has more than 100 MiB", hint="save it at most 100 MiB large")
+    return data
 
 
 def decode(

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pronk.errors import RunError, StorageError
+from pronk.storage.archives import is_there, read_inside
 
 LOCKED_BYTE = 2**30
+MOST_INSIDE = 100 * 2**20 + 1  # bytes of a file in an archive: one byte more than a photo may have
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -97,7 +99,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def digest_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes as hexadecimal digits."""
+    """Return the sha256 of a file's bytes as hexadecimal digits; it may lie in an archive."""
+    inside = read_inside(path, MOST_INSIDE)
+    if inside is not None:
+        return hashlib.sha256(inside).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -105,7 +110,13 @@ def digest_file(path: Path) -> str:
 def find_digest(path: Path) -> str:
     """Return the sha256 of a file, or nothing where no ordinary file is: reading a pipe would wait for ever."""
     try:
-        return digest_file(path) if stat.S_ISREG(path.stat().st_mode) else ""
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except NotADirectoryError:  # it leads into an archive, or nowhere
+        is_file = is_there(path)
+    except (OSError, ValueError):
+        return ""
+    try:
+        return digest_file(path) if is_file else ""
     except (OSError, ValueError):
         return ""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pronk.analysis.calibration import SetScores, conformal_threshold
 from pronk.config import read_settings
-from pronk.dataset.listing import list_photos
+from pronk.dataset.listing import find_photo_root, list_photos
 from pronk.dataset.split import take_in_turn
 from pronk.errors import DataError, GateError, ImageError, ModelError, RunError, SettingsError, need_extra
 from pronk.model.agreement import compare_answers, count_bytes, measure_speed, run_all
@@ -28,6 +28,7 @@ from pronk.photos.decoding import load_pixels
 from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.report.run_page import note_exports
+from pronk.storage.archives import is_there
 from pronk.storage.files import digest_file, lock_folder, storage_error, write_json
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.kept_model import draw_golden
@@ -375,14 +376,14 @@ def _photos_of_run(bundle: Bundle) -> list[Named]:
             f"{bundle.folder} does not lie in a run folder, so its photos are not known",
             hint="name a folder of labelled photos with --calibration",
         ) from error
-    root = data if data.is_dir() else data.parent
-    return [(root / photo.path, photo.label) for photo in photos if (root / photo.path).is_file()]
+    root = find_photo_root(data)
+    return [(root / photo.path, photo.label) for photo in photos if is_there(root / photo.path)]
 
 
 def _photos_of_folder(data: Path) -> list[Named]:
     listing = list_photos(data, min_classes=1)
     photos = [(listing.root / entry.path, entry.label) for entry in listing.entries]
-    return [(path, label) for path, label in photos if path.is_file()]
+    return [(path, label) for path, label in photos if is_there(path)]
 
 
 def _load(bundle: Bundle, photos: Sequence[Named]) -> list[tuple[np.ndarray, Named]]:

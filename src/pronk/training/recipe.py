@@ -63,7 +63,7 @@ def train(
     """Train a classifier in two phases and judge it.
 
     Args:
-        data: a folder of class folders, of train/val/test folders of class folders, or a CSV.
+        data: a folder of class folders, of train/val/test folders of class folders, a zip or tar of such, or a CSV.
         out: the run folder to make; None takes the next free `runs/<name>-<N>`, or the last one to resume.
         settings: None takes the defaults.
         resume: go on with a run that was stopped, or return it where it is done.

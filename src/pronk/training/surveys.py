@@ -124,7 +124,8 @@ def audit(
     and by its nearest neighbours.
 
     Args:
-        data: a folder of class folders, of train/val/test folders of class folders, or a CSV `path,label[,part]`.
+        data: a folder of class folders, of train/val/test folders of class folders, a zip or tar of such, or a CSV
+            `path,label[,part]`.
         settings: weights, alpha, image_size, fit, group_by and seed count; None takes the defaults.
         cache: folder for features; None takes $PRONK_CACHE or the user's cache folder.
         on_progress: called with ("check", "extract" or "audit", done, total).
