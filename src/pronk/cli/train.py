@@ -26,8 +26,9 @@ ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one 
 @click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help=ENGINE_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help=PROGRESS_HELP)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how much is kept; stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the run folder.")
-def train(data: Path | None, config: Path | None, **options: Any) -> None:
+def train(data: Path | None, config: Path | None, dry_run: bool, **options: Any) -> None:
     """Train a classifier on DATA in two phases, and judge it.
 
     DATA is a folder with one sub-folder of photos per class; or of folders for training, validation and test, by names
@@ -43,7 +44,39 @@ def train(data: Path | None, config: Path | None, **options: Any) -> None:
     settings = make_settings(config, {name: options.pop(name) for name in OPTIONS})
     if data is None and not settings.data:
         raise click.UsageError("Missing argument 'DATA'.")
-    run_training(data or Path(settings.data), settings=settings, **options)
+    data = data or Path(settings.data)
+    if dry_run:
+        say_forecast(data, settings, cache=options["cache"], as_json=options["as_json"])
+    else:
+        run_training(data, settings=settings, **options)
+
+
+def say_forecast(data: Path, settings: Settings, *, cache: Path | None, as_json: bool) -> None:
+    """Say what training would do, and how long it would take."""
+    from pronk.cli.console import open_console, print_json, say, show_progress
+    from pronk.training.forecast import forecast
+
+    with open_console() as console, show_progress(console) as on_progress:
+        told = forecast(data, settings=settings, cache=cache, on_progress=on_progress)
+    if as_json:
+        print_json(told)
+        return
+    counts, rows, seconds = told["counts"], told["rows"], told["seconds"]
+    parts = ", ".join(f"{part} {number:,}" for part, number in counts.items())
+    say(f"photos: {sum(counts.values()):,} in {len(told['classes'])} classes; {parts}")
+    say(f"findings: {told['findings']:,}, see pronk check")
+    say(f"features: {rows['missing']:,} of {rows['all']:,} to compute; {told['bytes'] / 1e6:,.0f} MB in the cache")
+    say(f"time: features {_say_time(seconds['extract'])}, phase 2 {_say_range(seconds['fine_tune'])}")
+    say(f"      {_say_range(seconds['total'])} in all; longer where the frozen network is often wrong")
+
+
+def _say_range(seconds: list[float]) -> str:
+    low, high = map(_say_time, seconds)
+    return low if low == high else f"{low} to {high}"
+
+
+def _say_time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str = "auto", **options: Any) -> None:

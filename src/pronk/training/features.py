@@ -123,14 +123,14 @@ def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
     shutil.rmtree(extraction.squares, ignore_errors=True)  # of a run that was stopped; a power cut may have torn them
     square_bytes = SQUARES_BYTES if run.engine == "local" else 0
     _note_limit(dataset, extraction, run, views=views)
-    wanted = list(_find_missing(dataset.photos, extraction, views, square_bytes))
+    wanted = list(find_missing(dataset.photos, extraction, views, square_bytes))
     return _compute_missing(wanted, Features(dataset, extraction, 0, 0.0, views), run)
 
 
 def extract_views(features: Features, run: Run, *, views: int) -> Features:
     """Compute the views of the training photos that are missing still, after `extract_features` and like it."""
     _note_limit(features.dataset, features.extraction, run, views=views, former=features.views)
-    wanted = list(_find_missing(features.dataset.part("train"), features.extraction, views, 0))
+    wanted = list(find_missing(features.dataset.part("train"), features.extraction, views, 0))
     return _compute_missing(wanted, dataclasses.replace(features, views=views), run)
 
 
@@ -204,9 +204,10 @@ def find_cut(settings: Settings) -> str:
     return "block_2_add" if settings.weights == "offline" else "block_5_add"
 
 
-def _find_missing(
+def find_missing(
     photos: Sequence[Photo], extraction: Extraction, views: int, square_bytes: int
 ) -> Iterator[PhotoViews]:
+    """Yield the views that the cache lacks, by photo, and photos whose pixels may wait, in so many bytes."""
     extraction.store.refresh()
     seen: set[str] = set()
     squares = square_bytes // (extraction.size**2 * 3)

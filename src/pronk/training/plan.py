@@ -138,8 +138,7 @@ def make_plan(features: Features, run: Run) -> Plan:
     task = run.pool.submit(choose_reading, features, photos, settings, told)
     reading, why = follow(task, told, lambda folds: run.on_progress("head", folds, STEPS))
     is_solved = reading.accuracy is not None and reading.accuracy >= SOLVED
-    pace = OFFLINE if settings.weights == "offline" else _fit_long(len(photos))
-    pace = SHORT if is_solved else pace
+    pace = SHORT if is_solved else fit_long(len(photos), settings)
     pace = dataclasses.replace(pace, views=1) if settings.augment == "none" else pace
     asked = {name: getattr(settings, name) for name in dataclasses.asdict(pace)}
     pace = dataclasses.replace(pace, **{name: value for name, value in asked.items() if value != "auto"})
@@ -216,7 +215,10 @@ def make_lesson(features: Features, photos: Sequence[Photo], settings: Settings,
     return Lesson(X, targets, [photo.group for photo in photos], weights, classes, views)
 
 
-def _fit_long(photos: int) -> Pace:
+def fit_long(photos: int, settings: Settings) -> Pace:
+    """Return the pace of a long phase 2 for so many training photos."""
+    if settings.weights == "offline":
+        return OFFLINE
     views, epochs = MOST_ROWS // photos, MOST_STEPS // photos
     return dataclasses.replace(
         LONG, views=max(LEAST_VIEWS, min(LONG.views, views)), epochs=max(3, min(LONG.epochs, epochs))
