@@ -49,6 +49,7 @@ def choose_next(
     worth = measure_worth(
         np.stack([answer.probabilities for answer in answers if answer.probabilities is not None]),
         np.array(distances) if distances else None,
+        np.array([answer.unknown for answer in answers]),
     )
     features = np.stack([one.features for one in found if one.features is not None])
     return [_describe(found[place]) for place in choose_photos(worth, features, count)]
