@@ -105,7 +105,7 @@ def test_a_quarantine_in_the_data_is_refused(photos, folder):
 
 def test_a_list_of_files_is_refused(photos, tmp_path):
     (tmp_path / "list.csv").write_text("path,label\nphotos/cat/cat_000.jpg,cat\nphotos/dog/dog_000.jpg,dog\n")
-    with pytest.raises(SettingsError, match="point nowhere"):
+    with pytest.raises(SettingsError, match="it stays as it is"):
         check_folders(tmp_path / "list.csv", tmp_path / "aside")
 
 
