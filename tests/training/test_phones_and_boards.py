@@ -25,7 +25,7 @@ from pronk.training.micro import measure_needs, read_quantisation, say_size, wri
 from pronk.training.recipe import train
 
 pytestmark = pytest.mark.more
-HAS_LITERT = importlib.util.find_spec("ai_edge_litert") is not None
+pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")  # an extra, which `make test` installs
 MEDIAPIPE = """
 import json, sys
 import mediapipe
@@ -82,15 +82,11 @@ def run(tmp_path_factory, tiny_photos, tiny_weights):
 
 @pytest.fixture(scope="module")
 def phone(run, tmp_path_factory):
-    if not HAS_LITERT:
-        pytest.skip("LiteRT is not installed")
     return make_once(tmp_path_factory, "phone", lambda base: export_model(run, "litert", out=base / "litert").folder)
 
 
 @pytest.fixture(scope="module")
 def board(run, tmp_path_factory):
-    if not HAS_LITERT:
-        pytest.skip("LiteRT is not installed")
 
     def make(base):
         # A random network has answers near one half, which rounding turns over.
@@ -186,6 +182,17 @@ def test_a_compiler_takes_the_example(board, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert len((board / "main.cc").read_text().splitlines()) <= 40
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_labels_of_any_script_compile(board, tmp_path):
+    names = ("ñandú", "日本", "\U0001f999", 'a"b\\c', "%d\n")
+    source = write_program((board / "model.tflite").read_bytes(), names, size=32)["main.cc"].decode()
+    line = next(line for line in source.splitlines() if "kLabels" in line)
+    (tmp_path / "labels.cc").write_text(f"constexpr int kClasses = 5;\n{line}\nint main() {{ return !kLabels[4]; }}\n")
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Werror", str(tmp_path / "labels.cc")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed")

@@ -107,10 +107,10 @@ def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]
         "score": (pyarrow.float64(), float),
         "distance": (pyarrow.float64(), float),
         "unknown": (pyarrow.bool_(), bool),
-        "set": (pyarrow.list_(pyarrow.string()), lambda names: [_to_unicode(name) for name in names]),
+        "set": (pyarrow.list_(pyarrow.string()), lambda names: [to_unicode(name) for name in names]),
     }
     kinds |= {column: kinds["score"] for column in columns if column.startswith("score_")}
-    text = (pyarrow.string(), _to_unicode)
+    text = (pyarrow.string(), to_unicode)
     fields = [(column, *kinds.get(column, text)) for column in columns]
     # Parquet's text is UTF-8, which names of files need not be.
     schema = pyarrow.schema([*((column, kind) for column, kind, _ in fields), ("path_bytes", pyarrow.binary())])
@@ -125,7 +125,8 @@ def _write_parquet(file: BinaryIO, records: Iterable[Record], columns: list[str]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
 
 
-def _to_unicode(text: str) -> str:
+def to_unicode(text: str) -> str:
+    """Return a path as UTF-8, which the names of files need not be."""
     return visible(text) if _undecodable_bytes(text) else text
 
 

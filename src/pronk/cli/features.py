@@ -32,15 +32,15 @@ def features(model: str, paths: tuple[str, ...], out: Path, form: str | None, **
         pronk features runs/photos-1 archive --out features.parquet
         pronk features offline archive --image-size 160 --out features.csv
     """
+    from pronk.batch.vectors import choose_form, save_vectors
     from pronk.cli.console import open_console, show_progress
     from pronk.errors import DataError
     from pronk.model.embedding import embed
     from pronk.model.predictor import Predictor, expand_paths
-    from pronk.model.vectors import choose_form, save_vectors
 
     chosen = choose_form(form, out)
     if model in NETWORKS or model.endswith(".h5"):
-        from pronk.training.frozen import embed_with_weights
+        from pronk.training.bare_network import embed_with_weights
 
         settings = make_settings(None, {"weights": model, **values})
         photos = expand_paths(paths, sys.stdin if "-" in paths else ())

@@ -80,8 +80,8 @@ def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
             f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
         )
     try:
-        root = find_photo_root(data)
-        listing = _list_csv(data) if data.is_file() and root == data.parent else _list_folder(root)
+        is_list = data.is_file() and not is_archive(data)
+        listing = _list_csv(data) if is_list else _list_folder(find_photo_root(data))
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
     obstacles = listing.obstacles or tuple(_find_class_problems(data, listing.classes, min_classes))

@@ -1,6 +1,7 @@
 """Photos -> their pooled features, for search, clustering and whatever else works on vectors."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -35,30 +36,21 @@ class Embedded:
 
 def embed(predictor: Predictor, paths: Iterable[Path]) -> Iterator[Embedded]:
     """Yield photos in order with the features that a model's head reads, and its answers; all cores work."""
-
-    def answer(path: str, outputs: Outputs) -> Prediction:
-        return predictor.answer(path, outputs)
-
     bundle = predictor.bundle
-    load = _loader(size=bundle.size, fit=bundle.fit, decoding=bundle.decoding)
-    return run_in_order(lambda path: _embed(path, load, predictor.runtime.run, answer), paths)
+    load = functools.partial(load_pixels, size=bundle.size, fit=bundle.fit, version=bundle.decoding)
+    return run_in_order(lambda path: _embed(path, load, predictor.runtime.run, predictor.answer), paths)
 
 
 def embed_frozen(
     run: Callable[[np.ndarray], np.ndarray], paths: Iterable[Path], *, size: int, fit: str
 ) -> Iterator[Embedded]:
     """Yield photos in order with the features that a network gives of pixels, uint8 [1, size, size, 3]."""
-    load = _loader(size=size, fit=fit)
 
     def look(pixels: np.ndarray) -> Outputs:
         return Outputs(np.empty((1, 0), np.float32), run(pixels))
 
+    load = functools.partial(load_pixels, size=size, fit=fit)
     return run_in_order(lambda path: _embed(path, load, look), paths)
-
-
-def _loader(*, size: int, fit: str, decoding: int | None = None) -> Callable[[bytes], np.ndarray]:
-    version = {} if decoding is None else {"version": decoding}
-    return lambda data: load_pixels(data, size=size, fit=fit, **version)
 
 
 def _embed(

@@ -3,12 +3,13 @@
 A path leads into an archive as into a folder: `photos.zip/cats/1.jpg`.
 """
 
+import dataclasses
 import functools
 import os
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -60,24 +61,30 @@ def read_inside(path: Path, most: int) -> bytes | None:
         OSError: if there is no such file in it, or it cannot be read.
     """
     found = _find_archive(path)
-    if found is None:
+    if found is None or not found[1]:  # an archive itself is a file like any other
         return None
     archive, inside = found
-    opened = _open(archive)
-    if inside in opened.folders:
-        raise IsADirectoryError(21, "is a folder", str(path))
-    if inside not in opened.files:
-        raise FileNotFoundError(2, "no such file in the archive", str(path))
     try:
+        opened = _open(archive)
+        if inside in opened.folders:
+            raise IsADirectoryError(21, "is a folder", str(path))
+        if inside not in opened.files:
+            raise FileNotFoundError(2, "no such file in the archive", str(path))
         return opened.read(inside, most)
-    except DAMAGE as error:  # damaged, encrypted, or packed in a way that nothing here reads
+    except (DataError, *DAMAGE) as error:  # damaged, encrypted, or packed in a way that nothing here reads
         raise OSError(5, f"in the archive: {error}", str(path)) from error
+
+
+def leads_inside(path: Path) -> bool:
+    """Tell whether a path leads into an archive, whatever is there."""
+    found = _find_archive(path)
+    return found is not None and bool(found[1])
 
 
 def is_there(path: Path) -> bool:
     """Tell whether there is such a file or folder, on disk or in an archive."""
     found = _find_archive(path)
-    if found is None:
+    if found is None or not found[1]:
         return path.exists()
     opened = _open(found[0])
     return found[1] in opened.files or found[1] in opened.folders
@@ -107,69 +114,75 @@ def _open(path: Path) -> "_Archive":
 @functools.lru_cache(maxsize=4)
 def _open_once(path: Path, changed: int, size: int) -> "_Archive":
     try:
-        return _Tar(path) if path.suffix.lower() == ".tar" else _Zip(path)
+        return _open_tar(path) if path.suffix.lower() == ".tar" else _open_zip(path)
     except DAMAGE as error:
         raise DataError(f"{path} is no whole archive: {error}", hint="copy it again") from error
 
 
+@dataclasses.dataclass(frozen=True)
 class _Archive:
-    """The files of an archive, by path, and what lies in each of its folders."""
+    """An opened archive; several threads may read at once.
 
-    def __init__(self, path: Path, names: Iterator[str]) -> None:
-        self.path = path
-        self.files: set[str] = set()
-        self.folders: dict[str, list[Item]] = {"": []}
-        for name in names:
-            self._add(name)
+    Attributes:
+        files: its files, by path.
+        folders: what lies in each of its folders.
+        read: gives at most so many bytes of a file.
+    """
 
-    def read(self, name: str, most: int) -> bytes:
-        raise NotImplementedError
-
-    def _add(self, name: str) -> None:
-        steps = PurePosixPath(name).parts
-        if not steps or name.startswith("/") or "\0" in name or "\\" in name or {"..", "."} & set(steps):
-            raise DataError(f"{self.path} holds the name {name!r:.200}, which leads out of it", hint="pack it again")
-        if len(self.files) >= MOST_MEMBERS:
-            raise DataError(f"{self.path} holds more than {MOST_MEMBERS:,} files", hint="unpack it")
-        whole = "/".join(steps)
-        if whole in self.files:  # of two the later one counts, as for programs that unpack
-            return
-        for depth in range(1, len(steps)):
-            folder, above = "/".join(steps[:depth]), "/".join(steps[: depth - 1])
-            if folder not in self.folders:
-                self.folders[folder] = []
-                self.folders[above].append(Item(steps[depth - 1], True))
-        self.files.add(whole)
-        self.folders["/".join(steps[:-1])].append(Item(steps[-1], False))
+    files: frozenset[str]
+    folders: dict[str, list[Item]]
+    read: Callable[[str, int], bytes]
 
 
-class _Zip(_Archive):
-    def __init__(self, path: Path) -> None:
-        self.archive = zipfile.ZipFile(path)
-        super().__init__(path, (one.filename for one in self.archive.infolist() if not one.is_dir()))
-        self.places = {PurePosixPath(one.filename).as_posix(): one for one in self.archive.infolist()}
+def _open_zip(path: Path) -> _Archive:
+    archive = zipfile.ZipFile(path)
+    members = {_normalise(one.filename, path): one for one in archive.infolist() if not one.is_dir()}
 
-    def read(self, name: str, most: int) -> bytes:
-        with self.archive.open(self.places[name]) as file:  # several threads may read at once
+    def read(name: str, most: int) -> bytes:
+        with archive.open(members[name]) as file:
             return file.read(most)
 
+    return _Archive(frozenset(members), _arrange(members, path), read)
 
-class _Tar(_Archive):
-    def __init__(self, path: Path) -> None:
-        self.lock = threading.Lock()
-        self.file = path.open("rb")
-        with tarfile.open(fileobj=self.file, mode="r:") as archive:
-            members = {PurePosixPath(one.name).as_posix(): one for one in archive if not one.isdir()}
-        super().__init__(path, iter(members))
-        self.places = members
 
-    def read(self, name: str, most: int) -> bytes:
-        member = self.places[name]
+def _open_tar(path: Path) -> _Archive:
+    file, lock = path.open("rb"), threading.Lock()
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        members = {_normalise(one.name, path): one for one in archive if not one.isdir()}
+
+    def read(name: str, most: int) -> bytes:
+        member = members[name]
         if not member.isreg():
             raise tarfile.TarError("a link or something else that is no file")
-        with self.lock:
-            self.file.seek(member.offset_data)
-            return self.file.read(min(most, member.size))
+        with lock:
+            file.seek(member.offset_data)
+            return file.read(min(most, member.size))
+
+    return _Archive(frozenset(members), _arrange(members, path), read)
+
+
+def _normalise(name: str, archive: Path) -> str:
+    """Return the path of a member; of two with the same one the later counts, as for programs that unpack."""
+    steps = PurePosixPath(name).parts
+    if not steps or name.startswith("/") or "\0" in name or "\\" in name or ".." in steps:
+        raise DataError(f"{archive} holds the name {name!r:.200}, which leads out of it", hint="pack it again")
+    return "/".join(steps)
+
+
+def _arrange(names: Collection[str], archive: Path) -> dict[str, list[Item]]:
+    """Return what lies in each folder."""
+    if len(names) > MOST_MEMBERS:
+        raise DataError(f"{archive} holds more than {MOST_MEMBERS:,} files", hint="unpack it")
+    folders: dict[str, list[Item]] = {"": []}
+    for name in names:
+        steps = name.split("/")
+        for depth in range(1, len(steps)):
+            folder, above = "/".join(steps[:depth]), "/".join(steps[: depth - 1])
+            if folder not in folders:
+                folders[folder] = []
+                folders[above].append(Item(steps[depth - 1], True))
+        folders["/".join(steps[:-1])].append(Item(steps[-1], False))
+    return folders
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pronk.errors import RunError, StorageError
-from pronk.storage.archives import is_there, read_inside
+from pronk.storage.archives import leads_inside, read_inside
 
 LOCKED_BYTE = 2**30
 MOST_INSIDE = 100 * 2**20 + 1  # bytes of a file in an archive: one byte more than a photo may have
@@ -110,12 +110,7 @@ def digest_file(path: Path) -> str:
 def find_digest(path: Path) -> str:
     """Return the sha256 of a file, or nothing where no ordinary file is: reading a pipe would wait for ever."""
     try:
-        is_file = stat.S_ISREG(path.stat().st_mode)
-    except NotADirectoryError:  # it leads into an archive, or nowhere
-        is_file = is_there(path)
-    except (OSError, ValueError):
-        return ""
-    try:
+        is_file = leads_inside(path) or stat.S_ISREG(path.stat().st_mode)
         return digest_file(path) if is_file else ""
     except (OSError, ValueError):
         return ""

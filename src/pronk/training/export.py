@@ -33,7 +33,7 @@ from pronk.storage.files import digest_file, lock_folder, storage_error, write_j
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.kept_model import draw_golden
 from pronk.training.litert import run_tflite
-from pronk.training.micro import measure_needs
+from pronk.training.micro import read_sizes
 from pronk.training.web_export import load_runtime
 from pronk.training.web_runtime import WebRuntime, find_browser, find_node
 
@@ -210,9 +210,7 @@ def prove(
     }
     if isinstance(runtime, WebRuntime):
         parity["ran_in"] = runtime.place
-    if to == "micro":
-        parity |= measure_needs(contents[FORMATS[to].path]).record
-    return exported, parity
+    return exported, parity | read_sizes(contents)
 
 
 def _choose_golden(bundle: Bundle, to: str) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -30,6 +30,7 @@ PER_CHANNEL, PER_TENSOR, PER_OPERATOR = 8, 24, 128
 LARGE_FLASH, LARGE_ARENA = 2**20, 512 * 2**10  # bytes; few microcontrollers have more
 CODE_BYTES = 100_000  # of the interpreter with these operators, roughly
 BYTES_A_LINE = 16
+SIZES = ("flash_bytes", "arena_bytes", "arena_is")
 ARENA = re.compile(r"Arena allocation total (\d+) bytes")
 MEASURE = """
 import sys
@@ -113,12 +114,9 @@ class Needs:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The fields that parity.json gets."""
-        return {
-            "flash_bytes": self.flash_bytes,
-            "arena_bytes": self.arena_bytes,
-            "arena_is": "measured" if self.is_measured else "an estimate",
-        }
+        """The fields of micro.json and parity.json, SIZES."""
+        arena_is = "measured" if self.is_measured else "an estimate"
+        return dict(zip(SIZES, (self.flash_bytes, self.arena_bytes, arena_is), strict=True))
 
 
 def write_program(model: bytes, classes: Sequence[str], *, size: int) -> dict[str, bytes]:
@@ -130,7 +128,7 @@ def write_program(model: bytes, classes: Sequence[str], *, size: int) -> dict[st
     needs, quantised = measure_needs(model), read_quantisation(model)
     facts = {"input": quantised[0], "output": quantised[1], "size": size, "operators": needs.operators, **needs.record}
     registered = " && ".join(f"resolver.Add{name}() == kTfLiteOk" for name in needs.operators)
-    names = ", ".join(json.dumps(visible(name)) for name in classes)
+    names = ", ".join(json.dumps(visible(name), ensure_ascii=False) for name in classes)
     example = EXAMPLE.substitute(
         side=size,
         classes=len(classes),
@@ -149,6 +147,12 @@ def write_program(model: bytes, classes: Sequence[str], *, size: int) -> dict[st
         "labels.txt": "".join(f"{visible(name)}\n" for name in classes).encode(),
         "micro.json": (json.dumps(facts, indent=2) + "\n").encode(),
     }
+
+
+def read_sizes(contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what parity.json gets of an export's files: what the model takes of a board; nothing for other formats."""
+    facts = json.loads(contents.get("micro.json", b"{}"))
+    return {name: facts[name] for name in SIZES if name in facts}
 
 
 def say_size(record: dict[str, Any]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pronk.errors import ImageError, SettingsError, need_extra
+from pronk.batch.tables import require_parquet, to_unicode
+from pronk.errors import ImageError, SettingsError
 from pronk.model.embedding import Embedded
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import format_csv_line, storage_error
-from pronk.text import visible
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 ROWS_PER_GROUP = 4096
@@ -32,8 +32,7 @@ def choose_form(form: str | None, out: Path) -> str:
         raise SettingsError(f"--out must end in {', '.join(SUFFIXES)}. Got {str(out)!r}", hint="or add --format")
     form = form or SUFFIXES[out.suffix.lower()]
     if form == "parquet":
-        with need_extra("parquet", "writing Parquet"):
-            import pyarrow.parquet  # noqa: F401
+        require_parquet()
     return form
 
 
@@ -96,17 +95,8 @@ def _write_parquet(file: BinaryIO, found: Iterator[Embedded]) -> None:
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while chunk := list(itertools.islice(found, ROWS_PER_GROUP)):
             columns: list[Any] = [
-                pyarrow.array([_as_text(one.path) for one in chunk], text),
+                pyarrow.array([to_unicode(one.path) for one in chunk], text),
                 pyarrow.array([one.digest for one in chunk], text),
                 pyarrow.array([one.features for one in chunk], vector),
             ]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))
-
-
-def _as_text(path: str) -> str:
-    """Return a path as UTF-8, which the names of files need not be."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return visible(path)
-    return path
