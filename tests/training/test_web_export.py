@@ -10,6 +10,7 @@ import stat
 import tarfile
 import threading
 import time
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from helpers.training import tiny_settings
 from pronk.errors import ModelError, SettingsError
 from pronk.model.bundle import open_bundle
 from pronk.model.predictor import Predictor
-from pronk.photos.decoding import decode, fit_pixels
+from pronk.photos.decoding import decode, fit_pixels, load_pixels
 from pronk.report.page_files import SHARED, read_page
 from pronk.training import web_export, web_runtime
 from pronk.training.export import export_model
@@ -190,6 +191,24 @@ def test_the_export_is_proven_in_a_browser_or_in_node(exported, run, runtime, tm
     again = export_model(run, "web", runtime=runtime, out=tmp_path / "by-node").parity
     assert again["ran_in"].startswith("Node")
     assert again["max_difference"] < 1e-4, "of the runtime alone, since Node decodes no photos"
+
+
+@more
+@in_browser
+def test_photos_that_browsers_do_not_read_and_those_of_an_archive_are_asked_too(exported, tiny_photos, tmp_path):
+    source = next(tiny_photos.rglob("*.png"))
+    (tmp_path / "photo.tif").write_bytes(encode(Image.open(source), "TIFF"))
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(source, "cold/photo.png")
+    opened = WebRuntime(open_bundle(exported.folder))
+    try:
+        square = load_pixels(source, size=32)
+        files = [tmp_path / "photo.tif", tmp_path / "photos.zip" / "cold" / "photo.png"]
+        answers, _ = opened.run_files(files, [square] * 2)
+    finally:
+        opened.close()
+    np.testing.assert_allclose(answers[0], answers[1], atol=5e-3)
+    assert opened.not_decoded == 1
 
 
 @more

@@ -209,7 +209,7 @@ def prove(
         "bytes": count_bytes(exported.model_path),
     }
     if isinstance(runtime, WebRuntime):
-        parity["ran_in"] = runtime.place
+        parity |= {"ran_in": runtime.place, "not_decoded": runtime.not_decoded}
     return exported, parity | read_sizes(contents)
 
 
@@ -244,7 +244,7 @@ def _expect_golden(bundle: Bundle, contents: Mapping[str, bytes], runtime: Runti
 def _ask(runtime: Runtime, photos: ExportPhotos) -> tuple[np.ndarray, np.ndarray]:
     """Return what the export says of the photos that are compared: probabilities [n, C] and features [n, d]."""
     if isinstance(runtime, WebRuntime) and runtime.decodes:
-        return runtime.run_files(photos.files)
+        return runtime.run_files(photos.files, photos.compared)
     return run_all(runtime, photos.compared)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from pronk.errors import ModelError
 from pronk.model.bundle import Bundle
 from pronk.model.formats.runtimes import Outputs
+from pronk.photos.decoding import read_bytes
 
 BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge",
@@ -76,6 +77,10 @@ class Question(NamedTuple):
     answer: "Future[Outputs]"
 
 
+class _RefusedError(ModelError):
+    """The page has no answer about a photo."""
+
+
 def find_browser() -> str | None:
     """Return the program of a browser that can prove the page."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -87,6 +92,7 @@ class WebRuntime:
     Attributes:
         place: what it runs in, such as "Chromium 140.0.1 (headless)".
         decodes: whether files of photos can be asked about, not only pixels.
+        not_decoded: number of files that the browser could not read.
     """
 
     shapes: Mapping[str, list[Any]] = {}  # nobody asks a runtime that is only there to be compared
@@ -94,11 +100,13 @@ class WebRuntime:
     def __init__(self, bundle: Bundle) -> None:
         browser = find_browser()
         self.decodes = browser is not None
+        self.not_decoded = 0
         self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
         self._at_end = contextlib.ExitStack()
         server = _Server(("127.0.0.1", 0), functools.partial(_Handler, directory=str(bundle.folder)))
         server.questions = self._questions
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        self._at_end.callback(server.server_close)
         self._at_end.callback(server.shutdown)
         self._at_end.callback(self._questions.put, None)
         address = f"http://127.0.0.1:{server.server_port}"
@@ -120,9 +128,18 @@ class WebRuntime:
         """Run uint8 pixels [1, size, size, 3]; heat is left to the page."""
         return self._ask(np.ascontiguousarray(pixels).tobytes(), SQUARE)
 
-    def run_files(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-        """Ask about files, decoded by the browser: probabilities [n, C] and features [n, d], float32."""
-        outputs = [self._ask(file.read_bytes(), "image/*") for file in files]
+    def run_files(self, files: Sequence[Path], squares: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Ask about files, decoded by the browser: probabilities [n, C] and features [n, d], float32.
+
+        About one that browsers do not read, such as a TIFF, its pixels are asked, uint8 [size, size, 3].
+        """
+        outputs = []
+        for file, square in zip(files, squares, strict=True):
+            try:
+                outputs.append(self._ask(read_bytes(file), "image/*"))
+            except _RefusedError:
+                self.not_decoded += 1
+                outputs.append(self.run(square[None]))
         return np.concatenate([one.probabilities for one in outputs]), np.concatenate([one.features for one in outputs])
 
     def close(self) -> None:
@@ -176,7 +193,7 @@ class _Handler(SimpleHTTPRequestHandler):
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         question = self.server.asked
         if question and "error" in told:
-            question.answer.set_exception(ModelError(f"the page does not answer: {told['error']}"))
+            question.answer.set_exception(_RefusedError(f"the page does not answer: {told['error']}"))
         elif question:
             rows = (np.array(told[name], np.float32)[None] for name in ("probabilities", "features"))
             question.answer.set_result(Outputs(*rows))
