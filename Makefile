@@ -20,7 +20,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) 'pip>=25.1'
-	$(PIP) --no-compile --editable '.[train,serve,litert,parquet,ray]' --group dev
+	$(PIP) --no-compile --editable '.[train,serve,litert,parquet,ray,remote]' --group dev
 	@touch $(VENV)/train.stamp $@
 
 demo: $(VENV)/train.stamp  ## draw a small photo set, train on it offline, say where the report is

@@ -70,51 +70,65 @@ class Settings:
     """
 
     data: str = _setting("", "Folder or CSV of the photos, so that a run can be replayed.", is_option=False)
-    split: str | None = _setting(None, "CSV with path,label,part; photos named there keep their part.")
+    split: str | None = _setting(None, "CSV path,label,part, as RUN/split.csv: its photos keep their part.")
     # 15 % + 15 % leaves enough to learn from; the intervals say how little 50 photos tell.
     val: float = _setting(0.15, "Share of the photos for validation.", limits=(0.01, 0.9))
     test: float = _setting(0.15, "Share of the photos for the final test.", limits=(0.0, 0.9))
-    group_by: str | None = _setting(None, "Photos whose paths match equally stay in one part, as in '(.*)_frame'.")
-    weights: str = _setting("imagenet", "imagenet, offline, or the path of an h5 file.")
-    alpha: float = _setting(1.0, "Width of the network, for imagenet.", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4))
+    group_by: str | None = _setting(
+        None, "Regular expression; paths with equal matches stay in one part, as '(.*)_frame'."
+    )
+    weights: str = _setting("imagenet", "imagenet (downloaded once), offline (small, comes with pronk), or an h5 file.")
+    alpha: float = _setting(1.0, "Width of the network, of imagenet only.", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4))
     # 224 px with a centre crop: .966 on the alpaca photos; 160 px: .94; squashed: .957; padded: .94.
-    image_size: int = _setting(224, "Side of the square the network sees, in pixels.", limits=(32, 1024))
-    fit: str = _setting("crop", "How a photo becomes that square.", choices=("crop", "pad", "squash"))
+    image_size: int = _setting(224, "Side of the square the network sees, in steps of 32 px.", limits=(32, 1024))
+    fit: str = _setting(
+        "crop", "How a photo becomes that square: cut, pad with grey, or distort.", choices=("crop", "pad", "squash")
+    )
     # With features of four blocks the frozen head's log-loss falls by a tenth, the mean of ten sets, and most where
     # photos are unlike those of ImageNet (hand signs .299 to .198); elsewhere cross-validation takes the last alone.
     features: str = _setting(
         "auto",
-        "What the head reads: the last block, several, or auto by cross-validation.",
+        "What the head reads: top, the last block; multi, several; auto, what does better.",
         choices=("auto", "top", "multi"),
     )
     # What `auto` comes to, and why, stands in training/plan.py.
-    views: int | str = _setting("auto", "Augmented views per training photo.", limits=(1, 64), choices=AUTO)
-    augment: str = _setting("auto", f"What views differ in, of {', '.join(CHANGES)}; none; or auto.")
-    fine_tune_from: str = _setting("auto", "Blocks after this one are fine-tuned.", choices=(*AUTO, *BLOCKS))
-    epochs: int | str = _setting("auto", "Epochs of phase 2.", limits=(1, 1000), choices=AUTO)
+    views: int | str = _setting("auto", "Changed copies per photo to learn from.", limits=(1, 64), choices=AUTO)
+    augment: str = _setting("auto", f"How copies are changed: {', '.join(CHANGES)}, with commas; or none.")
+    fine_tune_from: str = _setting("auto", "Fine-tune after this one, as block_12_add.", choices=(*AUTO, *BLOCKS))
+    epochs: int | str = _setting("auto", "Epochs (passes over the photos) of phase 2.", limits=(1, 1000), choices=AUTO)
     learning_rate: float | str = _setting(
         "auto", "Largest step of phase 2, as a share of the weights.", limits=(1e-9, 1.0), choices=AUTO
     )
-    frozen_only: bool = _setting(False, "Leave out phase 2.")
-    class_weights: str = _setting("auto", "auto balances above 3:1.", choices=("auto", "none", "balanced"))
+    frozen_only: bool = _setting(False, "Leave out phase 2: train the head alone.")
+    class_weights: str = _setting(
+        "auto",
+        "auto balances where the largest class has over 3 times the smallest.",
+        choices=("auto", "none", "balanced"),
+    )
     keep: str = _setting(
-        "best", "Which model is kept; best has the lower validation log-loss.", choices=("best", "frozen", "fine-tuned")
+        "best",
+        "Which model is kept; best does better on the validation photos.",
+        choices=("best", "frozen", "fine-tuned"),
     )
     # Not by default: it takes about five times as long. Heads that learn all photos instead of 70 % have .87 of the
     # log-loss and .87 of the mistakes, the mean of ten sets.
     judge: str = _setting(
         "held-out",
-        "What judges: photos held out for the test, or cross: every photo, by one of five models made without it.",
+        "Judge by photos set aside for the test; or cross: by all, each by one of five models made without it.",
         choices=("held-out", "cross"),
     )
     fail_under: float | None = _setting(
-        None, "Exit with 1 if the lower end of the test interval is below this.", limits=(0.0, 1.0)
+        None, "Exit with 1 if the lower end of the test accuracy's interval is below this.", limits=(0.0, 1.0)
     )
     seed: int = _setting(42, "Seed of split, views and fine-tuning.", limits=(0, 2**32 - 1))
-    rest_class: str = _setting("auto", "Class of all the rest; auto finds it by its name, none: there is none.")
+    rest_class: str = _setting("auto", "Class of everything else; auto finds it by its name; none: there is none.")
     # One genuine photo in twenty is what people bear to look at twice; 95 % can be promised from 19 photos on.
-    coverage: float = _setting(0.95, "Share of genuine photos that are not called unknown.", limits=(0.5, 0.999))
-    golden: str = _setting("photos", "drawn keeps your photos out of the model folder.", choices=("photos", "drawn"))
+    coverage: float = _setting(0.95, "Share of your classes' photos not called unknown.", limits=(0.5, 0.999))
+    golden: str = _setting(
+        "photos",
+        "Photos for the model's self-test: 8 of yours, made small, or drawn ones.",
+        choices=("photos", "drawn"),
+    )
     batch_size: int = _setting(16, "Photos per step of phase 2.", limits=(1, 4096), is_option=False)
     dropout: float = _setting(0.2, "Share of pooled features dropped in phase 2.", limits=(0.0, 0.9), is_option=False)
 
@@ -143,7 +157,7 @@ def find_problems(settings: Settings) -> list[str]:
     for name, setting in SETTINGS.items():
         if problem := setting.find_problem(getattr(settings, name)):
             problems.append(f"{_option(name)} {problem}")
-    if settings.val + settings.test > 0.9:
+    if settings.val + settings.test > 0.9 and not problems:
         problems.append(f"--val and --test leave no photos to train on. Got {settings.val} and {settings.test}")
     if settings.judge == "cross" and settings.split is not None:
         problems.append(f"--judge cross deals all photos anew. Got --split {settings.split}")
@@ -162,7 +176,7 @@ def find_problems(settings: Settings) -> list[str]:
             re.compile(settings.group_by)
         except re.error as error:
             problems.append(f"--group-by must be a regular expression. Got {settings.group_by!r} ({error})")
-    if settings.image_size % 32:
+    if settings.image_size % 32 and not SETTINGS["image_size"].find_problem(settings.image_size):
         problems.append(f"--image-size must be a multiple of 32. Got {settings.image_size}")
     return problems
 

@@ -24,6 +24,7 @@ EXTRAS = {
     "litert": ("ai_edge_litert",),
     "parquet": ("pyarrow",),
     "ray": ("ray",),
+    "remote": ("aiohttp", "fsspec", "upath"),
     "serve": ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
 }
 COPY_AGAIN = "copy the model folder again"  # the hint wherever a model is not what was written

@@ -63,6 +63,16 @@ def quote(argument: str) -> str:
     return subprocess.list2cmdline([argument]) if os.name == "nt" else shlex.quote(argument)
 
 
+def cause(error: Exception) -> str:
+    """Say what went wrong, without the number and the path that messages of the system have.
+
+    Example:
+        >>> cause(FileNotFoundError(2, "No such file", "photos"))
+        'No such file'
+    """
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def plural(n: int, noun: str) -> str:
     """Write a number with its noun.
 

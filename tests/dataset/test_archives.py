@@ -19,8 +19,8 @@ from pronk.dataset.listing import list_leniently, list_photos
 from pronk.dataset.loading import load_dataset
 from pronk.errors import DataError, ImageError, Reason
 from pronk.photos.decoding import read_bytes
-from pronk.storage.archives import find_root, read_inside, scan
 from pronk.storage.files import find_digest
+from pronk.storage.sources import find_root, read_elsewhere, scan
 from pronk.training.recipe import train
 
 KINDS = ("zip", "tar")
@@ -130,7 +130,7 @@ def test_a_bomb_is_read_no_farther_than_a_photo_may_be_large(tmp_path):
     with pytest.raises(ImageError) as caught:
         read_bytes(path / "cats" / "1.png")
     assert caught.value.reason == Reason.TOO_LARGE
-    assert len(read_inside(path / "cats" / "1.png", 10)) == 10
+    assert len(read_elsewhere(path / "cats" / "1.png", 10)) == 10
 
 
 def test_damage_is_named(tmp_path):

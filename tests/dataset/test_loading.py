@@ -204,7 +204,7 @@ def test_a_former_split_goes_before_folders_and_folders_before_chance(photo_fold
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "cannot read .* as CSV"),
+        (None, "cannot read .*: No such file"),
         ("", "no rows"),
         ("path,label\na,b\n", "columns path,label,part"),
         ("path,label,part\na,b,some\n", "part must be train, val or test. Got 'some'"),

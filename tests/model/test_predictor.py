@@ -181,6 +181,6 @@ def test_what_is_no_photo_is_a_clear_error(predictor, source, said):
     assert caught.value.hint
 
 
-def test_an_address_is_no_path():
-    with pytest.raises(DataError, match="is an address"):
-        expand_paths(["s3://bucket/photos"])
+def test_an_address_of_an_unknown_kind_is_no_path():
+    with pytest.raises(DataError, match="no address that can be read"):
+        expand_paths(["nonsense://bucket/photos"])

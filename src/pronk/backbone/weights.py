@@ -48,8 +48,9 @@ def load_backbone(weights: str, *, alpha: float = 1.0) -> Backbone:
             return _read(path, "offline")
     path = Path(weights)
     if not path.is_file():
+        why = ": each run starts from a network, none from another run" if path.is_dir() else ""
         raise ModelError(
-            f"no weights at {weights!r}", hint="name an h5 file, or use --weights imagenet or --weights offline"
+            f"no weights at {weights!r}{why}", hint="name an h5 file, or use --weights imagenet or --weights offline"
         )
     return _read(path, path.name)
 
@@ -93,7 +94,7 @@ def _imagenet_file(alpha: float) -> Path:
         path.unlink(missing_ok=True)
         raise ModelError(
             f"the ImageNet weights {path.name} are not on this machine and cannot be downloaded: {error}",
-            hint=f"put the file into {path.parent}, or name it with --weights FILE.h5, or use the small network "
+            hint=f"save the file as {path}, or name it with --weights FILE.h5, or use the small network "
             "that comes with pronk: --weights offline",
         ) from error
     return path

@@ -29,6 +29,8 @@ from pronk.errors import DataError, SettingsError
 from pronk.model.predictor import Predictor, expand_paths, names_archive
 from pronk.moving.sorting import Sorted, check_place, name_folders, sort_photos
 from pronk.progress import Progress, no_progress
+from pronk.storage.cache import default_cache
+from pronk.storage.remote import is_address, is_remote, to_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class BatchRequest:
     @property
     def work(self) -> Path | None:
         """Folder for the plan and its parts, which goes when all is done; None where nothing of a run would be kept."""
+        if self.out and is_remote(self.out):
+            return default_cache() / "batches" / hashlib.sha256(str(self.out).encode()).hexdigest()[:16]
         if self.out:
             return self.out.with_name(f".{self.out.name}.parts")
         return self.sort_into / ".parts" if self.sort_into else None
@@ -151,9 +155,11 @@ def _check(request: BatchRequest) -> str:
         raise SettingsError(f"--shard must be K/N with K from 1 to N. Got {shard}", hint="for example --shard 1/8")
     if request.shard and request.sort_into:
         raise SettingsError("--shard and --sort-into exclude each other", hint="sort the photos in one command")
-    packed = next(filter(names_archive, request.paths), None)
-    if request.sort_into and packed:
-        raise SettingsError(f"--sort-into takes photos from folders, and {packed!r} is an archive", hint="unpack it")
+    elsewhere = next((path for path in request.paths if is_address(path) or names_archive(path)), None)
+    if request.sort_into and elsewhere:
+        what = "an address" if is_address(elsewhere) else "an archive"
+        hint = "download it" if is_address(elsewhere) else "unpack it"
+        raise SettingsError(f"--sort-into takes photos from folders, and {elsewhere!r} is {what}", hint=hint)
     check_engine(request.engine, address=request.address)
     if form == "parquet":
         require_parquet()
@@ -188,7 +194,7 @@ def _specify(request: BatchRequest, lines: list[str], digest: str, predictor: Pr
 
 
 def _list_photos(request: BatchRequest, lines: list[str], predictor: Predictor) -> list[str]:
-    photos = list(map(os.fspath, expand_paths(request.paths, lines)))
+    photos = list(map(str, expand_paths(request.paths, lines)))
     if not photos:
         raise DataError(f"no photo at {', '.join(map(repr, request.paths))}", hint="name a folder with photos")
     if request.sort_into:
@@ -229,7 +235,7 @@ def _stream(
 
     def records() -> Iterator[Record]:
         nonlocal failed
-        for done, prediction in enumerate(predictor.stream(photos), start=1):
+        for done, prediction in enumerate(predictor.stream(map(to_path, photos)), start=1):
             failed += prediction.error is not None
             on_progress("predict", done, len(photos))
             yield spec.record(prediction)

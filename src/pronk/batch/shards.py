@@ -4,7 +4,6 @@ One function predicts a shard, whichever executor calls it: the threads of this 
 """
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,8 @@ from pronk.moving.sorting import State, read_state
 from pronk.pools import run_unordered
 from pronk.progress import Progress
 from pronk.storage.files import digest_file
+from pronk.storage.remote import is_address, join
+from pronk.storage.sources import read_ahead
 
 STATE = "state"  # what parts hold beside a record where photos are to be sorted
 MOST_SHARED = 32  # folders of photos that each machine of a cluster is asked for
@@ -65,10 +66,10 @@ def predict_shard(shard: Shard) -> tuple[int, int]:
     spec, part = shard.spec, Path(shard.part)
     _, predictor = load_model(spec.model, spec.digest)
     rows = []
-    for path in shard.photos:
-        place = os.fspath(Path(spec.folder, path))
+    places = [join(spec.folder, path) for path in shard.photos]
+    for path, place in zip(shard.photos, read_ahead(places), strict=True):
         # Before the photo is read: if it is replaced meanwhile, it is not the one that was predicted.
-        state = _try_state(place) if spec.sort_into else None
+        state = _try_state(str(place)) if spec.sort_into else None
         prediction = dataclasses.replace(predictor.predict_one(place), path=path)
         rows.append(spec.record(prediction) | ({STATE: state} if spec.sort_into else {}))
     if is_current(part.parent, shard.run):
@@ -122,7 +123,7 @@ def predict_missing(
 
 def _shared(plan: Plan) -> list[Path]:
     """Name what every machine has to see; on one that does not, all photos would seem to have vanished."""
-    folders = {Path(plan.spec.folder, photo).parent: None for photo in plan.photos}
+    folders = {Path(plan.spec.folder, photo).parent: None for photo in plan.photos if not is_address(photo)}
     there = [folder for folder in folders if folder.is_dir()]
     return [Path(plan.spec.model), plan.work, *there[:MOST_SHARED]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pronk.errors import SettingsError, need_extra
-from pronk.storage.files import format_csv_line, storage_error, sync_folder
+from pronk.storage.files import format_csv_line, move_into_place, storage_error
 from pronk.text import visible
 
 FORMS = ("table", "csv", "json", "jsonl", "parquet")
@@ -86,8 +86,7 @@ def save_records(out: Path, form: str, records: Iterable[Record], columns: list[
                 file.write(piece.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
-        growing.replace(out)
-        sync_folder(out.parent)
+        move_into_place(growing, out)
     except OSError as error:
         growing.unlink(missing_ok=True)
         raise storage_error(out, error) from error

@@ -11,7 +11,8 @@ from pronk.batch.tables import require_parquet, to_unicode
 from pronk.errors import ImageError, SettingsError
 from pronk.model.embedding import Embedded
 from pronk.progress import Progress, no_progress
-from pronk.storage.files import format_csv_line, storage_error
+from pronk.storage.files import choose_temporary, format_csv_line, move_into_place, storage_error
+from pronk.storage.remote import is_remote
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 ROWS_PER_GROUP = 4096
@@ -26,7 +27,7 @@ def choose_form(form: str | None, out: Path) -> str:
         SettingsError: where neither tells, or the file is there already.
         MissingExtra: without pyarrow, for Parquet.
     """
-    if os.path.lexists(out):
+    if out.exists() or (not is_remote(out) and out.is_symlink()):
         raise SettingsError(f"--out {out} exists and is not overwritten", hint="name another file")
     if form is None and out.suffix.lower() not in SUFFIXES:
         raise SettingsError(f"--out must end in {', '.join(SUFFIXES)}. Got {str(out)!r}", hint="or add --format")
@@ -57,7 +58,7 @@ def save_vectors(
             else:
                 yield one
 
-    growing = out.with_name(f".{out.name}.tmp")
+    growing = choose_temporary(out)
     try:
         with growing.open("wb") as file:
             if form == "parquet":
@@ -66,7 +67,7 @@ def save_vectors(
                 file.write(line.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
-        growing.replace(out)
+        move_into_place(growing, out)
     except OSError as error:
         raise storage_error(out, error) from error
     finally:

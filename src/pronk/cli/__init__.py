@@ -40,7 +40,23 @@ def _flag(name: str, text: str) -> Callable[[Any], Any]:
     return click.option(name, is_flag=True, expose_value=False, callback=note_flag, help=text)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands, in the order in which they are met."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return list(self.commands)
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+EPILOG = """\b
+MODEL is a run folder (RUN), its model/, or an export.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.
+Completion in bash: eval "$(_PRONK_COMPLETE=bash_source pronk)"
+"""
+
+
+@click.group(cls=Commands, context_settings=CONTEXT, epilog=EPILOG)
 @click.version_option(installed_version(), prog_name="pronk")
 @_flag("--quiet", "No progress and no summary, only results and errors.")
 @_flag("--debug", "Show the traceback of an error.")
@@ -54,24 +70,12 @@ def cli() -> None:
     """
 
 
+# First what everybody needs, then better data, then what becomes of a model, then what tidies up.
 COMMANDS = (
-    audit,
-    bench,
-    cache,
-    check,
-    compare,
-    curve,
-    demo,
-    evaluate,
-    explain,
-    export,
-    features,
-    next_photos,
-    predict,
-    serve,
-    train,
-    undo,
-    verify,
+    *(demo, check, train, evaluate, predict, explain, serve),
+    *(audit, curve, next_photos, compare),
+    *(export, bench, verify, features),
+    *(undo, cache),
 )
 for command in COMMANDS:
     cli.add_command(command)
@@ -105,6 +109,9 @@ def run_command(arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:  # `pronk` alone asks what there is
+        say(error.format_message(), err=True)
+        return USAGE
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _say_stopped(arguments)
     except BrokenPipeError:

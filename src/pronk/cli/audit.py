@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pronk.cli.settings import FROZEN_OPTIONS, make_settings, settings_options
+from pronk.cli.settings import CACHE_HELP, FROZEN_OPTIONS, Place, make_settings, settings_options
 from pronk.cli.undo import end_undo
 from pronk.text import percent, plural, quote, visible
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from pronk.training.surveys import Audit
 
-GROUP_HELP = "Photos whose paths match equally do not judge each other, as in '(.*)_frame'."
+GROUP_HELP = "Regular expression; paths with equal matches do not judge each other, as '(.*)_frame'."
 WEAK = 0.8  # below, heads are wrong so often that their suspicions are as well
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@settings_options(*FROZEN_OPTIONS, group_by=GROUP_HELP, seed="Seed of the folds.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
+@click.argument("data", type=Place())
+@settings_options(*FROZEN_OPTIONS, group_by=GROUP_HELP, seed="Random seed.")
+@click.option("--cache", type=click.Path(path_type=Path), help=CACHE_HELP)
 @click.option("--most", type=click.IntRange(1), default=200, show_default=True, help="Most labels to list.")
 @click.option("--html", type=click.Path(path_type=Path), help="Page to write, to decide on each and save review.csv.")
-@click.option("--json", "as_json", is_flag=True, help="Print [{path, given, suggested, score, neighbours}] as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the labels, or what --apply did, as JSON.")
 @click.option("--apply", "review", metavar="FILE", type=click.Path(path_type=Path), help="A saved review.csv to apply.")
 @click.option("--out", type=click.Path(path_type=Path), help="Corrected list to write.  [default: corrected.csv]")
 @click.option("--split", type=click.Path(path_type=Path), help="RUN/split.csv: the list keeps its parts.")
@@ -33,16 +33,16 @@ WEAK = 0.8  # below, heads are wrong so often that their suspicions are as well
 @click.option(
     "--quarantine", metavar="DIR", type=click.Path(path_type=Path), help="Folder for dropped photos and the undo file."
 )
-@click.option("--undo", is_flag=True, help="Take back what the same command did.")
+@click.option("--undo", is_flag=True, help="Take back what the same command did without it.")
 def audit(data: Path, as_json: bool, undo: bool, review: Path | None, **options: Any) -> None:
-    """Find photos in DATA whose label looks wrong, and correct them as you decide.
+    """Find photos in DATA whose label looks wrong, and correct them.
 
     Each photo is judged by a network that has not seen it and by the photos most alike; the worst come first. A
-    suspicion is not a fault: the exit code stays 0, and nothing changes.
+    suspicion is not a fault: the exit code stays 0.
 
     With --apply, what you decided on the page of --html becomes a corrected list for `pronk train`; with --move and
-    --quarantine the photos move to the folders of their classes. Changed photos are left alone and named; then the
-    exit code is 1.
+    --quarantine the photos move to the folders of their classes. Photos that have changed since are left alone and
+    named; then the exit code is 1.
 
     \b
     Example:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL...")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(models: tuple[Path, ...], as_json: bool) -> None:
-    """Time models side by side: one photo alone, and all cores at once.
+    """Time models side by side: one photo alone, and all cores.
 
-    Of a run folder its exports are timed too. Times are from pixels to probabilities, without decoding.
+    A run's exports are timed too. Times are in milliseconds, from pixels to probabilities, without reading and decoding
+    a photo.
 
     \b
     Example:

@@ -6,13 +6,19 @@ import click
 
 
 @click.command()
-@click.option("--clear", "clear_it", is_flag=True, help="Remove all features; they are computed again when needed.")
-@click.option("--cache", "folder", type=click.Path(path_type=Path), help="Another folder than the usual one.")
+@click.option("--clear", "clear_it", is_flag=True, help="Remove it all; it is computed again when needed.")
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Another one than $PRONK_CACHE or the user's.",
+)
 def cache(clear_it: bool, folder: Path | None) -> None:
-    """Show where features are kept and how large they are.
+    """Show where computed features are kept, and how large they are.
 
     \b
     Example:
+        pronk cache
         pronk cache --clear
     """
     from pronk.storage.cache import clear, default_cache, measure

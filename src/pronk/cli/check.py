@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pronk.cli.console import check_page, open_console, print_json, say, show_progress
+from pronk.cli.settings import Place
 from pronk.text import plural, quote, visible
 
 if TYPE_CHECKING:
@@ -20,17 +21,18 @@ SET_ASIDE = "set-aside"
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=Place())
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with all findings and pictures.")
 @click.option("--fix", is_flag=True, help="Move unusable files, second copies and blank pictures aside.")
 @click.option("--quarantine", type=click.Path(path_type=Path), metavar="DIR", help="Where --fix moves them.")
 def check(data: Path, as_json: bool, html: Path | None, fix: bool, quarantine: Path | None) -> None:
-    """Look for everything that is wrong with the photos in DATA, and say what to do about it.
+    """Say what is wrong with the photos in DATA, and what to do.
 
-    Files that cannot be used, copies, contradicting labels, leaks between given parts, blurred, blank and tiny
-    photos, names and classes that make trouble, and shortcuts: whether a class can be told without looking at the
-    subject. Nothing is changed, unless --fix moves files aside, with an undo file; nothing is deleted.
+    Files that cannot be used, copies, one picture in two classes or in two parts, blurred, blank and tiny photos, names
+    and classes that make trouble, and shortcuts: whether a class can be told without looking at the subject. For labels
+    that look wrong there is pronk audit. Nothing is changed, unless --fix moves files aside, with an undo file; nothing
+    is deleted.
 
     Exit code 0: nothing that matters; 1: findings of severity error or warning, also where --fix moved them.
 

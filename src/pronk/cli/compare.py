@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pronk.cli.settings import Place
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,14 +18,14 @@ MOST_SHOWN = 10
 @click.command()
 @click.argument("run_a", type=click.Path(path_type=Path))
 @click.argument("run_b", type=click.Path(path_type=Path))
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.argument("data", required=False, type=Place())
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers, and each photo that changed, as JSON.")
 def compare(run_a: Path, run_b: Path, data: Path | None, as_json: bool) -> None:
-    """Say whether RUN_B is better than RUN_A, as far as the same photos can tell.
+    """Say whether RUN_B is better than RUN_A on the same photos.
 
-    Without DATA by the photos that both runs set aside for test; with DATA, a folder of labelled photos, by those of
-    them that neither run was trained or chosen with. RUN_A and RUN_B may be exports then, too. It is not a failure if
-    either is better: the exit code is 0.
+    Without DATA these are the test photos that both runs share: train the second with --split RUN_A/split.csv. With
+    DATA, a folder of labelled photos, they are those that neither was trained or chosen with; RUN_A and RUN_B may then
+    be exports, too. The exit code is 0, whichever is better.
 
     \b
     Example:

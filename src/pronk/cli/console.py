@@ -113,17 +113,20 @@ class _Plain:
     def __init__(self, console: "Console") -> None:
         self.console = console
         self.started: dict[str, float] = {}
+        self.first: dict[str, tuple[float, int]] = {}
         self.written = 0.0
         self.last = ("", 0, 0)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         started = self.started.setdefault(stage, now)
+        # From the first step on: before it workers start.
+        begun, first = self.first.setdefault(stage, (now, done)) if done else (now, done)
         if (done != total and now - max(self.written, started) < PLAIN_SECONDS) or self.last == (stage, done, total):
             return
         self.last = (stage, done, total)
         self.written = now
-        left = f", about {(now - started) / done * (total - done):.0f} s left" if 0 < done < total else ""
+        left = f", about {(now - begun) / (done - first) * (total - done):.0f} s left" if first < done < total else ""
         self.console.print(f"{STAGES.get(stage, stage)}: {done}{f' of {total}' if total else ''}{left}", markup=False)
 
 

@@ -5,22 +5,22 @@ from typing import Any
 
 import click
 
-from pronk.cli.settings import FROZEN_OPTIONS, make_settings, settings_options
+from pronk.cli.settings import CACHE_HELP, FROZEN_OPTIONS, Place, make_settings, settings_options
 
 GROUP_HELP = "Photos whose paths match equally are on one side only, as in '(.*)_frame'."
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@settings_options(*FROZEN_OPTIONS, group_by=GROUP_HELP, seed="Seed of shares and folds.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
+@click.argument("data", type=Place())
+@settings_options(*FROZEN_OPTIONS, group_by=GROUP_HELP, seed="Random seed.")
+@click.option("--cache", type=click.Path(path_type=Path), help=CACHE_HELP)
 @click.option("--html", type=click.Path(path_type=Path), help="Page to write, with the plot.")
 @click.option("--json", "as_json", is_flag=True, help="Print {points[], forecast, confused[], advice} as JSON.")
 def curve(data: Path, cache: Path | None, html: Path | None, as_json: bool, **values: Any) -> None:
-    """Say what more photos than those in DATA would bring.
+    """Say how much more photos than those in DATA would help.
 
-    Heads on the frozen network learn from 10, 20, 40, 80 and 100 % of the photos and are judged by others; a power law
-    fitted to that says how it goes on. Takes seconds once features are in the cache. Nothing in DATA is changed.
+    Heads on the frozen network learn from 10, 20, 40, 80 and 100 % of the photos and are judged by others; a curve
+    through these results is carried on. Takes seconds once pronk train or audit has run. Nothing in DATA is changed.
 
     \b
     Example:

@@ -14,7 +14,7 @@ SETTINGS = Settings(weights="offline", image_size=160)  # drawn photos need no m
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to make.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the run folder.")
 def demo(out: Path, as_json: bool) -> None:
-    """Draw a small set of photo-like pictures and train on it, without a network.
+    """Draw a small set of pictures and train on it, offline.
 
     \b
     Example:
@@ -30,4 +30,6 @@ def demo(out: Path, as_json: bool) -> None:
             photos_per_class=PHOTOS_PER_CLASS,
             on_progress=lambda done, total: on_progress("draw", done, total),
         )
-    run_training(photos, out=out / "run", settings=SETTINGS, cache=out / "cache", as_json=as_json)
+    run_training(
+        photos, out=out / "run", settings=SETTINGS.replace(golden="drawn"), cache=out / "cache", as_json=as_json
+    )

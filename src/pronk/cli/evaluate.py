@@ -4,16 +4,19 @@ from pathlib import Path
 
 import click
 
+from pronk.cli.settings import Place
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--report", type=click.Path(path_type=Path), help="HTML file to write.")
+@click.argument("data", type=Place())
+@click.option("--report", type=click.Path(path_type=Path), help="Page to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def evaluate(model: Path, data: Path, report: Path | None, as_json: bool) -> None:
     """Judge MODEL on the labelled photos in DATA.
 
-    Where DATA has a test folder, only that is used; else all of it. Photos that the model was trained with are named.
+    Where DATA has a test folder, only that is used; else all of it. Photos that the model learned from are named,
+    and count all the same.
 
     \b
     Example:

@@ -21,8 +21,8 @@ from pronk.text import visible
 def explain(model: Path, paths: tuple[str, ...], out: Path, label: str | None, as_json: bool) -> None:
     """Show where in photos MODEL sees a class, as heat maps over them.
 
-    PATH is a photo, a folder, a zip or tar, a pattern, or - for a list of paths on standard input. Of 1.jpg, 1.png is
-    the photo under its heat map, 1-beside.png shows both side by side. Nothing is overwritten.
+    PATH is a photo, a folder, a zip or tar, an address, a pattern, or - for paths on standard input. 1.jpg gives 1.png,
+    the photo under its heat map, and 1-beside.png, both side by side. Nothing is overwritten.
 
     \b
     Example:

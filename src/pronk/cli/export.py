@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from pronk.cli.settings import Place
 from pronk.model.formats.table import FORMATS, TRAINED
 from pronk.text import plural
 
@@ -13,20 +14,24 @@ EXPORTS = tuple(name for name in FORMATS if name != TRAINED)
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(EXPORTS), required=True, multiple=True, help="Format; may be given repeatedly.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Labelled photos.  [default: those of the run]")
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="[default: .99, with 8 bits .97, for micro .95]")
+@click.option("--to", type=click.Choice(EXPORTS), required=True, multiple=True, help="Format; may be repeated.")
+@click.option("--calibration", type=Place(), help="Labelled photos to try it with.  [default: those of the run]")
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    help="Least share of photos that get the same class.  [default: .99; int8 .97; micro .95]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: RUN/exports/<format>]")
-@click.option("--runtime", type=click.Path(path_type=Path), help="Folder of ONNX Runtime for pages.  [default: npm's]")
+@click.option("--runtime", type=click.Path(path_type=Path), help="For web: ONNX Runtime.  [default: fetched by npm]")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def export(model: Path, to: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
-    """Convert MODEL for another runtime, and compare both on the validation photos.
+    """Convert MODEL for another program or device, and test it.
 
-    An export is a model folder of its own: predict, evaluate, verify and bench take all but savedmodel and keras. One
-    to web is a page that answers in the visitor's browser: put its folder where any web server finds it. The others
-    carry labels.txt; those to runtimes also how a photo has to be decoded, and a short example that needs no pronk, and
-    those to micro a C array and a program. One that gives too many photos another class is set aside as
-    <format>.rejected, and the exit code is 1.
+    onnx-int8 is for ONNX Runtime, in 8 bits (RUN/model is ONNX in full already); litert for phones; web a page that
+    answers in the visitor's browser, for any web server; micro C for microcontrollers; savedmodel and keras for
+    TensorFlow. All but web carry labels.txt and an example that needs no pronk. predict, evaluate, verify and bench
+    take all but savedmodel and keras. One that gives too many validation photos another class than MODEL does is set
+    aside as <format>.rejected, and the exit code is 1.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pronk.cli.settings import make_settings, settings_options
+from pronk.cli.settings import Place, make_settings, settings_options
 from pronk.text import plural, visible
 
 FORMS = ("csv", "jsonl", "parquet")
@@ -17,15 +17,15 @@ SHOWN = 20  # photos named on stderr
 @click.command()
 @click.argument("model")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write; it must not exist.")
-@click.option("--format", "form", type=click.Choice(FORMS), help="[default: suffix of --out]")
+@click.option("--out", type=Place(), required=True, help="File to write; it must not exist.")
+@click.option("--format", "form", type=click.Choice(FORMS), help="Form of the file.  [default: that of its suffix]")
 @settings_options("alpha", "image_size", "fit")
 def features(model: str, paths: tuple[str, ...], out: Path, form: str | None, **values: Any) -> None:
-    """Write the features of photos, for search, clustering and other tools: path, sha256 and a vector each.
+    """Write photos as numbers (features), for search and clustering.
 
-    MODEL is a run or an export, whose features are those that its head reads, at its own size; or the weights of a
-    network as it is, at the size and fit of the options: imagenet, offline, or an h5 file. PATH is a photo, a folder, a
-    zip or tar, a pattern, or - for a list of paths on standard input.
+    A row is the path of a photo, its sha256 and a vector. MODEL is a run or an export, whose features are those that
+    its head reads, at its own size; or a network as it is, at the size and fit of the options: imagenet, offline, or an
+    h5 file. PATH is a photo, a folder, a zip or tar, an address, a pattern, or - for paths on standard input.
 
     \b
     Example:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pronk.storage.remote import to_path
 from pronk.text import visible
 
 
@@ -13,13 +14,13 @@ from pronk.text import visible
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--count", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Photos to choose.")
 @click.option("--html", type=click.Path(path_type=Path), help="Contact sheet to write.")
-@click.option("--json", "as_json", is_flag=True, help="Print [{path, label, score, second, distance, unknown, why}].")
+@click.option("--json", "as_json", is_flag=True, help="Print the photos, and why each was chosen, as JSON.")
 def next_photos(model: Path, paths: tuple[str, ...], count: int, html: Path | None, as_json: bool) -> None:
     """Choose the unlabelled photos that are worth labelling next.
 
-    Those that MODEL is least sure of, or that resemble nothing it learned from, and of those no two that are much
-    alike; the most worthwhile first. Photos that it was trained with are left out. Label them, put them to the others,
-    and train again with --split RUN/split.csv, so that both models are judged by the same photos.
+    Those that MODEL is least sure of, or that resemble nothing it learned from, no two much alike, best first. PATH is
+    as for pronk predict; photos that MODEL was trained with are left out. Label them, add them to your photos, and
+    train again with --split RUN/split.csv, so that both models are judged by the same photos.
 
     \b
     Example:
@@ -32,7 +33,7 @@ def next_photos(model: Path, paths: tuple[str, ...], count: int, html: Path | No
     from pronk.storage.files import write_atomically
 
     for path in paths:
-        check_page("--html", html, Path(path))
+        check_page("--html", html, to_path(path))
     predictor = Predictor.load(model)
     photos = expand_paths(paths, sys.stdin if "-" in paths else ())
     with open_console() as console, show_progress(console) as on_progress:

@@ -9,6 +9,7 @@ import click
 
 from pronk.batch.engines import ENGINES
 from pronk.batch.tables import FORMS
+from pronk.cli.settings import Place
 from pronk.text import plural, quote, visible
 
 SHOWN = 20  # photos named on stderr
@@ -27,37 +28,50 @@ def _read_shard(context: click.Context, option: click.Parameter, value: str | No
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes shown per photo.")
-@click.option("--format", "form", type=click.Choice(FORMS), help="[default: suffix of --out, else table]")
-@click.option("--out", type=click.Path(path_type=Path), help="File to write instead of stdout; it must not exist.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMS), help="Form of the answers.  [default: suffix of --out, else table]"
+)
+@click.option("--out", type=Place(), help="File to write instead of stdout; it must not exist.")
 @click.option(
     "--unknown",
     type=click.Choice(["keep", "off"]),
     default="keep",
     show_default=True,
-    help="Label photos of other things `unknown`, or give them the most likely class.",
+    help="keep labels photos of other things `unknown`, off gives them the most likely class.",
 )
 @click.option(
     "--sets",
     "coverage",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="F",
-    help="Add the set of classes that holds the right one with probability F.",
+    help="Add the classes that hold the right one with probability F, as 0.95.",
 )
-@click.option("--sort-into", type=click.Path(path_type=Path), metavar="DIR", help="Put photos into DIR/<label>/.")
-@click.option("--move", is_flag=True, help="With --sort-into: move. [default: hard link where possible, else copy]")
-@click.option("--copy", is_flag=True, help="With --sort-into: copy.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any photo cannot be used.")
-@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="What runs the model.")
-@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: $RAY_ADDRESS, else this machine]")
 @click.option(
-    "--shard", callback=_read_shard, metavar="K/N", help="Predict the K-th of N parts, each on its own machine."
+    "--sort-into",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Put photos into DIR/<label>/, as hard links where possible, else copies.",
+)
+@click.option("--move", is_flag=True, help="With --sort-into: move them.")
+@click.option("--copy", is_flag=True, help="With --sort-into: always copy.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any photo cannot be used.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="local",
+    show_default=True,
+    help="Who works: this machine, or a Ray cluster.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Ray's first machine.  [default: $RAY_ADDRESS, else this one]")
+@click.option(
+    "--shard", callback=_read_shard, metavar="K/N", help="Predict piece K of N, each on a machine of its own."
 )
 def predict(move: bool, copy: bool, strict: bool, **wanted: Any) -> None:
     """Predict the class of photos.
 
-    PATH is a photo, a folder, a zip or tar, a pattern, or - for a list of paths on standard input. With --out or
-    --sort-into, a command that was stopped goes on when it is given again. What --sort-into did, pronk undo
-    DIR/undo.csv takes back. The rows of the parts of --shard, one after the other, are those of one command.
+    PATH is a photo, a folder, a zip or tar, an address such as s3://bucket/inbox, a pattern, or - for paths on standard
+    input. With --out or --sort-into, a command that was stopped goes on when it is given again. pronk undo DIR/undo.csv
+    takes back what --sort-into did. The rows of all files of --shard, in order, are those of one command.
 
     \b
     Example:

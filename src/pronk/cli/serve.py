@@ -26,9 +26,7 @@ DEFAULT_WORK = "taught"
     type=click.Path(path_type=Path),
     help=f"Folder to teach in, the only one that is written to.  [default: none; without MODEL: {DEFAULT_WORK}]",
 )
-@click.option(
-    "--weights", help=f"What is taught begins with: {SETTINGS['weights'].help}  [default: {Settings.weights}]"
-)
+@click.option("--weights", help=f"Network to teach from: {SETTINGS['weights'].help}  [default: {Settings.weights}]")
 @click.option(
     "--token",
     envvar="PRONK_TOKEN",
@@ -37,11 +35,11 @@ DEFAULT_WORK = "taught"
 @click.option("--allow-anyone", is_flag=True, help="Let all machines that reach HOST in without a token.")
 @click.option("--body-limit", default="10MB", show_default=True, help="Most that one request may send.")
 def serve(model: Path | None, token: str | None, host: str, allow_anyone: bool, **options: Any) -> None:
-    """Answer with MODEL on a page in the browser, and to programs over HTTP.
+    """Show MODEL as a page in the browser, and answer programs.
 
-    The page takes photos by drop, paste and camera, and teaches new models: without MODEL it opens there. Photos stay
-    on this machine. docs/serving.md shows the routes, and how to put the server behind others. SIGHUP opens the model
-    again.
+    The page takes photos by drop, paste and camera. With --work, or without MODEL, it also teaches new models. Photos
+    stay on this machine. The routes for programs, and how to put it behind another server: docs/serving.md of the
+    source.
 
     \b
     Example:

@@ -6,36 +6,42 @@ from typing import Any
 import click
 
 from pronk.batch.engines import ENGINES
-from pronk.cli.settings import OPTIONS, make_settings, settings_options
+from pronk.cli.settings import CACHE_HELP, OPTIONS, Place, make_settings, settings_options
 from pronk.config import Settings
+from pronk.storage.remote import to_path
 
-ENGINE_HELP = "Where features are extracted: here, or on the machines of a Ray cluster; results are the same."
+ENGINE_HELP = "Who computes features: this machine, or a Ray cluster; results are the same."
 PROGRESS = ("auto", "json")
-PROGRESS_HELP = "json writes a line of stage, done and total per step, for programs."
-ADDRESS_HELP = "First machine of the cluster.  [default: $RAY_ADDRESS, else one of this machine's cores]"
+PROGRESS_HELP = "json writes lines of stage, done and total to stderr, for programs."
+ADDRESS_HELP = "Ray's first machine.  [default: $RAY_ADDRESS, else this one]"
 
 
 @click.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.argument("data", required=False, type=Place())
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder to make.  [default: runs/<name of DATA>-<N>]")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings, such as RUN/settings.toml.")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings, such as RUN/settings.toml, DATA among them.")
 @settings_options(*OPTIONS)
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped; start it if it is not there.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for features.  [default: $PRONK_CACHE]")
-@click.option("--cache-limit", default="10GB", show_default=True, help="Least recently used features go above it.")
+@click.option("--resume", is_flag=True, help="Go on with the run at --out, or the last one; start it if there is none.")
+@click.option("--cache", type=click.Path(path_type=Path), help=CACHE_HELP)
+@click.option(
+    "--cache-limit", default="10GB", show_default=True, help="Most to keep; what was unused for longest goes first."
+)
 @click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help=ENGINE_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help=PROGRESS_HELP)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how much is kept; stop.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, how long, and how large the cache grows.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the run folder.")
 def train(data: Path | None, config: Path | None, dry_run: bool, **options: Any) -> None:
     """Train a classifier on DATA in two phases, and judge it.
 
-    DATA is a folder with one sub-folder of photos per class; or of folders for training, validation and test, by names
-    such as train, val2017 or Test_Set, that hold those of the classes; or a CSV with a column for the path (path,
-    file, image, ...), one for the label (label, class, category) and perhaps one for the part (part, split, set). A zip
-    or tar of such folders is read in place. Nothing in DATA is changed. Some of your photos (8, made small) go into the
-    model folder for its self-test; --golden drawn keeps them out.
+    Phase 1 teaches a new last layer (the head) on a ready-made network that stays as it is (frozen); phase 2 adjusts
+    the network's upper blocks, too (fine-tuning).
+
+    DATA is a folder with one sub-folder of photos per class; or with folders for training, validation and test, called
+    train, val2017, Test_Set or so, that hold these; a zip or tar of such, or its address, as s3://bucket/photos; or a
+    CSV with a column for the path (path, file, image, ...), one for the label (label, class, category) and perhaps one
+    for the part (part, split, set). Nothing in DATA is changed. 8 of your photos, made small, go into the model folder
+    for its self-test; --golden drawn keeps them out.
 
     \b
     Example:
@@ -44,7 +50,7 @@ def train(data: Path | None, config: Path | None, dry_run: bool, **options: Any)
     settings = make_settings(config, {name: options.pop(name) for name in OPTIONS})
     if data is None and not settings.data:
         raise click.UsageError("Missing argument 'DATA'.")
-    data = data or Path(settings.data)
+    data = data or to_path(settings.data)
     if dry_run:
         say_forecast(data, settings, cache=options["cache"], as_json=options["as_json"])
     else:
@@ -65,14 +71,20 @@ def say_forecast(data: Path, settings: Settings, *, cache: Path | None, as_json:
     parts = ", ".join(f"{part} {number:,}" for part, number in counts.items())
     say(f"photos: {sum(counts.values()):,} in {len(told['classes'])} classes; {parts}")
     say(f"findings: {told['findings']:,}, see pronk check")
-    say(f"features: {rows['missing']:,} of {rows['all']:,} to compute; {told['bytes'] / 1e6:,.0f} MB in the cache")
+    say(f"features: {rows['missing']:,} of {rows['all']:,} to compute; {_say_size(told['bytes'])} in the cache")
     say(f"time: features {_say_time(seconds['extract'])}, phase 2 {_say_range(seconds['fine_tune'])}")
-    say(f"      {_say_range(seconds['total'])} in all; longer where the frozen network is often wrong")
+    why = "; longer where the frozen network is often wrong" if len(set(seconds["total"])) > 1 else ""
+    say(f"      {_say_range(seconds['total'])} in all{why}")
 
 
 def _say_range(seconds: list[float]) -> str:
     low, high = map(_say_time, seconds)
     return low if low == high else f"{low} to {high}"
+
+
+def _say_size(numbers: list[int]) -> str:
+    low, high = (f"{number / 1e6:,.0f}" for number in numbers)
+    return f"{low if low == high else f'{low} to {high}'} MB"
 
 
 def _say_time(seconds: float) -> str:

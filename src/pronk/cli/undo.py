@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print {undone, kept[{path, reason}]} as JSON.")
 def undo(file: Path, as_json: bool) -> None:
-    """Take back what an undo file tells: moved photos go back, links and copies go.
+    """Take back what predict, audit or check moved or copied.
 
-    FILE is the undo.csv that a command wrote beside what it changed. Nothing is overwritten, and no file is removed
-    unless the same content lies where it came from. What was taken back before stays so.
+    FILE is the undo.csv that predict --sort-into, audit --move or check --fix wrote. Moved photos go back, links and
+    copies are removed. Nothing is overwritten, and no file is removed unless the same content lies where it came from.
+    To repeat it does no harm.
 
     \b
     Example:

@@ -9,9 +9,9 @@ import click
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print {ok, max_difference, checks} as JSON.")
 def verify(model: Path, as_json: bool) -> None:
-    """Test that MODEL is whole and answers here as it did where it was trained.
+    """Test that MODEL is whole and answers as when it was trained.
 
-    Every file's checksum is compared, then the golden photos in the model folder are predicted.
+    Every file's checksum is compared, then the photos in its folder golden are predicted.
 
     \b
     Example:

@@ -12,6 +12,7 @@ from pronk.dataset.loading import find_obstacles, split_photos
 from pronk.dataset.scan import scan_folder
 from pronk.dataset.shortcuts import Shortcut, list_warnings
 from pronk.progress import Progress, no_progress
+from pronk.storage.remote import to_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def check(data: Path | str, *, on_progress: Progress = no_progress) -> Checkup:
     Raises:
         DataError: if there is no such folder, or the CSV cannot be read.
     """
-    listing = list_leniently(Path(data))
+    listing = list_leniently(to_path(data))
     seen = scan_folder(listing, on_progress=on_progress)
     dataset = split_photos(listing, seen)
     # Without classes that can be told apart, what else training would say makes no sense.

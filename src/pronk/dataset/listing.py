@@ -12,8 +12,10 @@ from pronk.dataset.layout import Folder, Layout, is_drawn, read_layout
 from pronk.dataset.lists import read_list
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
-from pronk.storage.archives import Item, find_root, is_archive, scan
+from pronk.storage.archives import Item, is_archive
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, is_hidden
+from pronk.storage.remote import CHECK_ADDRESS, find_shared_folder, is_address, is_remote, to_path
+from pronk.storage.sources import find_root, scan
 from pronk.text import find_label_fault, plural, visible
 
 MOST_SHOWN = 60  # characters of a name that cannot be one
@@ -75,15 +77,16 @@ def list_photos(data: Path, *, min_classes: int = 2) -> Listing:
 
 def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
     """List the files of a data set as `list_photos`; classes that cannot be told apart are obstacles of the listing."""
-    if not data.is_file() and not data.is_dir():
-        raise DataError(
-            f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
-        )
     try:
+        if not data.is_file() and not data.is_dir():
+            raise DataError(
+                f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
+            )
         is_list = data.is_file() and not is_archive(data)
         listing = _list_csv(data) if is_list else _list_folder(find_photo_root(data))
     except OSError as error:
-        raise DataError(f"cannot list {error.filename}: {error.strerror}", hint="check its permissions") from error
+        hint = CHECK_ADDRESS if is_remote(data) else "check its permissions"
+        raise DataError(f"cannot list {error.filename or data}: {error.strerror or error}", hint=hint) from error
     obstacles = listing.obstacles or tuple(_find_class_problems(data, listing.classes, min_classes))
     return dataclasses.replace(listing, obstacles=obstacles)
 
@@ -201,7 +204,26 @@ def _find_inner(folder: Path) -> Path | None:
 
 def _list_csv(path: Path) -> Listing:
     rows, findings = read_list(path, root=path.parent)
-    return _finish(path.parent, [Entry(row.path, row.label, row.part) for row in rows], findings)
+    root, paths = _find_common([row.path for row in rows]) or (path.parent, [row.path for row in rows])
+    entries = [Entry(place, row.label, row.part) for place, row in zip(paths, rows, strict=True)]
+    return _finish(root, entries, findings)
+
+
+def _find_common(places: Sequence[str]) -> tuple[Path, list[str]] | None:
+    """Return the folder that addresses share, and each relative to it; None where they are paths of this machine.
+
+    Raises:
+        DataError: if there are both, or addresses of several stores.
+    """
+    if not any(map(is_address, places)):
+        return None
+    folder = find_shared_folder(places)
+    if not all(map(is_address, places)) or not folder:
+        raise DataError(
+            "the list names photos of several places",
+            hint="list paths, or addresses of one store, as in s3://bucket/...",
+        )
+    return to_path(folder), [place.removeprefix(folder + "/") for place in places]
 
 
 def _finish(root: Path, entries: list[Entry], findings: list[Finding]) -> Listing:
@@ -315,7 +337,9 @@ def _walk(root: Path, folder: Path, hidden: list[str] | None = None) -> Iterator
 
 
 def _identify(folder: Path) -> object:
-    """Return what a folder is the same by, whatever links lead to it; in an archive there are none."""
+    """Return what a folder is the same by, whatever links lead to it; in archives and at addresses are none."""
+    if is_remote(folder):
+        return folder
     try:
         status = folder.stat()
     except NotADirectoryError:

@@ -13,7 +13,9 @@ from pronk.dataset.findings import Finding, find
 from pronk.dataset.layout import read_part
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
-from pronk.storage.archives import is_there
+from pronk.storage.remote import is_address
+from pronk.storage.sources import is_there
+from pronk.text import cause
 
 # Names of columns, in small letters without spaces, hyphens and underscores.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -57,7 +59,9 @@ def read_list(file: Path, *, root: Path | None = None, needs_part: bool = False)
         text = _decode(file.read_bytes())
         separator = max(SEPARATORS, key=lambda one: _judge_header(next(_split(text, one), [])))
         header, *lines = list(_split(text, separator)) or [[]]
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {cause(error)}", hint="check the path") from error
+    except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file} as CSV: {error}", hint=hint) from error
     roles = [_find_role(name) for name in header]
     for role, times in Counter(filter(None, roles)).items():
@@ -112,7 +116,7 @@ def _read_lines(
         cells = {role: cell for role, cell in zip(roles, line, strict=False) if role}
         name, label, given = cells.get("path", ""), cells.get("label", ""), cells.get("part", "")
         if paths:
-            name, label = paths.find(name), label.strip()
+            name, label = name.strip() if is_address(name.strip()) else paths.find(name), label.strip()
         part = read_part(given)
         if not name or not label:
             problems.append(f"line {number}: path or label is missing")
@@ -121,7 +125,8 @@ def _read_lines(
         elif part is None and (given or needs_part):
             problems.append(f"line {number}: part must be train, val or test. Got {given!r}")
         else:
-            rows.append(Row(Path(name).as_posix(), label, part, cells.get("digest", ""), cells.get("group", "")))
+            plain = name if is_address(name) else Path(name).as_posix()
+            rows.append(Row(plain, label, part, cells.get("digest", ""), cells.get("group", "")))
     listed = Counter(row.path for row in rows if paths)  # what pronk wrote itself tells photos by their digests
     problems += [f"{name} is listed twice" for name, times in listed.items() if times > 1]
     if problems:

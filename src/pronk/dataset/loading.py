@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from pronk.errors import DataError, ImageError, Reason
 from pronk.photos.decoding import read_bytes
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import write_csv
+from pronk.storage.remote import to_path
 
+SPLIT = "split.csv"
 SPLIT_COLUMNS = ("path", "label", "part", "digest", "group")
 
 
@@ -124,7 +126,8 @@ def load_dataset(
         test: share of the photos for the final test.
         seed: decides the split.
         group_by: regular expression looked for in each path; equal matches stay in one part.
-        split: CSV with `path,label,part`; photos named there keep their part.
+        split: CSV with `path,label,part`, or a run folder: its photos keep their part, moved or renamed ones by the
+            digest that split.csv has of them.
         pool: worker processes; None uses threads of this one.
         memo: folder that remembers what was seen in a file, by content; None looks at everything anew.
         on_progress: called with ("check", done, total).
@@ -132,7 +135,7 @@ def load_dataset(
     Raises:
         DataError: if a class has too few usable photos, or none is usable at all.
     """
-    listing = data if isinstance(data, Listing) else list_photos(Path(data))
+    listing = data if isinstance(data, Listing) else list_photos(to_path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
     dataset = split_photos(listing, seen, val=val, test=test, seed=seed, split=split)
     different = count_different(seen.labels, seen.groups, listing.classes)
@@ -149,8 +152,8 @@ def split_photos(
     split: Path | str | None = None,
 ) -> Dataset:
     """Split photos that were looked at, as `load_dataset` does; leaks between given parts are findings."""
-    named = _read_named(listing, split)
-    given = [named.get(scan.entry.path, scan.entry.part) for scan in seen.usable]
+    named = _read_named(listing, seen.usable, split)
+    given = [part or scan.entry.part for part, scan in zip(named, seen.usable, strict=True)]
     fixed, shares = _fix_parts(listing, seen.usable, named, {"val": val, "test": test})
     digests, paths = [scan.digest for scan in seen.usable], [scan.entry.path for scan in seen.usable]
     assigned = assign_parts(seen.labels, seen.groups, digests, fixed, shares=shares, seed=seed)
@@ -170,7 +173,7 @@ def load_unsplit(
     on_progress: Progress = no_progress,
 ) -> Dataset:
     """Check and group a folder of photos for a study of all of them, as `load_dataset`: every photo's part is train."""
-    listing = list_photos(Path(data))
+    listing = list_photos(to_path(data))
     seen = scan_folder(listing, group_by=group_by, pool=pool, memo=memo, on_progress=on_progress)
     return _refuse_obstacles(_make_dataset(listing, seen, ["train"] * len(seen.usable)), parts=())
 
@@ -202,10 +205,16 @@ def read_split_file(path: Path, *, root: Path | None = None) -> tuple[Photo, ...
     return tuple(Photo(row.path, row.label, row.part or "", row.digest, row.group) for row in rows)
 
 
-def _read_named(listing: Listing, split: Path | str | None) -> dict[str, str]:
-    """Return the parts that a split gives to photos, by path."""
-    named = {photo.path: photo.part for photo in read_split_file(Path(split), root=listing.root)} if split else {}
-    if split and named.keys().isdisjoint(entry.path for entry in listing.entries):
+def _read_named(listing: Listing, usable: Sequence[Scan], split: Path | str | None) -> list[str | None]:
+    """Return the part that a split gives to each photo: by its path, or where it was moved, by its content."""
+    if not split:
+        return [None] * len(usable)
+    file = Path(split) / SPLIT if Path(split).is_dir() else Path(split)
+    photos = read_split_file(file, root=listing.root)
+    by_path = {photo.path: photo.part for photo in photos}
+    by_content = {photo.digest: photo.part for photo in photos if photo.digest}
+    named = [by_path.get(scan.entry.path) or by_content.get(scan.digest) for scan in usable]
+    if not any(named):
         raise DataError(
             f"no photo in {listing.root} is named in {split}",
             hint="its paths are relative to the data folder, such as cat/1.jpg",
@@ -214,7 +223,7 @@ def _read_named(listing: Listing, split: Path | str | None) -> dict[str, str]:
 
 
 def _fix_parts(
-    listing: Listing, usable: Sequence[Scan], named: Mapping[str, str], shares: dict[str, float]
+    listing: Listing, usable: Sequence[Scan], named: Sequence[str | None], shares: dict[str, float]
 ) -> tuple[list[str | None], dict[str, float]]:
     """Return the parts that photos must keep, and the shares that are still free to give."""
     present = {entry.part for entry in listing.entries}
@@ -224,7 +233,7 @@ def _fix_parts(
         # from what was given for training or validation.
         shares = {"val": 0.0 if "val" in present else shares["val"], "test": 0.0}
         own = own if "val" in present else [None if part == "train" else part for part in own]
-    return [named.get(scan.entry.path, part) for scan, part in zip(usable, own, strict=True)], shares
+    return [name or part for name, part in zip(named, own, strict=True)], shares
 
 
 def find_obstacles(dataset: Dataset, parts: Iterable[str] = PARTS) -> Iterator[Finding]:

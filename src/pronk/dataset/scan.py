@@ -27,6 +27,7 @@ from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import CacheKind
 from pronk.storage.segments import Segments
+from pronk.storage.sources import read_ahead
 
 FILES_PER_TASK = 8
 # Pixels, of which decoding leaves twice as many: small enough for JPEG's quick decoding. With 48, a blur has to be half
@@ -112,13 +113,14 @@ def scan_photos(
 
 
 def _scan_batch(root: Path, memo: Path | None, entries: Sequence[Entry]) -> list[Scan]:
-    return [scan_photo(root, entry, memo) for entry in entries]
+    paths = read_ahead(root / entry.path for entry in entries)
+    return [scan_photo(path, entry, memo) for path, entry in zip(paths, entries, strict=True)]
 
 
-def scan_photo(root: Path, entry: Entry, memo: Path | None = None) -> Scan:
-    """Look at one file of a data folder: is it whole, what is its digest, its perceptual hash."""
+def scan_photo(path: Path, entry: Entry, memo: Path | None = None) -> Scan:
+    """Look at the file of an entry: is it whole, what is its digest, its perceptual hash."""
     try:
-        data = read_bytes(root / entry.path)
+        data = read_bytes(path)
         digest = hashlib.sha256(data).hexdigest()
         content = look(data, digest, memo)
     except ImageError as error:

@@ -18,11 +18,12 @@ from pronk.analysis.metrics import (
 )
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import natural_key
+from pronk.dataset.loading import SPLIT
 from pronk.errors import DataError, ModelError, Reason, RunError
 from pronk.model.bundle import Bundle, open_bundle
 from pronk.model.evaluation import Evaluation, evaluate, read_rows
 from pronk.model.guards.files import check_ordinary
-from pronk.model.run import PREDICTIONS, SPLIT, read_split
+from pronk.model.run import PREDICTIONS, read_split
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import digest_file, read_csv
 from pronk.text import plural
@@ -286,7 +287,7 @@ def _check_classes(a: tuple[str, ...], b: tuple[str, ...]) -> None:
     if problems:
         raise DataError(
             f"the models answer with different classes: {'; '.join(problems)}",
-            hint="compare models that were trained for the same classes",
+            hint="judge each by photos of the classes that both know: pronk evaluate",
         )
 
 

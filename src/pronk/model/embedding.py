@@ -13,6 +13,7 @@ from pronk.model.formats.runtimes import Outputs
 from pronk.model.predictor import Prediction, Predictor
 from pronk.photos.decoding import load_pixels, read_bytes
 from pronk.pools import run_in_order
+from pronk.storage.sources import read_ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ def embed(predictor: Predictor, paths: Iterable[Path]) -> Iterator[Embedded]:
     """Yield photos in order with the features that a model's head reads, and its answers; all cores work."""
     bundle = predictor.bundle
     load = functools.partial(load_pixels, size=bundle.size, fit=bundle.fit, version=bundle.decoding)
-    return run_in_order(lambda path: _embed(path, load, predictor.runtime.run, predictor.answer), paths)
+    return run_in_order(lambda path: _embed(path, load, predictor.runtime.run, predictor.answer), read_ahead(paths))
 
 
 def embed_frozen(
@@ -50,7 +51,7 @@ def embed_frozen(
         return Outputs(np.empty((1, 0), np.float32), run(pixels))
 
     load = functools.partial(load_pixels, size=size, fit=fit)
-    return run_in_order(lambda path: _embed(path, load, look), paths)
+    return run_in_order(lambda path: _embed(path, load, look), read_ahead(paths))
 
 
 def _embed(

@@ -17,6 +17,7 @@ from pronk.model.predictor import Prediction, Predictor
 from pronk.model.run import JudgedRecord, read_split
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import digest_file
+from pronk.storage.remote import to_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
         DataError: if there is no usable photo, or a class that the model does not know.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model)
-    listing = list_photos(Path(data), min_classes=1)
+    listing = list_photos(to_path(data), min_classes=1)
     tested = [entry for entry in listing.entries if entry.part == "test"] or listing.entries
     foreign = sorted({entry.label for entry in tested} - set(predictor.classes))
     if foreign:
@@ -68,7 +69,9 @@ def evaluate(model: Path | str | Predictor, data: Path | str, *, on_progress: Pr
         else:
             rows.append(prediction_row(entry.path, "test", entry.label, prediction))
     if not rows:
-        raise DataError(f"none of {len(tested)} files in {data} is usable", hint=f"see pronk check {data}")
+        is_list = listing.root != to_path(data) and all(finding.code == Reason.VANISHED for finding in findings)
+        hint = f"its paths are relative to {listing.root}" if is_list else f"see pronk check {data}"
+        raise DataError(f"none of {len(tested)} files in {data} is usable", hint=hint)
     findings += find_known(predictor.bundle.run_folder, listing.root, [row["path"] for row in rows])
     return Evaluation(
         listing.root, predictor.classes, score_rows(rows, predictor.classes), tuple(rows), tuple(findings)

@@ -17,6 +17,7 @@ from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.storage.files import storage_error, write_atomically
 from pronk.storage.places import number_names
+from pronk.storage.remote import is_remote, to_path
 from pronk.text import fold
 
 LONGEST_SIDE = 1024
@@ -141,7 +142,7 @@ def explain(
         StorageError: if a picture cannot be written.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model)
-    folder, photos, records = Path(out), list(paths), []
+    folder, photos, records = Path(out), [to_path(path) for path in paths], []
     index = _find_class(predictor.classes, label)
     _check_folder(folder, photos)
     names = _choose_names(folder, photos)
@@ -179,9 +180,9 @@ def _find_class(classes: Sequence[str], label: str | None) -> int | None:
     return None if label is None else classes.index(label)
 
 
-def _check_folder(folder: Path, paths: Iterable[Path | str]) -> None:
+def _check_folder(folder: Path, paths: Iterable[Path]) -> None:
     """Refuse to mix heat maps with the photos: a later command would take them for photos."""
-    for parent in {Path(path).parent for path in paths}:
+    for parent in {path.parent for path in paths if not is_remote(path)}:
         with contextlib.suppress(OSError, ValueError):  # one of them is missing, or has an impossible name
             if parent.samefile(folder):
                 raise SettingsError(
@@ -189,7 +190,7 @@ def _check_folder(folder: Path, paths: Iterable[Path | str]) -> None:
                 )
 
 
-def _choose_names(folder: Path, paths: Iterable[Path | str]) -> list[str]:
+def _choose_names(folder: Path, paths: Iterable[Path]) -> list[str]:
     """Choose a name per photo, without an ending, that is free in the folder and among the other photos."""
     try:
         taken = {fold(file.name) for file in folder.iterdir()}
@@ -199,7 +200,7 @@ def _choose_names(folder: Path, paths: Iterable[Path | str]) -> list[str]:
         raise storage_error(folder, error) from error
     names, numbered = [], dict[str, Iterator[Path]]()
     for path in paths:
-        stem = Path(path).stem
+        stem = path.stem
         while len(stem.encode("utf-8", "surrogatepass")) > LONGEST_STEM:
             stem = stem[:-1]
         files = numbered.setdefault(stem, number_names(Path(f"{stem}.png")))  # goes on where the last one got its name
@@ -213,11 +214,11 @@ def _files_of(name: str) -> tuple[str, str]:
     return f"{name}.png", f"{name}-beside.png"
 
 
-def _explain_one(predictor: Predictor, index: int | None, path: Path | str, target: Path) -> dict[str, Any]:
+def _explain_one(predictor: Predictor, index: int | None, path: Path, target: Path) -> dict[str, Any]:
     """Draw one photo's heat map and return its record."""
-    record: dict[str, Any] = {"path": os.fspath(path), "label": None, "score": None, "image": None, "error": None}
+    record: dict[str, Any] = {"path": str(path), "label": None, "score": None, "image": None, "error": None}
     try:
-        pixels, photo = _load(Path(path), predictor)
+        pixels, photo = _load(path, predictor)
     except ImageError as error:
         return record | {"error": Prediction(record["path"], predictor.classes, None, error).record()["error"]}
     outputs = predictor.runtime.run(pixels[None], heat=True)

@@ -5,10 +5,9 @@ import dataclasses
 import glob
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -24,9 +23,10 @@ from pronk.storage.archives import is_archive
 from pronk.storage.cache import CacheKind, default_cache
 from pronk.storage.files import digest_file, write_atomically
 from pronk.storage.places import UNKNOWN
+from pronk.storage.remote import find_matches, is_address, is_folder, is_remote, to_path
+from pronk.storage.sources import read_ahead
 
 Photo = Path | str | bytes | np.ndarray | Image.Image | IO[bytes]
-ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Predictor:
             sources: paths or bytes, or whatever `load` takes.
             load: turns a source into pixels, uint8 [size, size, 3], or raises ImageError.
         """
-        return run_in_order(lambda source: self._predict(source, load or self._load), sources)
+        return run_in_order(lambda source: self._predict(source, load or self._load), read_ahead(sources))
 
     def answer(self, path: str, outputs: Outputs) -> Prediction:
         """Say what the runtime's outputs for one photo mean; ModelError if they are not finite numbers."""
@@ -226,6 +226,7 @@ class Predictor:
     def _predict(self, source: Any, load: Callable[[Any], np.ndarray]) -> Prediction:
         names = (getattr(source, name, None) for name in ("path", "name", "filename"))
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else str(next(filter(None, names), ""))
+        path = str(source) if is_remote(source) else path
         try:
             pixels = load(source)
         except ImageError as error:
@@ -249,7 +250,8 @@ class Predictor:
 def is_photo(source: object) -> bool:
     """Tell whether something is one photo, not a list of them."""
     is_single = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
-    return is_single or hasattr(source, "read") or (isinstance(source, np.ndarray) and source.ndim < 4)
+    is_array = isinstance(source, np.ndarray) and source.ndim < 4
+    return is_single or is_array or is_remote(source) or hasattr(source, "read")
 
 
 def read_photo(source: Photo) -> Path | bytes | Image.Image:
@@ -263,12 +265,12 @@ def read_photo(source: Photo) -> Path | bytes | Image.Image:
         Traceback (most recent call last):
         pronk.errors.DataError: 'https://example.org/cat.jpg' is an address, not a file
     """
-    if isinstance(source, str) and ADDRESS.match(source):
-        raise DataError(
-            f"{source!r} is an address, not a file", hint="download it, and name the file or pass its bytes"
-        )
+    if isinstance(source, str) and is_address(source):  # it may come from a stranger, whom nothing is fetched for
+        raise DataError(f"{source!r} is an address, not a file", hint="pass upath.UPath(address), or the bytes of it")
     if isinstance(source, str | os.PathLike):
         return Path(source)
+    if is_remote(source):
+        return cast(Path, source)
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, Image.Image):
@@ -292,9 +294,19 @@ def read_photo(source: Photo) -> Path | bytes | Image.Image:
 def names_archive(argument: str) -> bool:
     """Tell whether an argument names a zip or tar file."""
     try:
-        return is_archive(Path(argument))
+        return is_archive(to_path(argument))
     except ValueError:  # an impossible name
         return False
+
+
+def _expand_address(address: str) -> list[Path]:
+    place = to_path(address)
+    try:
+        if "*" in address:
+            return find_matches(address)
+        return [place / name for name in list_files(place)] if is_folder(place) else [place]
+    except OSError:
+        return [place]  # its row says why it cannot be reached
 
 
 def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Path]:
@@ -311,11 +323,11 @@ def expand_paths(arguments: Sequence[str], lines: Iterable[str] = ()) -> list[Pa
     missing = []
     for argument in arguments:
         if argument == "-":
-            found = [Path(line.rstrip("\r\n")) for line in lines if line.strip()]
+            found = [to_path(line.rstrip("\r\n")) for line in lines if line.strip()]
         elif os.path.isdir(argument) or names_archive(argument):  # noqa: PTH112 - says no to impossible names
-            found = [Path(argument) / name for name in list_files(Path(argument))]
-        elif ADDRESS.match(argument) and not os.path.lexists(argument):
-            raise DataError(f"{argument!r} is an address, not a file", hint="download it, and name the file")
+            found = [to_path(argument) / name for name in list_files(to_path(argument))]
+        elif is_address(argument):
+            found = _expand_address(argument)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - patterns may be absolute
         else:

@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 from pronk.analysis.calibration import Unknown
 from pronk.analysis.metrics import AccuracyRecord, ComparisonRecord, ScoreRecord
 from pronk.dataset.layout import PARTS
-from pronk.dataset.loading import Photo, read_split_file
+from pronk.dataset.loading import SPLIT, Photo, read_split_file
 from pronk.errors import DataError, ModelError, RunError
 from pronk.model.guards.files import check_ordinary
 
@@ -20,7 +20,6 @@ PARITY = "parity.json"  # beside them
 WORK = ".work"  # folder: checkpoints, while the run goes on
 FOLD_ROWS = "rows.json"  # in a folder of a cross-fit in it: what the finished fold came to
 SETTINGS = "settings.toml"
-SPLIT = "split.csv"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
 REPORT = "report.html"

@@ -18,7 +18,7 @@ from pronk.errors import DataError
 from pronk.moving.placing import DISK_ERRORS, KINDS, Action, place, take_back
 from pronk.storage.files import digest_file, format_csv_line, guard_writes, lock_folder, storage_error, write_atomically
 from pronk.storage.places import find_free
-from pronk.text import fold
+from pronk.text import cause, fold
 
 COLUMNS = ("action", "source", "target", "digest")
 NAME = "undo"
@@ -190,7 +190,7 @@ def _read_rows(path: Path) -> Iterator[list[str]]:
             # What is torn was not begun.
             yield from (row for row in reader if len(row) == len(COLUMNS))
     except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="name the undo.csv that pronk wrote") from error
+        raise DataError(f"cannot read {path}: {cause(error)}", hint="name the undo.csv that pronk wrote") from error
 
 
 def _read_actions(path: Path) -> list[Action]:

@@ -11,6 +11,7 @@ from pronk.errors import SettingsError
 from pronk.moving.journal import open_journal
 from pronk.moving.placing import Action
 from pronk.storage.places import overlap
+from pronk.storage.remote import is_remote
 
 ACTIONS_AT_ONCE = 100  # on disk before the first of them is begun
 
@@ -26,10 +27,11 @@ class Quarantined:
 
 def check_folders(data: Path, folder: Path) -> None:
     """Refuse at once, by a SettingsError, a CSV, whose rows would point nowhere, and folders inside each other."""
-    if data.is_file():
+    if is_remote(data) or data.is_file():
+        what = "an address" if is_remote(data) else "a list of files or an archive"
         raise SettingsError(
-            f"--fix moves files of a folder, and {str(data)!r} is a list of files or an archive: it stays as it is",
-            hint="take the rows out of the list instead, or unpack the archive; --json names the files",
+            f"--fix moves files of a folder, and {str(data)!r} is {what}: it stays as it is",
+            hint="take the rows out of the list, unpack the archive or download the photos; --json names the files",
         )
     if overlap(folder, data):
         shown = folder.as_posix()

@@ -19,6 +19,8 @@ from pronk.moving.journal import Journal, Undone, find_journal, open_journal, un
 from pronk.moving.placing import Action
 from pronk.storage.files import find_digest, format_csv_line, guard_writes, read_csv, write_atomically
 from pronk.storage.places import is_single_name, lies_in, overlap
+from pronk.storage.remote import is_remote
+from pronk.text import cause
 
 COLUMNS = ("path", "digest", "given", "action", "label")
 ACTIONS = ("keep", "move", "drop")
@@ -66,7 +68,7 @@ def read_review(path: Path) -> tuple[Decision, ...]:
                 seen.add((Path(decision.path).as_posix(), decision.digest))
                 decisions.append(decision)
     except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read the review {path}: {error}", hint="name a saved review.csv") from error
+        raise DataError(f"cannot read the review {path}: {cause(error)}", hint="name a saved review.csv") from error
     if problems:
         more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
         raise DataError(f"{path}: {'; '.join(problems[:MOST_PROBLEMS])}{more}", hint="correct these lines")
@@ -207,6 +209,8 @@ def _read_parts(split: Path, listing: Listing) -> dict[str, str]:
 
 
 def _relate(path: Path, home: Path) -> str:
+    if is_remote(path):
+        return str(path)
     try:
         return Path(os.path.relpath(path, home)).as_posix()
     except ValueError:  # another drive
@@ -269,7 +273,7 @@ def undo_moves(review: Path, data: Path, quarantine: Path) -> Undone:
 
 
 def _check_folders(data: Path, quarantine: Path) -> None:
-    if not data.is_dir():
+    if is_remote(data) or not data.is_dir():
         raise SettingsError(
             f"--move needs a folder of class folders. Got {str(data)!r}", hint="leave it out: a corrected list is made"
         )

@@ -21,7 +21,9 @@ from pronk.photos.heif import INSTALL, can_open
 from pronk.photos.jpeg import JpegFile, is_lossless, is_text_copy
 from pronk.photos.mending import brighten_png, find_significant_bits, is_deep_png, is_html, list_mendings
 from pronk.photos.tiff import Tiff, open_tiff, read_tiff
-from pronk.storage.archives import read_inside
+from pronk.storage.remote import CHECK_ADDRESS, is_remote
+from pronk.storage.sources import read_elsewhere
+from pronk.text import cause
 
 DECODING_VERSION = 2  # raise it when a file becomes other pixels, so that nothing kept of the old ones is used
 LARGE_PIXELS = 8_000_000  # of pictures above it one is decoded at a time, so that threads do not add up their memory
@@ -81,9 +83,9 @@ def read_bytes(path: Path) -> bytes:
         ImageError: vanished, not_regular_file, zero_byte, too_large or unreadable.
     """
     try:
-        inside = _read_in_archive(path)
-        if inside is not None:
-            return inside
+        read = _read_elsewhere(path)
+        if read is not None:
+            return read
         status = path.stat()
         # Opening a FIFO would wait for ever, so look before opening.
         if stat.S_ISDIR(status.st_mode):
@@ -104,15 +106,13 @@ def read_bytes(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(Reason.VANISHED, f"{path.name} does not exist", hint="check the path") from error
     except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or str(error)
-        raise ImageError(
-            Reason.UNREADABLE, f"{path.name} cannot be read: {cause}", hint="check its permissions"
-        ) from error
+        hint = CHECK_ADDRESS if is_remote(path) else "check its permissions"
+        raise ImageError(Reason.UNREADABLE, f"{path.name} cannot be read: {cause(error)}", hint=hint) from error
 
 
-def _read_in_archive(path: Path) -> bytes | None:
-    """Return the bytes of a file in an archive; None where a path leads into none."""
-    data = read_inside(path, MAX_BYTES + 1)
+def _read_elsewhere(path: Path) -> bytes | None:
+    """Return the bytes of a file in an archive or at an address; None where a path is one of the disk."""
+    data = read_elsewhere(path)
     if data is not None and not data:
         raise ImageError(Reason.ZERO_BYTE, f"{path.name} is empty", hint="copy the photo again")
     if data is not None and len(data) > MAX_BYTES:
@@ -241,13 +241,13 @@ def convert_views(decoded: Decoded, views: np.ndarray) -> np.ndarray:
 
 
 def _load(source: Path | bytes, *, size: int, version: int) -> Decoded:
-    data = read_bytes(source) if isinstance(source, Path) else source
+    data = source if isinstance(source, bytes) else read_bytes(source)
     return decode(data, min_side=size, version=version, in_srgb=False)
 
 
 def load_image(source: Path | bytes, *, min_side: int | None = None, version: int = DECODING_VERSION) -> Image.Image:
     """Read one photo as an upright RGB picture; arguments and errors are those of `read_bytes` and `decode`."""
-    data = read_bytes(source) if isinstance(source, Path) else source
+    data = source if isinstance(source, bytes) else read_bytes(source)
     return decode(data, min_side=min_side, version=version).image
 
 

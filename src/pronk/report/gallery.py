@@ -24,6 +24,7 @@ from pronk.photos.decoding import load_image, load_pixels, read_bytes
 from pronk.photos.encoding import PICTURE_SIDE, THUMBNAIL_SIDE, encode_picture
 from pronk.pools import start_threads
 from pronk.report.pages import Row
+from pronk.storage.remote import join
 
 MOST_THUMBNAILS = 240  # of 3 KB each
 MOST_PER_CELL = 24
@@ -152,7 +153,7 @@ def draw_files(
 
     def draw(path: str) -> tuple[str, str] | None:
         try:
-            data = read_bytes(root / path)
+            data = read_bytes(join(root, path))
             if digests and hashlib.sha256(data).hexdigest() != digests[path]:
                 return None
             return path, encode_picture(np.asarray(load_image(data, min_side=side // 2)), side=side)

@@ -9,15 +9,16 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pronk.errors import RunError, StorageError
-from pronk.storage.archives import leads_inside, read_inside
+from pronk.storage.remote import is_remote, put
+from pronk.storage.sources import lies_on_disk, read_elsewhere
 
 LOCKED_BYTE = 2**30
-MOST_INSIDE = 100 * 2**20 + 1  # bytes of a file in an archive: one byte more than a photo may have
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -46,6 +47,23 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise storage_error(path, error) from error
+
+
+def choose_temporary(out: Path) -> Path:
+    """Return where a file may grow before it gets its name: beside it, or for an address in the system's folder."""
+    if is_remote(out):
+        return Path(tempfile.gettempdir()) / f"pronk-{os.getpid()}-{out.name}.tmp"
+    return out.with_name(f".{out.name}.tmp")
+
+
+def move_into_place(file: Path, out: Path) -> None:
+    """Give a whole file its name, on the same disk or at an address; OSError where that fails."""
+    if is_remote(out):
+        put(file, out)
+        file.unlink()
+        return
+    file.replace(out)
+    sync_folder(out.parent)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
@@ -99,10 +117,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def digest_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes as hexadecimal digits; it may lie in an archive."""
-    inside = read_inside(path, MOST_INSIDE)
-    if inside is not None:
-        return hashlib.sha256(inside).hexdigest()
+    """Return the sha256 of a file's bytes as hexadecimal digits; it may lie in an archive or at an address."""
+    read = read_elsewhere(path)
+    if read is not None:
+        return hashlib.sha256(read).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -110,7 +128,7 @@ def digest_file(path: Path) -> str:
 def find_digest(path: Path) -> str:
     """Return the sha256 of a file, or nothing where no ordinary file is: reading a pipe would wait for ever."""
     try:
-        is_file = leads_inside(path) or stat.S_ISREG(path.stat().st_mode)
+        is_file = not lies_on_disk(path) or stat.S_ISREG(path.stat().st_mode)
         return digest_file(path) if is_file else ""
     except (OSError, ValueError):
         return ""

@@ -28,8 +28,9 @@ from pronk.photos.decoding import load_pixels
 from pronk.pools import run_in_order
 from pronk.progress import Progress, no_progress
 from pronk.report.run_page import note_exports
-from pronk.storage.archives import is_there
 from pronk.storage.files import digest_file, lock_folder, storage_error, write_json
+from pronk.storage.remote import to_path
+from pronk.storage.sources import is_there
 from pronk.training.conversions import CONVERSIONS, convert
 from pronk.training.kept_model import draw_golden
 from pronk.training.litert import run_tflite
@@ -334,7 +335,7 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> ExportPhoto
     parts: dict[str, str] = {}
     with contextlib.suppress(RunError):
         parts = {photo.digest: photo.part for photo in read_split(bundle.run_folder)}
-    found = _photos_of_run(bundle) if calibration is None else _photos_of_folder(Path(calibration))
+    found = _photos_of_run(bundle) if calibration is None else _photos_of_folder(to_path(calibration))
     foreign = sorted({label for _, label in found} - set(bundle.classes))
     if foreign:
         raise DataError(
@@ -367,7 +368,7 @@ def gather_photos(bundle: Bundle, calibration: Path | str | None) -> ExportPhoto
 
 def _photos_of_run(bundle: Bundle) -> list[Named]:
     try:
-        data = Path(read_settings(bundle.run_folder / SETTINGS)["data"])
+        data = to_path(read_settings(bundle.run_folder / SETTINGS)["data"])
         photos = [photo for photo in read_split(bundle.run_folder) if photo.part != "test"]
     except (KeyError, RunError, SettingsError) as error:
         raise DataError(

@@ -39,14 +39,13 @@ def forecast(
 
     Returns:
         {classes, counts{train,val,test}, findings, rows{all,missing}, bytes, seconds{extract,fine_tune,total}}, of
-        which fine_tune and total are [low, high]: which of them it is depends on how right the frozen network is.
+        which bytes, fine_tune and total are [low, high]: which it is depends on how right the frozen network is.
 
     Raises:
         PronkError: what `train` would raise before any work.
     """
     listing, settings = prepare(data, settings or Settings())
-    place = open_cache(cache)
-    backbone = load_backbone(settings.weights, alpha=settings.alpha)
+    place, backbone = open_cache(cache), load_backbone(settings.weights, alpha=settings.alpha)
     with tempfile.TemporaryDirectory() as folder, start_workers() as pool:
         run = Run(settings, backbone, Path(folder), place, pool, on_progress=on_progress)
         dataset = split_photos(listing, run)
@@ -56,29 +55,30 @@ def forecast(
         step = max(1, len(dataset.photos) // TRIED)
         view = pool.submit(time_view, extraction, dataset.photos[::step][:TRIED]).result() / count_workers(pool)
     total = counts["train"] * views + counts["val"] + counts["test"]
-    extract, tuned = missing * view, _reckon_phase_two(view, counts["train"], views, settings)
+    phase_two = _ask_phase_two(counts["train"], views, settings)
+    extract, size = round(missing * view, 1), extraction.store.row_bytes
+    tuned = sorted(round(view * (FURTHER_VIEW * further + PHASE_TWO * passes), 1) for further, passes in phase_two)
+    kept = sorted(total * size() + further * size(features=False) for further, _ in phase_two)
     return {
         "classes": list(dataset.classes),
         "counts": counts,
         "findings": len(dataset.findings),
         "rows": {"all": total, "missing": missing},
-        "bytes": total * extraction.store.row_bytes(),
+        "bytes": kept,
         "seconds": {
-            "extract": round(extract, 1),
-            "fine_tune": [round(one, 1) for one in tuned],
+            "extract": extract,
+            "fine_tune": tuned,
             "total": [round(START + extract + one, 1) for one in tuned],
         },
     }
 
 
-def _reckon_phase_two(view: float, photos: int, views: int, settings: Settings) -> list[float]:
-    """Return the seconds of a short and a long phase 2, with the further views that each asks for."""
+def _ask_phase_two(photos: int, views: int, settings: Settings) -> list[tuple[int, int]]:
+    """Return the further views, and the passes over photos, of a short and a long phase 2."""
     if settings.frozen_only:
-        return [0.0, 0.0]
+        return [(0, 0)] * 2
     paces = [_ask(pace, settings) for pace in (SHORT, fit_long(photos, settings))]
-    return sorted(
-        view * photos * (FURTHER_VIEW * max(0, pace.views - views) + PHASE_TWO * pace.epochs) for pace in paces
-    )
+    return [(photos * max(0, pace.views - views), photos * pace.epochs) for pace in paces]
 
 
 def time_view(extraction: Extraction, photos: Sequence[Any]) -> float:

@@ -10,13 +10,15 @@ from pronk.batch.engines import check_engine
 from pronk.config import Settings, parse_changes
 from pronk.dataset.findings import Finding
 from pronk.dataset.listing import Listing, list_photos
-from pronk.dataset.loading import Dataset, load_dataset, read_split_file, write_split
+from pronk.dataset.loading import SPLIT, Dataset, load_dataset, read_split_file, write_split
 from pronk.dataset.rest_class import find_rest_class
 from pronk.dataset.scan import scan_memo
 from pronk.errors import GateError, RunError
-from pronk.model.run import REPORT, SPLIT, Metrics, read_metrics
+from pronk.model.run import REPORT, Metrics, read_metrics, read_split
 from pronk.progress import Note, Progress, no_note, no_progress
 from pronk.storage.cache import DEFAULT_LIMIT, default_cache, open_cache, parse_size, trim
+from pronk.storage.remote import to_path
+from pronk.text import plural
 from pronk.training.cross_fitting import cross_fit, refuse_given_parts
 from pronk.training.features import Features, extract_features, extract_views
 from pronk.training.kept_model import calibrate, choose, write_kept
@@ -80,10 +82,10 @@ def train(
     started, limit = time.time(), parse_size(cache_limit)
     check_engine(engine, address=address)
     listing, settings = prepare(data, settings or Settings())
-    folder, place = open_folders(Path(data), listing, out=out, cache=cache, resume=resume)
+    folder, place = open_folders(to_path(data), listing, out=out, cache=cache, resume=resume)
     with hold_run(folder, settings, resume=resume) as done, Usage() as usage:
         if done:
-            return finish(folder, read_metrics(folder), settings)
+            return _return_former(folder, listing, settings, on_note)
         backbone = load_backbone(settings.weights, alpha=settings.alpha)
         with start_workers() as pool:
             run = Run(settings, backbone, folder, place, pool, engine, address, on_progress, limit, on_note)
@@ -156,7 +158,7 @@ def open_folders(
 
 def prepare(data: Path | str, settings: Settings) -> tuple[Listing, Settings]:
     """List the photos and complete the settings: what is wrong is said before a run folder is made."""
-    listing = list_photos(Path(data))
+    listing = list_photos(to_path(data))
     find_rest_class(listing.classes, settings.rest_class)
     if settings.judge == "cross":
         refuse_given_parts(listing)
@@ -169,7 +171,7 @@ def make_absolute(settings: Settings) -> Settings:
     paths = {"data": settings.data, "split": settings.split}
     if settings.weights not in ("imagenet", "offline"):
         paths["weights"] = settings.weights
-    return settings.replace(**{name: str(Path(path).absolute()) for name, path in paths.items() if path})
+    return settings.replace(**{name: str(to_path(path).absolute()) for name, path in paths.items() if path})
 
 
 def split_photos(listing: Listing, run: Run) -> Dataset:
@@ -214,6 +216,15 @@ def keep_split(folder: Path, dataset: Dataset) -> None:
             f"the photos are not those that {folder} was started with",
             hint="start a new run; features of unchanged photos are still in the cache",
         )
+
+
+def _return_former(folder: Path, listing: Listing, settings: Settings, on_note: Note) -> TrainResult:
+    """Return a run that was done already, and note how many files have come since."""
+    known = {photo.path for photo in read_split(folder)}
+    new = sum(entry.path not in known for entry in listing.entries)
+    more = f" It knows nothing of {plural(new, 'file')} in the data: to learn from them, name another --out."
+    on_note(f"{folder} was finished before, and nothing was trained.{more if new else ''}")
+    return finish(folder, read_metrics(folder), settings)
 
 
 def finish(folder: Path, metrics: Metrics, settings: Settings, findings: tuple[Finding, ...] = ()) -> TrainResult:

@@ -20,6 +20,7 @@ from pronk.photos.decoding import convert_views, decode, load_pixels
 from pronk.photos.views import draw_views
 from pronk.storage.files import write_atomically
 from pronk.storage.segments import Segments
+from pronk.storage.sources import read_ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,8 @@ def compute_rows(extraction: Extraction, batch: Sequence[PhotoViews]) -> Extract
     """
     session = open_prefix(extraction.prefix)
     findings, decode_seconds = [], 0.0
-    for wanted in batch:
+    paths = read_ahead(extraction.root / wanted.photo.path for wanted in batch)
+    for _, wanted in zip(paths, batch, strict=True):
         started = time.perf_counter()
         drawn = draw_wanted(extraction, wanted)
         decode_seconds += time.perf_counter() - started

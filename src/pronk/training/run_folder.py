@@ -120,6 +120,8 @@ def write_settings(folder: Path, settings: Settings) -> None:
 
 
 def _taken(folder: Path) -> RunError:
+    if (folder / METRICS).is_file():
+        return RunError(f"{folder} exists already, as a finished run", hint="name another --out")
     return RunError(f"{folder} exists already", hint="name another --out, or go on with --resume")
 
 
