@@ -20,7 +20,15 @@ import pytest
 
 from helpers import TESTS
 from helpers.commands import predict
-from helpers.training import CLASSES, draw_tiny, hear_interrupts, lively_backbone, read_run, run_pronk, tiny_settings
+from helpers.training import (
+    CLASSES,
+    draw_tiny,
+    hear_interrupts,
+    lively_backbone,
+    read_replayed,
+    run_pronk,
+    tiny_settings,
+)
 from pronk.batch.engines import open_engine
 from pronk.dataset.findings import Finding
 from pronk.dataset.loading import load_dataset
@@ -272,7 +280,8 @@ def test_training_by_a_cluster_equals_training_here(nodes, tiny_run, tiny_photos
         "--engine", "ray", "--address", nodes.address,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    assert read_run(tmp_path / "run") == read_run(tiny_run.folder)
+    again, here = read_replayed(tmp_path / "run", tiny_run.folder)
+    assert again == here
     assert (tmp_path / "run" / "settings.toml").read_text() == settings.read_text()
 
 

@@ -33,7 +33,7 @@ def test_the_very_option_is_suggested_and_keeps_them_together(kind, folders):
     pattern = re.search(r"--group-by '(.*)'", finding.hint)[1]
     groups = {}
     for entry in listed:
-        groups.setdefault(_group_key(entry.path, pattern), set()).add((entry.label, entry.path.split("img")[1][0]))
+        groups.setdefault(_group_key(entry, pattern), set()).add((entry.label, entry.path.split("img")[1][0]))
     assert all(len(photos) == 1 for photos in groups.values())  # never two photos in one group
     assert len(groups) == 16
     assert not list(find_families(listed, is_grouped=True))

@@ -204,7 +204,7 @@ def test_classes_that_cannot_be_told_apart_are_errors(tmp_path, files, said):
     with pytest.raises(DataError, match=said) as caught:
         list_photos(tmp_path)
     assert caught.value.hint
-    with pytest.raises(DataError, match="neither a folder nor a CSV file"):
+    with pytest.raises(DataError, match="there is no"):
         list_photos(tmp_path / "gone")
 
 

@@ -225,3 +225,15 @@ def read_run(folder: Path) -> dict[str, Any]:
         "report": report,
         **{name: (folder / name).read_text() for name in ("split.csv", "predictions.csv")},
     }
+
+
+def read_replayed(folder: Path, original: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `read_run` tells of a run and of the one whose settings it replays, with one reason for both.
+
+    What the first run chose by its photos, the second was told.
+    """
+    again, undisturbed = read_run(folder), read_run(original)
+    told, why = (run["metrics"]["chosen"].pop("why") for run in (again, undisturbed))
+    assert told.endswith("asked for with --features multi")
+    assert why.startswith("features of several blocks: cross-validated")
+    return again | {"report": again["report"].replace(told, why)}, undisturbed

@@ -397,7 +397,7 @@ def test_the_pages_need_nothing_from_outside(inside):
     assert {"/page/main.js", "/page/style.css", "/docs"} <= linked
     assert (
         text.count(f'accept="image/*,{",".join(suffix for name in BY_PILLOW for suffix in FORMATS[name].suffixes)}"')
-        == 2
+        == 3
     ), "every format that is read can be chosen"
     for path in linked | {f"/page/{name}" for name in read_page()}:
         answer = inside.get(path)

@@ -54,7 +54,7 @@ include-path-regex = "^/v1/teach"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 403, 404, 409, 422]
 
 [[operations]]
-include-path = "/v1/teach/classes/{name}/photos"
+include-path-regex = "^/v1/teach/(classes/.*/photos|unlabelled)$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 403, 404]
 # Each photo of a request gets its own answer, also one that has no bytes.
 checks.negative_data_rejection.expected-statuses = [200, 400, 403, 404, 413, 422]

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from helpers.browser import (
     visit,
 )
 from helpers.commands import wait_for
+from helpers.metrics import make_metrics
 from helpers.pages import HIDDEN, NAMES
 from helpers.pictures import encode
 from helpers.servers import start_server
@@ -606,6 +608,24 @@ def test_the_camera_fills_a_class(desk):
     assert desk.execute_script("return document.querySelector('video')") is None
 
 
+def test_a_held_button_shoots_on_though_the_page_moves(desk):
+    """Each shot adds a picture above the button, so that it moves away from under the finger."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    make_class(desk, "screens")
+    in_class(desk, "screens", ".shoot").click()
+    until(desk, "return document.querySelector('video')?.videoWidth")
+    button = in_class(desk, "screens", ".camera .shoot")
+    desk.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    ActionChains(desk).move_to_element(button).click_and_hold().perform()
+    number = in_class(desk, "screens", ".number")
+    until(desk, "return parseInt(arguments[0].textContent) >= 1", number)
+    desk.execute_script("document.getElementById('teaching').style.paddingTop = '600px'")
+    before = int(number.text.split()[0])
+    until(desk, "return parseInt(arguments[0].textContent) >= arguments[1]", number, before + 4, seconds=20)
+    ActionChains(desk).release().perform()
+
+
 def test_a_training_fails_is_stopped_or_becomes_a_model_to_try_and_take_along(desk, school, tmp_path):
     photos = draw_photos(tmp_path / "photos", photos_per_class=6, size=(320, 240))
     for kind in DEMO_KINDS:
@@ -678,6 +698,41 @@ def change_model(chrome, school, name):
     find(chrome, "#again button").click()
     answers(chrome, len(DEMO_KINDS))
     assert "Answered by the model" not in read_text(chrome)
+
+
+def test_photos_worth_labelling_are_chosen_and_get_their_class(desk, school, served_model, tiny, tmp_path):
+    run = school.work / "runs" / "90"
+    shutil.copytree(served_model, run / "model")
+    accuracy = {"value": 0.9, "low": 0.7, "high": 0.97, "n": 20}
+    (run / "metrics.json").write_text(json.dumps(make_metrics(("cold", "warm"), test={"accuracy": accuracy}).to_json()))
+    try:
+        school.ask("POST", "/v1/teach/runs/90/use")
+        open_page(desk, school, tab="teach")
+        for name in ("cold", "warm"):
+            make_class(desk, name)
+        until(desk, "return !document.getElementById('worth').hidden")
+        photos = {f"{number}.jpg": data for number, data in enumerate(tiny[:4])}
+        for name, data in (photos | {"broken.jpg": b"broken"}).items():
+            (tmp_path / name).write_bytes(data)
+        find(desk, "#worth-files").send_keys("\n".join(str(path) for path in sorted(tmp_path.glob("*.jpg"))))
+        until(desk, "return document.querySelectorAll('#worth-photos li').length === 4")
+        assert "4 photos without a label." in find(desk, "#worth-state").text
+        assert "broken.jpg" in find(desk, "#toasts").text
+        until(desk, "return [...document.querySelectorAll('#worth-photos img')].every(one => one.naturalWidth)")
+        assert find_violations(desk) == []
+        assert re.match("(cold or warm|warm or cold)", find(desk, "#worth-photos .doubt").text)
+        desk.execute_script("document.querySelector('#worth-photos button').click()")
+        until(desk, "return document.querySelectorAll('#worth-photos li').length === 3")
+        wait_for(lambda: sum(len(one["photos"]) for one in look_up(school)["classes"]) == 1)
+        assert desk.execute_script("return document.activeElement.closest('#worth-photos') !== null"), "the next one"
+        desk.execute_script("document.querySelector('#worth-photos .quiet').click()")
+        until(desk, "return document.querySelectorAll('#worth-photos li').length === 2")
+        find(desk, "#worth-clear").click()
+        until(desk, "return document.querySelectorAll('#worth-photos li').length === 0")
+        assert school.ask("GET", "/v1/teach/unlabelled").json()["waiting"] == 0
+        assert notice(desk, host=school.address) == []
+    finally:
+        shutil.rmtree(run)
 
 
 def test_without_scripts_or_a_work_folder_it_says_what_it_needs(chrome, server):

@@ -259,11 +259,12 @@ def finish_run(server, name, bundle=None, **changes):
 
 def test_without_a_work_folder_every_request_is_refused():
     server = Server(None)
-    assert len(server.described["paths"]) == 10
+    assert len(server.described["paths"]) == 13
     for described, operations in server.described["paths"].items():
         path = described.removeprefix("/v1/teach").format(name="cats", photo_id="0123456789abcdef.jpg", run=1)
         for method in operations:
-            body = {"json": {"name": "cats"}} if path in ("/classes", "/classes/cats") and method != "delete" else {}
+            is_named = path in ("/classes", "/classes/cats") or path.endswith("/label")
+            body = {"json": {"name": "cats"}} if is_named and method != "delete" else {}
             answer = server.ask(method.upper(), path, 403, **body).json()
             assert answer["code"] == "not_allowed"
             assert "pronk serve MODEL --work DIR" in answer["hint"]
@@ -315,6 +316,43 @@ def test_photos_are_added_shown_and_deleted(server):
     server.ask("GET", path, 404)
     server.ask("DELETE", path, 404)
     assert len(server.state()["classes"][0]["photos"]) == 1
+
+
+def test_photos_without_a_label_are_chosen_and_get_one(server, served_model):
+    """Those that the model is least sure of come first; what was decided is gone from the list and in its class."""
+    server.ask("GET", "/unlabelled", 503)
+    add_classes(server, {"cold": 0, "warm": 0})
+    finish_run(server, "1", served_model)
+    server.ask("POST", "/runs/1/use")
+    assert server.ask("GET", "/unlabelled").json() == {"waiting": 0, "chosen": []}
+    form = [("photo", (f"{seed}.png", picture("circle", seed))) for seed in range(8)]
+    added = server.ask("POST", "/unlabelled", files=[*form, ("photo", ("broken.png", b"x"))]).json()
+    assert len(set(added["added"])) == 8
+    assert [one["code"] for one in added["refused"]] == ["not_an_image"]
+    told = server.ask("GET", "/unlabelled?count=3").json()
+    assert told["waiting"] == 8
+    assert [one["id"] in added["added"] for one in told["chosen"]] == [True] * 3
+    assert {one["label"] for one in told["chosen"]} <= {"cold", "warm"}
+    first, second, third = (one["id"] for one in told["chosen"])
+    assert server.ask("GET", f"/unlabelled/{first}").headers["content-type"] == "image/jpeg"
+    server.ask("POST", f"/unlabelled/{first}/label", 204, json={"name": "cold"})
+    server.ask("POST", f"/unlabelled/{first}/label", 404, json={"name": "cold"})
+    server.ask("POST", f"/unlabelled/{second}/label", 404, json={"name": "no such class"})
+    server.ask("DELETE", f"/unlabelled/{second}", 204)
+    server.ask("GET", f"/unlabelled/{second}", 404)
+    classes = {one["name"]: one["photos"] for one in server.state()["classes"]}
+    assert classes == {"cold": [first], "warm": []}
+    assert server.ask("GET", "/unlabelled?count=1").json()["waiting"] == 6
+    server.ask("DELETE", "/unlabelled", 204)
+    server.ask("GET", f"/unlabelled/{third}", 404)
+    assert not list((server.trainings.workspace.folder / "unlabelled").iterdir())
+
+
+def test_no_more_photos_wait_than_can_be_looked_at(server, monkeypatch):
+    monkeypatch.setattr("pronk.server.teach_routes.MOST_UNLABELLED", 2)
+    server.ask("POST", "/unlabelled", files=[("photo", (f"{seed}.png", picture(seed=seed))) for seed in range(3)])
+    answer = server.ask("POST", "/unlabelled", 422, content=picture(seed=9)).json()
+    assert "wait for a label already" in answer["error"]
 
 
 def test_requests_that_cannot_be(server):

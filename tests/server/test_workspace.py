@@ -108,12 +108,17 @@ def test_nothing_outside_is_written_or_read(tmp_path_factory, name, new, photo_i
             lambda: workspace.add(new, picture),
             lambda: workspace.thumbnail(name, photo_id),
             lambda: workspace.remove(new, photo_id),
+            lambda: workspace.add(None, picture),
+            lambda: workspace.label(photo_id, name),
+            lambda: workspace.thumbnail(None, photo_id),
+            lambda: workspace.remove(None, photo_id),
             lambda: workspace.delete(name),
         ):
             with contextlib.suppress(HttpError):
                 action()
         assert sorted(path.name for path in base.iterdir()) == ["other", "secret.jpg", "work"]
-        assert sorted(path.name for path in workspace.folder.iterdir()) == [".lock", "cache", "photos", "runs"]
+        own = [".lock", "cache", "photos", "runs", "unlabelled"]
+        assert sorted(path.name for path in workspace.folder.iterdir()) == own
         assert (base / "secret.jpg").read_bytes() == b"secret"
         for path in workspace.photos.rglob("*"):
             depth = len(path.relative_to(workspace.photos).parts)

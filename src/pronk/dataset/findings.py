@@ -104,6 +104,12 @@ _FAULTS = (
         "The labels contradict each other: whatever the model answers, one of them calls it wrong.",
     ),
     Fault(
+        "one_scene",
+        "warning",
+        "Classes whose photos are all of one scene",
+        "The test then tells how well the model does in this very scene, and nothing of any other place.",
+    ),
+    Fault(
         "shortcut",
         "warning",
         "Classes that can be told without looking at the subject",

@@ -15,7 +15,7 @@ from pronk.photos.formats import SUFFIXES
 from pronk.storage.archives import Item, is_archive
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, is_hidden
 from pronk.storage.remote import CHECK_ADDRESS, find_shared_folder, is_address, is_remote, to_path
-from pronk.storage.sources import find_root, scan
+from pronk.storage.sources import find_root, is_there, scan
 from pronk.text import find_label_fault, plural, visible
 
 MOST_SHOWN = 60  # characters of a name that cannot be one
@@ -30,11 +30,12 @@ SIDECARS = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A file that is meant to be a photo: its path relative to the data folder, its label, its part if given."""
+    """A file that is meant to be a photo: path relative to the data folder, label, and part and group if given."""
 
     path: str
     label: str
     part: str | None = None
+    group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +80,8 @@ def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
     """List the files of a data set as `list_photos`; classes that cannot be told apart are obstacles of the listing."""
     try:
         if not data.is_file() and not data.is_dir():
-            raise DataError(
-                f"{data} is neither a folder nor a CSV file", hint="name a folder with one sub-folder per class"
-            )
+            what = f"{data} is neither a folder nor a CSV file" if is_there(data) else f"there is no {data}"
+            raise DataError(what, hint="name a folder with one sub-folder per class")
         is_list = data.is_file() and not is_archive(data)
         listing = _list_csv(data) if is_list else _list_folder(find_photo_root(data))
     except OSError as error:
@@ -205,7 +205,7 @@ def _find_inner(folder: Path) -> Path | None:
 def _list_csv(path: Path) -> Listing:
     rows, findings = read_list(path, root=path.parent)
     root, paths = _find_common([row.path for row in rows]) or (path.parent, [row.path for row in rows])
-    entries = [Entry(place, row.label, row.part) for place, row in zip(paths, rows, strict=True)]
+    entries = [Entry(place, row.label, row.part, row.group or None) for place, row in zip(paths, rows, strict=True)]
     return _finish(root, entries, findings)
 
 

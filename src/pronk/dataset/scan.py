@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from importlib.metadata import version
@@ -30,6 +31,8 @@ from pronk.storage.segments import Segments
 from pronk.storage.sources import read_ahead
 
 FILES_PER_TASK = 8
+LEAST_GROUPS, FEWEST_OF_SCENE = 3, 6  # one for each part; photos of a class that can be cut into runs for them
+RUNS_OF_SCENE = 10
 # Pixels, of which decoding leaves twice as many: small enough for JPEG's quick decoding. With 48, a blur has to be half
 # as strong again to be noticed, and one look takes 7 % less time.
 LOOK_SIDE = 64
@@ -164,17 +167,21 @@ def group_photos(
 ) -> tuple[list[int], list[Finding]]:
     """Group photos that must stay together: copies, near copies, and matches of `group_by` in their paths.
 
-    Progress is reported as ("compare", done, total).
+    Where all photos of a class are near copies of each other, as those of a camera that was not moved, they could be
+    learned from or judged by, not both: then they are cut into runs of consecutive photos instead, and a finding says
+    so. Progress is reported as ("compare", done, total).
 
     Returns:
         For each photo the index of its group's first photo, and a finding per copy: of a hundred copies each is named
         once for its own class and once for another, not each pair.
 
     Raises:
-        DataError: if `group_by` is not a regular expression.
+        DataError: if `group_by` is not a regular expression, or matches no path.
     """
     labels, digests = [scan.entry.label for scan in usable], [scan.digest for scan in usable]
-    keys = [_group_key(scan.entry.path, group_by) for scan in usable]
+    keys = [_group_key(scan.entry, group_by) for scan in usable]
+    if group_by is not None and usable and not any(keys):
+        raise DataError(f"--group-by {group_by!r} matches no path", hint=f"a path is {usable[0].entry.path}")
     first: dict[tuple[int, bool], int] = {}
 
     def note(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -183,10 +190,56 @@ def group_photos(
             first[key] = min(i, first.get(key, i))
             yield i, j
 
-    exact = itertools.chain(chain_equal(digests), chain_equal(list(zip(digests, labels, strict=True))))
+    exact = [*chain_equal(digests), *chain_equal(list(zip(digests, labels, strict=True)))]
     similar = _find_near(usable, lambda done, total: on_progress("compare", done, total))
     groups = group_indices(len(usable), itertools.chain(note(exact), note(similar), chain_equal(keys)))
-    return groups, [_duplicate(usable[i], usable[j]) for (j, _), i in sorted(first.items())]
+    scenes = _find_scenes(groups, labels) if not any(keys) else {}
+    in_scenes = {scene for found in scenes.values() for scene in found}
+    copies = [
+        _duplicate(usable[i], usable[j])
+        for (j, _), i in sorted(first.items())
+        if groups[j] not in in_scenes or digests[i] == digests[j]
+    ]
+    if scenes:
+        groups = group_indices(len(usable), itertools.chain(_cut_scenes(groups, labels, in_scenes), exact))
+        copies.insert(0, _describe_scenes(scenes))
+    return groups, copies
+
+
+def _find_scenes(groups: Sequence[int], labels: Sequence[str]) -> dict[str, set[int]]:
+    """Return the classes that cannot be divided, though they have photos enough, with the groups of their photos."""
+    different = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
+    own = Counter(max(sorted(counted), key=counted.__getitem__) for counted in _count_labels(groups, labels).values())
+    crowded = {label for label, number in Counter(labels).items() if number >= FEWEST_OF_SCENE}
+    return {
+        label: {group for group, other in zip(groups, labels, strict=True) if other == label}
+        for label in sorted(crowded)
+        if min(different[label], own[label]) < LEAST_GROUPS
+    }
+
+
+def _count_labels(groups: Sequence[int], labels: Sequence[str]) -> dict[int, Counter[str]]:
+    counted: dict[int, Counter[str]] = defaultdict(Counter)
+    for group, label in zip(groups, labels, strict=True):
+        counted[group][label] += 1
+    return counted
+
+
+def _cut_scenes(groups: Sequence[int], labels: Sequence[str], scenes: set[int]) -> Iterator[tuple[int, int]]:
+    """Link what stays together: all of another group, and the consecutive photos that a run of a scene has."""
+    members: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        members[group, label if group in scenes else ""].append(index)
+    for (group, _), joined in members.items():
+        size = max(1, len(joined) // RUNS_OF_SCENE) if group in scenes else len(joined)
+        for place, index in enumerate(joined):
+            yield joined[place - place % size], index
+
+
+def _describe_scenes(scenes: Iterable[str]) -> Finding:
+    names = ", ".join(map(repr, scenes))
+    message = f"all photos of {names} look alike, so the test has photos like those that are learned from"
+    return find("", "one_scene", message, "take photos in at least three other places, in other light")
 
 
 def _find_near(usable: Sequence[Scan], on_rows: Callable[[int, int], None]) -> Iterator[tuple[int, int]]:
@@ -202,11 +255,11 @@ def _find_near(usable: Sequence[Scan], on_rows: Callable[[int, int], None]) -> I
         yield originals[i], originals[j]
 
 
-def _group_key(path: str, group_by: str | None) -> str | None:
+def _group_key(entry: Entry, group_by: str | None) -> str | None:
     if group_by is None:
-        return None
+        return entry.group
     try:
-        match = re.search(group_by, path)
+        match = re.search(group_by, entry.path)
     except re.error as error:
         raise DataError(
             f"--group-by {group_by!r} is not a regular expression: {error}", hint=r"for example --group-by '(.*)_frame'"
@@ -220,6 +273,7 @@ def _duplicate(first: Scan, second: Scan) -> Finding:
     path, related = second.entry.path, (first.entry.path,)
     if first.entry.label != second.entry.label:
         message += f", which is labelled {first.entry.label!r}, not {second.entry.label!r}"
-        return find(path, "label_conflict", message, "keep it in one class only", related)
+        hint = f"keep it in one class only{'' if exact else ', unless something small tells them apart'}"
+        return find(path, "label_conflict", message, hint, related)
     code = "exact_duplicate" if exact else "near_duplicate"
     return find(path, code, message, "remove one of the two if it was a mistake", related)

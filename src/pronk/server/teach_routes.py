@@ -2,19 +2,21 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, TypeVar
 
 import anyio
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from pronk.errors import ImageError
+from pronk.errors import DataError, ImageError
+from pronk.model.next_photos import choose_next
+from pronk.model.predictor import Predictor
 from pronk.pools import available_cores
 from pronk.server.http_errors import HttpError, refusals
 from pronk.server.predict_routes import BODY, PHOTO
@@ -22,7 +24,7 @@ from pronk.server.runs import RUN_NAME, RunEntry, find_run, list_runs, pack_run,
 from pronk.server.service import Service
 from pronk.server.training_jobs import TrainingRunner, TrainingStatus
 from pronk.server.uploads import UploadReader
-from pronk.server.workspace import NAME_BYTES, PHOTO_ID, PhotoClass
+from pronk.server.workspace import MOST_UNLABELLED, NAME_BYTES, PHOTO_ID, PhotoClass
 from pronk.storage.places import enclosing
 
 # A report is a page of its own, with its style inside; whatever is in it, nothing runs and nothing is loaded.
@@ -30,8 +32,10 @@ REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; f
 THUMBNAIL_SECONDS = 3600  # an id stands for the photo's content, so the picture never changes
 CHUNK_BYTES = 2**18
 SHOWN_NAME = 255
+SHOWN_AT_ONCE = 12  # photos worth labelling
 ClassName = Annotated[str, InPath(min_length=1, max_length=NAME_BYTES, description="The name of a class.")]
 PhotoId = Annotated[str, InPath(pattern=f"^{PHOTO_ID}$", description="What adding the photo returned.")]
+Count = Annotated[int, Query(ge=1, le=100, description="How many photos to choose.")]
 RunName = Annotated[str, InPath(pattern=f"^{RUN_NAME}$", description="The number of a finished run.")]
 T = TypeVar("T")
 
@@ -70,6 +74,26 @@ class AddedPhotos:
 
 
 @dataclasses.dataclass(frozen=True)
+class WorthLabelling:
+    """A photo whose label would teach the model much: what it says, and why it was chosen."""
+
+    id: str
+    label: str
+    score: float
+    second: str | None
+    unknown: bool
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlabelled:
+    """How many photos wait for a label, and those of them to label next, the most worthwhile first."""
+
+    waiting: int
+    chosen: tuple[WorthLabelling, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class TeachState:
     """All that the Teach tab shows."""
 
@@ -100,6 +124,13 @@ def teach_router(trainings: TrainingRunner | None, service: Service, reader: Upl
     add("POST", photos, endpoints.add_photos, 400, 404, 408, 413, 503, openapi_extra={"requestBody": BODY})
     add("GET", photo, endpoints.show_photo, 404, 413, 415, **_file("image/jpeg"))
     add("DELETE", photo, endpoints.delete_photo, 404, **bare)
+    body: dict[str, Any] = {"openapi_extra": {"requestBody": BODY}}
+    add("GET", "/unlabelled", endpoints.choose_unlabelled, 503)
+    add("POST", "/unlabelled", endpoints.add_unlabelled, 400, 408, 413, 503, **body)
+    add("DELETE", "/unlabelled", endpoints.clear_unlabelled, **bare)
+    add("GET", "/unlabelled/{photo_id}", endpoints.show_unlabelled, 404, 413, 415, **_file("image/jpeg"))
+    add("DELETE", "/unlabelled/{photo_id}", endpoints.delete_unlabelled, 404, **bare)
+    add("POST", "/unlabelled/{photo_id}/label", endpoints.label_photo, 404, **bare)
     add("POST", "/train", endpoints.train, 409, status_code=202)
     add("POST", "/stop", endpoints.stop, 409, status_code=202)
     add("GET", "/runs/{run}/report", endpoints.show_report, 404, **_file("text/html"))
@@ -117,6 +148,7 @@ class _Endpoints:
         self._reader = reader
         # A photo of 50 megapixels takes 150 MB while it is decoded, so only a few are at a time.
         self._decoders = anyio.CapacityLimiter(available_cores())
+        self._choosing = anyio.Lock()  # each takes all cores
 
     async def state(self) -> TeachState:
         """Tell the classes and their photos, how far a training is, and the finished runs."""
@@ -140,6 +172,39 @@ class _Endpoints:
 
     async def add_photos(self, name: ClassName, request: Request) -> AddedPhotos:
         """Add photos to a class: one as it is, or several as a form. One that is there already counts as added."""
+        return await self._add(name, request)
+
+    async def add_unlabelled(self, request: Request) -> AddedPhotos:
+        """Add photos to those that wait for a label, as to a class."""
+        workspace = self._open().workspace
+        if len(await run_in_threadpool(workspace.list_unlabelled)) >= MOST_UNLABELLED:
+            message = f"{MOST_UNLABELLED:,} photos wait for a label already"
+            raise HttpError(422, message, code="usage", hint="label some, or clear them; pronk next takes any number")
+        return await self._add(None, request)
+
+    async def choose_unlabelled(self, count: Count = SHOWN_AT_ONCE) -> Unlabelled:
+        """Choose photos that are worth labelling next, as `pronk next` does, with the model that predicts."""
+        workspace, predictor = self._open().workspace, self._service.model.predictor
+        async with self._choosing:
+            return await run_in_threadpool(_choose, predictor, workspace.list_unlabelled(), count)
+
+    async def label_photo(self, photo_id: PhotoId, new: NewName) -> None:
+        """Put a photo that waited for a label into a class."""
+        await run_in_threadpool(self._open().workspace.label, photo_id, new.name)
+
+    async def show_unlabelled(self, photo_id: PhotoId) -> Response:
+        """Show a photo that waits for a label, as one of a class."""
+        return await self._show(None, photo_id)
+
+    async def delete_unlabelled(self, photo_id: PhotoId) -> None:
+        """Delete a photo that waits for a label."""
+        await run_in_threadpool(self._open().workspace.remove, None, photo_id)
+
+    async def clear_unlabelled(self) -> None:
+        """Delete all photos that wait for a label."""
+        await run_in_threadpool(self._open().workspace.clear_unlabelled)
+
+    async def _add(self, name: str | None, request: Request) -> AddedPhotos:
         workspace = self._open().workspace
         added: list[str] = []
         refused: list[RefusedPhoto] = []
@@ -154,6 +219,9 @@ class _Endpoints:
 
     async def show_photo(self, name: ClassName, photo_id: PhotoId) -> Response:
         """Show a photo, at most 160 pixels wide and high."""
+        return await self._show(name, photo_id)
+
+    async def _show(self, name: str | None, photo_id: str) -> Response:
         workspace = self._open().workspace
         picture = await self._decode(lambda: workspace.thumbnail(name, photo_id))
         headers = {"Cache-Control": f"private, max-age={THUMBNAIL_SECONDS}, immutable"}
@@ -207,6 +275,18 @@ class _Endpoints:
         # Where files of this machine lie is nobody else's business.
         weights = Path(trainings.weights).name
         return TeachState(tuple(workspace.classes()), weights, trainings.status(), tuple(runs))
+
+
+def _choose(predictor: Predictor, photos: Sequence[Path], count: int) -> Unlabelled:
+    try:
+        chosen = choose_next(predictor, photos, count=count) if photos else []
+    except DataError:  # the model was trained with all of them
+        chosen = []
+    told = [
+        WorthLabelling(Path(one["path"]).name, *(one[name] for name in ("label", "score", "second", "unknown", "why")))
+        for one in chosen
+    ]
+    return Unlabelled(len(photos), tuple(told))
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

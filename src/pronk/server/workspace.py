@@ -29,6 +29,7 @@ JOINERS = "\u200c\u200d"  # some scripts, and emoji, need them; they do not tell
 THUMBNAIL_SIDE = 160
 MIN_CLASSES = 2
 MIN_PHOTOS = 5
+MOST_UNLABELLED = 2000  # to choose among them takes a core some 15 ms each
 # What file browsers put into every folder that is looked at.
 CLUTTER = (".ds_store", *SYSTEM_NAMES)
 
@@ -52,6 +53,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.photos = self.folder / "photos"
+        self.unlabelled = self.folder / "unlabelled"
         self.runs = self.folder / "runs"
         self.cache = self.folder / "cache"
         self._changing = threading.Lock()
@@ -99,8 +101,11 @@ class Workspace:
                 folder.rmdir()
                 sync_folder(self.photos)
 
-    def add(self, name: str, data: bytes) -> str:
-        """Keep a photo once, as it is, and return its id; ImageError where training could not use it."""
+    def add(self, name: str | None, data: bytes) -> str:
+        """Keep a photo once, as it is, and return its id; ImageError where training could not use it.
+
+        Here as in what follows, None stands for the photos that wait for a label.
+        """
         self._find(name)
         kind = decode(data, min_side=THUMBNAIL_SIDE // 2).format
         photo_id = hashlib.sha256(data).hexdigest()[:16] + FORMATS[kind].suffixes[0]
@@ -110,7 +115,26 @@ class Workspace:
                 write_atomically(path, data)
         return photo_id
 
-    def remove(self, name: str, photo_id: str) -> None:
+    def list_unlabelled(self) -> list[Path]:
+        """List the photos that wait for a label, the oldest first."""
+        return [self.unlabelled / photo_id for photo_id in _list_ids(self.unlabelled)]
+
+    def label(self, photo_id: str, name: str) -> None:
+        """Move a photo that waited for a label into a class."""
+        with self._changing:
+            path, folder = self._find_photo(None, photo_id), self._find(name)
+            with guard_writes(folder / photo_id):
+                path.replace(folder / photo_id)
+                sync_folder(folder)
+
+    def clear_unlabelled(self) -> None:
+        """Delete the photos that wait for a label."""
+        with self._changing, guard_writes(self.unlabelled):
+            for path in self.list_unlabelled():
+                path.unlink(missing_ok=True)
+            sync_folder(self.unlabelled)
+
+    def remove(self, name: str | None, photo_id: str) -> None:
         """Delete one photo."""
         with self._changing:
             path = self._find_photo(name, photo_id)
@@ -118,7 +142,7 @@ class Workspace:
                 path.unlink()
                 sync_folder(path.parent)
 
-    def thumbnail(self, name: str, photo_id: str) -> bytes:
+    def thumbnail(self, name: str | None, photo_id: str) -> bytes:
         """Return a photo as a small upright JPEG without its remarks, such as where it was taken."""
         image = load_image(self._find_photo(name, photo_id), min_side=THUMBNAIL_SIDE // 2)
         image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
@@ -147,17 +171,20 @@ class Workspace:
         # A link, or a link above it, resolves to another path.
         return [path for path in paths if not find_fault(path.name) and path.is_dir() and not leads_elsewhere(path)]
 
-    def _find(self, name: str) -> Path:
+    def _find(self, name: str | None) -> Path:
+        if name is None:
+            return self.unlabelled
         wanted = unicodedata.normalize("NFC", name)
         for folder in self._folders():
             if unicodedata.normalize("NFC", folder.name) == wanted:
                 return folder
         raise HttpError(404, f"there is no class '{visible(name):.100}'", code="not_found", hint="create it first")
 
-    def _find_photo(self, name: str, photo_id: str) -> Path:
+    def _find_photo(self, name: str | None, photo_id: str) -> Path:
         path = self._find(name) / photo_id if re.fullmatch(PHOTO_ID, photo_id) else None
         if path is None or not _is_file(path):
-            message = f"there is no photo '{visible(photo_id):.100}' in '{visible(name):.100}'"
+            where = "without a label" if name is None else f"in '{visible(name):.100}'"
+            message = f"there is no photo '{visible(photo_id):.100}' {where}"
             raise HttpError(404, message, code="not_found", hint="it may have been deleted; look at the class again")
         return path
 
@@ -181,7 +208,7 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
         StorageError: where it cannot be written, or its folders are links to other places.
     """
     workspace = Workspace(folder)
-    own = (workspace.photos, workspace.runs, workspace.cache)
+    own = (workspace.photos, workspace.unlabelled, workspace.runs, workspace.cache)
     with guard_writes(folder):
         for path in own:
             path.mkdir(parents=True, exist_ok=True)
@@ -194,7 +221,8 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
             held.enter_context(lock_folder(workspace.folder))
         except RunError as error:
             raise RunError(str(error), hint="stop that process, or name another --work") from error
-        remove_leftovers(workspace.photos)
+        for path in (workspace.photos, workspace.unlabelled):
+            remove_leftovers(path)
         yield workspace
 
 

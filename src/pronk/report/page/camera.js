@@ -145,7 +145,8 @@ async function takeShot(camera, onShot) {
 function listenForShots(button, shoot, burst) {
     let timer = 0, held = false;
     const release = () => clearTimeout(timer);
-    button.addEventListener("pointerdown", () => {
+    button.addEventListener("pointerdown", (event) => {
+        button.setPointerCapture(event.pointerId); // shots push the button away from under the finger
         held = false;
         if (!burst) return;
         const again = () => { held = true; shoot(); timer = setTimeout(again, BURST); };

@@ -54,15 +54,19 @@ function paintRefused(box, group) {
 function makeThumbnail(group, id, onRemove) {
     const picture = make("img", { alt: `A photo of ${visible(group.name)}`, loading: "lazy", width: 160, height: 160 });
     const address = `/v1/teach/classes/${encodeURIComponent(group.name)}/photos/${encodeURIComponent(id)}`;
-    if (hasToken()) loadWithToken(picture, address);
-    else picture.src = address;
+    loadPicture(picture, address);
     const remove = make("button", { type: "button", className: "remove", title: "Remove" }, "×");
     remove.setAttribute("aria-label", `Remove this photo from ${visible(group.name)}`);
     remove.addEventListener("click", () => onRemove(id));
     return make("li", {}, picture, remove);
 }
 
-async function loadWithToken(picture, address) {
+/** Let a picture show what lies at an address of the server. */
+export async function loadPicture(picture, address) {
+    if (!hasToken()) {
+        picture.src = address;
+        return;
+    }
     try {
         picture.src = URL.createObjectURL(await fetchBlob(address));
         picture.onload = () => URL.revokeObjectURL(picture.src);

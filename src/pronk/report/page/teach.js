@@ -6,6 +6,7 @@ import { forgetPictures, paintClass } from "./classcard.js";
 import { announce, at, copyOf, count, explainError, make, nameOf, note, question, show, visible } from "./dom.js";
 import { acceptDrops, sortIntoClasses, takeChosen } from "./photos.js";
 import { paintTraining, setUpTraining } from "./training.js";
+import { paintWorth, setUpWorth } from "./worth.js";
 
 const AT_ONCE = 2;
 const UNDO = 7; // seconds to take a removal back
@@ -29,6 +30,7 @@ export function setUpTeach(facts, onUse) {
     at("add-folder").addEventListener("click", () => at("class-folder").click());
     at("class-folder").addEventListener("change", () => takeForClass(takeChosen(at("class-folder"))));
     setUpTraining({ refresh, settle, onUse });
+    setUpWorth({ classes: () => groups.map(({ name }) => name), refresh });
 }
 
 /** Bring the tab up to date, each time it is shown. */
@@ -71,6 +73,7 @@ function paint() {
     at("add-class").querySelector("[type=submit]").classList.toggle("primary", groups.length < 2);
     groups.forEach(paintGroup);
     paintTraining(state, groups.map(({ name, photos, hidden }) => ({ name, n: photos.filter((id) => !hidden.has(id)).length })), sending + uploads.length);
+    paintWorth(state.runs.some((run) => run.in_use));
 }
 
 // --- classes
