@@ -73,6 +73,16 @@ def cause(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def say_time(seconds: float) -> str:
+    """Say seconds as people do who look at a clock.
+
+    Example:
+        >>> say_time(42.1), say_time(500)
+        ('42 s', '8 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
 def plural(n: int, noun: str) -> str:
     """Write a number with its noun.
 

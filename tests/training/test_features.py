@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -143,6 +144,20 @@ def test_a_limit_below_what_a_run_needs_is_said_once_before_the_work(extract):
     extract(dataset=dataset, on_note=said.append, cache_limit=needed - 1)
     assert len(said) == 1
     assert "--cache-limit" in said[0]
+
+
+def test_long_work_says_before_how_long_it_takes(extract, monkeypatch):
+    said = []
+    dataset, _ = extract(on_note=said.append)
+    assert not said, "a few rows are done before anybody has read it"
+    monkeypatch.setattr("pronk.training.features.MANY_ROWS", 1)
+    other = dataclasses.replace(lively_backbone(0.35, seed=9), sha256="unseen")
+    extract(dataset=dataset, on_note=said.append, backbone=other)
+    (note,) = said
+    assert f"{rows_of(dataset):,} views" in note
+    assert re.search(r"about \d+ (s|min)\.$", note)
+    extract(dataset=dataset, on_note=said.append, backbone=other)
+    assert len(said) == 1, "what is there takes no time"
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])

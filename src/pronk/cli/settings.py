@@ -33,7 +33,7 @@ def settings_options(*names: str, **helps: str) -> Callable[[Command], Command]:
     return decorate
 
 
-class Place(click.ParamType[Path]):
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
     """A path of this machine, or one at an address such as s3://bucket/photos."""
 
     name = "path"
@@ -43,10 +43,10 @@ class Place(click.ParamType[Path]):
         return to_path(value)
 
 
-class AutoOr(click.ParamType[Any]):
+class AutoOr(click.ParamType):  # type: ignore[type-arg]
     """A number, or the word auto."""
 
-    def __init__(self, number: click.ParamType[Any]) -> None:
+    def __init__(self, number: "click.ParamType[Any]") -> None:
         self.number = number
         self.name = "auto|N"
 

@@ -9,6 +9,7 @@ from pronk.batch.engines import ENGINES
 from pronk.cli.settings import CACHE_HELP, OPTIONS, Place, make_settings, settings_options
 from pronk.config import Settings
 from pronk.storage.remote import to_path
+from pronk.text import say_time
 
 ENGINE_HELP = "Who computes features: this machine, or a Ray cluster; results are the same."
 PROGRESS = ("auto", "json")
@@ -72,23 +73,19 @@ def say_forecast(data: Path, settings: Settings, *, cache: Path | None, as_json:
     say(f"photos: {sum(counts.values()):,} in {len(told['classes'])} classes; {parts}")
     say(f"findings: {told['findings']:,}, see pronk check")
     say(f"features: {rows['missing']:,} of {rows['all']:,} to compute; {_say_size(told['bytes'])} in the cache")
-    say(f"time: features {_say_time(seconds['extract'])}, phase 2 {_say_range(seconds['fine_tune'])}")
+    say(f"time: features {say_time(seconds['extract'])}, phase 2 {_say_range(seconds['fine_tune'])}")
     why = "; longer where the frozen network is often wrong" if len(set(seconds["total"])) > 1 else ""
     say(f"      {_say_range(seconds['total'])} in all{why}")
 
 
 def _say_range(seconds: list[float]) -> str:
-    low, high = map(_say_time, seconds)
+    low, high = map(say_time, seconds)
     return low if low == high else f"{low} to {high}"
 
 
 def _say_size(numbers: list[int]) -> str:
     low, high = (f"{number / 1e6:,.0f}" for number in numbers)
     return f"{low if low == high else f'{low} to {high}'} MB"
-
-
-def _say_time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def run_training(data: Path, *, as_json: bool, settings: Settings, progress: str = "auto", **options: Any) -> None:

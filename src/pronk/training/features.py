@@ -27,9 +27,11 @@ from pronk.photos.views import VIEWS_VERSION
 from pronk.pools import TASKS_AHEAD, count_workers, run_unordered
 from pronk.storage.cache import CacheKind, ensure_space
 from pronk.storage.files import write_atomically
-from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows
+from pronk.text import say_time
+from pronk.training.rows import Extracted, Extraction, PhotoViews, RowStore, compute_rows, time_view
 from pronk.training.run_folder import Run
 
+MANY_ROWS, TRIED = 2000, 6  # to say how long they take; photos that are timed, but for the first, which waits
 PHOTOS_AT_ONCE = 4
 MOST_PHOTOS_AT_ONCE = 64  # on other machines, where a task costs more than the call of a function
 READ_VIEWS = 2  # of each training photo: those that the head learns where phase 2 goes on from it
@@ -124,6 +126,7 @@ def extract_features(dataset: Dataset, run: Run, *, views: int) -> Features:
     square_bytes = SQUARES_BYTES if run.engine == "local" else 0
     _note_limit(dataset, extraction, run, views=views)
     wanted = list(find_missing(dataset.photos, extraction, views, square_bytes))
+    _note_time(wanted, extraction, run)
     return _compute_missing(wanted, Features(dataset, extraction, 0, 0.0, views), run)
 
 
@@ -145,6 +148,17 @@ def _note_limit(dataset: Dataset, extraction: Extraction, run: Run, *, views: in
     if limit is not None and measure(views) > limit >= (measure(former) if former else 0):
         sizes = f"{measure(views) / 1e6:,.0f} MB, and --cache-limit is {limit / 1e6:,.0f} MB"
         run.on_note(f"The features of this run take {sizes}: another run may remove some of them when it ends.")
+
+
+def _note_time(wanted: Sequence[PhotoViews], extraction: Extraction, run: Run) -> None:
+    """Say before the work how long it takes, where that is worth knowing: a few of the photos are timed."""
+    rows = sum(len(one.numbers) for one in wanted)
+    if rows < MANY_ROWS or run.engine != "local":
+        return
+    tried = [one.photo for one in wanted[:: max(1, len(wanted) // TRIED)][:TRIED]]
+    with contextlib.suppress(ImageError):  # the work itself says which
+        seconds = rows * run.pool.submit(time_view, extraction, tried).result() / count_workers(run.pool)
+        run.on_note(f"Features of {rows:,} views are to be computed, once: about {say_time(seconds)}.")
 
 
 def _compute_missing(wanted: Sequence[PhotoViews], features: Features, run: Run) -> Features:

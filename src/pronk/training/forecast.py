@@ -2,8 +2,6 @@
 
 import dataclasses
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,13 @@ from pronk.config import Settings
 from pronk.pools import count_workers
 from pronk.progress import Progress, no_progress
 from pronk.storage.cache import open_cache
-from pronk.training.features import find_missing, plan_extraction
+from pronk.training.features import TRIED, find_missing, plan_extraction
 from pronk.training.plan import SHORT, Pace, fit_long, least_views
 from pronk.training.recipe import prepare, split_photos
-from pronk.training.rows import Extraction, PhotoViews, draw_wanted, open_prefix
+from pronk.training.rows import time_view
 from pronk.training.run_folder import Run
 from pronk.training.workers import start_workers
 
-TRIED = 6  # photos, of which the first is not timed: it waits for the network to be opened
 # Against a view with its features, decoded and drawn: a further view, which is run as far as the cut, and a photo of an
 # epoch of phase 2, which takes 30 ms of one core where a view takes 13 (224 pixels, width 1.0, from block 5 on).
 FURTHER_VIEW, PHASE_TWO = 0.5, 2.3
@@ -79,17 +76,6 @@ def _ask_phase_two(photos: int, views: int, settings: Settings) -> list[tuple[in
         return [(0, 0)] * 2
     paces = [_ask(pace, settings) for pace in (SHORT, fit_long(photos, settings))]
     return [(photos * max(0, pace.views - views), photos * pace.epochs) for pace in paces]
-
-
-def time_view(extraction: Extraction, photos: Sequence[Any]) -> float:
-    """Return the seconds that a view of a photo takes one core, from its file to its features."""
-    session, started = open_prefix(extraction.prefix), time.perf_counter()
-    for number, photo in enumerate(photos):
-        drawn = draw_wanted(extraction, PhotoViews(photo, (0,)))
-        session.run(["cut", "features"], {"image": drawn})
-        if number == 0:
-            started = time.perf_counter()
-    return (time.perf_counter() - started) / max(1, len(photos) - 1)
 
 
 def _ask(pace: Pace, settings: Settings) -> Pace:

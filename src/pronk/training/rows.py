@@ -175,6 +175,17 @@ def draw_wanted(extraction: Extraction, wanted: PhotoViews) -> np.ndarray | Find
     return views[: len(wanted.numbers)]
 
 
+def time_view(extraction: Extraction, photos: Sequence[Photo]) -> float:
+    """Return the seconds that a view of a photo takes one core, from its file to its features."""
+    session, started = open_prefix(extraction.prefix), time.perf_counter()
+    for number, photo in enumerate(photos):
+        drawn = draw_wanted(extraction, PhotoViews(photo, (0,)))
+        session.run(["cut", "features"], {"image": drawn})
+        if number == 0:
+            started = time.perf_counter()
+    return (time.perf_counter() - started) / max(1, len(photos) - 1)
+
+
 def load_square(extraction: Extraction, photo: Photo) -> np.ndarray:
     """Return a photo as the network sees it: as a worker of this run left it, else decoded in the same way.
 
