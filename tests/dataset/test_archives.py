@@ -168,6 +168,17 @@ def test_an_archive_among_the_photos_is_a_file_like_any_other(tmp_path, content,
     assert caught.value.reason == Reason.UNREADABLE
 
 
+def test_archives_beside_each_other_are_told_what_to_do_with(tmp_path):
+    """One for each class is what some programs give out."""
+    photos = write_photos(tmp_path / "photos", 4)
+    (tmp_path / "zips").mkdir()
+    for label in ("cold", "warm"):
+        pack(photos / label, tmp_path / "zips" / f"{label}-samples.zip")
+    findings = list_leniently(tmp_path / "zips").findings
+    assert len(findings) == 2
+    assert all("unpack it into a folder" in finding.hint for finding in findings)
+
+
 def test_links_in_a_tar_are_no_photos(tmp_path):
     with tarfile.open(tmp_path / "links.tar", "w") as archive:
         info = tarfile.TarInfo("cats/passwd.png")

@@ -12,7 +12,8 @@ from pronk.dataset.layout import Folder, Layout, is_drawn, read_layout
 from pronk.dataset.lists import read_list
 from pronk.errors import DataError
 from pronk.photos.formats import SUFFIXES
-from pronk.storage.archives import Item, is_archive
+from pronk.storage.archives import PACKED, Item, is_archive
+from pronk.storage.archives import SUFFIXES as ARCHIVES
 from pronk.storage.places import SYSTEM_NAMES, UNKNOWN, is_hidden
 from pronk.storage.remote import CHECK_ADDRESS, find_shared_folder, is_address, is_remote, to_path
 from pronk.storage.sources import find_root, is_there, scan
@@ -20,6 +21,7 @@ from pronk.text import find_label_fault, plural, visible
 
 MOST_SHOWN = 60  # characters of a name that cannot be one
 RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
+UNPACK = "unpack it into a folder that is called like the class of its photos"
 # What other programs keep beside photos: outlines, captions, tables. It is no photo, and no fault either.
 SIDECARS = (
     ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".md", ".rst",
@@ -271,7 +273,8 @@ def _visible_folders(root: Path, folder: Path) -> tuple[list[str], list[Finding]
             else:
                 names.append(entry.name)
         elif not is_hidden(entry.name):
-            findings.append(find(path, "outside_classes", f"{entry.name!r} is not in a class folder", MOVE))
+            hint = UNPACK if entry.name.lower().endswith((*ARCHIVES, *PACKED)) else MOVE
+            findings.append(find(path, "outside_classes", f"{entry.name!r} is not in a class folder", hint))
     findings.sort(key=lambda finding: finding.path)
     return sorted(names, key=natural_key), findings
 
