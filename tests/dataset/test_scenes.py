@@ -53,7 +53,10 @@ def test_such_a_set_can_be_trained(tmp_path, tiny_weights, workers_inside):
     settings = tiny_settings(tiny_weights, frozen_only=True)
     run = train(film(tmp_path / "film", 12), out=tmp_path / "run", settings=settings, cache=tmp_path / "cache")
     assert "one_scene" in {finding.code for finding in run.findings}
-    assert "all photos of" in (run.folder / "report.html").read_text()
+    page = (run.folder / "report.html").read_text()
+    answer = page[page.index("How good is it?") : page.index("Did fine-tuning help?")]
+    assert "look alike, so the test has photos like those that are learned from" in answer, "beside the number itself"
+    assert 'class="answer good' not in page, "nor in the colour of what is sure"
 
 
 def test_photos_beside_a_scene_keep_their_groups(tmp_path):

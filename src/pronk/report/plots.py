@@ -22,7 +22,7 @@ MOST_GROUPS = 10
 LEAST_PER_GROUP = 8
 
 # The frame of each plot, in the units of its view box of 332 x 180.
-LEFT, RIGHT, TOP, BOTTOM = 34.0, 324.0, 16.0, 156.0
+LEFT, RIGHT, TOP, BOTTOM = 42.0, 324.0, 16.0, 156.0
 
 
 @dataclasses.dataclass(frozen=True)

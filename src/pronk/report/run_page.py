@@ -80,7 +80,7 @@ def render_report(content: ReportContent) -> str:
         metrics=metrics,
         show_metrics=show_metrics,
         trained=isinstance(metrics, Metrics),
-        answer=describe_result(metrics),
+        answer=describe_result(metrics, scene=_find_scene(content.findings)),
         fine_tuning=describe_fine_tuning(metrics),
         curves=draw_learning(content.history),
         calibration=draw_calibration(content.predictions),
@@ -161,6 +161,10 @@ def _strange(content: ReportContent) -> dict[str, Any]:
         "number": len(rows),
         "pictured": [row for row in rows if row["path"] in content.gallery.thumbnails][:MOST_UNKNOWN],
     }
+
+
+def _find_scene(findings: Sequence[Finding]) -> str:
+    return next((finding.message for finding in findings if finding.code == "one_scene"), "")
 
 
 def _describe_findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:

@@ -25,8 +25,8 @@ PARTS = {"train": "training", "val": "validation", "test": "test"}
 PHASES = {"frozen": "frozen", "fine_tuned": "fine-tuned", "mixed": "partly fine-tuned"}
 
 
-def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
-    """Say how good the model is and how sure that is.
+def describe_result(metrics: EvaluationMetrics, *, scene: str = "") -> dict[str, Any]:
+    """Say how good the model is and how sure that is; `scene` is what makes the test easier than other photos will be.
 
     Returns a `tone` (good, unsure, bad or none), sentences, accuracy, and as `baseline` the share of the largest class.
     """
@@ -52,6 +52,9 @@ def describe_result(metrics: EvaluationMetrics) -> dict[str, Any]:
         ]
     else:
         tone, sentences = "none", ["There is nothing to judge."]
+    if scene and accuracy:
+        tone = "bad" if tone == "bad" else "unsure"
+        sentences.insert(1, f"But {scene}. How well it does elsewhere, only photos from there can tell.")
     if accuracy and accuracy["high"] - accuracy["low"] > WIDE:
         few = f"The interval is wide because {plural(accuracy['n'], 'photo')} cannot say more"
         sentences.append(f"{few}: four times as many would about halve it.")
