@@ -56,7 +56,7 @@ def test_such_a_set_can_be_trained(tmp_path, tiny_weights, workers_inside):
     page = (run.folder / "report.html").read_text()
     answer = page[page.index("How good is it?") : page.index("Did fine-tuning help?")]
     assert "look alike, so the test has photos like those that are learned from" in answer, "beside the number itself"
-    assert 'class="answer good' not in page, "nor in the colour of what is sure"
+    assert 'id="answer" data-section="answer" class="good"' not in page, "nor in the colour of what is sure"
 
 
 def test_photos_beside_a_scene_keep_their_groups(tmp_path):

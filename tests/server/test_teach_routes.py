@@ -226,8 +226,9 @@ def scripted(monkeypatch):
     """Let a few lines of Python train."""
 
     def use(code):
-        def command(photos, run, *, cache, weights):
-            return [sys.executable, "-c", f"{STEP}run, weights = {str(run)!r}, {weights!r}\n{code}"]
+        def command(photos, run, *, cache, weights, split=None):
+            former = str(split) if split else None
+            return [sys.executable, "-c", f"{STEP}run, weights, former = {str(run)!r}, {weights!r}, {former!r}\n{code}"]
 
         monkeypatch.setattr("pronk.server.training_jobs.train_command", command)
 
@@ -316,6 +317,31 @@ def test_photos_are_added_shown_and_deleted(server):
     server.ask("GET", path, 404)
     server.ask("DELETE", path, 404)
     assert len(server.state()["classes"][0]["photos"]) == 1
+
+
+def test_a_later_training_keeps_the_parts_of_the_one_before(server, scripted):
+    """So that both are judged by the same photos; what is gone from the classes keeps nothing."""
+    scripted(f"""
+from pathlib import Path
+Path(run).mkdir(); Path(run, "metrics.json").write_text({json.dumps(METRICS)!r})
+Path(run, "former").write_text(str(former))
+""")
+    add_classes(server, {"cats": 5, "dogs": 5})
+    runs = server.trainings.workspace.runs
+
+    def train(number):
+        server.ask("POST", "/train", 202)
+        wait_for(lambda: server.state()["training"]["state"] == "done")
+        return (runs / str(number) / "former").read_text()
+
+    assert train(1) == "None"
+    photo = server.state()["classes"][0]["photos"][0]
+    (runs / "1" / "split.csv").write_text(f"path,label,part,digest,group\ncats/{photo},cats,test,,\n")
+    server.ask("PATCH", "/classes/cats", json={"name": "tigers"})
+    assert train(2) == str(runs / "1"), "a photo is known by its content, whatever its class is called"
+    server.ask("DELETE", f"/classes/tigers/photos/{photo}", 204)
+    server.ask("POST", "/classes/tigers/photos", content=picture("cats", 77))
+    assert train(3) == "None"
 
 
 def test_photos_without_a_label_are_chosen_and_get_one(server, served_model):

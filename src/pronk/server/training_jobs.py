@@ -11,14 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pronk.config import Settings
 from pronk.errors import RunError
+from pronk.model.run import read_split
 from pronk.progress import STAGES
 from pronk.server.http_errors import HttpError
-from pronk.server.runs import Summary, next_run, read_summary
+from pronk.server.runs import Summary, list_runs, next_run, read_summary
 from pronk.server.workspace import Workspace, open_workspace
 
 NICENESS = 10  # predictions go first
@@ -61,9 +62,10 @@ class TrainingStatus:
     summary: Summary | None = None
 
 
-def train_command(photos: Path, run: Path, *, cache: Path, weights: str) -> list[str]:
-    """Return the command that trains on photos and tells programs how far it is."""
+def train_command(photos: Path, run: Path, *, cache: Path, weights: str, split: Path | None = None) -> list[str]:
+    """Return the command that trains on photos and tells programs how far it is; `split` is a run whose parts stay."""
     options = {"--out": run, "--cache": cache, "--weights": weights, "--progress": "json"}
+    options |= {"--split": split} if split else {}
     words = [str(word) for option in options.items() for word in option]
     return [sys.executable, "-m", "pronk", "train", str(photos), *words]
 
@@ -201,12 +203,23 @@ class TrainingRunner:
                 raise HttpError(503, "the server is about to stop", code="busy", hint="start it again")
             self.workspace.check_enough()
             photos, run = self.workspace.photos, next_run(self.workspace.runs)
-            command = train_command(photos, run, cache=self.workspace.cache, weights=weights or self.weights)
+            cache, former = self.workspace.cache, self._find_former()
+            command = train_command(photos, run, cache=cache, weights=weights or self.weights, split=former)
             try:
                 self._job = TrainingJob(command, run)
             except OSError as error:
                 raise RunError(f"cannot start a training: {error.strerror or error}", hint="try again later") from error
             return self._job.status()
+
+    def _find_former(self) -> Path | None:
+        """Return the last finished run with photos that are here still: judged by the same ones, models compare."""
+        there = {photo for one in self.workspace.classes() for photo in one.photos}
+        for entry in reversed(list_runs(self.workspace.runs)):
+            run = self.workspace.runs / entry.name
+            with contextlib.suppress(RunError):
+                if any(PurePosixPath(photo.path).name in there for photo in read_split(run)):
+                    return run
+        return None
 
     def stop(self) -> TrainingStatus:
         """Ask the training to stop, without waiting for that; HttpError 409 where none was started."""
