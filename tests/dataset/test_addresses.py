@@ -52,6 +52,9 @@ def test_a_chained_address_keeps_copies(store, tmp_path):
     for _ in range(2):
         assert read_elsewhere(to_path("simplecache::shaky://photos/1.png")) == b"photo"
     assert len(read) <= 1, "the second time from the copy"
+    upload(store, write_photos(tmp_path / "set", 8), "set")
+    found, wanted = load_dataset("simplecache::shaky://set", seed=1), load_dataset(tmp_path / "set", seed=1)
+    assert found.photos == wanted.photos
 
 
 def test_what_nothing_reads_says_so(monkeypatch):
@@ -172,6 +175,13 @@ def test_a_web_server_gives_photos(served_model, tmp_path):
             f"{address}/photos/{label}/{i}.png" for label in ("cold", "warm") for i in range(3)
         ]
         assert "vanished" in lines[6]
+        said = [
+            run_inside("check", place, "--json").stdout for place in (photos, f"{address}/photos", f"{address}/photos/")
+        ]
+        assert said[0] == said[1] == said[2], "a folder there is a page, with a slash or without"
+        (tmp_path / "web" / "list.csv").write_text("path,label\nphotos/cold/0.png,a\nphotos/warm/0.png,b\n")
+        assert list_photos(to_path(f"{address}/list.csv")).classes == ("a", "b")
+        assert "no address" in fails(run_inside("check", f"simplecache::{address}/photos"))
         # This server sends no parts of files, and what is in an archive lies anywhere in it.
         assert "range requests" in fails(run_inside("check", f"{address}/photos.zip"))
 
@@ -332,9 +342,9 @@ def test_a_bucket_is_checked_trained_and_predicted(tmp_path, tiny_weights, tiny_
             for path in tiny_photos.rglob("*.*"):
                 archive.write(path, path.relative_to(tiny_photos).as_posix())
         client.upload_file(str(packed), "photo-box", "set.zip")
-        places = ("s3://photo-box/set", "s3://photo-box/set.zip", tiny_photos)
+        places = (tiny_photos, "s3://photo-box/set", "s3://photo-box/set.zip", "simplecache::s3://photo-box/set")
         said = [run_inside("check", place, "--json", env=env).stdout for place in places]
-        assert said[0] == said[1] == said[2]
+        assert said == [said[0]] * 4
         options = (
             "--weights",
             tiny_weights,

@@ -21,6 +21,7 @@ from pronk.text import find_label_fault, plural, visible
 
 MOST_SHOWN = 60  # characters of a name that cannot be one
 RENAME, MOVE = "rename it if it belongs to the data set", "move it if it belongs to the data set"
+LISTS = (".csv", ".tsv", ".txt")
 UNPACK = "unpack it into a folder that is called like the class of its photos"
 # What other programs keep beside photos: outlines, captions, tables. It is no photo, and no fault either.
 SIDECARS = (
@@ -84,8 +85,7 @@ def list_leniently(data: Path, *, min_classes: int = 2) -> Listing:
         if not data.is_file() and not data.is_dir():
             what = f"{data} is neither a folder nor a CSV file" if is_there(data) else f"there is no {data}"
             raise DataError(what, hint="name a folder with one sub-folder per class")
-        is_list = data.is_file() and not is_archive(data)
-        listing = _list_csv(data) if is_list else _list_folder(find_photo_root(data))
+        listing = _list_csv(data) if _is_list(data) else _list_folder(find_photo_root(data))
     except OSError as error:
         hint = CHECK_ADDRESS if is_remote(data) else "check its permissions"
         raise DataError(f"cannot list {error.filename or data}: {error.strerror or error}", hint=hint) from error
@@ -101,7 +101,13 @@ def find_photo_root(data: Path) -> Path:
     """
     if is_archive(data):
         return find_root(data)
-    return data.parent if data.is_file() else data
+    return data.parent if _is_list(data) else data
+
+
+def _is_list(data: Path) -> bool:
+    """Tell whether a data set is a list of photos. At an address its name says, for web servers' folders are files."""
+    may_be = data.suffix.lower() in LISTS if is_remote(data) else True
+    return may_be and data.is_file() and not is_archive(data)
 
 
 def list_files(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from pronk.model.run import FOLD_ROWS, METRICS, SETTINGS, WORK
 from pronk.progress import Note, Progress, no_note, no_progress
 from pronk.storage.files import lock_folder, remove_leftovers, storage_error, write_atomically
 from pronk.storage.places import enclosing
+from pronk.storage.remote import is_remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ def keep_out(data: Path, listing: Listing, **folders: Path) -> None:
     Raises:
         RunError: naming the folder and the option.
     """
+    if is_remote(listing.root):
+        return
     photos = {(listing.root / entry.path).parent.resolve() for entry in listing.entries}
     if data.is_dir():
         photos.add(data.resolve())
