@@ -51,10 +51,8 @@ def to_path(place: Path | str) -> Path:
     warnings.filterwarnings("ignore", message="UPath .* filesystem not explicitly implemented")
     try:
         path = UPath(place if place.endswith("://") else place.rstrip("/"))  # or web servers' folders end in ""
-        _ = (
-            path.fs,
-            path / "name",
-        )  # imports the library that speaks this protocol; some chains of several lead no farther
+        _ = path.fs  # imports the library that speaks this protocol
+        _ = path / "name"  # some chains of several protocols lead no farther
     except ImportError as error:  # its message names the package
         raise DataError(f"{place} cannot be reached: {error}", hint="install that package beside pronk") from error
     except (TypeError, ValueError) as error:
