@@ -70,7 +70,7 @@ class Settings:
     """
 
     data: str = _setting("", "Folder or CSV of the photos, so that a run can be replayed.", is_option=False)
-    split: str | None = _setting(None, "CSV path,label,part, as RUN/split.csv: its photos keep their part.")
+    split: str | None = _setting(None, "RUN, or a CSV path,label,part: its photos keep their part.")
     # 15 % + 15 % leaves enough to learn from; the intervals say how little 50 photos tell.
     val: float = _setting(0.15, "Share of the photos for validation.", limits=(0.01, 0.9))
     test: float = _setting(0.15, "Share of the photos for the final test.", limits=(0.0, 0.9))

@@ -160,6 +160,18 @@ def test_long_work_says_before_how_long_it_takes(extract, monkeypatch):
     assert len(said) == 1, "what is there takes no time"
 
 
+def test_a_photo_that_vanishes_before_it_is_timed_is_left_out_like_any_other(extract, photos, monkeypatch):
+    said = []
+    dataset, _ = extract()
+    gone = dataset.part("train")[0]
+    (photos / gone.path).unlink()
+    monkeypatch.setattr("pronk.training.features.MANY_ROWS", 1)
+    other = dataclasses.replace(lively_backbone(0.35, seed=9), sha256="unseen")
+    _, features = extract(dataset=dataset, on_note=said.append, backbone=other)
+    assert len(said) == 1
+    assert [finding.path for finding in features.dataset.findings if finding.code == "vanished"] == [gone.path]
+
+
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_a_damaged_row_is_computed_again(extract, how):
     dataset, features = extract()

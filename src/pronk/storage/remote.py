@@ -45,14 +45,15 @@ def to_path(place: Path | str) -> Path:
     """
     if not isinstance(place, str) or not is_address(place):
         return Path(place) if isinstance(place, str) else place
+    is_first = "upath" not in sys.modules
     with need_extra("remote", "reading from an address"):
         from upath import UPath
-    # What it does for any kind of store is enough here.
-    warnings.filterwarnings("ignore", message="UPath .* filesystem not explicitly implemented")
+    if is_first:  # what it does for any kind of store is enough here
+        warnings.filterwarnings("ignore", message="UPath .* filesystem not explicitly implemented")
     try:
         path = UPath(place if place.endswith("://") else place.rstrip("/"))  # or web servers' folders end in ""
         _ = path.fs  # imports the library that speaks this protocol
-        _ = path / "name"  # some chains of several protocols lead no farther
+        _ = path / "name" if "::" in place else path  # some chains of several protocols lead no farther
     except ImportError as error:  # its message names the package
         raise DataError(f"{place} cannot be reached: {error}", hint="install that package beside pronk") from error
     except (TypeError, ValueError) as error:

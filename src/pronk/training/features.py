@@ -156,9 +156,8 @@ def _note_time(wanted: Sequence[PhotoViews], extraction: Extraction, run: Run) -
     if rows < MANY_ROWS or run.engine != "local":
         return
     tried = [one.photo for one in wanted[:: max(1, len(wanted) // TRIED)][:TRIED]]
-    with contextlib.suppress(ImageError):  # the work itself says which
-        seconds = rows * run.pool.submit(time_view, extraction, tried).result() / count_workers(run.pool)
-        run.on_note(f"Features of {rows:,} views are to be computed, once: about {say_time(seconds)}.")
+    seconds = rows * run.pool.submit(time_view, extraction, tried).result() / count_workers(run.pool)
+    run.on_note(f"Features of {rows:,} views are to be computed, once: about {say_time(seconds)}.")
 
 
 def _compute_missing(wanted: Sequence[PhotoViews], features: Features, run: Run) -> Features:
